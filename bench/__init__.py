@@ -1,0 +1,1 @@
+"""Benchmarks: one declaration per op, run interleaved against the best alternatives."""

@@ -1,0 +1,161 @@
+// The Python binding: raw addresses in, kernels of the chosen instruction-set level, OpenMP.
+// Shapes, dtypes and devices were checked in Python; no torch header is needed.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <cstdlib>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "kernels.h"
+
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+namespace py = pybind11;
+
+namespace vaefast {
+
+#define VAEFAST_DECLARE(level)    \
+    namespace level {             \
+    extern const Kernels kernels; \
+    }
+VAEFAST_DECLARE(plain)
+#ifdef VAEFAST_HAS_X86_64_V3
+VAEFAST_DECLARE(x86_64_v3)
+#endif
+#ifdef VAEFAST_HAS_X86_64_V4
+VAEFAST_DECLARE(x86_64_v4)
+#endif
+#ifdef VAEFAST_HAS_NEON
+VAEFAST_DECLARE(neon)
+#endif
+
+namespace {
+
+struct Level {
+    std::string name;
+    const Kernels* kernels;
+};
+
+// The levels that this processor can run, best first.
+std::vector<Level> supported_levels() {
+    std::vector<Level> levels;
+#ifdef VAEFAST_HAS_X86_64_V4
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
+        __builtin_cpu_supports("avx512vl"))
+        levels.push_back({"x86-64-v4", &x86_64_v4::kernels});
+#endif
+#ifdef VAEFAST_HAS_X86_64_V3
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+        __builtin_cpu_supports("bmi2"))
+        levels.push_back({"x86-64-v3", &x86_64_v3::kernels});
+#endif
+#ifdef VAEFAST_HAS_NEON
+    levels.push_back({"neon", &neon::kernels});
+#endif
+    levels.push_back({"plain", &plain::kernels});
+    return levels;
+}
+
+// The best level, or the one that VAEFAST_ISA pins.
+Level choose_level() {
+    const auto levels = supported_levels();
+    const char* pinned = std::getenv("VAEFAST_ISA");
+    if (!pinned || !*pinned) return levels.front();
+    std::string names;
+    for (const auto& level : levels) {
+        if (level.name == pinned) return level;
+        names += (names.empty() ? "" : ", ") + level.name;
+    }
+    throw std::runtime_error("VAEFAST_ISA must be one of " + names + " on this processor, got " +
+                             pinned);
+}
+
+const Level& active() {
+    static const Level level = choose_level();
+    return level;
+}
+
+// Run work(begin, end) over [0, count) on `threads` threads, each a contiguous range whose ends
+// are multiples of `grain`; in this thread alone where there is less than one grain a thread.
+template <typename Work>
+void parallel(int64_t count, int64_t grain, int threads, Work work) {
+    const int64_t grains = (count + grain - 1) / grain;
+    const int64_t used = grains < threads ? grains : threads;
+    if (used <= 1) return work(0, count);
+#ifdef _OPENMP
+#pragma omp parallel for num_threads(int(used)) schedule(static, 1)
+#endif
+    for (int64_t t = 0; t < used; ++t) {
+        const int64_t begin = grains * t / used * grain, end = grains * (t + 1) / used * grain;
+        work(begin, end < count ? end : count);
+    }
+}
+
+using Address = std::uintptr_t;
+using PerRowArgument = std::pair<Address, double>;  // address of [B] values or 0, and the value
+
+template <typename T>
+PerRow<T> per_row(const PerRowArgument& argument) {
+    return {reinterpret_cast<const T*>(argument.first), T(argument.second)};
+}
+
+template <typename T>
+Rows<T> rows(Address address, int64_t stride) {
+    return {reinterpret_cast<T*>(address), stride};
+}
+
+template <typename T>
+void pgd_step(const std::array<Address, 4>& data, const std::array<int64_t, 4>& strides, int64_t B,
+              int64_t D, const std::array<PerRowArgument, 4>& parameters, bool l2, double norm_eps,
+              int threads) {
+    const PgdStep<T> step{rows<T>(data[0], strides[0]),
+                          rows<const T>(data[1], strides[1]),
+                          rows<const T>(data[2], strides[2]),
+                          rows<const T>(data[3], strides[3]),
+                          D,
+                          per_row<T>(parameters[0]),
+                          per_row<T>(parameters[1]),
+                          per_row<T>(parameters[2]),
+                          per_row<T>(parameters[3]),
+                          norm_eps};
+    const Kernels& k = *active().kernels;
+    constexpr bool f64 = sizeof(T) == 8;
+    void (*linf)(const PgdStep<T>&, int64_t, int64_t);
+    void (*l2_rows)(const PgdStep<T>&, int64_t, int64_t);
+    if constexpr (f64)
+        linf = k.pgd_step_linf_f64, l2_rows = k.pgd_step_l2_f64;
+    else
+        linf = k.pgd_step_linf_f32, l2_rows = k.pgd_step_l2_f32;
+    constexpr int64_t grain = 16384;  // elements: below it a second thread costs more than it saves
+    py::gil_scoped_release release;
+    if (l2)
+        parallel(B, grain / D + 1, threads, [&](int64_t b, int64_t e) { l2_rows(step, b, e); });
+    else
+        parallel(B * D, grain, threads, [&](int64_t b, int64_t e) { linf(step, b, e); });
+}
+
+}  // namespace
+}  // namespace vaefast
+
+PYBIND11_MODULE(_C, module) {
+    using namespace vaefast;
+    active();  // an unknown VAEFAST_ISA fails here, at import
+    module.def("isa", [] { return active().name; });
+    module.def("isa_levels", [] {
+        std::vector<std::string> names;
+        for (const auto& level : supported_levels()) names.push_back(level.name);
+        return names;
+    });
+#ifdef _OPENMP
+    module.attr("openmp") = _OPENMP;
+#else
+    module.attr("openmp") = 0;
+#endif
+    module.def("pgd_step_f32", &pgd_step<float>);
+    module.def("pgd_step_f64", &pgd_step<double>);
+}

@@ -1,0 +1,42 @@
+// The table of kernels that every instruction-set level provides.
+#pragma once
+
+#include <cstdint>
+
+namespace vaefast {
+
+// A value per row, or one value for all rows where `rows` is null.
+template <typename T>
+struct PerRow {
+    const T* rows;
+    T value;
+    T operator[](int64_t i) const { return rows ? rows[i] : value; }
+};
+
+// A matrix [B, D] whose rows are contiguous, `stride` elements apart.
+template <typename T>
+struct Rows {
+    T* data;
+    int64_t stride;
+    T* operator[](int64_t i) const { return data + i * stride; }
+};
+
+template <typename T>
+struct PgdStep {
+    Rows<T> out;
+    Rows<const T> x_adv, grad, x;
+    int64_t D;
+    PerRow<T> alpha, eps, low, high;
+    double norm_eps;
+};
+
+struct Kernels {
+    // elements [begin, end) of the flattened [B, D]
+    void (*pgd_step_linf_f32)(const PgdStep<float>&, int64_t begin, int64_t end);
+    void (*pgd_step_linf_f64)(const PgdStep<double>&, int64_t begin, int64_t end);
+    // rows [begin, end)
+    void (*pgd_step_l2_f32)(const PgdStep<float>&, int64_t begin, int64_t end);
+    void (*pgd_step_l2_f64)(const PgdStep<double>&, int64_t begin, int64_t end);
+};
+
+}  // namespace vaefast

@@ -1,0 +1,1 @@
+"""Triton kernels, one module per op. Imported at the first call only: triton loads slowly."""

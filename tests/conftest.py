@@ -1,0 +1,64 @@
+"""Fixtures that all tests share, and the backend table in pytest's header."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+import vaefast as vf
+from vaefast.backends import BACKENDS, ops
+
+
+def pytest_addoption(parser):
+    parser.addoption("--backend", choices=BACKENDS, help="run the tests of this backend only")
+
+
+def pytest_report_header(config):
+    rows = []
+    for op in ops():
+        ready = [name for name in BACKENDS if vf.supports(op, name)]
+        rows.append(f"  {op:22} {' '.join(ready)}")
+    return ["vaefast backends on the CPU:", *rows]
+
+
+def pytest_generate_tests(metafunc):
+    if "backend" in metafunc.fixturenames:
+        chosen = metafunc.config.getoption("--backend")
+        metafunc.parametrize("backend", [chosen] if chosen else BACKENDS)
+
+
+def pytest_collection_modifyitems(config, items):
+    """With --backend, tests that do not concern a backend were run by the other process."""
+    if config.getoption("--backend"):
+        kept = [item for item in items if "backend" in getattr(item, "fixturenames", ())]
+        config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+        items[:] = kept
+
+
+@pytest.fixture
+def require():
+    """Skip unless a backend supports an op here; the reason is the predicate's own."""
+
+    def check(op, backend, dtype=torch.float32):
+        support = vf.supports(op, backend, dtype=dtype)
+        if not support:
+            pytest.skip(support.reason)
+
+    return check
+
+
+@pytest.fixture(scope="session")
+def data_root():
+    """The folder of MNIST, Fashion-MNIST and CIFAR-10; VAEFAST_DATA names it."""
+    root = os.environ.get("VAEFAST_DATA")
+    if not root or not Path(root, "MNIST").is_dir():
+        pytest.skip("no image data sets: set VAEFAST_DATA to a folder that holds MNIST/raw")
+    return Path(root)
+
+
+@pytest.fixture(autouse=True)
+def _fresh_settings():
+    """No test leaves a memory budget behind."""
+    yield
+    vf.set_memory(1 << 30)

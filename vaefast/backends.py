@@ -1,0 +1,210 @@
+"""Which backend runs an op: availability, support, the choice, and the way to force one.
+
+The choice depends on device, dtype and the loaded backends only. A backend asked for by name
+never falls back: it runs or it raises with the reason.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from vaefast.checks import option, short
+
+__all__ = ["BACKENDS", "Support", "resolve", "supports", "use_backend"]
+
+BACKENDS = ("reference", "cpp", "triton")
+FAST_DTYPES = (torch.float32, torch.float64)
+logger = logging.getLogger("vaefast")
+
+_implemented: dict[str, tuple[str, ...]] = {}  # op -> backends that it has
+_said: set[str] = set()
+_forced: str | None = None
+
+
+class Support(NamedTuple):
+    """Whether a backend can run an op; false with the reason why not."""
+
+    ok: bool
+    reason: str = ""
+
+    def __bool__(self) -> bool:
+        return self.ok
+
+
+def declare(op: str, backends: tuple[str, ...]) -> None:
+    """Record which backends an op is implemented in; called once by the op's own module."""
+    _implemented[op] = backends
+
+
+def ops() -> tuple[str, ...]:
+    """The names of all registered ops."""
+    return tuple(_implemented)
+
+
+def supports(
+    op: str,
+    backend: str,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Support:
+    """Whether ``backend`` runs ``op`` on ``device`` in ``dtype``, and why not.
+
+    Returns:
+        A :class:`Support`, true or false in a condition, with ``.reason``.
+
+    Raises:
+        ValueError: unknown op or backend.
+    """
+    option(op, "op", _implemented)
+    option(backend, "backend", BACKENDS)
+    reason = _dtype_reason(backend, dtype) or _other_reason(op, backend, torch.device(device).type)
+    return Support(not reason, reason)
+
+
+def _dtype_reason(backend: str, dtype: torch.dtype) -> str:
+    if backend == "reference" or dtype in FAST_DTYPES:
+        return ""
+    return (
+        f'backend "{backend}" takes float32 or float64, got {short(dtype)}; '
+        'pass x.float() or backend="reference"'
+    )
+
+
+def _other_reason(op: str, backend: str, device: str) -> str:
+    if backend not in _implemented[op]:
+        return f'{op} has no "{backend}" backend yet'
+    return availability(backend, device)
+
+
+@torch.compiler.assume_constant_result
+def availability(backend: str, device: str) -> str:
+    """Why ``backend`` cannot run on ``device`` on this machine; empty where it can."""
+    return _probe(backend, device)
+
+
+@cache
+def _probe(backend: str, device: str) -> str:
+    if backend == "cpp":
+        return _cpp_reason(device)
+    if backend == "triton":
+        return _triton_reason(device)
+    return ""
+
+
+def _cpp_reason(device: str) -> str:
+    if device != "cpu":
+        return f'backend "cpp" takes CPU tensors, got {device}; pass x.cpu()'
+    try:
+        importlib.import_module("vaefast._C")
+    except ImportError as error:
+        return f"the C++ extension is not loaded ({error}); install vaefast with a C++ compiler"
+    return ""
+
+
+def _triton_reason(device: str) -> str:
+    try:
+        importlib.import_module("triton")
+    except ImportError as error:
+        return f"triton is not installed ({error}); pip install triton"
+    if device == "cuda" and not torch.cuda.is_available():
+        return "no CUDA device was found"
+    if device == "cpu" and not interpreted():
+        return 'backend "triton" takes CUDA tensors, or CPU tensors under TRITON_INTERPRET=1'
+    return ""
+
+
+def interpreted() -> bool:
+    """Whether Triton kernels run in its interpreter, on the CPU."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def named(backend: str | None) -> str | None:
+    """The backend asked for by name: the argument, else ``use_backend``'s; ``None`` for neither."""
+    return backend or _forced
+
+
+def resolve(op: str, backend: str | None, tensor: Tensor) -> str:
+    """The backend that runs ``op`` on tensors like ``tensor``.
+
+    Args:
+        backend: a name from :data:`BACKENDS`, or ``None`` for ``use_backend``'s or the best one.
+
+    Raises:
+        TypeError: the backend asked for by name does not take this dtype.
+        RuntimeError: the backend asked for by name cannot run here; the message says why.
+    """
+    name = named(backend)
+    device, dtype = tensor.device.type, tensor.dtype
+    if name is not None:
+        if reason := _dtype_reason(option(name, "backend", BACKENDS), dtype):
+            raise TypeError(reason)
+        if reason := _other_reason(op, name, device):
+            raise RuntimeError(reason)
+        return name
+    fast = "triton" if device == "cuda" else "cpp"
+    reason = _dtype_reason(fast, dtype) or _other_reason(op, fast, device)
+    if not reason:
+        return fast
+    if not torch.compiler.is_compiling():
+        _say_once(f"{op} runs on the reference: {reason}")
+    return "reference"
+
+
+def _say_once(message: str) -> None:
+    if message not in _said:
+        _said.add(message)
+        logger.info(message)
+
+
+@contextmanager
+def use_backend(backend: str | None) -> Iterator[None]:
+    """Run every op inside the ``with`` block on one backend, as if it were asked for by name.
+
+    The setting is one for the process. ``VAEFAST_BACKEND`` sets it from the start.
+
+    Args:
+        backend: a name from :data:`BACKENDS`, or ``None`` for the automatic choice.
+    """
+    global _forced
+    before = _forced
+    _forced = None if backend is None else option(backend, "backend", BACKENDS)
+    try:
+        yield
+    finally:
+        _forced = before
+
+
+def read_environment() -> None:
+    """Apply ``VAEFAST_BACKEND`` and ``VAEFAST_REQUIRE``; called once, at import.
+
+    Raises:
+        ImportError: a required backend is missing; the message says why.
+    """
+    global _forced
+    if name := os.environ.get("VAEFAST_BACKEND"):
+        _forced = option(name, "VAEFAST_BACKEND", BACKENDS)
+    for name in filter(None, os.environ.get("VAEFAST_REQUIRE", "").split(",")):
+        option(name, "VAEFAST_REQUIRE", BACKENDS)
+        device = "cuda" if name == "triton" and not interpreted() else "cpu"
+        if reason := availability(name, device):
+            raise ImportError(f"VAEFAST_REQUIRE={name}: {reason}")
+
+
+def dispatcher(implementations: dict[str, Callable]) -> Callable:
+    """One callable for the registered op: its last argument is the backend's name."""
+
+    def run(*arguments):
+        *rest, backend = arguments
+        return implementations[backend](*rest)
+
+    return run

@@ -1,0 +1,143 @@
+"""Input checks: each returns the checked value or raises one line that names the way out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from vaefast.philox import MAX_INDEX
+
+T = TypeVar("T")
+
+
+def batch(x: Tensor, name: str = "x") -> Tensor:
+    """A floating tensor [B, *event] with at least one event dimension."""
+    tensor(x, name)
+    if not x.is_floating_point():
+        raise TypeError(f"{name} must be floating, got {short(x.dtype)}; pass {name}.float()")
+    if x.ndim < 2:
+        raise ValueError(
+            f"{name} must be [B, *event], got {list(x.shape)}; add the batch with {name}[None]"
+        )
+    return x
+
+
+def tensor(x: object, name: str) -> Tensor:
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(x).__name__}")
+    return x
+
+
+def shape(x: Tensor, name: str, expected: Iterable[int], like: str) -> Tensor:
+    """``x`` has exactly the ``expected`` shape; ``like`` says where that shape comes from."""
+    expected = list(expected)
+    if list(tensor(x, name).shape) != expected:
+        raise ValueError(f"{name} must be {expected} like {like}, got {list(x.shape)}")
+    return x
+
+
+def like(t: Tensor, name: str, other: Tensor, other_name: str) -> Tensor:
+    """``t`` has the shape, dtype and device of ``other``."""
+    if tensor(t, name).shape != other.shape:
+        raise ValueError(
+            f"{name} must be {list(other.shape)} like {other_name}, got {list(t.shape)}"
+        )
+    if t.dtype != other.dtype:
+        raise TypeError(
+            f"{name} must be {short(other.dtype)} like {other_name}, got {short(t.dtype)}; "
+            f"pass {name}.to({other_name}.dtype)"
+        )
+    if t.device != other.device:
+        same_device(**{other_name: other, name: t})
+    return t
+
+
+def row_index(index: Tensor | None, rows: int, device: torch.device) -> Tensor:
+    """The global number of each row: int64 [rows], ``arange(rows)`` where none is given."""
+    if index is None:
+        return torch.arange(rows, device=device)
+    tensor(index, "index")
+    if index.dtype != torch.int64:
+        raise TypeError(f"index must be int64, got {short(index.dtype)}; pass index.long()")
+    if list(index.shape) != [rows]:
+        raise ValueError(f"index must be [B] = [{rows}], got {list(index.shape)}")
+    if rows and not (int(index.min()) >= 0 and int(index.max()) < MAX_INDEX):
+        raise ValueError(
+            f"index must lie in [0, 2**44), got {int(index.min())} to {int(index.max())}"
+        )
+    return index.to(device)
+
+
+def per_row(
+    value: float | Tensor, name: str, rows: int, *, like: Tensor, minimum: float | None = None
+) -> Tensor:
+    """A float or a [B] tensor as a [B] tensor of ``like``'s dtype and device."""
+    if not isinstance(value, Tensor):
+        value = torch.full((rows,), number(value, name), dtype=like.dtype, device=like.device)
+    elif value.ndim == 0:
+        value = value.to(like).expand(rows)
+    elif list(value.shape) != [rows]:
+        raise ValueError(f"{name} must be a float or [B] = [{rows}], got {list(value.shape)}")
+    if minimum is not None and bool((value < minimum).any()):
+        raise ValueError(f"{name} must be at least {minimum:g}, got {float(value.min()):g}")
+    return value.to(like)
+
+
+def number(value: object, name: str) -> float:
+    """A real number; NaN is refused, infinities are allowed."""
+    if type(value) is float and value == value:
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} must be a number, got {type(value).__name__}")
+    if math.isnan(value):
+        raise ValueError(f"{name} must be a number, got nan")
+    return float(value)
+
+
+def option(value: T, name: str, allowed: Iterable[T]) -> T:
+    allowed = tuple(allowed)
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
+    return value
+
+
+def count(value: int, name: str, minimum: int = 1) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be a whole number, got {type(value).__name__}")
+    if value < minimum:
+        raise ValueError(f"{name} must be at least {minimum}, got {value}")
+    return value
+
+
+def same_device(**tensors: Tensor | None) -> None:
+    """All given tensors share the device of the first."""
+    present = {name: t for name, t in tensors.items() if t is not None}
+    names = iter(present)
+    first = next(names)
+    device = present[first].device
+    for name in names:
+        if present[name].device != device:
+            raise ValueError(
+                f"{name} is on {present[name].device}, {first} on {device}; "
+                f"pass {name}.to({str(device)!r})"
+            )
+
+
+def eval_mode(module: nn.Module) -> None:
+    """No dropout or batch norm in training mode: such a module is not one function of its input."""
+    random = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
+    for name, layer in module.named_modules():
+        if layer.training and isinstance(layer, random):
+            raise RuntimeError(
+                f"layer {name!r} ({type(layer).__name__}) is in training mode; "
+                "call model.eval() first"
+            )
+
+
+def short(dtype: torch.dtype) -> str:
+    """``float32`` rather than ``torch.float32``."""
+    return str(dtype).removeprefix("torch.")

@@ -1,0 +1,43 @@
+"""The working-memory budget that every public function keeps to (beyond its inputs and results)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+__all__ = ["require_fits", "row_chunks", "set_memory"]
+
+_budget = 1 << 30
+
+
+def set_memory(budget: int) -> None:
+    """Set the working-memory budget of vaefast's functions, in bytes (default 1 GiB).
+
+    A call that needs more works through its rows in chunks. The results do not depend on it.
+
+    Raises:
+        ValueError: ``budget`` is not a positive whole number.
+    """
+    global _budget
+    if isinstance(budget, bool) or not isinstance(budget, int) or budget < 1:
+        raise ValueError(f"budget must be a positive number of bytes, got {budget!r}")
+    _budget = budget
+
+
+def row_chunks(rows: int, bytes_per_row: int) -> Iterator[slice]:
+    """Consecutive slices of ``range(rows)``, each within the budget and of at least one row."""
+    size = max(1, _budget // max(1, bytes_per_row))
+    for start in range(0, rows, size):
+        yield slice(start, min(start + size, rows))
+
+
+def require_fits(bytes_needed: int, what: str, hint: str) -> None:
+    """Refuse a result that cannot fit, before anything is computed.
+
+    Raises:
+        MemoryError: ``what`` needs more than the budget; the message ends with ``hint``.
+    """
+    if bytes_needed > _budget:
+        raise MemoryError(
+            f"{what} needs {bytes_needed / 2**30:.2f} GiB, the budget is "
+            f"{_budget / 2**30:.2f} GiB; {hint} or raise it with vaefast.set_memory(bytes)"
+        )

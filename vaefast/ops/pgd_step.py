@@ -1,0 +1,174 @@
+"""``pgd_step``: one projected gradient step, fused into a single pass over the images."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vaefast import backends, checks
+from vaefast.ops._register import lazy, refuse_grad, register, rows_of
+from vaefast.reference.pgd_step import pgd_step as reference
+
+__all__ = ["pgd_step"]
+
+NORMS = ("linf", "l2")
+SMALLEST_NORM_EPS = torch.finfo(torch.float32).tiny
+PARAMETERS = ("alpha", "eps", "low", "high")
+
+
+def pgd_step(
+    x_adv: Tensor,
+    grad: Tensor,
+    x: Tensor,
+    *,
+    alpha: float | Tensor,
+    eps: float | Tensor,
+    norm: str = "linf",
+    low: float | Tensor = 0.0,
+    high: float | Tensor = 1.0,
+    norm_eps: float = 1e-12,
+    out: Tensor | None = None,
+    backend: str | None = None,
+) -> Tensor:
+    """Step along the gradient, project to the ball around ``x``, then clip to the box.
+
+    The step is ``alpha · sign(grad)`` for ℓ∞ and ``alpha · grad / max(‖grad‖₂, norm_eps)`` for ℓ2;
+    it ascends. Equivalent to, for ℓ∞::
+
+        (x_adv + alpha * grad.sign()).clamp(x - eps, x + eps).clamp(low, high)
+
+    and, for ℓ2 on rows [B, D]::
+
+        delta = x_adv + alpha * grad / grad.norm(dim=1, keepdim=True).clamp(min=norm_eps) - x
+        (x + delta * (eps / delta.norm(dim=1, keepdim=True)).clamp(max=1)).clamp(low, high)
+
+    NaN or infinity in a row's inputs makes that row of the result NaN (ℓ∞: that element); other
+    rows are untouched. The norms neither overflow nor underflow.
+
+    Args:
+        x_adv: current images [B, *event], in the scale of ``x``.
+        grad: gradient of what the attack maximises, like ``x_adv``.
+        x: centres of the balls, like ``x_adv``.
+        alpha: step length, float or [B].
+        eps: radius of the ball, float or [B], at least 0. The norm is over all flattened entries.
+        norm: ``"linf"`` or ``"l2"``.
+        low: lower end of the box, float or [B]; ``-inf`` for none.
+        high: upper end of the box, float or [B]; ``inf`` for none.
+        norm_eps: smallest gradient norm that is divided by (ℓ2 only).
+        out: where the result goes; may be ``x_adv`` itself. Default: a new tensor.
+        backend: ``"reference"``, ``"cpp"`` or ``"triton"``; ``None`` chooses.
+
+    Returns:
+        The new images, like ``x_adv``; ``out`` where it was given.
+
+    Raises:
+        TypeError: not tensors, or dtypes that differ or are not floating.
+        ValueError: shapes or devices that differ, a negative ``eps``, ``low`` above ``high``.
+        RuntimeError: a fast backend met an input that requires grad.
+
+    Source: Madry et al. 2018, "Towards deep learning models resistant to adversarial attacks",
+    §2.1; the ℓ2 form as in torchattacks and foolbox (project, then clip).
+    """
+    _check_images(x_adv, grad, x, out)
+    _check_scalars(alpha, eps, low, high, norm, norm_eps)
+    backend = backends.resolve("pgd_step", backend, x_adv)
+    parameters = (alpha, eps, low, high)
+    if x_adv.numel() == 0:
+        return torch.empty_like(x_adv) if out is None else out
+    if backend == "reference":
+        return _on_reference(x_adv, grad, x, parameters, norm, norm_eps, out)
+    refuse_grad("pgd_step", x_adv, grad, x, out)
+    result = torch.empty_like(x_adv) if out is None else out
+    floats, rows = _split(parameters, x_adv)
+    flat_out = _flat(result)
+    _op(flat_out, _flat(x_adv), _flat(grad), _flat(x), *floats, *rows, norm, norm_eps, backend)
+    if flat_out.data_ptr() != result.data_ptr():  # its rows could not be viewed as [B, D]
+        result.copy_(flat_out.view(result.shape))
+    return result
+
+
+def _check_images(x_adv: Tensor, grad: Tensor, x: Tensor, out: Tensor | None) -> None:
+    checks.batch(x_adv, "x_adv")
+    for name, t in (("grad", grad), ("x", x), ("out", out)):
+        if t is not None:
+            checks.like(t, name, x_adv, "x_adv")
+
+
+def _check_scalars(alpha, eps, low, high, norm: str, norm_eps: float) -> None:
+    checks.option(norm, "norm", NORMS)
+    for name, value in zip(PARAMETERS, (alpha, eps, low, high)):
+        if not isinstance(value, Tensor):
+            checks.number(value, name)
+    if not isinstance(eps, Tensor) and eps < 0:
+        raise ValueError(f"eps must be at least 0, got {eps}")
+    if not isinstance(low, Tensor) and not isinstance(high, Tensor) and low > high:
+        raise ValueError(f"low must not exceed high, got {low} and {high}")
+    if checks.number(norm_eps, "norm_eps") < SMALLEST_NORM_EPS:
+        raise ValueError(f"norm_eps must be at least {SMALLEST_NORM_EPS:.3g}, got {norm_eps}")
+
+
+def _split(parameters: tuple, like: Tensor) -> tuple[list[float], list[Tensor | None]]:
+    """Each parameter as the pair that the op takes: a float, or [B] values beside an unused 0."""
+    floats: list[float] = []
+    rows: list[Tensor | None] = []
+    for name, value in zip(PARAMETERS, parameters):
+        per_row = isinstance(value, Tensor)
+        floats.append(0.0 if per_row else value)
+        rows.append(_rows(value, name, like) if per_row else None)
+    return floats, rows
+
+
+def _rows(value: Tensor, name: str, like: Tensor) -> Tensor:
+    checks.same_device(x_adv=like, **{name: value})
+    return checks.per_row(value, name, like.shape[0], like=like).contiguous()
+
+
+def _flat(t: Tensor) -> Tensor:
+    """[B, D] with contiguous rows; a view wherever the layout allows one."""
+    return rows_of(t if t.ndim == 2 else t.flatten(1))
+
+
+def _on_reference(x_adv, grad, x, parameters: tuple, norm: str, norm_eps: float, out) -> Tensor:
+    flat = [t.flatten(1) for t in (x_adv, grad, x)]
+    columns = [
+        _rows(value, name, x_adv)[:, None] if isinstance(value, Tensor) else value
+        for name, value in zip(PARAMETERS, parameters)
+    ]
+    result = reference(*flat, *columns, norm, norm_eps).view(x_adv.shape)
+    return result if out is None else out.copy_(result)
+
+
+def _run_reference(out, x_adv, grad, x, *arguments) -> None:
+    floats, rows, (norm, norm_eps) = arguments[:4], arguments[4:8], arguments[8:]
+    columns = [value if row is None else row[:, None] for value, row in zip(floats, rows)]
+    out.copy_(reference(x_adv, grad, x, *columns, norm, norm_eps))
+
+
+def _run_cpp(out, x_adv, grad, x, *arguments) -> None:
+    from vaefast import _C
+
+    floats, rows, (norm, norm_eps) = arguments[:4], arguments[4:8], arguments[8:]
+    images = (out, x_adv, grad, x)
+    run = _C.pgd_step_f32 if x.dtype == torch.float32 else _C.pgd_step_f64
+    run(
+        [t.data_ptr() for t in images],
+        [t.stride(0) for t in images],
+        *x.shape,
+        [(0 if row is None else row.data_ptr(), value) for value, row in zip(floats, rows)],
+        norm == "l2",
+        norm_eps,
+        torch.get_num_threads(),
+    )
+
+
+_op = register(
+    "pgd_step",
+    "(Tensor(a!) out, Tensor x_adv, Tensor grad, Tensor x,"
+    " float alpha, float eps, float low, float high,"
+    " Tensor? alpha_rows, Tensor? eps_rows, Tensor? low_rows, Tensor? high_rows,"
+    " str norm, float norm_eps, str backend) -> ()",
+    fake=lambda *arguments: None,
+    reference=_run_reference,
+    cpp=_run_cpp,
+    triton=lazy("vaefast.kernels.pgd_step", "pgd_step"),
+)

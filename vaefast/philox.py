@@ -1,0 +1,136 @@
+"""Counter-based random numbers: Philox 4x32-10, the same integers on every backend.
+
+A draw is a pure function of (seed, step, index, lane, use, element), so a row's numbers do not
+depend on the batch it stands in, on where the batch was cut, or on the device.
+
+    key     = (seed bits 0-31, seed bits 32-63)
+    counter = (element // 4, step, index bits 0-31, use << 24 | lane << 12 | index bits 32-43)
+
+Source: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
+"""
+
+from __future__ import annotations
+
+import math
+from enum import IntEnum
+
+import torch
+from torch import Tensor
+
+__all__ = ["Use", "integers", "normal", "uniform"]
+
+MASK = 0xFFFFFFFF
+MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+WEYL = (0x9E3779B9, 0xBB67AE85)
+ROUNDS = 10
+MAX_INDEX = 1 << 44
+MAX_LANE = 1 << 12
+
+
+class Use(IntEnum):
+    """What a random number is for; two uses never share a counter. The values never change."""
+
+    MOMENTUM = 1
+    ACCEPT = 2
+    JITTER = 3
+    LATENT = 4
+    INITIAL = 5
+    START = 6
+    RADIUS = 7
+    DAMAGE = 8
+    FRESH = 9
+    PROBE = 10
+    POSTERIOR = 11
+    MARGIN = 12
+
+
+def integers(
+    count: int,
+    *,
+    seed: int,
+    index: Tensor,
+    step: int | Tensor = 0,
+    lane: int | Tensor = 0,
+    use: int,
+) -> Tensor:
+    """``count`` 32-bit integers per row.
+
+    Args:
+        count: integers per row.
+        seed: 64-bit seed; negative seeds are taken modulo 2⁶⁴.
+        index: [N] int64, the global number of each row's input, below 2⁴⁴.
+        step: step, transition or sample number, below 2³²; int or [N] int64.
+        lane: chain, restart or probe, below 2¹²; int or [N] int64.
+        use: a member of :class:`Use`.
+
+    Returns:
+        [N, count] int64 with values in [0, 2³²), on ``index.device``.
+    """
+    blocks = (count + 3) // 4
+    element = torch.arange(blocks, device=index.device)
+    step = torch.as_tensor(step, device=index.device) & MASK
+    lane = torch.as_tensor(lane, device=index.device)
+    last = (int(use) << 24) | (lane << 12) | (index >> 32)
+    words = torch.broadcast_tensors(
+        element, step.unsqueeze(-1), (index & MASK).unsqueeze(-1), last.unsqueeze(-1)
+    )
+    bits = torch.stack(_philox(words, (seed & MASK, (seed >> 32) & MASK)), dim=-1)
+    return bits.flatten(-2)[..., :count]  # [N, count]
+
+
+def uniform(
+    count: int,
+    *,
+    seed: int,
+    index: Tensor,
+    step: int | Tensor = 0,
+    lane: int | Tensor = 0,
+    use: int,
+    dtype: torch.dtype = torch.float64,
+) -> Tensor:
+    """``count`` uniforms (k + ½)·2⁻³² per row, in the open interval (0, 1); float64 exactly.
+
+    Arguments as :func:`integers`. Returns [N, count] of ``dtype``; a narrower ``dtype`` rounds,
+    so that the largest values become 1.
+    """
+    k = integers(count, seed=seed, index=index, step=step, lane=lane, use=use)
+    return ((k.double() + 0.5) * 2.0**-32).to(dtype)
+
+
+def normal(
+    count: int,
+    *,
+    seed: int,
+    index: Tensor,
+    step: int | Tensor = 0,
+    lane: int | Tensor = 0,
+    use: int,
+    dtype: torch.dtype = torch.float64,
+) -> Tensor:
+    """``count`` standard normals per row, by Box-Muller on the uniform pairs (0, 1) and (2, 3).
+
+    Each pair (u, v) gives √(−2 log u)·cos 2πv and √(−2 log u)·sin 2πv, computed in float64.
+    Arguments as :func:`integers`. Returns [N, count] of ``dtype``.
+    """
+    even = count + count % 2
+    pairs = uniform(even, seed=seed, index=index, step=step, lane=lane, use=use)
+    radius = torch.sqrt(-2.0 * torch.log(pairs[..., 0::2]))
+    angle = (2.0 * math.pi) * pairs[..., 1::2]
+    both = torch.stack((radius * torch.cos(angle), radius * torch.sin(angle)), dim=-1)
+    return both.flatten(-2)[..., :count].to(dtype)
+
+
+def _philox(counter: tuple[Tensor, ...], key: tuple[int, int]) -> tuple[Tensor, ...]:
+    c0, c1, c2, c3 = counter
+    k0, k1 = key
+    for _ in range(ROUNDS):
+        high0, low0 = _multiply(c0, MULTIPLIERS[0])
+        high1, low1 = _multiply(c2, MULTIPLIERS[1])
+        c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
+        k0, k1 = (k0 + WEYL[0]) & MASK, (k1 + WEYL[1]) & MASK
+    return c0, c1, c2, c3
+
+
+def _multiply(a: Tensor, multiplier: int) -> tuple[Tensor, Tensor]:
+    product = a * multiplier  # int64 wraps modulo 2⁶⁴: the 64 bits are those of the exact product
+    return (product >> 32) & MASK, product & MASK

@@ -1,0 +1,1 @@
+"""The specification: every op in plain PyTorch, for any float dtype, differentiable."""
