@@ -1,1 +1,9 @@
-"""Benchmarks: one declaration per op, run interleaved against the best alternatives."""
+"""Benchmarks: one declaration per op, every provider in one interleaved run.
+
+``vaefast bench pgd_step`` or ``run_cli(["pgd_step"])``. A provider must agree with the first one
+before anything is timed.
+"""
+
+from vaefast.bench.runner import Benchmark, Result, measure, run, run_cli
+
+__all__ = ["Benchmark", "Result", "measure", "run", "run_cli"]

@@ -21,10 +21,10 @@ inline T row_poison(T alpha, T eps, T low, T high) {
     return is_nan(alpha) || is_nan(eps) || is_nan(low) || is_nan(high) ? T(NAN) : T(0);
 }
 
+// v clipped to [low, high]; a NaN v stays, because min and max return their second operand then.
 template <typename T>
 VAEFAST_INLINE Vec<T> clip(Vec<T> v, Vec<T> low, Vec<T> high) {
-    v = v < low ? low : v;
-    return v > high ? high : v;
+    return min(high, max(low, v));
 }
 
 template <typename T>
@@ -37,8 +37,9 @@ void linf_segment(T* out, const T* x_adv, const T* grad, const T* x, int64_t n, 
         const Vec<T> g = load(grad + j, left), a = load(x_adv + j, left), c = load(x + j, left);
         const Vec<T> step = g > zero ? ascend : g < zero ? descend : zero;
         const Vec<T> moved = clip<T>(a + step, c - eps, c + eps);
-        const Vec<T> not_finite = zero * g + zero * a + zero * c;  // NaN for NaN and ±inf, else 0
-        store<T>(out + j, clip<T>(moved, lowest, highest) + (not_finite + poison), left);
+        // NaN where an input is NaN or infinite, else 0
+        const Vec<T> not_finite = zero * g + (zero * a + (zero * c + poison));
+        store<T>(out + j, clip<T>(moved, lowest, highest) + not_finite, left);
     });
 }
 
@@ -53,32 +54,31 @@ void pgd_step_linf(const PgdStep<T>& s, int64_t begin, int64_t end) {
     }
 }
 
-// Σ v(j)²: 256 bytes of lanes, filled in ascending order over blocks of 1024 elements, the last
-// vector padded with zeros; the lanes, then the blocks, add up in ascending order, so that the
-// sum is the same on every level.
+// Σ v(j)² over blocks of 4096 elements in ascending order, the last vector padded with zeros.
 // v(at) is the vector at one place of its arrays, each read as at(array).
 template <typename T, typename Vector>
 double sum_of_squares(int64_t n, Vector v) {
-    constexpr int64_t vectors = 256 / VAEFAST_VECTOR_BYTES, lanes = vectors * width<T>;
+    constexpr int64_t vectors = 256 / VAEFAST_VECTOR_BYTES, block = 4096;
     double total = 0;
-    for (int64_t start = 0; start < n; start += 1024) {
-        const int64_t stop = n - start < 1024 ? n : start + 1024;
-        Vec<T> sums[vectors] = {};
+    for (int64_t start = 0; start < n; start += block) {
+        const int64_t stop = n - start < block ? n : start + block;
+        Vec<T> lanes[vectors] = {};
         int64_t j = start;
-        for (; j + lanes <= stop; j += lanes)
+        for (; j + vectors * width<T> <= stop; j += vectors * width<T>)
 #pragma GCC unroll 16
             for (int64_t k = 0; k < vectors; ++k) {
                 const Vec<T> e =
                     v([=](const T* p) VAEFAST_FLAT { return load(p + j + k * width<T>); });
-                sums[k] += e * e;
+                lanes[k] += e * e;
             }
-        for (int64_t k = 0; j < stop; ++k, j += width<T>) {
+#pragma GCC unroll 16
+        for (int64_t k = 0; k < vectors; ++k, j += width<T>) {
+            if (j >= stop) break;
             const int64_t left = stop - j < width<T> ? stop - j : width<T>;
             const Vec<T> e = v([=](const T* p) VAEFAST_FLAT { return load(p + j, left); });
-            sums[k] += e * e;
+            lanes[k] += e * e;
         }
-        for (const Vec<T>& part : sums)
-            for (int64_t l = 0; l < width<T>; ++l) total += double(part[l]);
+        total += sum_lanes<T>(lanes);
     }
     return total;
 }

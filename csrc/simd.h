@@ -4,6 +4,10 @@
 #include <cstdint>
 #include <cstring>
 
+#if defined(__AVX__)
+#include <immintrin.h>
+#endif
+
 #if defined(__AVX512F__)
 #define VAEFAST_VECTOR_BYTES 64
 #elif defined(__AVX__)
@@ -51,6 +55,38 @@ VAEFAST_INLINE Vec<T> load(const T* p, int64_t n) {
 template <typename T>
 VAEFAST_INLINE void store(T* p, Vec<T> v, int64_t n = width<T>) {
     std::memcpy(p, &v, n * sizeof(T));
+}
+
+// The larger and the smaller lane by lane; the second operand where either is NaN.
+#if defined(__AVX512F__)
+VAEFAST_INLINE Vec<float> max(Vec<float> a, Vec<float> b) { return _mm512_max_ps(a, b); }
+VAEFAST_INLINE Vec<float> min(Vec<float> a, Vec<float> b) { return _mm512_min_ps(a, b); }
+VAEFAST_INLINE Vec<double> max(Vec<double> a, Vec<double> b) { return _mm512_max_pd(a, b); }
+VAEFAST_INLINE Vec<double> min(Vec<double> a, Vec<double> b) { return _mm512_min_pd(a, b); }
+#elif defined(__AVX__)
+VAEFAST_INLINE Vec<float> max(Vec<float> a, Vec<float> b) { return _mm256_max_ps(a, b); }
+VAEFAST_INLINE Vec<float> min(Vec<float> a, Vec<float> b) { return _mm256_min_ps(a, b); }
+VAEFAST_INLINE Vec<double> max(Vec<double> a, Vec<double> b) { return _mm256_max_pd(a, b); }
+VAEFAST_INLINE Vec<double> min(Vec<double> a, Vec<double> b) { return _mm256_min_pd(a, b); }
+#else
+template <typename V>
+VAEFAST_INLINE V max(V a, V b) {
+    return a > b ? a : b;
+}
+template <typename V>
+VAEFAST_INLINE V min(V a, V b) {
+    return a < b ? a : b;
+}
+#endif
+
+// The sum of all lanes of N vectors, by halves: the same order however wide a vector is.
+template <typename T, int64_t N>
+VAEFAST_INLINE double sum_lanes(const Vec<T> (&vectors)[N]) {
+    T lanes[N * width<T>];
+    std::memcpy(lanes, vectors, sizeof lanes);
+    for (int64_t half = N * width<T> / 2; half > 0; half /= 2)
+        for (int64_t l = 0; l < half; ++l) lanes[l] += lanes[l + half];
+    return double(lanes[0]);
 }
 
 // body(j, n) for every vector of [0, count): n is the vector's width, or what is left of the row.
