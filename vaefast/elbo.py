@@ -1,0 +1,103 @@
+"""The evidence lower bound of a VAE: its two terms at a sample, and its value per input."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from vaefast import checks, memory, ops, philox
+from vaefast.models import VAE
+
+__all__ = ["ELBO", "check_vae", "elbo_terms", "evaluate_elbo"]
+
+TEMPORARIES = 256  # bytes of one row's activations, per byte of the row: an estimate
+
+
+class ELBO(NamedTuple):
+    """The evidence lower bound per input: elbo = reconstruction − kl, each [B] float64, nats."""
+
+    elbo: Tensor
+    reconstruction: Tensor
+    kl: Tensor
+
+
+@torch.no_grad()
+def evaluate_elbo(
+    vae: VAE, x: Tensor, *, samples: int = 1, seed: int = 0, index: Tensor | None = None
+) -> ELBO:
+    """The evidence lower bound of each input, by Monte Carlo over q(z|x).
+
+        elbo = E_q[log p(x|z)] − KL(q(z|x) ‖ p(z))
+
+    The KL term is exact for the prior N(0, I) and from the same samples for any other.
+
+    Args:
+        vae: in eval mode.
+        x: inputs [B, *event], in [0, 1] but for the Gaussian likelihood.
+        samples: draws of z per input.
+        seed, index: which random numbers a row gets; index [B] int64, by default ``arange(B)``.
+
+    Returns:
+        :class:`ELBO`, nats per input; NaN for a row that holds NaN.
+
+    Raises:
+        TypeError, ValueError: as the other functions on a VAE and its inputs.
+        RuntimeError: dropout or batch norm in training mode.
+    """
+    check_vae(vae)
+    checks.batch(x)
+    checks.eval_mode(vae)
+    checks.count(samples, "samples")
+    index = checks.row_index(index, len(x), x.device)
+    result = ELBO(*x.new_empty((3, len(x)), dtype=torch.float64))
+    for rows in memory.row_chunks(len(x), TEMPORARIES * x.element_size() * x.shape[1:].numel()):
+        parts = _evaluate(vae, x[rows], samples, seed, index[rows])
+        for column, part in zip(result, parts):
+            column[rows] = part
+    return result
+
+
+def _evaluate(vae: VAE, x: Tensor, samples: int, seed: int, index: Tensor) -> ELBO:
+    mean, logvar = vae.encode(x)
+    reconstruction = torch.zeros(len(x), dtype=torch.float64, device=x.device)
+    kl = torch.zeros_like(reconstruction)
+    for sample in range(samples):
+        noise = philox.normal(
+            mean.shape[1],
+            seed=seed,
+            index=index,
+            step=sample,
+            use=philox.Use.POSTERIOR,
+            dtype=mean.dtype,
+        )
+        terms = elbo_terms(vae, x, mean, logvar, noise)
+        reconstruction += terms[0] / samples
+        kl += terms[1] / samples
+    return ELBO(reconstruction - kl, reconstruction, kl)
+
+
+def elbo_terms(
+    vae: VAE, x: Tensor, mean: Tensor, logvar: Tensor, noise: Tensor
+) -> tuple[Tensor, Tensor]:
+    """log p(x|z) and the KL term at z = μ + σ·noise, each [n] float64, nats."""
+    z = mean + torch.exp(0.5 * logvar) * noise
+    out = vae.decode(z).flatten(1)
+    logp, _ = ops.log_likelihood(out, x.flatten(1), likelihood=vae.likelihood, obs_std=vae.obs_std)
+    return logp, _kl(vae, z, mean, logvar, noise)
+
+
+def _kl(vae: VAE, z: Tensor, mean: Tensor, logvar: Tensor, noise: Tensor) -> Tensor:
+    """KL(q(z|x) ‖ p(z)): exact for N(0, I), else log q(z|x) − log p(z) at the sample."""
+    if vae.prior is None:
+        return 0.5 * (mean.square() + torch.expm1(logvar) - logvar).sum(1, dtype=torch.float64)
+    log_q = -0.5 * (noise.square() + logvar + math.log(2.0 * math.pi)).sum(1, dtype=torch.float64)
+    return log_q - vae.log_prior(z)
+
+
+def check_vae(vae: VAE) -> None:
+    """Refuse anything but a VAE, with the way out."""
+    if not isinstance(vae, VAE):
+        raise TypeError(f"vae must be a vaefast.VAE, got {type(vae).__name__}; wrap it in as_vae")

@@ -1,0 +1,21 @@
+"""Variational autoencoders: the protocol, wrapping, lowering, networks of our own, storage."""
+
+from vaefast.models.activations import MaxMin
+from vaefast.models.explanation import Explanation, explain
+from vaefast.models.mlp import CannotLower
+from vaefast.models.networks import MLPVAE, ConvVAE
+from vaefast.models.storage import load, save
+from vaefast.models.vae import VAE, as_vae
+
+__all__ = [
+    "MLPVAE",
+    "VAE",
+    "CannotLower",
+    "ConvVAE",
+    "Explanation",
+    "MaxMin",
+    "as_vae",
+    "explain",
+    "load",
+    "save",
+]

@@ -1,0 +1,115 @@
+"""Calling the modules of a VAE: what they are given, and what they must return."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vaefast import checks
+
+__all__ = [
+    "HALF",
+    "as_event",
+    "check_event_shape",
+    "check_moments",
+    "check_sizes",
+    "listed",
+    "to_model",
+]
+
+HALF = (torch.float16, torch.bfloat16)
+
+
+def to_model(value: Tensor, name: str, module: nn.Module) -> Tensor:
+    """``value`` rounded to a half-precision module's dtype; any other mismatch is an error.
+
+    Raises:
+        TypeError: a dtype that is not the module's.
+        ValueError: a device that is not the module's.
+    """
+    state = chain(module.parameters(), module.buffers())
+    like = next((t for t in state if t.is_floating_point()), None)
+    if like is None:
+        return value
+    checks.same_device(model=like, **{name: value})
+    if like.dtype in HALF:
+        return value.to(like.dtype)
+    if value.dtype != like.dtype:
+        dtype = checks.short(like.dtype)
+        raise TypeError(
+            f"{name} must be {dtype} like the model, got {checks.short(value.dtype)}; "
+            f"pass {name}.to(torch.{dtype})"
+        )
+    return value
+
+
+def check_moments(result: Any, rows: int) -> tuple[Tensor, Tensor]:
+    """Mean and log-variance as an encoder returned them: two tensors [B, d].
+
+    Raises:
+        TypeError: not two tensors.
+        ValueError: not [B, d] each.
+    """
+    two = isinstance(result, tuple | list) and len(result) == 2
+    if not (two and all(isinstance(part, Tensor) for part in result)):
+        raise TypeError(
+            f"encode(x) must return (mean, logvar), two tensors [B, d], got {_described(result)}"
+        )
+    mean, logvar = result
+    if mean.ndim != 2 or len(mean) != rows:
+        raise ValueError(f"the encoder's mean must be [{rows}, d], got {list(mean.shape)}")
+    checks.shape(logvar, "the encoder's logvar", mean.shape, "its mean")
+    return mean, logvar
+
+
+def as_event(out: Any, rows: int, event: tuple[int, ...] | None) -> Tensor:
+    """A decoder's output [n, *event]; a flat one is reshaped where the event shape is known.
+
+    Raises:
+        TypeError: no tensor.
+        ValueError: a shape that does not fit.
+    """
+    if not isinstance(out, Tensor):
+        raise TypeError(f"decode(z) must return a tensor [n, *event], got {_described(out)}")
+    if out.ndim > 1 and len(out) == rows:
+        shape = tuple(out.shape[1:])
+        if event is None or shape == event:
+            return out
+        if math.prod(shape) == math.prod(event) and _is_same_order(shape, event):
+            return out.reshape(rows, *event)
+    raise ValueError(f"decode(z) must return [{rows}, {listed(event)}], got {list(out.shape)}")
+
+
+def check_sizes(sizes: Sequence[int], name: str) -> tuple[int, ...]:
+    """A sequence of whole numbers, each at least 1."""
+    if not isinstance(sizes, Sequence) or isinstance(sizes, str):
+        raise TypeError(f"{name} must be a sequence such as (512, 512), got {sizes!r}")
+    return tuple(checks.count(size, name) for size in sizes)
+
+
+def check_event_shape(event_shape: Sequence[int]) -> tuple[int, ...]:
+    """The shape of one input: at least one dimension, each size at least 1."""
+    event = check_sizes(event_shape, "event_shape")
+    if not event:
+        raise ValueError("event_shape must have at least one dimension, got ()")
+    return event
+
+
+def listed(shape: tuple[int, ...] | None) -> str:
+    return "*event" if shape is None else ", ".join(map(str, shape))
+
+
+def _is_same_order(shape: tuple[int, ...], event: tuple[int, ...]) -> bool:
+    """Whether a reshape keeps the meaning: one shape is flat, or they differ by ones."""
+    flat = len(shape) == 1 or len(event) == 1
+    return flat or [n for n in shape if n != 1] == [n for n in event if n != 1]
+
+
+def _described(value: Any) -> str:
+    name = type(value).__name__
+    return f"a {name} of {len(value)}" if isinstance(value, tuple | list) else name

@@ -1,0 +1,114 @@
+"""Which fast paths apply to a VAE, and why the others do not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vaefast import checks
+from vaefast.models import mlp
+from vaefast.models.vae import VAE
+from vaefast.types import MLP
+
+__all__ = ["Explanation", "Path", "explain"]
+
+
+@dataclass(frozen=True)
+class Path:
+    """One part of a VAE: lowered to the fused MLP ops, or evaluated as the module it is.
+
+    Args:
+        fast: whether the fused ops take it.
+        detail: the widths and activations of the lowered MLP, or the reason why there is none.
+    """
+
+    fast: bool
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{'fast' if self.fast else 'generic':<8} {self.detail}"
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What :func:`explain` found; ``str()`` or ``print`` shows it as a table.
+
+    Args:
+        encoder_mean, encoder_logvar, decoder: one :class:`Path` each.
+        posterior: the path of hmc: fused where the decoder is and the prior is N(0, I).
+        likelihood: its name, with the Gaussian's standard deviation.
+        decoder_output: how the decoder's output becomes natural parameters.
+    """
+
+    encoder_mean: Path
+    encoder_logvar: Path
+    decoder: Path
+    posterior: Path
+    likelihood: str
+    decoder_output: str
+
+    def __str__(self) -> str:
+        rows = {name.replace("_", " "): value for name, value in vars(self).items()}
+        return "\n".join(f"{name:<15} {value}" for name, value in rows.items())
+
+
+def explain(vae: VAE, x: Tensor | None = None) -> Explanation:
+    """Say which parts of a VAE run in the fused MLP ops, and why the others do not.
+
+    Args:
+        vae: the VAE; nothing in it is changed.
+        x: [B, *event]; its first row goes through the VAE once, so that what only a run can tell
+            (the event shape, a Sigmoid at the end of a Python ``decode``) is known.
+
+    Raises:
+        TypeError: ``vae`` is no VAE; wrap it with :func:`as_vae`.
+    """
+    if not isinstance(vae, VAE):
+        raise TypeError(f"vae must be a vaefast.VAE, got {type(vae).__name__}; wrap it in as_vae")
+    if x is not None:
+        with torch.no_grad():
+            vae.reconstruct(checks.batch(x)[:1])
+    decoder = _path(mlp.decoder, vae)
+    return Explanation(
+        encoder_mean=_path(mlp.encoder_mean, vae),
+        encoder_logvar=_path(mlp.encoder_logvar, vae),
+        decoder=decoder,
+        posterior=_posterior(vae, decoder),
+        likelihood=_likelihood(vae),
+        decoder_output=_decoder_output(vae),
+    )
+
+
+def _path(lowered: Callable[[VAE], MLP], vae: VAE) -> Path:
+    try:
+        network = lowered(vae)
+    except mlp.CannotLower as error:
+        return Path(False, error.reason)
+    widths = [network.in_features, *(weight.shape[0] for weight in network.weights)]
+    return Path(True, f"{'-'.join(map(str, widths))}, {network.activations.replace(',', ' ')}")
+
+
+def _posterior(vae: VAE, decoder: Path) -> Path:
+    if vae.prior is not None:
+        return Path(False, "the prior is not N(0, I): autograd for its gradient")
+    if not decoder.fast:
+        return Path(False, "autograd through the decoder, fused likelihood and leapfrog around it")
+    return Path(True, "likelihood, gradient and trajectory in one op; prior N(0, I)")
+
+
+def _likelihood(vae: VAE) -> str:
+    return f"gaussian, std {vae.obs_std:g}" if vae.likelihood == "gaussian" else vae.likelihood
+
+
+def _decoder_output(vae: VAE) -> str:
+    if vae.decoder_output == "probabilities":
+        return f"probabilities; {vae.logit_decoder}"
+    if vae.decoder_output == "logits" and vae.logit_decoder.path is not None:
+        return (
+            f"logits, but the decoder ends in a Sigmoid ({vae.logit_decoder.path!r}); "
+            'decoder_output="probabilities" takes them as that'
+        )
+    return vae.decoder_output

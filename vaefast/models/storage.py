@@ -1,0 +1,139 @@
+"""Models on disk: safetensors with a JSON configuration in their metadata; no pickle."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from vaefast.models.networks import MLPVAE, ConvVAE
+from vaefast.models.vae import VAE
+
+__all__ = ["load", "save"]
+
+KEY = "vaefast"
+FORMAT = 1
+CLASSES: dict[str, type[MLPVAE] | type[ConvVAE]] = {"MLPVAE": MLPVAE, "ConvVAE": ConvVAE}
+
+
+def save(vae: VAE, path: str | os.PathLike[str]) -> None:
+    """Write a model of ours to one safetensors file, from which :func:`load` makes it again.
+
+    The file is written beside ``path`` and renamed, so that ``path`` never holds half a model.
+
+    Args:
+        vae: an :class:`MLPVAE` or :class:`ConvVAE`.
+        path: of the file; its folder must exist.
+
+    Raises:
+        TypeError: ``vae`` is another kind of module, or was changed after it was built, so that
+            only its own code can rebuild it.
+        OSError: the folder is missing or cannot be written.
+    """
+    name = type(vae).__name__
+    if CLASSES.get(name) is not type(vae):
+        raise TypeError(
+            f"save takes {' or '.join(CLASSES)}, got {name}; save its state_dict() with "
+            "safetensors.torch.save_file and build the model in your own make_vae()"
+        )
+    path = Path(path)
+    config = {"format": FORMAT, "class": name, "arguments": vae.config()}
+    tensors = {key: value.detach().cpu().contiguous() for key, value in vae.state_dict().items()}
+    shapes = {key: value.shape for key, value in tensors.items()}
+    built = {key: value.shape for key, value in _build(path, config).state_dict().items()}
+    if vae.prior is not None or shapes != built:
+        raise TypeError(f"save takes the {name} as it was built, not with other modules or a prior")
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"no folder {path.parent} to save {path.name} in")
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; name a file in it")
+    try:
+        save_file(tensors, beside, metadata={KEY: json.dumps(config)})
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def load(path: str | os.PathLike[str]) -> VAE:
+    """Read a model that :func:`save` wrote: the same class, parameters and dtypes, in eval mode.
+
+    Args:
+        path: of the file. Reading it runs no code from it.
+
+    Returns:
+        The model, on the CPU.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is corrupted, foreign or of a newer format; the message says which.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; name the model's file in it")
+    if not path.exists():
+        raise FileNotFoundError(f"no model at {path}; vaefast train and models.save make one")
+    metadata, tensors = _read(path)
+    vae = _build(path, _config(path, metadata))
+    _check_tensors(path, vae.state_dict(), tensors)
+    vae.load_state_dict(tensors, assign=True)
+    return vae.eval()
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    try:
+        with safetensors.safe_open(path, framework="pt", device="cpu") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            return file.metadata() or {}, tensors
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{path} is not a readable safetensors file ({error})") from None
+
+
+def _config(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
+    if KEY not in metadata:
+        raise ValueError(
+            f"{path} is a safetensors file that vaefast did not write; load its tensors into your "
+            "own module and wrap it with vaefast.as_vae"
+        )
+    try:
+        config = json.loads(metadata[KEY])
+        version, name, arguments = config["format"], config["class"], config["arguments"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{path} has a damaged configuration ({error!r})") from None
+    if not isinstance(version, int) or version > FORMAT:
+        raise ValueError(
+            f"{path} has format {version!r}, this vaefast reads up to {FORMAT}; upgrade vaefast"
+        )
+    if str(name) not in CLASSES or not isinstance(arguments, dict):
+        raise ValueError(f"{path} holds a {name!r}, known are {', '.join(CLASSES)}")
+    return config
+
+
+def _build(path: Path, config: dict[str, Any]) -> VAE:
+    """The model without its weights: on the meta device, so that no size can exhaust memory."""
+    try:
+        with torch.device("meta"):
+            return CLASSES[config["class"]](**config["arguments"])
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"{path} has a damaged configuration ({reason})") from None
+
+
+def _check_tensors(path: Path, wanted: dict[str, Tensor], found: dict[str, Tensor]) -> None:
+    missing, surplus = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
+    if missing:
+        raise ValueError(f"{path} lacks {len(missing)} tensors of its model, first {missing[0]!r}")
+    if surplus:
+        raise ValueError(f"{path} has {len(surplus)} tensors too many, first {surplus[0]!r}")
+    for key, tensor in found.items():
+        if tensor.shape != wanted[key].shape or not tensor.is_floating_point():
+            raise ValueError(
+                f"{path}: tensor {key!r} must be floating {list(wanted[key].shape)}, "
+                f"got {tensor.dtype} {list(tensor.shape)}"
+            )
