@@ -86,10 +86,13 @@ def _other_reason(op: str, backend: str, device: str) -> str:
     return availability(backend, device)
 
 
-@torch.compiler.assume_constant_result
 def availability(backend: str, device: str) -> str:
     """Why ``backend`` cannot run on ``device`` on this machine; empty where it can."""
     return _probe(backend, device)
+
+
+# What torch.compiler.assume_constant_result sets; calling that would import all of torch._dynamo.
+setattr(availability, "_dynamo_marked_constant", True)  # noqa: B010
 
 
 @cache

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
+
 import torch
 from torch import Tensor
 
@@ -129,36 +132,50 @@ def _flat(t: Tensor) -> Tensor:
 
 
 def _on_reference(x_adv, grad, x, parameters: tuple, norm: str, norm_eps: float, out) -> Tensor:
-    flat = [t.flatten(1) for t in (x_adv, grad, x)]
-    columns = [
+    alpha, eps, low, high = (
         _rows(value, name, x_adv)[:, None] if isinstance(value, Tensor) else value
         for name, value in zip(PARAMETERS, parameters)
-    ]
-    result = reference(*flat, *columns, norm, norm_eps).view(x_adv.shape)
+    )
+    flat = (x_adv.flatten(1), grad.flatten(1), x.flatten(1))
+    result = reference(*flat, alpha, eps, low, high, norm, norm_eps).view(x_adv.shape)
     return result if out is None else out.copy_(result)
 
 
 def _run_reference(out, x_adv, grad, x, *arguments) -> None:
     floats, rows, (norm, norm_eps) = arguments[:4], arguments[4:8], arguments[8:]
-    columns = [value if row is None else row[:, None] for value, row in zip(floats, rows)]
-    out.copy_(reference(x_adv, grad, x, *columns, norm, norm_eps))
+    alpha, eps, low, high = (
+        value if row is None else row[:, None] for value, row in zip(floats, rows)
+    )
+    out.copy_(reference(x_adv, grad, x, alpha, eps, low, high, norm, norm_eps))
 
 
 def _run_cpp(out, x_adv, grad, x, *arguments) -> None:
-    from vaefast import _C
-
-    floats, rows, (norm, norm_eps) = arguments[:4], arguments[4:8], arguments[8:]
-    images = (out, x_adv, grad, x)
-    run = _C.pgd_step_f32 if x.dtype == torch.float32 else _C.pgd_step_f64
-    run(
-        [t.data_ptr() for t in images],
-        [t.stride(0) for t in images],
+    alpha, eps, low, high, alpha_rows, eps_rows, low_rows, high_rows, norm, norm_eps = arguments
+    _kernel(x.dtype)(
+        (out.data_ptr(), x_adv.data_ptr(), grad.data_ptr(), x.data_ptr()),
+        (out.stride(0), x_adv.stride(0), grad.stride(0), x.stride(0)),
         *x.shape,
-        [(0 if row is None else row.data_ptr(), value) for value, row in zip(floats, rows)],
+        (
+            (_address(alpha_rows), alpha),
+            (_address(eps_rows), eps),
+            (_address(low_rows), low),
+            (_address(high_rows), high),
+        ),
         norm == "l2",
         norm_eps,
         torch.get_num_threads(),
     )
+
+
+@cache
+def _kernel(dtype: torch.dtype) -> Callable[..., None]:
+    from vaefast import _C
+
+    return _C.pgd_step_f32 if dtype == torch.float32 else _C.pgd_step_f64
+
+
+def _address(rows: Tensor | None) -> int:
+    return 0 if rows is None else rows.data_ptr()
 
 
 _op = register(

@@ -1,0 +1,98 @@
+"""The shape of the house: one stem per op in every folder, imports that go down only."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from vaefast.backends import _implemented
+
+ROOT = Path(__file__).parent.parent
+PLANNED = {"mlp_displacement_bound"}  # comes with the certificates
+FLOORS = (
+    {"types", "philox", "memory", "checks", "backends"},
+    {"reference", "kernels", "_C"},
+    {"ops"},
+    {"info"},
+    {"models"},
+    {"attacks", "hmc", "geometry", "certify", "training", "metrics", "data", "elbo"},
+    {"report", "bench"},
+    {"cli"},
+)
+FLOOR = {name: level for level, names in enumerate(FLOORS) for name in names}
+
+
+def op_files(op):
+    yield f"vaefast/reference/{op}.py"
+    yield f"vaefast/ops/{op}.py"
+    yield f"tests/ops/test_{op}.py"
+    yield f"bench/ops/{op}.py"
+    yield f"docs/ops/{op}.md"
+    if "cpp" in _implemented[op]:
+        yield f"csrc/{op}.h"
+    if "triton" in _implemented[op]:
+        yield f"kernels/gpu/{op}.py"
+
+
+@pytest.mark.parametrize("op", sorted(_implemented))
+def test_an_op_has_its_stem_in_every_folder(op):
+    missing = [name for name in op_files(op) if not (ROOT / name).is_file()]
+    assert not missing, f"{op} lacks {', '.join(missing)}"
+
+
+@pytest.mark.parametrize("folder", ["vaefast/ops", "bench/ops", "docs/ops"])
+def test_no_file_without_an_op(folder):
+    stems = {path.stem for path in (ROOT / folder).glob("*") if path.is_file()}
+    stray = {s for s in stems if not s.startswith("_")} - set(_implemented) - PLANNED
+    assert not stray
+
+
+def floor_of(module):
+    parts = module.split(".")
+    return FLOOR.get(parts[1]) if len(parts) > 1 else None
+
+
+def imports(path):
+    """The vaefast modules that a file imports, wherever in the file."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("vaefast"):
+            if node.module == "vaefast":
+                yield from (f"vaefast.{alias.name}" for alias in node.names)
+            else:
+                yield node.module
+        elif isinstance(node, ast.Import):
+            yield from (a.name for a in node.names if a.name.startswith("vaefast."))
+
+
+def python_files():
+    return [
+        p
+        for p in sorted((ROOT / "vaefast").rglob("*.py"))
+        if p.name != "__init__.py" or p.parent.name != "vaefast"
+    ]
+
+
+@pytest.mark.parametrize("path", python_files(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_go_down_only(path):
+    name = path.relative_to(ROOT / "vaefast").parts[0].removesuffix(".py")
+    assert name in FLOOR, f"{name} stands on no floor of the house"
+    upward = [m for m in imports(path) if (floor_of(m) or 0) > FLOOR[name]]
+    assert not upward, f"{name} imports {', '.join(upward)}"
+
+
+def test_files_are_short():
+    """A file of more than 300 lines wants to be two."""
+    folders = ("vaefast", "kernels", "bench", "csrc")
+    files = [p for f in folders for s in ("*.py", "*.h", "*.cpp") for p in (ROOT / f).rglob(s)]
+    long = {
+        str(p.relative_to(ROOT)): n for p in files if (n := len(p.read_text().splitlines())) > 300
+    }
+    assert not long
+
+
+def test_every_package_is_listed():
+    """pyproject.toml lists packages explicitly, because kernels/ and bench/ are mapped."""
+    listed = (ROOT / "pyproject.toml").read_text()
+    for path in (ROOT / "vaefast").rglob("__init__.py"):
+        name = ".".join(path.parent.relative_to(ROOT).parts)
+        assert f'"{name}",' in listed, f"{name} is not in [tool.setuptools] packages"

@@ -1,0 +1,18 @@
+"""Attacks on a VAE: perturbations of its input that change what it believes or reconstructs."""
+
+from vaefast.attacks.damage import max_damage
+from vaefast.attacks.divergences import DIVERGENCES
+from vaefast.attacks.geometric import geometric
+from vaefast.attacks.latent import latent
+from vaefast.attacks.presets import PRESETS, Preset
+from vaefast.attacks.result import AttackResult
+
+__all__ = [
+    "DIVERGENCES",
+    "PRESETS",
+    "AttackResult",
+    "Preset",
+    "geometric",
+    "latent",
+    "max_damage",
+]

@@ -1,0 +1,68 @@
+"""The set an attack may search: a ball around each input, cut by the box of valid images."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from vaefast.ops.pgd_step import pgd_step
+
+__all__ = ["Ball", "perturbation_norm", "working"]
+
+
+class Ball(NamedTuple):
+    """{x' : ‖x' − x‖ ≤ eps, low ≤ x' ≤ high}, one per row.
+
+    Args:
+        x: [N, *event], the centres.
+        eps: [N], the radii in the scale of x.
+        norm: ``"linf"`` or ``"l2"``, over all entries of an event.
+        low: [N], smallest valid entry.
+        high: [N], largest valid entry.
+    """
+
+    x: Tensor
+    eps: Tensor
+    norm: str
+    low: Tensor
+    high: Tensor
+
+    def per_entry(self, value: Tensor) -> Tensor:
+        """[N] as [N, 1, ..., 1], to stand beside x."""
+        return value.reshape(-1, *[1] * (self.x.ndim - 1))
+
+    def clip_(self, point: Tensor) -> Tensor:
+        """``point`` clipped to the box, in place."""
+        return point.clamp_(self.per_entry(self.low), self.per_entry(self.high))
+
+    def ascend_(self, point: Tensor, grad: Tensor, alpha: Tensor | float) -> Tensor:
+        """One projected step of length ``alpha`` along ``grad``, in place."""
+        return pgd_step(
+            point,
+            grad,
+            self.x,
+            alpha=alpha,
+            eps=self.eps,
+            norm=self.norm,
+            low=self.low,
+            high=self.high,
+            out=point,
+        )
+
+    def project_(self, point: Tensor) -> Tensor:
+        """The point of the set that projecting to the ball and then clipping gives, in place."""
+        return self.ascend_(point, torch.zeros_like(point), 0.0)
+
+
+def perturbation_norm(x_adv: Tensor, x: Tensor, norm: str) -> Tensor:
+    """‖x_adv − x‖ over all entries of an event, computed in float64: [N]."""
+    delta = (x_adv.double() - x.double()).flatten(1)
+    order = torch.inf if norm == "linf" else 2
+    return torch.linalg.vector_norm(delta, ord=order, dim=1)
+
+
+def working(x: Tensor) -> Tensor:
+    """x in the dtype that is searched in: float32 for half precision."""
+    return x.float() if x.element_size() < 4 else x

@@ -1,0 +1,172 @@
+"""``max_damage``: change the reconstruction of an input as much as a small perturbation can."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vaefast import checks, philox
+from vaefast.attacks import presets
+from vaefast.attacks.ball import working
+from vaefast.attacks.engine import maximise
+from vaefast.attacks.footprint import activation_bytes
+from vaefast.attacks.options import check_images, check_model, make_search, own_grad_mode
+from vaefast.attacks.random_start import START_BYTES
+from vaefast.attacks.result import AttackResult
+from vaefast.attacks.search import Value
+from vaefast.memory import row_chunks
+from vaefast.models.vae import VAE
+from vaefast.philox import Use
+
+__all__ = ["max_damage"]
+
+
+def max_damage(
+    vae: VAE,
+    x: Tensor,
+    *,
+    eps: float | Tensor | None = None,
+    norm: str | None = None,
+    alpha: float | Tensor | None = None,
+    steps: int | None = None,
+    restarts: int | None = None,
+    noise_samples: int | None = None,
+    fresh_samples: int | None = None,
+    low: float | Tensor | None = None,
+    high: float | Tensor | None = None,
+    keep: str | None = None,
+    seed: int = 0,
+    index: Tensor | None = None,
+    preset: str | None = None,
+    through_defence: object = None,
+) -> AttackResult:
+    """Find perturbations that move the stochastic reconstruction furthest from the clean one.
+
+        max over ‖x' − x‖ ≤ eps, low ≤ x' ≤ high of  E ‖g(μ(x') + σ(x')⊙η) − g(μ(x))‖₂,  η ~ N(0, I)
+
+    Projected gradient ascent through the mean, the standard deviation and the decoder. The search
+    averages over ``noise_samples`` draws of η that stay the same over its steps and restarts; the
+    best iterate of the best restart by that average is returned, and its objective is reported on
+    ``fresh_samples`` new draws, so that it is an unbiased estimate for the returned point. The
+    model is only read: its mode and its ``.grad`` are untouched.
+
+    Args:
+        vae: the model, in evaluation mode.
+        x: inputs [B, *event] in [low, high].
+        eps: radius of the ball, float or [B], at least 0, in the scale of x.
+        norm: ``"l2"`` (default) or ``"linf"``.
+        alpha: constant step length, float or [B]; by default the steps shrink linearly from eps to
+            eps/100, which finds stronger points than constant steps do.
+        steps: gradient steps, default 50.
+        restarts: random starts per input, default 1, at most 4096.
+        noise_samples: draws of η per gradient, default 8.
+        fresh_samples: draws of η for the reported objective, default 128.
+        low: smallest valid entry, float or [B]; default 0.
+        high: largest valid entry, float or [B]; default 1.
+        keep: ``"best"`` (default) returns the best restart, ``"all"`` every one (see
+            :class:`AttackResult`).
+        seed: 64-bit seed of the random starts and of η.
+        index: [B] int64, the global number of each input; default 0, 1, ..., B-1.
+        preset: ``"barrett2022"``; explicit arguments replace its values.
+        through_defence: reserved for the adaptive attack; only None.
+
+    Returns:
+        The adversarial inputs; ``objective`` is the distance in pixel scale on fresh draws,
+        ``history`` the one on the search's own draws. A row whose input is not finite is
+        ``failed`` and NaN.
+
+    Raises:
+        TypeError: a wrong type or dtype, or no ``eps``.
+        ValueError: a wrong shape, device or option, x outside [low, high], a model that cuts the
+            autograd graph, or ``through_defence``.
+        RuntimeError: the model holds dropout or batch norm in training mode.
+
+    Source: Camuto et al. 2021 (math.md 2.4). They and Barrett et al. 2022 use L-BFGS-B with new
+    noise at every evaluation; here it is projected gradient ascent with common random numbers.
+    """
+    if through_defence is not None:
+        raise ValueError(
+            "through_defence is not available yet (the adaptive attack through the defence); "
+            "pass None and call the results not attacked adaptively"
+        )
+    rule = presets.find(preset, "max_damage")
+    options = rule.fill(
+        eps=eps,
+        norm=norm,
+        alpha=alpha,
+        steps=steps,
+        restarts=restarts,
+        noise_samples=noise_samples,
+        fresh_samples=fresh_samples,
+        low=low,
+        high=high,
+        keep=keep,
+    )
+    with own_grad_mode():
+        vae, x = check_model(vae), check_images(x)
+        search = make_search(x, rule, options, seed=seed, index=index)
+        objective = _Damage(
+            vae,
+            x,
+            search.index,
+            seed,
+            noise_samples=checks.count(options["noise_samples"], "noise_samples"),
+            fresh_samples=checks.count(options["fresh_samples"], "fresh_samples"),
+        )
+        return maximise(objective, x, search)
+
+
+class _Damage:
+    """Mean distance of the sampled reconstructions of x' from g(μ(x))."""
+
+    def __init__(
+        self, vae: VAE, x: Tensor, index: Tensor, seed: int, noise_samples: int, fresh_samples: int
+    ) -> None:
+        self.vae, self.x = vae, x
+        self.index, self.seed = index, seed
+        self.noise_samples, self.fresh_samples = noise_samples, fresh_samples
+        self.sample_bytes = activation_bytes(self._one_sample, working(x), vae)
+        self.sample_bytes += START_BYTES * (vae.latent_dim or 0)
+
+    def _one_sample(self, x: Tensor) -> Tensor:
+        mean, std = self.vae.posterior(x)
+        return torch.linalg.vector_norm(self.vae.g(mean + std) - x)
+
+    def bytes_per_row(self) -> int:
+        return self.noise_samples * self.sample_bytes
+
+    def bind(self, rows: slice) -> tuple[Value, Value]:
+        x, index = working(self.x[rows]), self.index[rows]
+        mean, _ = self.vae.posterior(x)
+        centre = self.vae.g(mean)
+        fixed = self._noise(index, mean, Use.DAMAGE, slice(0, self.noise_samples))
+
+        def searched(point: Tensor) -> Tensor:
+            return self._distances(point, centre, fixed).mean(1)
+
+        def reported(point: Tensor) -> Tensor:
+            total = torch.zeros(len(point), dtype=torch.float64, device=point.device)
+            for samples in row_chunks(self.fresh_samples, len(point) * self.sample_bytes):
+                fresh = self._noise(index, mean, Use.FRESH, samples)
+                total += self._distances(point, centre, fresh).sum(1)
+            return total / self.fresh_samples
+
+        return searched, reported
+
+    def _noise(self, index: Tensor, like: Tensor, use: Use, samples: slice) -> Tensor:
+        """[b, S, d] standard normals, the same for every restart of an input."""
+        count = samples.stop - samples.start
+        step = torch.arange(samples.start, samples.stop, device=index.device).repeat(len(index))
+        rows = index.repeat_interleave(count)
+        noise = philox.normal(like.shape[1], seed=self.seed, index=rows, step=step, use=use)
+        return noise.to(like.dtype).reshape(len(index), count, -1)
+
+    def _distances(self, point: Tensor, centre: Tensor, noise: Tensor) -> Tensor:
+        """[b·k, S] float64 distances of the reconstructions of ``point`` [b·k, *event]."""
+        mean, std = self.vae.posterior(point)
+        inputs, latents = len(noise), noise.shape[2]
+        mean, std = (t.reshape(inputs, -1, 1, latents) for t in (mean, std))
+        z = mean + std * noise[:, None]  # [b, k, S, d]
+        image = self.vae.g(z.flatten(0, 2)).reshape(*z.shape[:3], -1)
+        damage = image - centre.reshape(inputs, 1, 1, -1)
+        return torch.linalg.vector_norm(damage, dim=3, dtype=torch.float64).flatten(0, 1)

@@ -1,0 +1,108 @@
+"""The search that every iterative attack shares: all inputs and restarts in one batch."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vaefast.attacks.ascent import Ascent
+from vaefast.attacks.ball import Ball, working
+from vaefast.attacks.random_start import START_BYTES, Stream
+from vaefast.attacks.result import AttackResult
+from vaefast.attacks.search import Objective, Search, Value
+from vaefast.attacks.strongest import Climb, Strongest
+from vaefast.memory import row_chunks
+
+__all__ = ["maximise"]
+
+IMAGES = 8  # tensors of x's size alive in a step: centre, point, best, gradient and temporaries
+NO_GRADIENT = (
+    "the model's output does not depend on x through autograd; "
+    "remove torch.no_grad() or .detach() from its encoder"
+)
+
+
+@torch.no_grad()
+def maximise(objective: Objective, x: Tensor, search: Search) -> AttackResult:
+    """The strongest points of each input's ball that ``search`` finds.
+
+    Inputs and restarts run side by side as rows [B·R], restart-minor, in as few chunks as the
+    memory budget allows.
+
+    Args:
+        objective: what is maximised.
+        x: [B, *event] floating; half precision is searched in float32.
+        search: how.
+    """
+    found = Strongest(x, search)
+    per_point = objective.bytes_per_row() + _search_bytes(x, search)
+    for rows in row_chunks(len(x), search.restarts * per_point):
+        searched, reported = objective.bind(rows)
+        per_restart = (rows.stop - rows.start) * per_point
+        for lanes in row_chunks(search.restarts, per_restart):
+            found.offer(rows, lanes, _search(searched, x[rows], search, rows, lanes))
+        for kept in row_chunks(found.kept, per_restart):
+            found.report(rows, kept, reported)
+    return found.result()
+
+
+def _search_bytes(x: Tensor, search: Search) -> int:
+    pixels = x.shape[1:].numel()
+    return pixels * (IMAGES * max(x.element_size(), 4) + START_BYTES) + 8 * (search.steps + 1)
+
+
+def _search(objective: Value, x: Tensor, search: Search, rows: slice, lanes: slice) -> Climb:
+    """Run some restarts of some inputs."""
+    restarts = lanes.stop - lanes.start
+
+    def repeated(per_input: Tensor) -> Tensor:
+        return per_input.repeat_interleave(restarts, 0) if restarts > 1 else per_input
+
+    centre = repeated(working(x)).contiguous()
+    eps, low, high, alpha, index = (
+        repeated(t[rows]) for t in (search.eps, search.low, search.high, search.alpha, search.index)
+    )
+    ball = Ball(centre, eps, search.norm, low, high)
+    restart = torch.arange(lanes.start, lanes.stop, device=x.device).repeat(len(x))
+    start = search.start(ball, Stream(search.seed, index, restart))
+    climb = _climb(objective, start, search.ascent(ball, alpha, search.steps), search)
+    unusable = ~x.flatten(1).isfinite().all(1)
+    shape = (len(x), restarts)
+    return Climb(
+        climb.point.reshape(*shape, *x.shape[1:]),
+        climb.value.reshape(shape).masked_fill(unusable[:, None], -torch.inf),
+        climb.history.reshape(-1, *shape),
+    )
+
+
+def _climb(objective: Value, point: Tensor, ascent: Ascent, search: Search) -> Climb:
+    """Ascend from ``point`` [N, *event], which is used up; fields without the restart axis."""
+    best = point.clone()
+    best_value = point.new_full((len(point),), -torch.inf, dtype=torch.float64)
+    history = best_value.new_empty(search.steps + 1, len(point))
+    for step in range(search.steps):
+        history[step], grad = _value_and_gradient(objective, point)
+        if search.select == "best":
+            _keep_better(best, best_value, point, history[step])
+        ascent.step(point, grad, history[step])
+    history[-1] = objective(point)
+    _keep_better(best, best_value, point, history[-1])
+    return Climb(best, best_value, history)
+
+
+def _value_and_gradient(objective: Value, point: Tensor) -> tuple[Tensor, Tensor]:
+    with torch.enable_grad():
+        variable = point.detach().requires_grad_()
+        value = objective(variable)
+        grad = None
+        if value.requires_grad:
+            (grad,) = torch.autograd.grad(value.sum(), variable, allow_unused=True)
+    if grad is None:
+        raise ValueError(NO_GRADIENT)
+    return value.detach(), grad
+
+
+def _keep_better(best: Tensor, best_value: Tensor, point: Tensor, value: Tensor) -> None:
+    better = (value > best_value) & value.isfinite()
+    torch.where(better, value, best_value, out=best_value)
+    torch.where(better.reshape(-1, *[1] * (point.ndim - 1)), point, best, out=best)

@@ -1,0 +1,43 @@
+"""How much memory one row of a model costs, measured rather than guessed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["activation_bytes"]
+
+WORKING = 3  # what was saved, as much again in gradients, and as much in temporaries
+
+
+def activation_bytes(forward: Callable[[Tensor], object], x: Tensor, model: nn.Module) -> int:
+    """Working bytes of one row of ``forward`` and its backward pass, from one run on one row.
+
+    Counts every storage that autograd saves, except those of the model's own weights.
+
+    Args:
+        forward: a differentiable function of [1, *event].
+        x: [B, *event]; its first row is used. 0 where there is none.
+        model: whose parameters and buffers do not count.
+    """
+    if not len(x):
+        return 0
+    weights = {_storage(t) for t in [*model.parameters(), *model.buffers()]}
+    saved: dict[int, int] = {}
+
+    def count(t: Tensor) -> Tensor:
+        if _storage(t) not in weights:
+            saved[_storage(t)] = t.untyped_storage().nbytes()
+        return t.detach()
+
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(count, lambda t: t):
+        output = forward(x[:1].detach().clone().requires_grad_())
+    total = sum(saved.values())
+    del output
+    return WORKING * total
+
+
+def _storage(t: Tensor) -> int:
+    return t.untyped_storage().data_ptr()

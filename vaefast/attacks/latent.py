@@ -1,0 +1,154 @@
+"""``latent``: move the posterior of an input as far as a small perturbation can."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vaefast import checks
+from vaefast.attacks import presets
+from vaefast.attacks.divergences import DIVERGENCES
+from vaefast.attacks.engine import maximise
+from vaefast.attacks.objectives import Classifier, LatentClassChange, PosteriorChange
+from vaefast.attacks.options import check_images, check_model, make_search, own_grad_mode
+from vaefast.attacks.result import AttackResult
+from vaefast.attacks.search import Objective
+from vaefast.models.vae import VAE
+
+__all__ = ["latent"]
+
+
+def latent(
+    vae: VAE,
+    x: Tensor,
+    *,
+    eps: float | Tensor | None = None,
+    norm: str | None = None,
+    divergence: str | None = None,
+    target: Tensor | None = None,
+    classifier: Classifier | None = None,
+    alpha: float | Tensor | None = None,
+    steps: int | None = None,
+    restarts: int | None = None,
+    low: float | Tensor | None = None,
+    high: float | Tensor | None = None,
+    keep: str | None = None,
+    seed: int = 0,
+    index: Tensor | None = None,
+    preset: str | None = None,
+) -> AttackResult:
+    """Find perturbations that change the posterior q(z|x) most, or bring it closest to a target's.
+
+        untargeted: max D(q(z|x'), q(z|x)),   targeted: max −D(q(z|x'), q(z|target)),
+        over ‖x' − x‖ ≤ eps and low ≤ x' ≤ high
+
+    Projected gradient ascent from random starts that are uniform in the ball (an untargeted attack
+    has no gradient at x itself); all inputs and restarts run in one batch. The best iterate of the
+    best restart is returned. The model is only read: its mode and its ``.grad`` are untouched.
+
+    Args:
+        vae: the model, in evaluation mode.
+        x: inputs [B, *event] in [low, high].
+        eps: radius of the ball, float or [B], at least 0, in the scale of x; over all entries of
+            an input, not averaged.
+        norm: ``"linf"`` (default) or ``"l2"``.
+        divergence: D, in nats unless said; q_a is the posterior at x', q_r the reference's.
+            ``"skl"`` (default) ½KL(q_a‖q_r) + ½KL(q_r‖q_a); ``"kl_forward"`` KL(q_r‖q_a);
+            ``"kl_reverse"`` KL(q_a‖q_r); ``"means"`` ‖μ_a − μ_r‖²; ``"w2"`` ‖μ_a − μ_r‖² +
+            ‖σ_a − σ_r‖²; ``"clf"`` the cross-entropy of ``classifier`` at μ_a against the class
+            that it predicts at μ_r (targeted: against the target class).
+        target: inputs like x whose posterior is sought (encoded once). For ``"clf"`` either those
+            or classes [B] int64, as columns of the logits. None: untargeted.
+        classifier: for ``"clf"``: a differentiable map of means [n, d] to logits [n, K], such
+            as a :class:`vaefast.metrics.LatentClassifier`.
+        alpha: constant step length, float or [B]; by default the steps shrink linearly from eps to
+            eps/100, which finds stronger points than constant steps do.
+        steps: gradient steps, default 50.
+        restarts: random starts per input, default 1, at most 4096.
+        low: smallest valid entry, float or [B]; default 0.
+        high: largest valid entry, float or [B]; default 1.
+        keep: ``"best"`` (default) returns the best restart, ``"all"`` every one (see
+            :class:`AttackResult`).
+        seed: 64-bit seed of the random starts.
+        index: [B] int64, the global number of each input; row b's random numbers depend on
+            ``(seed, index[b])`` only. Default 0, 1, ..., B-1.
+        preset: a published setting, ``"kuzina2022"``, ``"kuzina2022-supervised"``,
+            ``"photoguard"`` or ``"mist"``; explicit arguments replace its values. See
+            ``vaefast.attacks.PRESETS``.
+
+    Returns:
+        The adversarial inputs and their objective (±D, larger is stronger). A row whose input is
+        not finite is ``failed`` and NaN. With half-precision x the search runs in float32 and its
+        result is rounded to x's dtype, so the ball holds to that rounding.
+
+    Raises:
+        TypeError: a wrong type or dtype, or no ``eps``.
+        ValueError: a wrong shape, device or option, x outside [low, high], or an encoder that cuts
+            the autograd graph.
+        RuntimeError: the model holds dropout or batch norm in training mode.
+
+    Source: Kuzina, Welling, Tomczak 2022 (objectives, math.md 1.1), Madry et al. 2018 (projected
+    gradient steps). The published optimiser is ``preset="kuzina2022"``.
+    """
+    rule = presets.find(preset, "latent")
+    options = rule.fill(
+        eps=eps,
+        norm=norm,
+        divergence=divergence,
+        alpha=alpha,
+        steps=steps,
+        restarts=restarts,
+        low=low,
+        high=high,
+        keep=keep,
+    )
+    name = checks.option(options["divergence"], "divergence", (*DIVERGENCES, "clf"))
+    if rule.targeted and target is None:
+        raise ValueError(f"preset {preset!r} is a targeted attack; pass target=")
+    with own_grad_mode():
+        vae, x = check_model(vae), check_images(x)
+        search = make_search(x, rule, options, seed=seed, index=index)
+        objective = _objective(vae, x, target, name, classifier)
+        return maximise(objective, x, search)
+
+
+def _objective(
+    vae: VAE, x: Tensor, target: Tensor | None, divergence: str, classifier: Classifier | None
+) -> Objective:
+    if divergence != "clf":
+        if classifier is not None:
+            raise ValueError(f'classifier is for divergence="clf", got {divergence!r}')
+        target = None if target is None else _check_target(target, x)
+        return PosteriorChange(vae, x, target, DIVERGENCES[divergence])
+    if not callable(classifier):
+        raise TypeError('divergence="clf" needs classifier=, a function from means to logits')
+    if isinstance(classifier, torch.nn.Module):
+        checks.eval_mode(classifier)
+    if target is not None:
+        target = _check_classes(target, x) if _is_classes(target) else _check_target(target, x)
+    return LatentClassChange(vae, x, target, classifier)
+
+
+def _is_classes(target: Tensor) -> bool:
+    return not checks.tensor(target, "target").is_floating_point()
+
+
+def _check_target(target: Tensor, x: Tensor) -> Tensor:
+    checks.shape(target, "target", x.shape, "x")
+    checks.same_device(x=x, target=target)
+    if target.dtype != x.dtype:
+        raise TypeError(
+            f"target must be {checks.short(x.dtype)} like x, got {checks.short(target.dtype)}; "
+            "pass target.to(x.dtype)"
+        )
+    return check_images(target, "target")
+
+
+def _check_classes(target: Tensor, x: Tensor) -> Tensor:
+    if target.dtype != torch.int64:
+        raise TypeError(
+            f"target classes must be int64, got {checks.short(target.dtype)}; pass target.long()"
+        )
+    checks.shape(target, "target", [len(x)], "the rows of x")
+    checks.same_device(x=x, target=target)
+    return target

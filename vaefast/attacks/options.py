@@ -1,0 +1,151 @@
+"""Checking of what a user passes to an attack."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vaefast import checks
+from vaefast.attacks.ascent import SHRINKING, AscentRule
+from vaefast.attacks.ball import working
+from vaefast.attacks.presets import Preset
+from vaefast.attacks.search import Search
+from vaefast.memory import row_chunks
+from vaefast.models.vae import VAE
+from vaefast.philox import MAX_LANE
+
+__all__ = ["check_images", "check_model", "make_search", "own_grad_mode"]
+
+NORMS = ("linf", "l2")
+KEEP = ("best", "all")
+
+
+@contextmanager
+def own_grad_mode() -> Iterator[None]:
+    """No gradients but where an attack asks for them, also under ``torch.inference_mode()``."""
+    with torch.inference_mode(False), torch.no_grad():
+        yield
+
+
+def check_model(vae: object) -> VAE:
+    """A VAE that can be differentiated and is one function of its input."""
+    if not isinstance(vae, VAE):
+        raise TypeError(
+            f"vae must be a vaefast VAE, got {type(vae).__name__}; "
+            "wrap it with vaefast.as_vae(module, likelihood=...)"
+        )
+    checks.eval_mode(vae)
+    if any(p.is_inference() for p in vae.parameters()):
+        raise ValueError(
+            "the model was made under torch.inference_mode(), so autograd cannot pass through it; "
+            "build or load it outside of torch.inference_mode()"
+        )
+    return vae
+
+
+def check_images(x: Tensor, name: str = "x") -> Tensor:
+    """[B, *event] with at least one entry, out of the caller's graph and usable by autograd."""
+    checks.batch(x, name)
+    if not x.shape[1:].numel():
+        raise ValueError(f"{name} must have at least one entry per row, got {list(x.shape)}")
+    return x.clone() if x.is_inference() else x.detach()
+
+
+def make_search(
+    x: Tensor, preset: Preset, options: dict[str, Any], *, seed: int, index: Tensor | None
+) -> Search:
+    """The search that the options describe, every one of them checked."""
+    norm = checks.option(options["norm"], "norm", NORMS)
+    low, high = _box(x, options["low"], options["high"])
+    eps = _radius(x, options["eps"])
+    alpha, ascent = _steps_of(x, options["alpha"], eps, preset)
+    return Search(
+        eps=eps,
+        alpha=alpha,
+        low=low,
+        high=high,
+        index=checks.row_index(index, len(x), x.device),
+        norm=norm,
+        steps=checks.count(options["steps"], "steps"),
+        restarts=_restarts(options["restarts"]),
+        seed=_seed(seed),
+        keep=checks.option(options["keep"], "keep", KEEP),
+        select=preset.select,
+        start=preset.start,
+        ascent=ascent,
+    )
+
+
+def _radius(x: Tensor, eps: float | Tensor | None) -> Tensor:
+    if eps is None:
+        raise TypeError("eps is missing: the radius of the ball, a float or [B], in the scale of x")
+    return _finite(_row_values(eps, "eps", x, minimum=0.0), "eps")
+
+
+def _steps_of(
+    x: Tensor, alpha: float | Tensor | None, eps: Tensor, preset: Preset
+) -> tuple[Tensor, AscentRule]:
+    """Step lengths [B] and the rule that takes them; steps that shrink from eps by default."""
+    if alpha is None:
+        return eps, SHRINKING
+    return _finite(_row_values(alpha, "alpha", x, minimum=0.0), "alpha"), preset.ascent
+
+
+def _box(x: Tensor, low: Any, high: Any) -> tuple[Tensor, Tensor]:
+    """[B] smallest and largest valid entries, where None each input's own.
+
+    x itself must be valid (NaN and infinity apart).
+    """
+    flat, dtype = x.flatten(1), working(x[:0]).dtype
+    low = flat.amin(1).to(dtype) if low is None else _row_values(low, "low", x)
+    high = flat.amax(1).to(dtype) if high is None else _row_values(high, "high", x)
+    _check_inside(x, low, high)
+    return low, high
+
+
+def _check_inside(x: Tensor, low: Tensor, high: Tensor) -> None:
+    for rows in row_chunks(len(x), 4 * x.shape[1:].numel()):
+        flat = x[rows].flatten(1)
+        below, above = flat < low[rows, None], flat > high[rows, None]
+        outside = ((below | above) & flat.isfinite()).any(1)
+        if outside.any():
+            bad = int(outside.nonzero()[0])
+            row = rows.start + bad
+            raise ValueError(
+                f"x must lie in [low, high] = [{low[row]:.9g}, {high[row]:.9g}], got "
+                f"{flat[bad].min():.9g} to {flat[bad].max():.9g} in row {row}; "
+                "rescale x or pass low= and high="
+            )
+
+
+def _row_values(value: Any, name: str, x: Tensor, minimum: float | None = None) -> Tensor:
+    """What the user gave, as [B] in the working dtype."""
+    if isinstance(value, Tensor):
+        if value.ndim > 0:
+            checks.same_device(x=x, **{name: value})
+        value = value.detach()
+    values = checks.per_row(value, name, len(x), like=working(x[:0]), minimum=minimum)
+    if values.isnan().any():
+        row = int(values.isnan().nonzero()[0])
+        raise ValueError(f"{name} must not be NaN, got nan in row {row}")
+    return values
+
+
+def _finite(values: Tensor, name: str) -> Tensor:
+    if values.isinf().any():
+        raise ValueError(f"{name} must be finite, got inf")
+    return values
+
+
+def _restarts(restarts: int) -> int:
+    if checks.count(restarts, "restarts") > MAX_LANE:
+        raise ValueError(f"restarts must be at most {MAX_LANE}, got {restarts}")
+    return restarts
+
+
+def _seed(seed: int) -> int:
+    return checks.count(seed, "seed", minimum=-(1 << 63))

@@ -1,0 +1,71 @@
+"""Where an attack starts, with one random stream per input and restart."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vaefast import philox
+from vaefast.attacks.ball import Ball
+from vaefast.philox import Use
+
+__all__ = ["START_BYTES", "Stream", "gaussian", "uniform_in_ball", "zero"]
+
+START_BYTES = 96  # peak bytes a random number takes while it is drawn, as int64 and float64
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Which random numbers the rows draw: a pure function of seed, input and restart.
+
+    Args:
+        seed: 64-bit seed.
+        index: [N] int64, the global number of each row's input.
+        restart: [N] int64, the restart of each row.
+    """
+
+    seed: int
+    index: Tensor
+    restart: Tensor
+
+    def normal(self, count: int, use: Use) -> Tensor:
+        """[N, count] float64 standard normals."""
+        return philox.normal(count, seed=self.seed, index=self.index, lane=self.restart, use=use)
+
+    def uniform(self, count: int, use: Use) -> Tensor:
+        """[N, count] float64 in (0, 1)."""
+        return philox.uniform(count, seed=self.seed, index=self.index, lane=self.restart, use=use)
+
+
+def uniform_in_ball(ball: Ball, stream: Stream) -> Tensor:
+    """Points uniform in the ball around x, then clipped to the box: [N, *event] like x.
+
+    ℓ∞: x + eps·(2u − 1) per element. ℓ2: x plus a normal direction of length eps·u^(1/D), which
+    is uniform in volume.
+    """
+    pixels = ball.x.shape[1:].numel()
+    radius = ball.eps.double().unsqueeze(1)
+    if ball.norm == "linf":
+        delta = radius * (2.0 * stream.uniform(pixels, Use.START) - 1.0)
+    else:
+        direction = stream.normal(pixels, Use.START)
+        length = torch.linalg.vector_norm(direction, dim=1, keepdim=True)
+        delta = radius * stream.uniform(1, Use.RADIUS) ** (1.0 / pixels) * direction / length
+    return ball.project_(_displaced(ball.x, delta))
+
+
+def gaussian(ball: Ball, stream: Stream, *, std: float) -> Tensor:
+    """Points N(x, std² I) clipped to the box but not projected to the ball: [N, *event] like x."""
+    delta = std * stream.normal(ball.x.shape[1:].numel(), Use.START)
+    return ball.clip_(_displaced(ball.x, delta))
+
+
+def zero(ball: Ball, stream: Stream) -> Tensor:
+    """x itself: [N, *event]."""
+    return ball.x.clone()
+
+
+def _displaced(x: Tensor, delta: Tensor) -> Tensor:
+    return (x.double() + delta.reshape(x.shape)).to(x.dtype)

@@ -1,0 +1,62 @@
+"""How an attack searches: plain data, and what it is told to maximise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from vaefast.attacks.ascent import AscentRule
+from vaefast.attacks.ball import Ball
+from vaefast.attacks.random_start import Stream
+
+__all__ = ["Objective", "Search", "Value"]
+
+Value = Callable[[Tensor], Tensor]
+
+
+class Objective(Protocol):
+    """What an attack maximises."""
+
+    def bind(self, rows: slice) -> tuple[Value, Value]:
+        """(searched, reported) for these inputs, with their references encoded once.
+
+        Each takes [b·k, *event], the k points of an input side by side, and returns [b·k] float64.
+        """
+
+    def bytes_per_row(self) -> int:
+        """Working bytes of ``searched`` and its gradient for one point."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """How an attack searches.
+
+    Attributes:
+        eps, alpha, low, high: [B], in the scale of x and of its working dtype.
+        index: [B] int64, the global number of each input.
+        norm: ``"linf"`` or ``"l2"``.
+        steps: gradient steps.
+        restarts: starts per input.
+        seed: 64-bit seed.
+        keep: ``"best"`` (the best restart of each input) or ``"all"``.
+        select: ``"best"`` (the best iterate of each restart) or ``"last"``.
+        start: where a restart begins.
+        ascent: how it goes on; called with the ball, alpha and the number of steps.
+    """
+
+    eps: Tensor
+    alpha: Tensor
+    low: Tensor
+    high: Tensor
+    index: Tensor
+    norm: str
+    steps: int
+    restarts: int
+    seed: int
+    keep: str
+    select: str
+    start: Callable[[Ball, Stream], Tensor]
+    ascent: AscentRule

@@ -1,0 +1,87 @@
+"""The running result of an attack: the strongest point of each input over its restarts."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from vaefast.attacks.ball import perturbation_norm, working
+from vaefast.attacks.result import AttackResult
+from vaefast.attacks.search import Search, Value
+
+__all__ = ["Climb", "Strongest"]
+
+
+class Climb(NamedTuple):
+    """What k restarts of b inputs reached; the value of an unusable one is -inf."""
+
+    point: Tensor  # [b, k, *event]
+    value: Tensor  # [b, k] float64
+    history: Tensor  # [steps+1, b, k] float64
+
+    def take(self, which: Tensor) -> Climb:
+        """The chosen restart of each input, k = 1."""
+        row = torch.arange(len(which), device=which.device)
+        point, value = self.point[row, which], self.value[row, which]
+        return Climb(point[:, None], value[:, None], self.history[:, row, which][..., None])
+
+
+class Strongest:
+    """The best restart of each input so far, or all of them: buffers [B, kept, ...]."""
+
+    def __init__(self, x: Tensor, search: Search) -> None:
+        self.x, self.norm, self.keep = x, search.norm, search.keep
+        self.kept = search.restarts if search.keep == "all" else 1
+        shape = (len(x), self.kept)
+        self.x_adv = x.new_full((*shape, *x.shape[1:]), torch.nan)
+        self.history = x.new_full((search.steps + 1, *shape), torch.nan, dtype=torch.float64)
+        self.objective = x.new_full(shape, torch.nan, dtype=torch.float64)
+        self.distance = torch.full_like(self.objective, torch.nan)
+        self.best = x.new_full((len(x),), -torch.inf, dtype=torch.float64)
+        self.restart = torch.full_like(self.best, -1, dtype=torch.int64)
+
+    def offer(self, rows: slice, lanes: slice, climb: Climb) -> None:
+        """Take over what these restarts of these inputs reached, where it is better."""
+        value, which = climb.value.max(1)
+        better = value > self.best[rows]
+        self.best[rows] = torch.where(better, value, self.best[rows])
+        self.restart[rows] = torch.where(better, which + lanes.start, self.restart[rows])
+        if self.keep == "all":
+            self._store(rows, lanes, climb, climb.value > -torch.inf)
+        else:
+            self._store(rows, slice(0, 1), climb.take(which), better[:, None])
+
+    def _store(self, rows: slice, kept: slice, climb: Climb, where: Tensor) -> None:
+        pixels = where.reshape(*where.shape, *[1] * (self.x.ndim - 1))
+        point = self.x_adv[rows, kept]
+        self.x_adv[rows, kept] = torch.where(pixels, climb.point.to(point.dtype), point)
+        history = self.history[:, rows, kept]
+        self.history[:, rows, kept] = torch.where(where, climb.history, history)
+
+    def report(self, rows: slice, kept: slice, objective: Value) -> None:
+        """Evaluate the objective and the norm of the very points that will be returned."""
+        point = self.x_adv[rows, kept]
+        shape = point.shape[:2]
+        failed = point.isnan().flatten(2).any(2)
+        value = objective(working(point.flatten(0, 1))).reshape(shape)
+        self.objective[rows, kept] = value.masked_fill(failed, torch.nan)
+        x = self.x[rows, None].expand_as(point)
+        self.distance[rows, kept] = perturbation_norm(
+            point.flatten(0, 1), x.flatten(0, 1), self.norm
+        ).reshape(shape)
+
+    def result(self) -> AttackResult:
+        single = self.keep == "best"
+        x_adv, objective, distance = (
+            t.squeeze(1) if single else t for t in (self.x_adv, self.objective, self.distance)
+        )
+        return AttackResult(
+            x_adv=x_adv,
+            objective=objective,
+            perturbation_norm=distance,
+            best_restart=self.restart,
+            failed=self.restart < 0,
+            history=self.history.squeeze(2) if single else self.history,
+        )
