@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ __all__ = ["BACKENDS", "Support", "resolve", "supports", "use_backend"]
 
 BACKENDS = ("reference", "cpp", "triton")
 FAST_DTYPES = (torch.float32, torch.float64)
+F = TypeVar("F", bound=Callable)
 logger = logging.getLogger("vaefast")
 
 _implemented: dict[str, tuple[str, ...]] = {}  # op -> backends that it has
@@ -38,6 +39,15 @@ class Support(NamedTuple):
 
     def __bool__(self) -> bool:
         return self.ok
+
+
+def constant_when_traced(function: F) -> F:
+    """torch.compile runs the function once and keeps its result, as it would a literal.
+
+    What ``torch.compiler.assume_constant_result`` does, without importing all of torch._dynamo.
+    """
+    setattr(function, "_dynamo_marked_constant", True)  # noqa: B010
+    return function
 
 
 def declare(op: str, backends: tuple[str, ...]) -> None:
@@ -86,13 +96,10 @@ def _other_reason(op: str, backend: str, device: str) -> str:
     return availability(backend, device)
 
 
+@constant_when_traced
 def availability(backend: str, device: str) -> str:
     """Why ``backend`` cannot run on ``device`` on this machine; empty where it can."""
     return _probe(backend, device)
-
-
-# What torch.compiler.assume_constant_result sets; calling that would import all of torch._dynamo.
-setattr(availability, "_dynamo_marked_constant", True)  # noqa: B010
 
 
 @cache

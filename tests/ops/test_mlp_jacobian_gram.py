@@ -1,0 +1,146 @@
+"""mlp_jacobian_gram: J Jᵀ against autograd's Jacobian, wide and narrow, whitened and bare."""
+
+import math
+
+import pytest
+import torch
+from torch.autograd.functional import jacobian
+
+import vaefast as vf
+from vaefast.bench.cases import ACTIVATIONS, images, network
+from vaefast.ops import mlp_forward, mlp_jacobian_gram, mlp_jvp, mlp_vjp
+from vaefast.reference.mlp_jacobian_gram import first_factor
+
+WIDE, NARROW = (12, 8, 6, 4), (5, 8, 6, 4)  # D above H₁: the triangular factor; below: W₁ itself
+
+
+def case(B=3, widths=WIDE, names="tanh,silu,identity"):
+    generator = torch.Generator().manual_seed(3)
+    inv_std = 0.1 + torch.rand(B, widths[-1], generator=generator, dtype=torch.float64)
+    return images(B, widths[0], dtype=torch.float64).x, network(widths, names), inv_std
+
+
+def jacobians(x, mlp):
+    """J at each row of x, [B, d, D]."""
+    return torch.stack(
+        [jacobian(lambda t: mlp_forward(t[None], mlp, backend="reference")[0], row) for row in x]
+    )
+
+
+@pytest.mark.parametrize("widths", [WIDE, NARROW])
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_value(backend, name, widths):
+    x, mlp, inv_std = case(widths=widths, names=f"{name},{name},{name}")
+    J = jacobians(x, mlp)
+    bare = mlp_jacobian_gram(x, mlp, backend=backend)
+    torch.testing.assert_close(bare, J @ J.mT, rtol=1e-10, atol=1e-12)
+    J = inv_std[:, :, None] * J
+    whitened = mlp_jacobian_gram(x, mlp, inv_std=inv_std, backend=backend)
+    torch.testing.assert_close(whitened, J @ J.mT, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("widths", [(7, 3), (3, 7), (1, 1)])
+def test_one_layer(backend, widths):
+    x, mlp, _ = case(2, widths, "sigmoid")
+    J = jacobians(x, mlp)
+    torch.testing.assert_close(mlp_jacobian_gram(x, mlp, backend=backend), J @ J.mT)
+
+
+@pytest.mark.parametrize("widths", [WIDE, NARROW])
+def test_three_ways_to_the_frobenius_norm_agree(backend, widths):
+    x, mlp, _ = case(widths=widths)
+    trace = mlp_jacobian_gram(x, mlp, backend=backend).diagonal(dim1=1, dim2=2).sum(1)
+    _, columns = mlp_jvp(x, torch.eye(widths[0], dtype=torch.float64), mlp)
+    _, rows = mlp_vjp(x, torch.eye(widths[-1], dtype=torch.float64), mlp)
+    torch.testing.assert_close(trace, columns.sum(1))
+    torch.testing.assert_close(trace, rows.sum(1))
+    torch.testing.assert_close(trace, jacobians(x, mlp).square().sum((1, 2)))
+
+
+def test_largest_eigenvalue_is_the_spectral_norm_squared(backend):
+    x, mlp, _ = case()
+    top = torch.linalg.eigvalsh(mlp_jacobian_gram(x, mlp, backend=backend))[:, -1]
+    torch.testing.assert_close(top, torch.linalg.matrix_norm(jacobians(x, mlp), 2).square())
+
+
+def test_symmetric_and_positive_semidefinite_even_at_low_rank(backend):
+    x, mlp, _ = case(4, (12, 3, 8), "tanh,identity")  # rank 3 in 8 outputs
+    gram = mlp_jacobian_gram(x, mlp, backend=backend)
+    torch.testing.assert_close(gram, gram.mT, rtol=0, atol=1e-14)
+    assert (torch.linalg.eigvalsh(gram) >= -1e-12).all()
+
+
+def test_triangular_factor_does_not_square_the_condition_number():
+    """W₁ of condition number 1e10 in float64: W₁W₁ᵀ would lose its small direction."""
+    Q = torch.linalg.qr(torch.randn(30, 2, dtype=torch.float64)).Q
+    W = (Q * torch.tensor([1.0, 1e-10], dtype=torch.float64)).T.contiguous()
+    assert torch.linalg.svdvals(first_factor(W))[-1].item() == pytest.approx(1e-10, rel=1e-4)
+    assert first_factor(W).shape == (2, 2)
+
+
+def test_float32_errs_like_float64_rounded(backend):
+    widths = (200, 64, 16)
+    x, mlp, _ = case(8, widths, "tanh,identity")
+    truth = mlp_jacobian_gram(x, mlp)
+    narrow = network(widths, "tanh,identity", dtype=torch.float32)
+    result = mlp_jacobian_gram(x.float(), narrow, backend=backend)
+    assert result.dtype == torch.float32
+    assert (result - truth).abs().max() <= 2e-6 * truth.abs().max()
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_bad_rows_are_nan_and_the_others_are_untouched(backend, bad):
+    x, mlp, inv_std = case()
+    clean = mlp_jacobian_gram(x, mlp, inv_std=inv_std, backend=backend)
+    x[0, 3] = bad
+    inv_std[2, 1] = bad
+    gram = mlp_jacobian_gram(x, mlp, inv_std=inv_std, backend=backend)
+    assert gram[[0, 2]].isnan().all()
+    torch.testing.assert_close(gram[1], clean[1])
+
+
+def test_any_cut_of_the_batch_gives_the_same_rows(backend):
+    x, mlp, inv_std = case(20)
+    whole = mlp_jacobian_gram(x, mlp, inv_std=inv_std, backend=backend)
+    tail = mlp_jacobian_gram(x[7:], mlp, inv_std=inv_std[7:], backend=backend)
+    torch.testing.assert_close(tail, whole[7:])
+    vf.set_memory(1)
+    one_by_one = mlp_jacobian_gram(x, mlp, inv_std=inv_std, backend=backend)
+    torch.testing.assert_close(one_by_one, whole)
+    assert mlp_jacobian_gram(x[:0], mlp, backend=backend).shape == (0, 4, 4)
+
+
+@pytest.mark.parametrize("widths", [WIDE, NARROW])
+def test_inputs_that_require_grad(widths):
+    x, mlp, inv_std = case(2, widths)
+    tensors = (x, inv_std, *mlp.weights)
+    for t in tensors:
+        t.requires_grad_()
+    with pytest.raises(RuntimeError, match="mlp_jacobian_gram is not differentiable; use backend="):
+        mlp_jacobian_gram(x, mlp)
+
+    def gram(x, inv_std, *weights):
+        network = mlp._replace(weights=list(weights))
+        return mlp_jacobian_gram(x, network, inv_std=inv_std, backend="reference")
+
+    assert torch.autograd.gradcheck(gram, tensors)
+
+
+@pytest.mark.parametrize("whiten", [False, True])
+def test_registered_op_passes_opcheck(backend, whiten):
+    x, mlp, inv_std = case()
+    arguments = (x, *mlp, inv_std if whiten else None, backend)
+    torch.library.opcheck(torch.ops.vaefast.mlp_jacobian_gram.default, arguments)
+
+
+def test_compiles_without_graph_breaks(backend):
+    torch._dynamo.reset()
+    x, mlp, _ = case()
+    compiled = torch.compile(mlp_jacobian_gram, fullgraph=True, backend="aot_eager", dynamic=False)
+    torch.testing.assert_close(compiled(x, mlp), mlp_jacobian_gram(x, mlp))
+
+
+def test_inv_std_of_the_wrong_shape_is_refused():
+    x, mlp, _ = case()
+    with pytest.raises(ValueError, match=r"inv_std must be \[3, 4\] beside x, got \[4\]"):
+        mlp_jacobian_gram(x, mlp, inv_std=torch.ones(4, dtype=torch.float64))

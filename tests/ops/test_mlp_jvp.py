@@ -1,0 +1,130 @@
+"""mlp_jvp: Jacobian times vectors against autograd's Jacobian, and Hutchinson's identity."""
+
+import math
+
+import pytest
+import torch
+from torch.autograd.functional import jacobian
+
+import vaefast as vf
+from vaefast.bench.cases import ACTIVATIONS, images, network
+from vaefast.ops import mlp_forward, mlp_jvp
+
+WIDTHS = (12, 8, 6, 4)
+
+
+def case(B=3, K=5, names="tanh,silu,identity", *, own=False, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    shape = (B, K, WIDTHS[0]) if own else (K, WIDTHS[0])
+    v = torch.randn(shape, generator=generator, dtype=torch.float64)
+    return images(B, WIDTHS[0], dtype=torch.float64).x, v, network(WIDTHS, names)
+
+
+def jacobians(x, mlp):
+    """J at each row of x, [B, d, D]."""
+    return torch.stack(
+        [jacobian(lambda t: mlp_forward(t[None], mlp, backend="reference")[0], row) for row in x]
+    )
+
+
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_products_and_norms(backend, name, own):
+    x, v, mlp = case(names=f"{name},{name},{name}", own=own)
+    y, sq, products = mlp_jvp(x, v, mlp, full=True, backend=backend)
+    expected = torch.einsum("bij,bkj->bki", jacobians(x, mlp), v.expand(3, 5, -1))
+    torch.testing.assert_close(y, mlp_forward(x, mlp))
+    torch.testing.assert_close(products, expected, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(sq, expected.square().sum(2), rtol=1e-10, atol=1e-12)
+
+
+def test_norms_alone_are_the_same_and_float64(backend):
+    x, v, mlp = case()
+    full = mlp_jvp(x, v, mlp, full=True, backend=backend)
+    brief = mlp_jvp(x, v, mlp, backend=backend)
+    assert len(brief) == 2
+    torch.testing.assert_close(brief, full[:2])
+    narrow = network(WIDTHS, mlp.activations, dtype=torch.float32)
+    y, sq = mlp_jvp(x.float(), v.float(), narrow, backend=backend)
+    assert y.dtype == torch.float32
+    assert sq.dtype == torch.float64
+    torch.testing.assert_close(sq, full[1], rtol=1e-5, atol=1e-5)
+
+
+def test_unit_vectors_give_the_frobenius_norm(backend):
+    x, _, mlp = case()
+    _, sq = mlp_jvp(x, torch.eye(WIDTHS[0], dtype=torch.float64), mlp, backend=backend)
+    torch.testing.assert_close(sq.sum(1), jacobians(x, mlp).square().sum((1, 2)))
+
+
+def test_gaussian_probes_estimate_the_frobenius_norm(backend):
+    x, _, mlp = case()
+    v = torch.randn(
+        4000, WIDTHS[0], dtype=torch.float64, generator=torch.Generator().manual_seed(1)
+    )
+    _, sq = mlp_jvp(x, v, mlp, backend=backend)
+    error = sq.std(1) / math.sqrt(4000)
+    truth = jacobians(x, mlp).square().sum((1, 2))
+    assert ((sq.mean(1) - truth).abs() < 4 * error).all()
+
+
+@pytest.mark.parametrize(("B", "K"), [(0, 3), (2, 0), (1, 1)])
+def test_sizes(backend, B, K):
+    y, sq, products = mlp_jvp(*case(B, K), full=True, backend=backend)
+    assert (y.shape, sq.shape, products.shape) == ((B, 4), (B, K), (B, K, 4))
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_bad_rows_are_nan_and_the_others_are_untouched(backend, bad):
+    x, v, mlp = case(own=True)
+    clean = mlp_jvp(x, v, mlp, full=True, backend=backend)
+    x[0, 3] = bad
+    v[2, 1, 1] = bad
+    for result, before in zip(mlp_jvp(x, v, mlp, full=True, backend=backend), clean):
+        assert result[[0, 2]].isnan().all()
+        torch.testing.assert_close(result[1], before[1])
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_any_cut_of_the_batch_gives_the_same_rows(backend, own):
+    x, v, mlp = case(20, own=own)
+    whole = mlp_jvp(x, v, mlp, full=True, backend=backend)
+    tail = mlp_jvp(x[7:], v[7:] if own else v, mlp, full=True, backend=backend)
+    torch.testing.assert_close(tail, tuple(t[7:] for t in whole))
+    vf.set_memory(1)
+    torch.testing.assert_close(mlp_jvp(x, v, mlp, full=True, backend=backend), whole)
+
+
+def test_inputs_that_require_grad():
+    x, v, mlp = case(2, 2)
+    with pytest.raises(RuntimeError, match="mlp_jvp is not differentiable; use backend="):
+        mlp_jvp(x.requires_grad_(), v, mlp)
+    assert torch.autograd.gradcheck(
+        lambda x, v: mlp_jvp(x, v, mlp, full=True, backend="reference"), (x, v.requires_grad_())
+    )
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_registered_op_passes_opcheck(backend, full):
+    x, v, mlp = case()
+    torch.library.opcheck(torch.ops.vaefast.mlp_jvp.default, (x, v, *mlp, full, backend))
+
+
+def test_compiles_without_graph_breaks(backend):
+    torch._dynamo.reset()
+    compiled = torch.compile(mlp_jvp, fullgraph=True, backend="aot_eager", dynamic=False)
+    torch.testing.assert_close(compiled(*case()), mlp_jvp(*case()))
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((5, 11), r"v must be \[K, 12\] or \[3, K, 12\], got \[5, 11\]"),
+        ((2, 5, 12), r"v must be \[K, 12\] or \[3, K, 12\], got \[2, 5, 12\]"),
+        ((12,), r"v must be \[K, 12\] or \[3, K, 12\], got \[12\]"),
+    ],
+)
+def test_errors_say_what_came_and_what_to_do(shape, message):
+    x, _, mlp = case()
+    with pytest.raises(ValueError, match=message):
+        mlp_jvp(x, torch.zeros(shape, dtype=torch.float64), mlp)

@@ -1,0 +1,124 @@
+"""mlp_vjp: vectors times Jacobian against autograd's Jacobian; the transpose of mlp_jvp."""
+
+import math
+
+import pytest
+import torch
+from torch.autograd.functional import jacobian
+
+import vaefast as vf
+from vaefast.bench.cases import ACTIVATIONS, images, network
+from vaefast.ops import mlp_forward, mlp_jvp, mlp_vjp
+
+WIDTHS = (12, 8, 6, 4)
+
+
+def case(B=3, K=5, names="tanh,silu,identity", *, own=False, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    shape = (B, K, WIDTHS[-1]) if own else (K, WIDTHS[-1])
+    u = torch.randn(shape, generator=generator, dtype=torch.float64)
+    return images(B, WIDTHS[0], dtype=torch.float64).x, u, network(WIDTHS, names)
+
+
+def jacobians(x, mlp):
+    """J at each row of x, [B, d, D]."""
+    return torch.stack(
+        [jacobian(lambda t: mlp_forward(t[None], mlp, backend="reference")[0], row) for row in x]
+    )
+
+
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_products_and_norms(backend, name, own):
+    x, u, mlp = case(names=f"{name},{name},{name}", own=own)
+    y, sq, products = mlp_vjp(x, u, mlp, full=True, backend=backend)
+    expected = torch.einsum("bij,bki->bkj", jacobians(x, mlp), u.expand(3, 5, -1))
+    torch.testing.assert_close(y, mlp_forward(x, mlp))
+    torch.testing.assert_close(products, expected, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(sq, expected.square().sum(2), rtol=1e-10, atol=1e-12)
+
+
+def test_is_the_transpose_of_jvp(backend):
+    """⟨u, Jv⟩ = ⟨Jᵀu, v⟩."""
+    x, u, mlp = case(names="gelu,maxmin,sigmoid")
+    v = torch.randn(7, WIDTHS[0], dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    _, _, pushed = mlp_jvp(x, v, mlp, full=True)
+    _, _, pulled = mlp_vjp(x, u, mlp, full=True, backend=backend)
+    torch.testing.assert_close(
+        torch.einsum("ki,bli->bkl", u, pushed), torch.einsum("bkj,lj->bkl", pulled, v)
+    )
+
+
+def test_norms_alone_are_the_same_and_float64(backend):
+    x, u, mlp = case()
+    full = mlp_vjp(x, u, mlp, full=True, backend=backend)
+    brief = mlp_vjp(x, u, mlp, backend=backend)
+    assert len(brief) == 2
+    torch.testing.assert_close(brief, full[:2])
+    narrow = network(WIDTHS, mlp.activations, dtype=torch.float32)
+    y, sq = mlp_vjp(x.float(), u.float(), narrow, backend=backend)
+    assert y.dtype == torch.float32
+    assert sq.dtype == torch.float64
+    torch.testing.assert_close(sq, full[1], rtol=1e-5, atol=1e-5)
+
+
+def test_unit_vectors_give_the_rows_of_the_jacobian(backend):
+    x, _, mlp = case()
+    _, sq, products = mlp_vjp(x, torch.eye(4, dtype=torch.float64), mlp, full=True, backend=backend)
+    J = jacobians(x, mlp)
+    torch.testing.assert_close(products, J)
+    torch.testing.assert_close(sq.sum(1), J.square().sum((1, 2)))
+
+
+@pytest.mark.parametrize(("B", "K"), [(0, 3), (2, 0), (1, 1)])
+def test_sizes(backend, B, K):
+    y, sq, products = mlp_vjp(*case(B, K), full=True, backend=backend)
+    assert (y.shape, sq.shape, products.shape) == ((B, 4), (B, K), (B, K, 12))
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_bad_rows_are_nan_and_the_others_are_untouched(backend, bad):
+    x, u, mlp = case(own=True)
+    clean = mlp_vjp(x, u, mlp, full=True, backend=backend)
+    x[0, 3] = bad
+    u[2, 1, 1] = bad
+    for result, before in zip(mlp_vjp(x, u, mlp, full=True, backend=backend), clean):
+        assert result[[0, 2]].isnan().all()
+        torch.testing.assert_close(result[1], before[1])
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_any_cut_of_the_batch_gives_the_same_rows(backend, own):
+    x, u, mlp = case(20, own=own)
+    whole = mlp_vjp(x, u, mlp, full=True, backend=backend)
+    tail = mlp_vjp(x[7:], u[7:] if own else u, mlp, full=True, backend=backend)
+    torch.testing.assert_close(tail, tuple(t[7:] for t in whole))
+    vf.set_memory(1)
+    torch.testing.assert_close(mlp_vjp(x, u, mlp, full=True, backend=backend), whole)
+
+
+def test_inputs_that_require_grad():
+    x, u, mlp = case(2, 2)
+    with pytest.raises(RuntimeError, match="mlp_vjp is not differentiable; use backend="):
+        mlp_vjp(x.requires_grad_(), u, mlp)
+    assert torch.autograd.gradcheck(
+        lambda x, u: mlp_vjp(x, u, mlp, full=True, backend="reference"), (x, u.requires_grad_())
+    )
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_registered_op_passes_opcheck(backend, full):
+    x, u, mlp = case()
+    torch.library.opcheck(torch.ops.vaefast.mlp_vjp.default, (x, u, *mlp, full, backend))
+
+
+def test_compiles_without_graph_breaks(backend):
+    torch._dynamo.reset()
+    compiled = torch.compile(mlp_vjp, fullgraph=True, backend="aot_eager", dynamic=False)
+    torch.testing.assert_close(compiled(*case()), mlp_vjp(*case()))
+
+
+def test_probes_of_the_wrong_width_are_refused():
+    x, _, mlp = case()
+    with pytest.raises(ValueError, match=r"u must be \[K, 4\] or \[3, K, 4\], got \[5, 12\]"):
+        mlp_vjp(x, torch.zeros(5, 12, dtype=torch.float64), mlp)

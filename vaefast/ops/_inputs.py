@@ -1,0 +1,185 @@
+"""Checks that the ops share: the network, the rows, the likelihood, the random numbers."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from vaefast import backends, checks
+from vaefast.philox import MAX_LANE
+from vaefast.reference.activations import parse
+from vaefast.types import LIKELIHOODS, MLP
+
+__all__ = [
+    "check_chains",
+    "check_energy",
+    "check_jitter",
+    "check_kind",
+    "check_lanes",
+    "check_like",
+    "check_likelihood",
+    "check_mass",
+    "check_matrix",
+    "check_network",
+    "check_precision",
+    "check_probes",
+    "check_range",
+    "check_seed",
+    "check_target",
+]
+
+PRECISIONS = ("ieee", "tf32", "bf16")
+MAX_STEP = 1 << 32
+
+
+def check_matrix(t: Tensor, name: str, form: str, columns: int | None = None) -> None:
+    """A floating [rows, columns] tensor; ``form`` is its shape in letters, e.g. ``"[N, d]"``."""
+    checks.tensor(t, name)
+    if t.ndim != 2 or (columns is not None and t.shape[1] != columns):
+        want = form if columns is None else f"{form} with {columns} columns"
+        raise ValueError(f"{name} must be {want}, got {list(t.shape)}")
+    if not t.is_floating_point():
+        raise TypeError(
+            f"{name} must be a floating tensor, got {checks.short(t.dtype)}; pass {name}.float()"
+        )
+
+
+def check_like(t: Tensor, name: str, like: Tensor, like_name: str, shape: list[int]) -> None:
+    """``t`` has the given shape and ``like``'s dtype and device."""
+    if list(checks.tensor(t, name).shape) != shape:
+        raise ValueError(f"{name} must be {shape} beside {like_name}, got {list(t.shape)}")
+    check_kind(t, name, like, like_name)
+
+
+def check_kind(t: Tensor, name: str, like: Tensor, like_name: str) -> None:
+    if t.dtype != like.dtype:
+        want = checks.short(like.dtype)
+        raise TypeError(
+            f"{name} must be {want} like {like_name}, got {checks.short(t.dtype)}; "
+            f"pass {name}.to(torch.{want})"
+        )
+    if t.device != like.device:
+        checks.same_device(**{like_name: like, name: t})
+
+
+def check_network(mlp: MLP, like: Tensor, like_name: str) -> None:
+    """A well-formed network in ``like``'s dtype and device that takes its last dimension."""
+    if not isinstance(mlp, MLP):
+        raise TypeError(f"mlp must be a vaefast.types.MLP, got {type(mlp).__name__}")
+    if not (len(mlp.weights) == len(mlp.biases) == len(mlp.activations.split(",")) > 0):
+        raise ValueError(
+            "mlp must have one weight, bias (or None) and activation per layer, got "
+            f"{len(mlp.weights)}, {len(mlp.biases)} and {mlp.activations!r}"
+        )
+    _check_names(mlp.activations)
+    width = like.shape[-1]
+    for layer, (weight, bias) in enumerate(zip(mlp.weights, mlp.biases)):
+        name = f"mlp.weights[{layer}]"
+        check_matrix(weight, name, "[out, in]", width)
+        check_kind(weight, name, like, like_name)
+        width = weight.shape[0]
+        if bias is not None:
+            check_like(bias, f"mlp.biases[{layer}]", weight, name, [width])
+    _check_pairs(mlp)
+
+
+@backends.constant_when_traced
+def _check_names(activations: str) -> bool:
+    return bool(parse(activations))  # raises for a name it does not know
+
+
+def _check_pairs(mlp: MLP) -> None:
+    for layer, (weight, name) in enumerate(zip(mlp.weights, mlp.activations.split(","))):
+        if name.strip() == "maxmin" and weight.shape[0] % 2:
+            raise ValueError(
+                f"maxmin sorts pairs: layer {layer} must have an even width, got {weight.shape[0]}"
+            )
+
+
+def check_chains(z: Tensor, inputs: Tensor, z_name: str = "z", name: str = "x") -> int:
+    """C, where z has N = B·C rows, C for each of the B rows of ``inputs``."""
+    rows, groups = z.shape[0], inputs.shape[0]
+    if rows % groups if groups else rows:
+        raise ValueError(
+            f"{z_name} must have B·C rows, C for each of the {groups} rows of {name}, got {rows}"
+        )
+    return rows // max(groups, 1)
+
+
+def check_likelihood(likelihood: str, obs_std: float) -> None:
+    checks.option(likelihood, "likelihood", LIKELIHOODS)
+    if not 0.0 < checks.number(obs_std, "obs_std") < math.inf:
+        raise ValueError(f"obs_std must be positive and finite, got {obs_std}")
+
+
+def check_precision(precision: str) -> None:
+    checks.option(precision, "precision", PRECISIONS)
+
+
+def check_seed(seed: int) -> int:
+    """Any whole number, as the 64 signed bits that a registered op takes."""
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise TypeError(f"seed must be a whole number, got {type(seed).__name__}")
+    return (seed + (1 << 63)) % (1 << 64) - (1 << 63)
+
+
+def check_range(first: int, count: int, first_name: str, count_name: str) -> None:
+    """Numbers ``first`` to ``first + count − 1`` fit the 32 bits that a counter holds."""
+    checks.count(first, first_name, minimum=0)
+    checks.count(count, count_name, minimum=0)
+    if first + count > MAX_STEP:
+        raise ValueError(f"{first_name} + {count_name} must not exceed 2**32, got {first + count}")
+
+
+def check_lanes(chains: int) -> None:
+    if chains > MAX_LANE:
+        raise ValueError(f"z must have at most {MAX_LANE} chains per input, got {chains}")
+
+
+def check_mass(inv_mass: Tensor | None, z: Tensor, x: Tensor | None = None) -> None:
+    """None, or [B, d] with z's d and x's B; where there is no x, B need only divide z's rows."""
+    if inv_mass is None:
+        return
+    check_matrix(inv_mass, "inv_mass", "[B, d]", z.shape[1])
+    check_kind(inv_mass, "inv_mass", z, "z")
+    check_chains(z, inv_mass, name="inv_mass")
+    if x is not None and len(inv_mass) != len(x):
+        raise ValueError(f"inv_mass must have {len(x)} rows like x, got {len(inv_mass)}")
+
+
+def check_target(z: Tensor, x: Tensor, mlp: MLP, likelihood: str, obs_std: float) -> int:
+    """A decoder's posterior: z [N, d], x [B, D], mlp d to D. Returns the chains C = N / B."""
+    check_matrix(z, "z", "[N, d]")
+    check_network(mlp, z, "z")
+    check_matrix(x, "x", "[B, D]", mlp.out_features)
+    check_kind(x, "x", z, "z")
+    check_likelihood(likelihood, obs_std)
+    return check_chains(z, x)
+
+
+def check_energy(U: Tensor, z: Tensor) -> None:
+    """One float64 energy for each row of z."""
+    if list(checks.tensor(U, "U").shape) != [len(z)]:
+        raise ValueError(f"U must be [N] = [{len(z)}] like z's rows, got {list(U.shape)}")
+    if U.dtype != torch.float64:
+        raise TypeError(
+            f"U must be float64, got {checks.short(U.dtype)}; pass mlp_potential's first result"
+        )
+    checks.same_device(z=z, U=U)
+
+
+def check_jitter(jitter: float) -> float:
+    if not 0.0 <= checks.number(jitter, "jitter") < 1.0:
+        raise ValueError(f"jitter must lie in [0, 1), got {jitter}")
+    return float(jitter)
+
+
+def check_probes(v: Tensor, name: str, x: Tensor, width: int) -> None:
+    """Probes [K, width] that all inputs share, or [B, K, width], in x's dtype and on its device."""
+    shape = list(checks.tensor(v, name).shape)
+    shared, own = len(shape) == 2, len(shape) == 3 and shape[0] == len(x)
+    if not (shared or own) or shape[-1] != width:
+        raise ValueError(f"{name} must be [K, {width}] or [{len(x)}, K, {width}], got {shape}")
+    check_kind(v, name, x, "x")

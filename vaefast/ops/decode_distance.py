@@ -1,0 +1,121 @@
+"""``decode_distance``: draw latents, decode, compare with a centre, count."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from vaefast import backends, checks
+from vaefast.ops._autograd import tensors_of, through_reference
+from vaefast.ops._inputs import (
+    check_like,
+    check_matrix,
+    check_network,
+    check_precision,
+    check_range,
+    check_seed,
+)
+from vaefast.ops._register import register
+from vaefast.reference.decode_distance import decode_distance as reference
+from vaefast.types import MLP
+
+__all__ = ["decode_distance"]
+
+
+def decode_distance(
+    mean: Tensor,
+    std: Tensor,
+    centre: Tensor,
+    r: float | Tensor,
+    mlp: MLP,
+    *,
+    seed: int = 0,
+    index: Tensor | None = None,
+    first_sample: int = 0,
+    samples: int,
+    precision: str = "ieee",
+    backend: str | None = None,
+) -> Tensor:
+    """Count the posterior samples whose reconstruction lies within r of a centre.
+
+        hits_b = #{s : ‖mlp(mean_b + std_b·η_bs) − centre_b‖₂ ≤ r_b},  η ~ N(0, I)
+
+    Equivalent to, for one input::
+
+        z = mean + std * torch.randn(samples, d)
+        ((mlp_forward(z, mlp) - centre).norm(dim=1) <= r).sum()
+
+    No reconstruction is stored. Sample s of an input has its own random numbers, so the hits of
+    consecutive ranges of samples add up, to round-off at the boundary. A row with NaN or
+    infinity in its inputs has no hits.
+
+    Args:
+        mean: means of the latents [B, d].
+        std: standard deviations of the latents [B, d].
+        centre: what the reconstructions are compared with [B, D], in pixel scale.
+        r: radius, float or [B], in the scale of ``centre``; ℓ2 over all pixels, not averaged.
+        mlp: the decoder, d to D, its epilogue included (g, in pixel scale).
+        seed: 64-bit seed of the random numbers.
+        index: global number of each input [B] int64; default ``arange(B)``.
+        first_sample: number of the first sample.
+        samples: how many samples S.
+        precision: ``"ieee"``, ``"tf32"`` or ``"bf16"``: the lowest that a backend may use inside
+            matrix products; the reference always computes in the dtype of ``mean``.
+        backend: ``"reference"``, ``"cpp"`` or ``"triton"``; ``None`` chooses.
+
+    Returns:
+        hits [B] int64, between 0 and ``samples``.
+
+    Raises:
+        TypeError: not tensors, or dtypes that differ or are not floating.
+        ValueError: shapes, devices or options that do not fit together.
+        RuntimeError: an input requires grad; the backend asked for by name cannot run here.
+
+    Source: Camuto et al. 2021 (math.md §2.1, 2.3); math.md §8.1.
+    """
+    check_matrix(mean, "mean", "[B, d]")
+    check_like(std, "std", mean, "mean", list(mean.shape))
+    check_network(mlp, mean, "mean")
+    check_like(centre, "centre", mean, "mean", [len(mean), mlp.out_features])
+    check_precision(precision)
+    check_range(first_sample, samples, "first_sample", "samples")
+    rows = len(mean)
+    r = checks.per_row(r, "r", rows, like=mean)
+    index = checks.row_index(index, rows, mean.device)
+    numbers = check_seed(seed), first_sample, samples, precision
+    arguments = mean, std, centre, r, *mlp, index, *numbers
+    chosen = backends.resolve("decode_distance", backend, mean)
+    if through_reference("decode_distance", backend, mean, std, centre, r, *tensors_of(mlp)):
+        return _run_reference(*arguments)
+    return _op(*arguments, chosen)
+
+
+def _run_reference(
+    mean, std, centre, r, weights, biases, activations, index, seed, first_sample, samples,
+    precision,
+) -> Tensor:  # fmt: skip
+    return reference(
+        mean,
+        std,
+        centre,
+        r,
+        MLP(weights, biases, activations),
+        seed=seed,
+        index=index,
+        first_sample=first_sample,
+        samples=samples,
+        precision=precision,
+    )
+
+
+def _fake(mean, std, centre, r, weights, biases, activations, index, *arguments) -> Tensor:
+    return index.new_empty(mean.shape[0])
+
+
+_op = register(
+    "decode_distance",
+    "(Tensor mean, Tensor std, Tensor centre, Tensor r,"
+    " Tensor[] weights, Tensor?[] biases, str activations, Tensor index,"
+    " int seed, int first_sample, int samples, str precision, str backend) -> Tensor",
+    fake=_fake,
+    reference=_run_reference,
+)

@@ -1,0 +1,160 @@
+"""``mlp_chain``: T transitions of Hamiltonian Monte Carlo on an MLP decoder, in one call."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from vaefast import backends, checks
+from vaefast.ops._autograd import tensors_of, through_reference
+from vaefast.ops._inputs import (
+    check_energy,
+    check_jitter,
+    check_lanes,
+    check_like,
+    check_mass,
+    check_precision,
+    check_range,
+    check_seed,
+    check_target,
+)
+from vaefast.ops._register import register
+from vaefast.reference.chain import Chain, kept
+from vaefast.reference.mlp_chain import mlp_chain as reference
+from vaefast.types import MLP
+
+__all__ = ["Chain", "mlp_chain"]
+
+
+def mlp_chain(
+    z: Tensor,
+    U: Tensor,
+    grad: Tensor,
+    x: Tensor,
+    mlp: MLP,
+    *,
+    likelihood: str,
+    obs_std: float = 1.0,
+    step: float | Tensor,
+    inv_mass: Tensor | None = None,
+    leapfrog: int,
+    jitter: float = 0.0,
+    seed: int = 0,
+    index: Tensor | None = None,
+    first_step: int = 0,
+    steps: int,
+    thin: int = 0,
+    precision: str = "ieee",
+    backend: str | None = None,
+) -> Chain:
+    """Run HMC transitions: momentum, trajectory, Metropolis; each costs L gradients.
+
+        p ~ N(0, M),  (z', p') = L leapfrogs,  H = U + ½ pᵀM⁻¹p,
+        z ← z' iff u < exp(H(z, p) − H(z', p')),  u uniform in (0, 1)
+
+    The step of row b in transition t is ``step[b]·(1 + jitter·w)``, w uniform in (−1, 1), one
+    per row and transition. A trajectory whose energy error exceeds 1000 nats or is not finite is
+    rejected and counted as divergent. Two calls, the second with ``first_step`` raised by the
+    first one's ``steps``, give the chain of one call.
+
+    A row with NaN or infinity in its inputs gets U = NaN: it never moves, and each of its
+    transitions counts as divergent.
+
+    Args:
+        z: positions [N, d]. Row n belongs to x[n // C], with C = N / B chains.
+        U: potential energies at z [N] float64, in nats, from :func:`mlp_potential`.
+        grad: gradients of U at z [N, d], from :func:`mlp_potential`.
+        x: images [B, D] in z's dtype.
+        mlp: the decoder, d to D, giving natural parameters.
+        likelihood: one of ``vaefast.types.LIKELIHOODS``, as in :func:`log_likelihood`.
+        obs_std: standard deviation of the Gaussian, in the scale of x.
+        step: step size, float or [B].
+        inv_mass: diagonal of M⁻¹ [B, d]; None for unit mass.
+        leapfrog: steps per trajectory L, at least 1.
+        jitter: relative half-width of the step's jitter, in [0, 1).
+        seed: 64-bit seed of the random numbers.
+        index: global number of each input [B] int64; default ``arange(B)``.
+        first_step: number of the first transition.
+        steps: how many transitions T.
+        thin: k > 0 keeps each transition whose number plus one is a multiple of k; 0 keeps none.
+        precision: ``"ieee"``, ``"tf32"`` or ``"bf16"``: the lowest that a backend may use inside
+            matrix products; the reference always computes in z's dtype.
+        backend: ``"reference"``, ``"cpp"`` or ``"triton"``; ``None`` chooses.
+
+    Returns:
+        A named tuple: z [N, d], U [N] float64, grad [N, d], accepted [N] int64, divergent [N]
+        int64, draws [N, n, d], energies [N, n] float64 (U of each draw, in nats).
+
+    Raises:
+        TypeError: not tensors, or dtypes that differ or are not floating.
+        ValueError: shapes, devices or options that do not fit together.
+        RuntimeError: an input requires grad; the backend asked for by name cannot run here.
+
+    Source: Neal, "MCMC using Hamiltonian dynamics" (2011), §3.2; Kuzina et al. 2022 (math.md §1.3,
+    §10), without their adaptation, which belongs to the caller.
+    """
+    check_lanes(check_target(z, x, mlp, likelihood, obs_std))
+    check_energy(U, z)
+    check_like(grad, "grad", z, "z", list(z.shape))
+    check_mass(inv_mass, z, x)
+    check_precision(precision)
+    check_range(first_step, steps, "first_step", "steps")
+    rows = len(x)
+    step = checks.per_row(step, "step", rows, like=z)
+    index = checks.row_index(index, rows, z.device)
+    like = likelihood, float(obs_std)
+    numbers = checks.count(leapfrog, "leapfrog"), check_jitter(jitter), check_seed(seed)
+    span = first_step, steps, checks.count(thin, "thin", minimum=0)
+    arguments = z, U, grad, x, *mlp, *like, step, inv_mass, index, *numbers, *span, precision
+    chosen = backends.resolve("mlp_chain", backend, z)
+    tensors = z, U, grad, x, step, inv_mass, *tensors_of(mlp)
+    if through_reference("mlp_chain", backend, *tensors):
+        return Chain(*_run_reference(*arguments))
+    return Chain(*_op(*arguments, chosen))
+
+
+def _run_reference(
+    z, U, grad, x, weights, biases, activations, likelihood, obs_std, step, inv_mass, index,
+    leapfrog, jitter, seed, first_step, steps, thin, precision,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    result = reference(
+        z,
+        U,
+        grad,
+        x,
+        MLP(weights, biases, activations),
+        likelihood=likelihood,
+        obs_std=obs_std,
+        step=step,
+        inv_mass=inv_mass,
+        leapfrog=leapfrog,
+        jitter=jitter,
+        seed=seed,
+        index=index,
+        first_step=first_step,
+        steps=steps,
+        thin=thin,
+        precision=precision,
+    )
+    return tuple(t.contiguous() for t in result)
+
+
+def _fake(
+    z, U, grad, x, weights, biases, activations, likelihood, obs_std, step, inv_mass, index,
+    leapfrog, jitter, seed, first_step, steps, thin, precision, backend,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    N, n = z.shape[0], kept(first_step, steps, thin)
+    state = z.new_empty(z.shape), U.new_empty(N), z.new_empty(z.shape)
+    counts = [index.new_empty(N) for _ in range(2)]
+    return *state, *counts, z.new_empty((N, n, z.shape[1])), U.new_empty((N, n))
+
+
+_op = register(
+    "mlp_chain",
+    "(Tensor z, Tensor U, Tensor grad, Tensor x,"
+    " Tensor[] weights, Tensor?[] biases, str activations, str likelihood, float obs_std,"
+    " Tensor step, Tensor? inv_mass, Tensor index, int leapfrog, float jitter, int seed,"
+    " int first_step, int steps, int thin, str precision, str backend)"
+    " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    fake=_fake,
+    reference=_run_reference,
+)

@@ -1,0 +1,73 @@
+"""``mlp_forward``: an MLP's output with its epilogue, in one call."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from vaefast import backends
+from vaefast.ops._autograd import (
+    differentiable_once,
+    reference_named,
+    tensors_of,
+    wants_grad,
+    with_biases,
+)
+from vaefast.ops._inputs import check_matrix, check_network
+from vaefast.ops._register import register
+from vaefast.reference.mlp_forward import mlp_forward as reference
+from vaefast.types import MLP
+
+__all__ = ["mlp_forward"]
+
+
+def mlp_forward(z: Tensor, mlp: MLP, *, backend: str | None = None) -> Tensor:
+    """Evaluate an MLP, every layer and the epilogue.
+
+        h ← φ_l(W_l h + b_l),  l = 1 … layers
+
+    Equivalent to, for two layers with ``activations="tanh,sigmoid"``::
+
+        (F.linear(z, W1, b1).tanh() @ W2.T + b2).sigmoid()
+
+    Differentiable once in z, weights and biases; any number of times with
+    ``backend="reference"``. NaN or infinity in a row of z makes that row of the result NaN.
+
+    Args:
+        z: inputs [N, d].
+        mlp: the network, d to D, in z's dtype and on its device.
+        backend: ``"reference"``, ``"cpp"`` or ``"triton"``; ``None`` chooses.
+
+    Returns:
+        [N, D] in z's dtype.
+
+    Raises:
+        TypeError: not tensors, or dtypes that differ or are not floating.
+        ValueError: shapes, devices or activations that do not fit together.
+        RuntimeError: the backend asked for by name cannot run here.
+
+    Source: math.md §11; derivatives at the kinks of relu and leaky relu are those from the left.
+    """
+    check_matrix(z, "z", "[N, d]")
+    check_network(mlp, z, "z")
+    chosen = backends.resolve("mlp_forward", backend, z)
+    if reference_named(backend, z, *tensors_of(mlp)):
+        return reference(z, mlp)
+    network = with_biases(mlp) if wants_grad(z, *tensors_of(mlp)) else mlp
+    return _op(z, *network, chosen)
+
+
+def _run_reference(z, weights, biases, activations) -> Tensor:
+    return reference(z, MLP(weights, biases, activations))
+
+
+def _fake(z, weights, biases, activations, backend) -> Tensor:
+    return z.new_empty((z.shape[0], weights[-1].shape[0]))
+
+
+_op = register(
+    "mlp_forward",
+    "(Tensor z, Tensor[] weights, Tensor?[] biases, str activations, str backend) -> Tensor",
+    fake=_fake,
+    reference=_run_reference,
+)
+differentiable_once("mlp_forward", _run_reference)

@@ -1,0 +1,72 @@
+"""``mlp_jacobian_gram``: the exact (whitened) Gram matrix of an MLP's Jacobian."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from vaefast import backends
+from vaefast.ops._autograd import tensors_of, through_reference
+from vaefast.ops._inputs import check_like, check_matrix, check_network
+from vaefast.ops._register import register
+from vaefast.reference.mlp_jacobian_gram import mlp_jacobian_gram as reference
+from vaefast.types import MLP
+
+__all__ = ["mlp_jacobian_gram"]
+
+
+def mlp_jacobian_gram(
+    x: Tensor, mlp: MLP, *, inv_std: Tensor | None = None, backend: str | None = None
+) -> Tensor:
+    """The d×d matrix S J Jᵀ S of the Jacobian J = ∂mlp/∂x at each x, S = diag(inv_std).
+
+    Its trace is ‖SJ‖_F², its largest eigenvalue ‖SJ‖₂². The input dimension is met once, in the
+    forward pass: with W₁ᵀ = QR, once per call, and J = M W₁ it is (S M Rᵀ)(S M Rᵀ)ᵀ.
+    Equivalent to::
+
+        J = inv_std[:, :, None] * torch.func.vmap(torch.func.jacrev(network))(x)
+        J @ J.mT
+
+    NaN or infinity in a row of x or of ``inv_std`` makes that matrix NaN.
+
+    Args:
+        x: inputs [B, D].
+        mlp: the network, D to d.
+        inv_std: what scales the outputs, 1/σ(x) to whiten [B, d]; None for ones.
+        backend: ``"reference"``, ``"cpp"`` or ``"triton"``; ``None`` chooses.
+
+    Returns:
+        [B, d, d] in x's dtype, symmetric and positive semidefinite to round-off.
+
+    Raises:
+        TypeError: not tensors, or dtypes that differ or are not floating.
+        ValueError: shapes, devices or activations that do not fit together.
+        RuntimeError: an input requires grad; the backend asked for by name cannot run here.
+
+    Source: math.md §9.
+    """
+    check_matrix(x, "x", "[B, D]")
+    check_network(mlp, x, "x")
+    if inv_std is not None:
+        check_like(inv_std, "inv_std", x, "x", [len(x), mlp.out_features])
+    chosen = backends.resolve("mlp_jacobian_gram", backend, x)
+    if through_reference("mlp_jacobian_gram", backend, x, inv_std, *tensors_of(mlp)):
+        return reference(x, mlp, inv_std=inv_std)
+    return _op(x, *mlp, inv_std, chosen)
+
+
+def _run_reference(x, weights, biases, activations, inv_std) -> Tensor:
+    return reference(x, MLP(weights, biases, activations), inv_std=inv_std)
+
+
+def _fake(x, weights, biases, activations, inv_std, backend) -> Tensor:
+    d = weights[-1].shape[0]
+    return x.new_empty((x.shape[0], d, d))
+
+
+_op = register(
+    "mlp_jacobian_gram",
+    "(Tensor x, Tensor[] weights, Tensor?[] biases, str activations, Tensor? inv_std,"
+    " str backend) -> Tensor",
+    fake=_fake,
+    reference=_run_reference,
+)

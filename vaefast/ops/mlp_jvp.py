@@ -1,0 +1,74 @@
+"""``mlp_jvp``: an MLP's Jacobian times K vectors, beside one primal pass."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vaefast import backends
+from vaefast.ops._autograd import tensors_of, through_reference
+from vaefast.ops._inputs import check_matrix, check_network, check_probes
+from vaefast.ops._register import register
+from vaefast.reference.mlp_jvp import mlp_jvp as reference
+from vaefast.types import MLP
+
+__all__ = ["mlp_jvp"]
+
+
+def mlp_jvp(
+    x: Tensor, v: Tensor, mlp: MLP, *, full: bool = False, backend: str | None = None
+) -> tuple[Tensor, ...]:
+    """Push K tangents through an MLP: y = mlp(x) and ‖J(x) v_k‖².
+
+    Equivalent to, for each k, with ``products`` stacked along dimension 1::
+
+        y, product = torch.func.jvp(network, (x,), (v[k].expand_as(x),))
+        sq = product.square().sum(1)
+
+    With v ~ N(0, I) the mean of sq over k estimates ‖J‖_F² (Hutchinson). NaN or infinity in a
+    row of x or in its probes makes that row of every result NaN.
+
+    Args:
+        x: inputs [B, D].
+        v: tangents, [K, D] shared by all inputs or [B, K, D], in x's dtype.
+        mlp: the network, D to d.
+        full: also return the products.
+        backend: ``"reference"``, ``"cpp"`` or ``"triton"``; ``None`` chooses.
+
+    Returns:
+        y [B, d] and sq [B, K] float64; with ``full`` also the products J v_k [B, K, d].
+
+    Raises:
+        TypeError: not tensors, or dtypes that differ or are not floating.
+        ValueError: shapes, devices or activations that do not fit together.
+        RuntimeError: an input requires grad; the backend asked for by name cannot run here.
+
+    Source: Hutchinson 1990; math.md §9.
+    """
+    check_matrix(x, "x", "[B, D]")
+    check_network(mlp, x, "x")
+    check_probes(v, "v", x, mlp.in_features)
+    chosen = backends.resolve("mlp_jvp", backend, x)
+    if through_reference("mlp_jvp", backend, x, v, *tensors_of(mlp)):
+        return reference(x, v, mlp, full=full)
+    return _op(x, v, *mlp, full, chosen)[: 2 + full]
+
+
+def _run_reference(x, v, weights, biases, activations, full) -> tuple[Tensor, Tensor, Tensor]:
+    y, sq, *products = reference(x, v, MLP(weights, biases, activations), full=full)
+    return y, sq, products[0] if full else y.new_empty((len(y), 0, y.shape[1]))
+
+
+def _fake(x, v, weights, biases, activations, full, backend) -> tuple[Tensor, Tensor, Tensor]:
+    B, K, d = x.shape[0], v.shape[-2], weights[-1].shape[0]
+    sq = x.new_empty((B, K), dtype=torch.float64)
+    return x.new_empty((B, d)), sq, x.new_empty((B, K if full else 0, d))
+
+
+_op = register(
+    "mlp_jvp",
+    "(Tensor x, Tensor v, Tensor[] weights, Tensor?[] biases, str activations,"
+    " bool full, str backend) -> (Tensor, Tensor, Tensor)",
+    fake=_fake,
+    reference=_run_reference,
+)

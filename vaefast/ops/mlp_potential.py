@@ -1,0 +1,95 @@
+"""``mlp_potential``: the potential energy of latents under an MLP decoder, and its gradient."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vaefast import backends
+from vaefast.ops._autograd import (
+    differentiable_once,
+    reference_named,
+    tensors_of,
+    wants_grad,
+    with_biases,
+)
+from vaefast.ops._inputs import check_precision, check_target
+from vaefast.ops._register import register
+from vaefast.reference.mlp_potential import mlp_potential as reference
+from vaefast.types import MLP
+
+__all__ = ["mlp_potential"]
+
+
+def mlp_potential(
+    z: Tensor,
+    x: Tensor,
+    mlp: MLP,
+    *,
+    likelihood: str,
+    obs_std: float = 1.0,
+    precision: str = "ieee",
+    backend: str | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The negative log-joint of latents and images, and its gradient in the latents.
+
+        U(z) = −log p(x | mlp(z)) − log N(z; 0, I),  ∇U(z) = z − Jᵀ ∂log p/∂out
+
+    Equivalent to::
+
+        logp, upstream = log_likelihood(mlp_forward(z, mlp), x, likelihood=likelihood)
+        U = 0.5 * z.square().sum(1) + 0.5 * d * math.log(2 * math.pi) - logp
+
+    Differentiable once in z, x, weights and biases; any number of times with
+    ``backend="reference"``. NaN or infinity in a row of z, or in its input, makes that row of
+    both results NaN.
+
+    Args:
+        z: latents [N, d]. Row n belongs to x[n // C], with C = N / B.
+        x: images [B, D] in z's dtype.
+        mlp: the decoder, d to D, giving natural parameters (logits, or the Gaussian's mean).
+        likelihood: one of ``vaefast.types.LIKELIHOODS``, as in :func:`log_likelihood`.
+        obs_std: standard deviation of the Gaussian, in the scale of x.
+        precision: ``"ieee"``, ``"tf32"`` or ``"bf16"``: the lowest that a backend may use inside
+            matrix products; the reference always computes in z's dtype.
+        backend: ``"reference"``, ``"cpp"`` or ``"triton"``; ``None`` chooses.
+
+    Returns:
+        U [N] float64 in nats, all constants included, and ∇U [N, d].
+
+    Raises:
+        TypeError: not tensors, or dtypes that differ or are not floating.
+        ValueError: shapes, devices or options that do not fit together.
+        RuntimeError: the backend asked for by name cannot run here.
+
+    Source: Kuzina et al. 2022 (math.md §1.3).
+    """
+    check_target(z, x, mlp, likelihood, obs_std)
+    check_precision(precision)
+    options = likelihood, float(obs_std), precision
+    chosen = backends.resolve("mlp_potential", backend, z)
+    if reference_named(backend, z, x, *tensors_of(mlp)):
+        return _run_reference(z, x, *mlp, *options)
+    network = with_biases(mlp) if wants_grad(z, x, *tensors_of(mlp)) else mlp
+    return _op(z, x, *network, *options, chosen)
+
+
+def _run_reference(
+    z, x, weights, biases, activations, likelihood, obs_std, precision
+) -> tuple[Tensor, Tensor]:
+    mlp = MLP(weights, biases, activations)
+    return reference(z, x, mlp, likelihood=likelihood, obs_std=obs_std, precision=precision)
+
+
+def _fake(z, x, *arguments) -> tuple[Tensor, Tensor]:
+    return z.new_empty(z.shape[0], dtype=torch.float64), z.new_empty(z.shape)
+
+
+_op = register(
+    "mlp_potential",
+    "(Tensor z, Tensor x, Tensor[] weights, Tensor?[] biases, str activations,"
+    " str likelihood, float obs_std, str precision, str backend) -> (Tensor, Tensor)",
+    fake=_fake,
+    reference=_run_reference,
+)
+differentiable_once("mlp_potential", _run_reference, returns_slope=True)

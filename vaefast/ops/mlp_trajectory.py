@@ -1,0 +1,120 @@
+"""``mlp_trajectory``: L leapfrog steps on the posterior of an MLP decoder."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vaefast import backends, checks
+from vaefast.ops._autograd import tensors_of, through_reference
+from vaefast.ops._inputs import check_like, check_mass, check_precision, check_target
+from vaefast.ops._register import register
+from vaefast.reference.mlp_trajectory import mlp_trajectory as reference
+from vaefast.types import MLP
+
+__all__ = ["mlp_trajectory"]
+
+
+def mlp_trajectory(
+    z: Tensor,
+    p: Tensor,
+    grad: Tensor,
+    x: Tensor,
+    mlp: MLP,
+    *,
+    likelihood: str,
+    obs_std: float = 1.0,
+    step: float | Tensor,
+    inv_mass: Tensor | None = None,
+    leapfrog: int,
+    precision: str = "ieee",
+    backend: str | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Follow Hamilton's equations for ``leapfrog`` steps, with exactly as many gradients.
+
+        p ← p − ½ step·∇U(z);  L times: z ← z + step·M⁻¹p, p ← p − step·∇U(z) (the last by half)
+
+    Equivalent to, with ``U`` and its gradient from :func:`mlp_potential`::
+
+        for _ in range(leapfrog):
+            leapfrog_step(z, p, grad, step, inv_mass=inv_mass, kick=0.5)
+            U, grad = mlp_potential(z, x, mlp, likelihood=likelihood)
+            leapfrog_step(z, p, grad, step, kick=0.5, drift=False)
+
+    The first half kick uses ``grad``; the end's U comes from the last gradient's forward pass.
+    The map preserves volume and is reversible: from (z', −p') it returns to (z, −p), to
+    round-off. NaN or infinity in a row's inputs makes that row of every result NaN.
+
+    Args:
+        z: positions [N, d]. Row n belongs to x[n // C], with C = N / B.
+        p: momenta [N, d].
+        grad: gradients of U at z [N, d], from :func:`mlp_potential` or the last trajectory.
+        x: images [B, D] in z's dtype.
+        mlp: the decoder, d to D, giving natural parameters.
+        likelihood: one of ``vaefast.types.LIKELIHOODS``, as in :func:`log_likelihood`.
+        obs_std: standard deviation of the Gaussian, in the scale of x.
+        step: step size, float or [N].
+        inv_mass: diagonal of M⁻¹ [B, d]; None for unit mass.
+        leapfrog: number of steps L, at least 1.
+        precision: ``"ieee"``, ``"tf32"`` or ``"bf16"``: the lowest that a backend may use inside
+            matrix products; the reference always computes in z's dtype.
+        backend: ``"reference"``, ``"cpp"`` or ``"triton"``; ``None`` chooses.
+
+    Returns:
+        The end: z [N, d], p [N, d], grad [N, d], U [N] float64 in nats.
+
+    Raises:
+        TypeError: not tensors, or dtypes that differ or are not floating.
+        ValueError: shapes, devices or options that do not fit together.
+        RuntimeError: an input requires grad; the backend asked for by name cannot run here.
+
+    Source: Neal, "MCMC using Hamiltonian dynamics" (2011), §2.3; math.md §10.
+    """
+    check_target(z, x, mlp, likelihood, obs_std)
+    check_like(p, "p", z, "z", list(z.shape))
+    check_like(grad, "grad", z, "z", list(z.shape))
+    check_mass(inv_mass, z, x)
+    check_precision(precision)
+    step = checks.per_row(step, "step", z.shape[0], like=z)
+    options = likelihood, float(obs_std), checks.count(leapfrog, "leapfrog"), precision
+    arguments = z, p, grad, x, *mlp, step, inv_mass, *options
+    chosen = backends.resolve("mlp_trajectory", backend, z)
+    tensors = z, p, grad, x, step, inv_mass, *tensors_of(mlp)
+    if through_reference("mlp_trajectory", backend, *tensors):
+        return _run_reference(*arguments)
+    return _op(*arguments, chosen)
+
+
+def _run_reference(
+    z, p, grad, x, weights, biases, activations, step, inv_mass, likelihood, obs_std, leapfrog,
+    precision,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    return reference(
+        z,
+        p,
+        grad,
+        x,
+        MLP(weights, biases, activations),
+        likelihood=likelihood,
+        obs_std=obs_std,
+        step=step,
+        inv_mass=inv_mass,
+        leapfrog=leapfrog,
+        precision=precision,
+    )
+
+
+def _fake(z, *arguments) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    state = [z.new_empty(z.shape) for _ in range(3)]
+    return *state, z.new_empty(z.shape[0], dtype=torch.float64)
+
+
+_op = register(
+    "mlp_trajectory",
+    "(Tensor z, Tensor p, Tensor grad, Tensor x,"
+    " Tensor[] weights, Tensor?[] biases, str activations, Tensor step, Tensor? inv_mass,"
+    " str likelihood, float obs_std, int leapfrog, str precision, str backend)"
+    " -> (Tensor, Tensor, Tensor, Tensor)",
+    fake=_fake,
+    reference=_run_reference,
+)

@@ -1,0 +1,75 @@
+"""``mlp_vjp``: K vectors times an MLP's Jacobian, beside one primal pass."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vaefast import backends
+from vaefast.ops._autograd import tensors_of, through_reference
+from vaefast.ops._inputs import check_matrix, check_network, check_probes
+from vaefast.ops._register import register
+from vaefast.reference.mlp_vjp import mlp_vjp as reference
+from vaefast.types import MLP
+
+__all__ = ["mlp_vjp"]
+
+
+def mlp_vjp(
+    x: Tensor, u: Tensor, mlp: MLP, *, full: bool = False, backend: str | None = None
+) -> tuple[Tensor, ...]:
+    """Pull K cotangents back through an MLP: y = mlp(x) and ‖J(x)ᵀ u_k‖².
+
+    Equivalent to, for each k, with ``products`` stacked along dimension 1::
+
+        y, pull = torch.func.vjp(network, x)
+        product = pull(u[k].expand_as(y))[0]
+        sq = product.square().sum(1)
+
+    With the d unit vectors for u the products are the rows of J, and sq sums to ‖J‖_F². NaN or
+    infinity in a row of x or in its probes makes that row of every result NaN.
+
+    Args:
+        x: inputs [B, D].
+        u: cotangents, [K, d] shared by all inputs or [B, K, d], in x's dtype.
+        mlp: the network, D to d.
+        full: also return the products.
+        backend: ``"reference"``, ``"cpp"`` or ``"triton"``; ``None`` chooses.
+
+    Returns:
+        y [B, d] and sq [B, K] float64; with ``full`` also the products Jᵀu_k [B, K, D].
+
+    Raises:
+        TypeError: not tensors, or dtypes that differ or are not floating.
+        ValueError: shapes, devices or activations that do not fit together.
+        RuntimeError: an input requires grad; the backend asked for by name cannot run here.
+
+    Source: math.md §9.
+    """
+    check_matrix(x, "x", "[B, D]")
+    check_network(mlp, x, "x")
+    check_probes(u, "u", x, mlp.out_features)
+    chosen = backends.resolve("mlp_vjp", backend, x)
+    if through_reference("mlp_vjp", backend, x, u, *tensors_of(mlp)):
+        return reference(x, u, mlp, full=full)
+    return _op(x, u, *mlp, full, chosen)[: 2 + full]
+
+
+def _run_reference(x, u, weights, biases, activations, full) -> tuple[Tensor, Tensor, Tensor]:
+    y, sq, *products = reference(x, u, MLP(weights, biases, activations), full=full)
+    return y, sq, products[0] if full else x.new_empty((len(x), 0, x.shape[1]))
+
+
+def _fake(x, u, weights, biases, activations, full, backend) -> tuple[Tensor, Tensor, Tensor]:
+    B, K, d = x.shape[0], u.shape[-2], weights[-1].shape[0]
+    sq = x.new_empty((B, K), dtype=torch.float64)
+    return x.new_empty((B, d)), sq, x.new_empty((B, K if full else 0, x.shape[1]))
+
+
+_op = register(
+    "mlp_vjp",
+    "(Tensor x, Tensor u, Tensor[] weights, Tensor?[] biases, str activations,"
+    " bool full, str backend) -> (Tensor, Tensor, Tensor)",
+    fake=_fake,
+    reference=_run_reference,
+)
