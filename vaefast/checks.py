@@ -65,10 +65,10 @@ def row_index(index: Tensor | None, rows: int, device: torch.device) -> Tensor:
         raise TypeError(f"index must be int64, got {short(index.dtype)}; pass index.long()")
     if list(index.shape) != [rows]:
         raise ValueError(f"index must be [B] = [{rows}], got {list(index.shape)}")
-    if rows and not (int(index.min()) >= 0 and int(index.max()) < MAX_INDEX):
-        raise ValueError(
-            f"index must lie in [0, 2**44), got {int(index.min())} to {int(index.max())}"
-        )
+    if rows and not torch.compiler.is_compiling():  # a traced index has no values yet
+        lowest, highest = int(index.min()), int(index.max())
+        if lowest < 0 or highest >= MAX_INDEX:
+            raise ValueError(f"index must lie in [0, 2**44), got {lowest} to {highest}")
     return index.to(device)
 
 
