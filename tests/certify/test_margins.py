@@ -1,0 +1,186 @@
+"""Margins against an independent computation, closed forms, and the order of the bounds."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+import vaefast as vf
+from vaefast.certify import Guarantee, margin, robust_probability
+
+METHODS = ("first_order", "whitened")
+
+
+def by_hand(vae, x, p_lower, method):
+    """math.md 2.2 with autograd, numpy and scipy, one input at a time."""
+    values = []
+    for point, p in zip(x, p_lower.numpy()):
+        J = torch.autograd.functional.jacobian(lambda v: vae.encode(v[None])[0][0], point)
+        J = J.reshape(len(J), -1).numpy()
+        std = vae.posterior(point[None])[1][0].detach().numpy()
+        q = stats.norm.ppf(p)
+        if method == "first_order":
+            values.append(std.min() * q / np.sqrt((J**2).sum()))
+        else:
+            values.append(q / np.linalg.svd(J / std[:, None], compute_uv=False)[0])
+    return torch.tensor(np.where(p_lower.numpy() > 0.5, values, 0.0))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_margins_by_hand(vae, x, method):
+    r = torch.linspace(0.1, 1.0, 5).double()
+    result = margin(vae, x, r, method=method, samples=500, seed=3)
+    probability = robust_probability(vae, x, r, samples=500, seed=3)
+    assert torch.equal(result.p_lower, probability.p_lower)
+    torch.testing.assert_close(result.margin, by_hand(vae, x, result.p_lower, method))
+    assert torch.equal(result.abstain, probability.p_lower <= 0.5)
+    assert result.margin.dtype == result.p_lower.dtype == torch.float64
+    assert result.method == method
+
+
+def test_the_bounds_are_nested(vae, x):
+    for r in (0.3, 0.6, 2.0):
+        published, whitened = (margin(vae, x, r, method=m, samples=200).margin for m in METHODS)
+        assert (published <= whitened * (1 + 1e-9)).all()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_linear_closed_form(linear, method):
+    """W = diag(3, 4), σ = (.2, .5), g the embedding: ‖J‖_F = 5, ‖diag(1/σ)J‖₂ = 3/.2 = 15."""
+    vae = linear(torch.diag(torch.tensor([3.0, 4.0])), [0.2, 0.5], torch.eye(2))
+    x = torch.rand(3, 2).double()
+    result = margin(vae, x, 50.0, method=method, samples=1000, alpha=1e-3)
+    q = stats.norm.ppf(1e-3**1e-3)
+    expected = {"first_order": 0.2 * q / 5, "whitened": q / 15}[method]
+    assert result.margin.tolist() == pytest.approx([expected] * 3)
+
+
+def test_whitened_is_exact_for_a_linear_half_space(linear):
+    """One latent, decoded so that only one side leaves r: P falls to ½ at the margin itself.
+
+    g(z) = z with a centre far from one end: shifting by q standard deviations turns p into ½.
+    """
+    vae = linear(torch.tensor([[2.0, 1.0]]), [0.1], torch.tensor([[1.0], [0.0]]))
+    x, r = torch.rand(1, 2).double(), 0.35
+    result = margin(vae, x, r, method="whitened", samples=100_000, alpha=1e-3)
+    shift = result.margin * 5**0.5 / 0.1  # latent movement in units of σ
+    after = stats.norm.cdf(r / 0.1 - shift) - stats.norm.cdf(-r / 0.1 - shift)
+    assert after > 0.5
+    assert shift.item() == pytest.approx(r / 0.1, rel=0.1)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_monotone(vae, x, method):
+    """A larger r never shrinks a margin, nor a larger α, nor more draws of a sure event."""
+    margins = torch.stack(
+        [margin(vae, x, r, method=method, samples=200).margin for r in (0.2, 0.4, 0.8, 5.0)]
+    )
+    assert (margins.diff(dim=0) >= 0).all()
+    assert (margins[-1] > 0).all()
+    for name, values in (("alpha", (1e-9, 1e-3, 0.1)), ("samples", (50, 100, 400))):
+        rising = torch.stack(
+            [margin(vae, x, 50.0, method=method, **{name: value}).margin for value in values]
+        )
+        assert (rising.diff(dim=0) > 0).all()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_abstains_where_p_lower_is_at_most_half(vae, x, method):
+    result = margin(vae, x, 1e-6, method=method, samples=50)
+    assert result.abstain.all()
+    assert torch.equal(result.margin, torch.zeros(5).double())
+    few = margin(vae, x, 100.0, method=method, samples=1, alpha=0.5)  # p_lower = ½ exactly
+    assert few.abstain.all()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_nan_and_chunks(vae, x, method):
+    clean = margin(vae, x, 1.0, method=method, samples=100)
+    x[4, 0, 1, 1] = torch.inf
+    vf.set_memory(50_000)
+    result = margin(vae, x, 1.0, method=method, samples=100)
+    assert result.margin[4].isnan()
+    assert result.p_lower[4].isnan()
+    assert result.abstain[4]
+    torch.testing.assert_close(result.margin[:4], clean.margin[:4])
+    assert torch.equal(result.abstain[:4], clean.abstain[:4])
+
+
+def test_a_probability_is_shared_among_methods(vae, x):
+    probability = robust_probability(vae, x, 0.8, samples=100, seed=9)
+    for method in METHODS:
+        shared = margin(vae, x, 0.8, method=method, probability=probability)
+        drawn = margin(vae, x, 0.8, method=method, samples=100, seed=9)
+        torch.testing.assert_close(shared.margin, drawn.margin)
+    with pytest.raises(ValueError, match=r"probability\.p_lower must be"):
+        margin(vae, x[:2], 0.8, probability=probability)
+
+
+def test_an_encoder_that_cannot_move_has_an_infinite_margin(linear):
+    vae = linear(torch.zeros(2, 3), [0.1, 0.1], torch.zeros(3, 2))
+    for method in METHODS:
+        result = margin(vae, torch.rand(2, 3).double(), 1.0, method=method)
+        assert result.margin.tolist() == [math.inf] * 2
+
+
+def test_abstains_where_std_is_0():
+    """σ underflows to 0: the whitened Jacobian is infinite, or 0/0 where its row is 0."""
+
+    class Collapsed(torch.nn.Module):
+        def encode(self, x):
+            return x * torch.tensor([1.0, 0.0]), x * 0 - torch.tensor([2000.0, 2000.0])
+
+        def decode(self, z):
+            return z
+
+    vae = vf.models.as_vae(Collapsed().eval(), likelihood="gaussian")
+    for method in METHODS:
+        result = margin(vae, torch.rand(3, 2), 1.0, method=method)
+        assert result.margin.tolist() == [0.0] * 3
+        assert (result.p_lower > 0.9).all()
+        assert result.abstain.all() or method == "first_order"
+
+
+def test_under_inference_mode(vae, x):
+    expected = margin(vae, x, 1.0, samples=50).margin
+    with torch.inference_mode():
+        torch.testing.assert_close(margin(vae, x.clone(), 1.0, samples=50).margin, expected)
+
+
+def test_no_guarantee_is_sound(build):
+    for kind, words in (("gaussian", ""), ("mlp", "std held")):
+        result = margin(build(kind), torch.rand(1, 1, 4, 4).double(), 1.0)
+        assert isinstance(result.guarantee, Guarantee)
+        assert not result.guarantee.sound
+        assert str(result.guarantee).startswith("first order, not a certificate")
+        assert words in str(result.guarantee)
+    assert Guarantee.FIRST_ORDER == "first order, not a certificate"
+    assert not any(member.sound for member in Guarantee)
+
+
+@pytest.mark.parametrize("method", ["lipschitz", "local", "exact"])
+def test_methods_that_do_not_exist_are_refused(vae, x, method):
+    with pytest.raises(ValueError, match="method must be one of 'first_order', 'whitened', got"):
+        margin(vae, x, 1.0, method=method)
+
+
+def test_float32_margins_stay_below_the_float64_ones(build):
+    """Norms are rounded up, so rounding never lengthens a margin of the same probability."""
+    vae, x = build("gaussian"), torch.rand(50, 1, 4, 4)
+    probability = robust_probability(vae, x.double(), 5.0)
+    for method in METHODS:
+        exact = by_hand(vae, x.double(), probability.p_lower, method)
+        single = margin(build("gaussian").float(), x, 5.0, method=method, probability=probability)
+        assert (single.margin <= exact).all()
+        torch.testing.assert_close(single.margin, exact, rtol=1e-4, atol=0)
+
+
+def test_half_precision_is_refused(vae, x):
+    with pytest.raises(TypeError, match="must be float32 or float64 for a margin"):
+        margin(vae, x.bfloat16(), 1.0)
+
+
+def test_empty_batch(vae, x):
+    assert margin(vae, x[:0], 1.0).margin.shape == (0,)

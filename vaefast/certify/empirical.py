@@ -1,0 +1,235 @@
+"""An attack's upper bound on the margin: the smallest radius at which it breaks r-robustness."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vaefast import checks
+from vaefast.attacks import max_damage
+from vaefast.certify.sampling import check, count_hits, posterior
+from vaefast.geometry.chunks import usable
+from vaefast.geometry.maps import Maps
+from vaefast.models import VAE
+from vaefast.philox import Use
+from vaefast.reference.rows import chunked, finite
+
+__all__ = ["EmpiricalMargin", "empirical_margin"]
+
+
+@dataclass(frozen=True)
+class EmpiricalMargin:
+    """The smallest radius at which an attack was found that breaks r-robustness.
+
+    Attributes:
+        margin: [B] float64, upper estimate of the margin, ℓ2 in pixel scale; infinite where no
+            break was found, NaN where the input is not finite.
+        found: [B] bool.
+        searched_to: [B] float64, the largest radius that was tried.
+        x_adv: [B, *event], the input that broke, ‖x_adv − x‖₂ = margin (less where the box cut
+            it); NaN where not found.
+        reproducible: how far a row depends on the batch it stood in.
+    """
+
+    margin: Tensor
+    found: Tensor
+    searched_to: Tensor
+    x_adv: Tensor
+    reproducible: str = "round-off"
+
+
+@torch.inference_mode(False)
+@torch.no_grad()
+def empirical_margin(
+    vae: VAE,
+    x: Tensor,
+    r: float | Tensor,
+    *,
+    r_max: float | Tensor | None = None,
+    grid: int = 12,
+    bisections: int = 4,
+    restarts: int = 5,
+    steps: int = 40,
+    samples: int = 200,
+    low: float | Tensor = -math.inf,
+    high: float | Tensor = math.inf,
+    seed: int = 0,
+    index: Tensor | None = None,
+    **attack: Any,
+) -> EmpiricalMargin:
+    """Search for the smallest perturbation after which r-robustness no longer holds.
+
+    At radius R the maximum-damage attack runs from ``restarts`` starts, each perturbation is
+    rescaled to ‖δ‖₂ = R, and P(‖g(μ(x+δ) + σ(x+δ)⊙η) − g(μ(x))‖₂ ≤ r) is estimated from S draws.
+    An input is broken at R when the estimate of one restart is below ½. Radii r_max·k/grid,
+    k = 0, 1, ..., are tried in ascending order until one breaks (k = 0 is the input itself);
+    then the interval below it is bisected. P need not be monotone in R, so this is the smallest
+    radius at which a break was found, not the smallest at which there is one.
+
+    The draws are independent of the attack's and of those behind :func:`robust_probability`, and
+    the same at all radii and restarts of an input, which are so compared under one noise.
+
+    Args:
+        vae: the VAE, in evaluation mode.
+        x: [B, *event] inputs, float32 or float64.
+        r: radius in output space, float or [B], ℓ2 over all entries, pixel scale.
+        r_max: largest radius, float or [B], pixel scale; default √D/4.
+        grid: number of radii above 0 in the first pass.
+        bisections: halvings of the interval below the first break.
+        restarts: starts of the attack at every radius, K.
+        steps: gradient steps of each.
+        samples: draws S behind each probability.
+        low: smallest entry that a perturbed input may take; default none, as in the definition
+            of the margin; with a box, perturbations are clipped after rescaling.
+        high: largest entry.
+        seed: seed of all random numbers.
+        index: [B] int64, the global number of each input; default ``arange(B)``.
+        attack: further arguments of :func:`vaefast.attacks.max_damage`.
+
+    Returns:
+        :class:`EmpiricalMargin`.
+
+    Raises:
+        TypeError: half precision.
+        ValueError: a wrong shape or option, ``r_max`` that is not finite.
+
+    Source: math.md 2.3, after Barrett, Camuto, Willetts, Rainforth, "Certifiably robust
+    variational autoencoders", AISTATS 2022, whose code scans from the largest radius down, one
+    input and one restart at a time, and returns the first radius that holds.
+    """
+    check(vae, x)
+    checks.count(bisections, "bisections", 0)
+    checks.count(restarts, "restarts")
+    r_max = 0.25 * math.sqrt(x.shape[1:].numel()) if r_max is None else r_max
+    x = usable(x)
+    inputs = _Inputs(
+        x=x,
+        r=checks.per_row(r, "r", len(x), like=x, minimum=0.0),
+        r_max=checks.per_row(r_max, "r_max", len(x), like=x, minimum=0.0).double(),
+        low=checks.per_row(low, "low", len(x), like=x),
+        high=checks.per_row(high, "high", len(x), like=x),
+        index=checks.row_index(index, len(x), x.device),
+    )
+    options = {"steps": steps, "restarts": restarts, "fresh_samples": 1, **attack}
+    search = _Search(vae, Maps.of(vae, x), checks.count(samples, "samples"), seed, options)
+    radii = checks.count(grid, "grid")
+    if inputs.r_max.isinf().any():
+        raise ValueError("r_max must be finite, got inf")
+
+    def run(rows: slice) -> tuple[Tensor, ...]:
+        return search.run(inputs.take(rows), radii, bisections)
+
+    margin, found, x_adv = chunked(run, len(x), restarts * search.bytes_per_candidate(x))
+    return EmpiricalMargin(margin, found, torch.where(found, margin, inputs.r_max), x_adv)
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    x: Tensor  # [b, *event]
+    r: Tensor  # [b]
+    r_max: Tensor  # [b] float64
+    low: Tensor  # [b]
+    high: Tensor  # [b]
+    index: Tensor  # [b] int64
+
+    def take(self, rows: slice | Tensor) -> _Inputs:
+        return _Inputs(**{name: t[rows] for name, t in vars(self).items()})
+
+
+@dataclass
+class _Bracket:
+    """Per input: held at ``safe``, broke at ``broken`` (infinite where it never did)."""
+
+    safe: Tensor  # [b] float64
+    broken: Tensor  # [b] float64
+    witness: Tensor  # [b, *event], the input that broke
+
+    def update(self, rows: Tensor, radius: Tensor, broke: Tensor, x_adv: Tensor) -> None:
+        """Record what happened to the inputs numbered ``rows`` at ``radius``, [len(rows)] each."""
+        self.safe[rows[~broke]] = radius[~broke]
+        self.broken[rows[broke]] = radius[broke]
+        self.witness[rows[broke]] = x_adv[broke]
+
+
+@dataclass(frozen=True)
+class _Search:
+    """How an input is attacked and its probability estimated."""
+
+    vae: VAE
+    maps: Maps
+    samples: int
+    seed: int
+    attack: dict[str, Any]
+
+    def run(self, inputs: _Inputs, grid: int, bisections: int) -> tuple[Tensor, ...]:
+        """(margin, found, witness) of some inputs."""
+        good = finite(inputs.x, inputs.r, inputs.r_max)
+        zero = torch.zeros_like(inputs.r_max)
+        bracket = _Bracket(zero.clone(), zero + torch.inf, torch.full_like(inputs.x, torch.nan))
+        for k in range(grid + 1):
+            open_rows = (good & bracket.broken.isinf()).nonzero()[:, 0]
+            self._attempt(inputs, bracket, open_rows, inputs.r_max * (k / grid))
+        for _ in range(bisections):
+            found = (bracket.broken.isfinite() & (bracket.broken > 0)).nonzero()[:, 0]
+            self._attempt(inputs, bracket, found, 0.5 * (bracket.safe + bracket.broken))
+        margin = torch.where(good, bracket.broken, torch.nan)
+        return margin, bracket.broken.isfinite(), bracket.witness
+
+    def bytes_per_candidate(self, x: Tensor) -> int:
+        pixels, latents = x.shape[1:].numel(), self.maps.mean.outputs
+        passes = self.maps.mean.bytes_per_row(pixels, 1, x.element_size())
+        return passes + self.maps.pixels.bytes_per_row(latents, 1, x.element_size()) + 64 * pixels
+
+    def _attempt(self, inputs: _Inputs, bracket: _Bracket, rows: Tensor, radius: Tensor) -> None:
+        """Attack the inputs numbered ``rows`` at their radii and narrow their brackets."""
+        if not len(rows):
+            return
+        own, radius = inputs.take(rows), radius[rows]
+        candidates = self._candidates(own, radius)  # [b, K, *event]
+        hits = self._hits(own, candidates)
+        hits, best = hits.min(1)
+        x_adv = candidates[torch.arange(len(rows), device=rows.device), best]
+        bracket.update(rows, radius, 2 * hits < self.samples, x_adv)
+
+    def _candidates(self, own: _Inputs, radius: Tensor) -> Tensor:
+        """Perturbed inputs at distance ``radius`` exactly, one per restart, [b, K, *event]."""
+        if not radius.any():
+            return own.x[:, None]
+        found = max_damage(
+            self.vae,
+            own.x,
+            eps=radius,
+            norm="l2",
+            low=own.low,
+            high=own.high,
+            keep="all",
+            seed=self.seed,
+            index=own.index,
+            **self.attack,
+        )
+        delta = (found.x_adv.double() - own.x[:, None].double()).flatten(2)
+        length = torch.linalg.vector_norm(delta, dim=2, keepdim=True)
+        scaled = delta * (radius.view(-1, 1, 1) / length.masked_fill(length == 0, 1.0))
+        point = own.x[:, None] + scaled.view(found.x_adv.shape).to(own.x.dtype)
+        box = (t.view(-1, *[1] * (point.ndim - 1)) for t in (own.low, own.high))
+        return point.clamp(*box)
+
+    def _hits(self, own: _Inputs, candidates: Tensor) -> Tensor:
+        """Draws within r of g(μ(x)), [b, K]; all of them where a candidate is not finite."""
+        restarts, points = candidates.shape[1], candidates.flatten(0, 1)
+        centre = posterior(self.maps, own.x).centre
+        moved = posterior(self.maps, points)
+        hits = count_hits(
+            self.maps,
+            moved._replace(centre=centre.repeat_interleave(restarts, 0)),
+            own.r.repeat_interleave(restarts),
+            seed=self.seed,
+            index=own.index.repeat_interleave(restarts),
+            samples=self.samples,
+            use=Use.MARGIN,
+        )
+        return torch.where(finite(points), hits, self.samples).view(-1, restarts)

@@ -1,0 +1,22 @@
+"""What a margin promises. Only members that are ``sound`` may be called certified."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+__all__ = ["Guarantee"]
+
+
+class Guarantee(str, Enum):
+    """The promise behind a margin, in words; a member equals its text."""
+
+    FIRST_ORDER = "first order, not a certificate"
+    FIRST_ORDER_STD_HELD = "first order, not a certificate; std held at its value at x"
+
+    def __str__(self) -> str:
+        return self.value
+
+    @property
+    def sound(self) -> bool:
+        """Whether the margin is a certificate; no method of this version is."""
+        return False

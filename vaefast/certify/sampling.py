@@ -1,0 +1,106 @@
+"""Counting, per input, how many noisy reconstructions stay within a distance of a centre."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from vaefast import checks, memory, ops, philox
+from vaefast.elbo import check_vae
+from vaefast.geometry.maps import Maps
+from vaefast.geometry.products import MLPMap
+from vaefast.models import VAE
+from vaefast.philox import Use
+from vaefast.reference.rows import chunked
+
+__all__ = ["Posterior", "check", "count_hits", "hits", "posterior", "smallest_std"]
+
+DRAWING_BYTES = 128  # per latent, while its noise is drawn
+
+
+class Posterior(NamedTuple):
+    """q(z|x) at b inputs, and the fixed centre of their reconstructions.
+
+    Args:
+        mean: [b, d].
+        std: [b, d].
+        centre: [b, D], g(μ(x)).
+    """
+
+    mean: Tensor
+    std: Tensor
+    centre: Tensor
+
+
+def check(vae: VAE, x: Tensor) -> None:
+    """The checks that every function of this package makes.
+
+    Raises:
+        TypeError: ``vae`` is no VAE; ``x`` or the model is in half precision.
+        ValueError: ``x`` is not [B, *event].
+        RuntimeError: the model is in training mode.
+    """
+    check_vae(vae)
+    checks.eval_mode(vae)
+    for name, t in [("x", checks.batch(x)), *vae.named_parameters()]:
+        if t.is_floating_point() and t.element_size() < 4:
+            raise TypeError(
+                f"{name} must be float32 or float64 for a margin, got {checks.short(t.dtype)}; "
+                f"pass {'x.float()' if name == 'x' else 'vae.float()'}"
+            )
+
+
+def posterior(maps: Maps, x: Tensor) -> Posterior:
+    """q(z|x) and g(μ(x)) for x [b, *event]."""
+    mean, std = maps.posterior(x)
+    return Posterior(mean, std, maps.pixels.value(mean))
+
+
+def smallest_std(vae: VAE, x: Tensor) -> Tensor:
+    """min_i σ_i(x) for x [B, *event], [B] float64."""
+    maps = Maps.of(vae, x)
+
+    def run(rows: slice) -> tuple[Tensor, ...]:
+        return (maps.posterior(x[rows])[1].double().amin(1),)
+
+    (smallest,) = chunked(
+        run, len(x), maps.mean.bytes_per_row(x.shape[1:].numel(), 1, x.element_size())
+    )
+    return smallest
+
+
+def hits(
+    maps: Maps, own: Posterior, r: Tensor, *, seed: int, index: Tensor, samples: int
+) -> Tensor:
+    """#{s < samples : ‖g(μ + σ⊙η_s) − g(μ)‖₂ ≤ r}, [b] int64; the same η on every path."""
+    if isinstance(maps.pixels, MLPMap):
+        return ops.decode_distance(
+            *own, r, maps.pixels.mlp, seed=seed, index=index, samples=samples
+        )
+    return count_hits(maps, own, r, seed=seed, index=index, samples=samples, use=Use.LATENT)
+
+
+def count_hits(
+    maps: Maps, own: Posterior, r: Tensor, *, seed: int, index: Tensor, samples: int, use: Use
+) -> Tensor:
+    """As :func:`hits`, for any decoder and any stream of noise."""
+    pixels, d = own.centre.shape[1], own.mean.shape[1]
+    bytes_per_sample = maps.pixels.bytes_per_row(d, 1, own.mean.element_size()) + DRAWING_BYTES * d
+    counted = torch.zeros(len(r), dtype=torch.int64, device=r.device)
+    for part in memory.row_chunks(samples, max(len(r), 1) * bytes_per_sample):
+        numbers = torch.arange(part.start, part.stop, device=r.device)
+        noise = philox.normal(
+            d,
+            seed=seed,
+            index=index.repeat_interleave(len(numbers)),
+            step=numbers.repeat(len(r)),
+            use=use,
+            dtype=own.mean.dtype,
+        ).view(len(r), len(numbers), d)
+        z = own.mean.unsqueeze(1) + own.std.unsqueeze(1) * noise
+        out = maps.pixels.value(z.flatten(0, 1)).view(len(r), len(numbers), pixels)
+        square = (out - own.centre.unsqueeze(1)).square().sum(-1, dtype=torch.float64)
+        counted += (square.sqrt() <= r.double().unsqueeze(1)).sum(1)
+    return counted

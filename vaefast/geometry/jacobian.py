@@ -1,0 +1,69 @@
+"""Full Jacobians of a VAE's maps."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vaefast import memory
+from vaefast.geometry.chunks import Points, check, evaluate
+from vaefast.geometry.metric import units
+from vaefast.models import VAE
+
+__all__ = ["jacobian"]
+
+
+def jacobian(vae: VAE, x: Tensor, *, of: str = "encoder", whiten: bool = False) -> Tensor:
+    """The Jacobian of a map of the VAE at each input, ∂output/∂input.
+
+    Equivalent to: ``torch.stack([torch.autograd.functional.jacobian(
+    lambda v: vae.encode(v[None])[0][0], v) for v in x])`` for the encoder.
+
+    Args:
+        vae: the VAE, in evaluation mode.
+        x: [B, *event] inputs, float.
+        of: ``"encoder"`` (x ↦ μ(x)), ``"decoder"`` (z ↦ g(z) at z = μ(x)) or
+            ``"reconstruction"`` (x ↦ g(μ(x))).
+        whiten: divide row i by σ_i(x); encoder only.
+
+    Returns:
+        In x's dtype: [B, d, *event] for the encoder, [B, *event, d] for the decoder,
+        [B, *event, *event] for the reconstruction; NaN where x is not finite.
+
+    Raises:
+        MemoryError: the result exceeds the memory budget; the norms and spectra do not need it.
+        ValueError: unknown ``of``, ``whiten`` without the encoder.
+    """
+    check(vae, x, of, whiten)
+    event, pixels = x.shape[1:], x.shape[1:].numel()
+    latents = _latents(vae, x)
+    rows = latents if of == "encoder" else pixels
+    columns = latents if of == "decoder" else pixels
+    memory.require_fits(
+        len(x) * rows * columns * x.element_size(),
+        f"the Jacobians [{len(x)}, {rows}, {columns}]",
+        "pass fewer inputs, use frobenius_norm, spectral_norm or pullback_spectrum",
+    )
+    (full,) = evaluate(vae, x, of, lambda points: (_rows(points, of),), whiten=whiten)
+    full = full.to(x.dtype)
+    output = [latents] if of == "encoder" else event
+    return full.reshape(len(x), *output, *([latents] if of == "decoder" else event))
+
+
+def _rows(points: Points, of: str) -> Tensor:
+    """J [b, m, n]."""
+    maps, x = points.maps, points.x
+    if of != "encoder":
+        z = maps.mean.value(x)
+        pixels = maps.pixels.jvp(z, units(z, z.shape[1])).mT  # [b, D, d]
+        if of == "decoder":
+            return pixels
+    mean = maps.mean.vjp(x, units(x, maps.mean.outputs))  # [b, d, D]
+    if of == "reconstruction":
+        return pixels @ mean
+    return mean if points.inv_std is None else points.inv_std.unsqueeze(-1) * mean
+
+
+@torch.no_grad()
+def _latents(vae: VAE, x: Tensor) -> int:
+    return vae.encode(x[:1])[0].shape[1]

@@ -1,0 +1,132 @@
+"""The maps of a VAE whose local geometry is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from vaefast.geometry.products import Map, MLPMap, ModuleMap
+from vaefast.models import VAE
+from vaefast.models import mlp as lowering
+from vaefast.types import MLP
+
+__all__ = ["OF", "Maps"]
+
+OF = ("encoder", "decoder", "reconstruction")
+
+
+class Maps(NamedTuple):
+    """The maps of one VAE on inputs of one event shape: lowered where they are MLPs.
+
+    Args:
+        vae: the VAE itself.
+        mean: x ↦ μ(x).
+        std: x ↦ σ(x), or None where σ does not depend on x.
+        pixels: z ↦ g(z).
+        reconstruction: x ↦ g(μ(x)).
+    """
+
+    vae: VAE
+    mean: Map
+    std: Map | None
+    pixels: Map
+    reconstruction: Map
+
+    @classmethod
+    def of(cls, vae: VAE, x: Tensor) -> Maps:
+        """The maps on inputs like x [B, *event]."""
+        mean, pixels = _lower(lowering.encoder_mean, vae), _lower(lowering.decoder_pixels, vae)
+        std = None if vae.fixed_std else _lower(_std, vae)
+        generic = _generic(vae, x)
+        return cls(
+            vae=vae,
+            mean=MLPMap(mean) if mean else generic.mean,
+            std=MLPMap(std) if std else generic.std,
+            pixels=MLPMap(pixels) if pixels else generic.pixels,
+            reconstruction=(
+                MLPMap(_chain(mean, pixels)) if mean and pixels else generic.reconstruction
+            ),
+        )
+
+    def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """μ(x) and σ(x), [b, d] each, for x [b, *event]; lowered parts by ``ops.mlp_forward``."""
+        if isinstance(self.mean, ModuleMap) or isinstance(self.std, ModuleMap):
+            return self.vae.posterior(x)
+        mean = self.mean.value(x.flatten(1))
+        if self.std is None:
+            return mean, self.vae.posterior(x[:1])[1].expand_as(mean)
+        return mean, self.std.value(x.flatten(1))
+
+    def require_gradients(self, x: Tensor, of: str) -> None:
+        """Refuse a model that cuts the autograd graph: its Jacobian would come out as 0.
+
+        Raises:
+            ValueError: a map that ``of`` is made of does not depend on its input through autograd.
+        """
+        first = x[:1].flatten(1)
+        if of != "decoder":
+            _require_gradient(self.mean, first, "encode")
+        if of != "encoder":
+            _require_gradient(self.pixels, self.mean.value(first), "decode")
+
+
+def _require_gradient(part: Map, point: Tensor, name: str) -> None:
+    if isinstance(part, ModuleMap) and not part.is_connected(point):
+        raise ValueError(
+            f"{name}() must depend on its input through autograd; "
+            "remove torch.no_grad() and .detach() from it"
+        )
+
+
+def _generic(vae: VAE, x: Tensor) -> Maps:
+    """The maps as the modules compute them, with what a row of them costs."""
+    from vaefast.attacks.footprint import activation_bytes  # attacks import this package
+
+    event, pixels = x.shape[1:], x.shape[1:].numel()
+    z = vae.encode(x[:1])[0]
+    encoding, decoding = activation_bytes(vae.encode, x, vae), activation_bytes(vae.g, z, vae)
+    latents = z.shape[1]
+    std = ModuleMap(lambda x: vae.posterior(x)[1], event, latents, encoding)
+    return Maps(
+        vae=vae,
+        mean=ModuleMap(lambda x: vae.encode(x)[0], event, latents, encoding),
+        std=None if vae.fixed_std else std,
+        pixels=ModuleMap(vae.g, torch.Size([latents]), pixels, decoding),
+        reconstruction=ModuleMap(vae.reconstruct, event, pixels, encoding + decoding),
+    )
+
+
+def _lower(lowering_of: Callable[[VAE], MLP], vae: VAE) -> MLP | None:
+    try:
+        mlp = lowering_of(vae)
+    except lowering.CannotLower:
+        return None
+    return _at_least_float32(mlp)
+
+
+def _std(vae: VAE) -> MLP:
+    """x ↦ exp(½ log σ²) as one MLP."""
+    logvar = lowering.encoder_logvar(vae)
+    if logvar.activations.split(",")[-1] != "identity":
+        raise lowering.CannotLower("the log-variance ends in an activation")
+    return logvar.with_epilogue("exp_half")
+
+
+def _chain(first: MLP, second: MLP) -> MLP:
+    """second ∘ first."""
+    return MLP(
+        [*first.weights, *second.weights],
+        [*first.biases, *second.biases],
+        f"{first.activations},{second.activations}",
+    )
+
+
+def _at_least_float32(mlp: MLP) -> MLP:
+    """Half-precision weights as float32: Jacobian products square their entries."""
+    if mlp.weights[0].element_size() >= 4:
+        return mlp
+    biases = [None if b is None else b.float() for b in mlp.biases]
+    return MLP([w.float() for w in mlp.weights], biases, mlp.activations)

@@ -1,0 +1,161 @@
+"""Frobenius and spectral norms of a VAE's Jacobians, exact or estimated."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vaefast import checks
+from vaefast.geometry.chunks import Points, check, evaluate
+from vaefast.geometry.estimators import (
+    chi_square_factor,
+    gaussian,
+    hutchpp,
+    operator,
+    power_iteration,
+)
+from vaefast.geometry.metric import decompose, factor
+from vaefast.models import VAE
+
+__all__ = ["frobenius_norm", "rounding", "spectral_norm"]
+
+METHODS = ("exact", "hutchinson", "hutch++")
+BOUNDS = ("upper", "lower")
+ROUNDING = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 2e-2, torch.bfloat16: 1e-1}
+
+
+def frobenius_norm(
+    vae: VAE,
+    x: Tensor,
+    *,
+    of: str = "encoder",
+    whiten: bool = False,
+    method: str = "exact",
+    probes: int = 16,
+    upper_confidence: float | None = None,
+    seed: int = 0,
+    index: Tensor | None = None,
+) -> Tensor:
+    """‖J‖_F = √Σ J_ij² of a Jacobian at each input.
+
+    Equivalent to: ``torch.linalg.matrix_norm(jacobian(vae, x).flatten(2))`` for the encoder.
+
+    - ``"exact"``: through a d×d Gram matrix, d products per input.
+    - ``"hutchinson"``: √(1/K Σ_k ‖Jᵀu_k‖²), u_k ~ N(0, I), on the side with d entries (the
+      D-dimensional output side for ``of="reconstruction"``); its square is unbiased.
+    - ``"hutch++"``: as above with a third of the probes spent on a sketch of the range.
+
+    With ``upper_confidence`` the Hutchinson result is the upper bound √(Σ_k ‖Jᵀu_k‖² / χ²_{K,α}),
+    α = 1 − upper_confidence: at each input it is at least ‖J‖_F with that probability, for any J.
+    It bounds the Jacobian at x, not over a ball around x.
+
+    Args:
+        vae: the VAE, in evaluation mode.
+        x: [B, *event] inputs, float.
+        of: ``"encoder"`` (x ↦ μ(x)), ``"decoder"`` (z ↦ g(z) at z = μ(x)) or
+            ``"reconstruction"`` (x ↦ g(μ(x))).
+        whiten: the norm of diag(1/σ(x)) J instead; encoder only.
+        method: as above.
+        probes: number K of random vectors; at least 3 for ``"hutch++"``.
+        upper_confidence: confidence of the upper bound, in (0, 1); ``"hutchinson"`` only.
+        seed: seed of the probes.
+        index: [B] int64, the global number of each input; default ``arange(B)``.
+
+    Returns:
+        [B] float64, pixel scale on the input side; NaN where x is not finite.
+
+    Raises:
+        ValueError: unknown option, ``whiten`` without the encoder, ``upper_confidence`` with a
+            method that has no bound or outside the range where the bound holds.
+
+    Source: math.md 9; Hutchinson 1990; Meyer et al. 2021 (Hutch++).
+    """
+    check(vae, x, of, whiten)
+    checks.option(method, "method", METHODS)
+    checks.count(probes, "probes", 3 if method == "hutch++" else 1)
+    scale = _scale(vae, method, probes, upper_confidence)
+
+    def squared(points: Points) -> tuple[Tensor, ...]:
+        if method == "exact":
+            gram = factor(points.maps, points.x, of, inv_std=points.inv_std).gram
+            return (gram.diagonal(dim1=1, dim2=2).sum(1),)
+        op = operator(points, of)
+        u = gaussian(points, op.size, probes, seed)
+        return (op.squares(u).sum(1) if method == "hutchinson" else hutchpp(op, u),)
+
+    count = None if method == "exact" else probes
+    (square,) = evaluate(vae, x, of, squared, probes=count, whiten=whiten, index=index)
+    return (scale * square).sqrt()
+
+
+def spectral_norm(
+    vae: VAE,
+    x: Tensor,
+    *,
+    of: str = "encoder",
+    whiten: bool = False,
+    bound: str = "upper",
+    iterations: int = 20,
+    seed: int = 0,
+    index: Tensor | None = None,
+) -> Tensor:
+    """‖J‖₂, the largest singular value of a Jacobian at each input, rounded to a stated side.
+
+    Equivalent to: ``torch.linalg.matrix_norm(jacobian(vae, x).flatten(2), ord=2)`` for the encoder.
+
+    - ``"upper"``: √λ_max of the exact d×d Gram matrix, eigenvalues in float64, times 1 + ρ.
+    - ``"lower"``: power iteration on JJᵀ by products, never above ‖J‖₂, times 1 − ρ.
+
+    ρ allows for the rounding of the products: 1e-12 in float64, 1e-5 in float32, 2e-2 in float16,
+    1e-1 in bfloat16. The lower bound serves attacks; nothing may be certified with it.
+
+    Args:
+        vae: the VAE, in evaluation mode.
+        x: [B, *event] inputs, float.
+        of: ``"encoder"``, ``"decoder"`` or ``"reconstruction"``, as in :func:`frobenius_norm`.
+        whiten: the norm of diag(1/σ(x)) J instead; encoder only.
+        bound: ``"upper"`` or ``"lower"``.
+        iterations: power steps of the lower bound.
+        seed: seed of its start.
+        index: [B] int64, the global number of each input; default ``arange(B)``.
+
+    Returns:
+        [B] float64; NaN where x is not finite.
+
+    Raises:
+        ValueError: unknown option, ``whiten`` without the encoder.
+
+    Source: math.md 9.
+    """
+    check(vae, x, of, whiten)
+    checks.option(bound, "bound", BOUNDS)
+    checks.count(iterations, "iterations")
+
+    def norm(points: Points) -> tuple[Tensor, ...]:
+        if bound == "upper":
+            gram = factor(points.maps, points.x, of, inv_std=points.inv_std).gram
+            return (decompose(gram)[0][:, 0].sqrt(),)
+        op = operator(points, of)
+        return (power_iteration(op, gaussian(points, op.size, 1, seed), iterations),)
+
+    count = None if bound == "upper" else 1
+    (value,) = evaluate(vae, x, of, norm, probes=count, whiten=whiten, index=index)
+    return value * (1.0 + rounding(vae, x) * (1 if bound == "upper" else -1))
+
+
+def _scale(vae: VAE, method: str, probes: int, upper_confidence: float | None) -> float:
+    """What the squared estimate is multiplied with."""
+    if upper_confidence is None:
+        return 1.0 / probes if method == "hutchinson" else 1.0
+    if method != "hutchinson":
+        raise ValueError(
+            f'upper_confidence needs method="hutchinson", the only estimate with a bound; '
+            f'got method="{method}"'
+        )
+    return chi_square_factor(probes, checks.number(upper_confidence, "upper_confidence"))
+
+
+def rounding(vae: VAE, x: Tensor) -> float:
+    """The relative error that products in the coarsest dtype involved stay within."""
+    dtypes = {x.dtype, *(p.dtype for p in vae.parameters())}
+    return max(ROUNDING.get(dtype, 0.0) for dtype in dtypes)

@@ -1,0 +1,73 @@
+"""How much likelihood an attack costs the clean input."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vaefast import checks, ops, philox
+from vaefast.attacks.footprint import activation_bytes
+from vaefast.elbo import check_vae
+from vaefast.models import VAE
+from vaefast.philox import Use
+from vaefast.reference.rows import chunked, finite, nan_where_bad
+
+__all__ = ["likelihood_degradation"]
+
+
+@torch.no_grad()
+def likelihood_degradation(
+    vae: VAE, x: Tensor, x_adv: Tensor, *, seed: int = 0, index: Tensor | None = None
+) -> Tensor:
+    """Relative loss of log-likelihood of the clean input when its latent is the attacked one's.
+
+        |log p(x|z*) − log p(x|z)| / |log p(x|z)|,  z = μ(x) + σ(x)η,  z* = μ(x_adv) + σ(x_adv)η
+
+    One sample each, and the same noise η ~ N(0, I) for both, so that an attack that changes
+    nothing costs exactly nothing.
+
+    Args:
+        vae: the VAE, in evaluation mode.
+        x: [B, *event] clean inputs, float.
+        x_adv: attacked inputs like ``x``.
+        seed: seed of η.
+        index: [B] int64, the global number of each input; default ``arange(B)``.
+
+    Returns:
+        [B] float64, at least 0; NaN where a row of ``x`` or ``x_adv`` is not finite.
+
+    Raises:
+        TypeError: ``vae`` is no VAE.
+        ValueError: shapes differ.
+        RuntimeError: the model is in training mode.
+
+    Source: Camuto, Willetts, Roberts, Holmes, Rainforth, "Towards a theoretical understanding of
+    the robustness of variational autoencoders", AISTATS 2021; the modulus of the denominator, for
+    log-densities of either sign, is ours.
+    """
+    check_vae(vae)
+    checks.eval_mode(vae)
+    checks.batch(x)
+    checks.shape(x_adv, "x_adv", x.shape, "x")
+    checks.same_device(x=x, x_adv=x_adv)
+    index = checks.row_index(index, len(x), x.device)
+
+    def run(rows: slice) -> tuple[Tensor, ...]:
+        clean = _log_likelihood(vae, x[rows], x[rows], seed, index[rows])
+        attacked = _log_likelihood(vae, x_adv[rows], x[rows], seed, index[rows])
+        relative = (attacked - clean).abs() / clean.abs()
+        return nan_where_bad(finite(x[rows], x_adv[rows]), relative)
+
+    (degradation,) = chunked(run, len(x), activation_bytes(vae.reconstruct, x, vae))
+    return degradation
+
+
+def _log_likelihood(vae: VAE, source: Tensor, x: Tensor, seed: int, index: Tensor) -> Tensor:
+    """log p(x|z) for one z ~ q(z|source), [B] float64, nats."""
+    mean, std = vae.posterior(source)
+    noise = philox.normal(
+        mean.shape[1], seed=seed, index=index, use=Use.POSTERIOR, dtype=mean.dtype
+    )
+    out = vae.decode(mean + std * noise).flatten(1)
+    logp, _ = ops.log_likelihood(out, x.flatten(1), likelihood=vae.likelihood, obs_std=vae.obs_std)
+    return logp

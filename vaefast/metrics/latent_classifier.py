@@ -1,0 +1,244 @@
+"""A linear classifier on the latent mean, and the accuracy that an attack leaves it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vaefast import checks, philox
+from vaefast.attacks.footprint import activation_bytes
+from vaefast.elbo import check_vae
+from vaefast.models import VAE
+from vaefast.philox import Use
+from vaefast.reference.rows import chunked
+
+__all__ = ["AdversarialAccuracy", "LatentClassifier", "adversarial_accuracy"]
+
+PATIENCE, FACTOR = 3, 0.5  # of the learning rate's plateau, on the validation loss
+EARLY_STOP = 20  # epochs without a better validation accuracy
+ORDER_LANE = 1  # lane of Use.POSTERIOR that orders the training rows
+
+
+@dataclass(frozen=True)
+class LatentClassifier:
+    """One linear layer on the latent mean, h(μ) = Wμ + b.
+
+    Attributes:
+        weight: [K, d], one row per class.
+        bias: [K].
+        classes: [K] int64, the label of each row of ``weight``, ascending.
+        validation_accuracy: share of right predictions on the rows held out in ``fit``.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    classes: Tensor
+    validation_accuracy: float
+
+    @classmethod
+    @torch.inference_mode(False)
+    def fit(
+        cls,
+        vae: VAE,
+        x: Tensor,
+        y: Tensor,
+        *,
+        seed: int = 0,
+        epochs: int = 500,
+        lr: float = 1.0,
+        batch_size: int = 128,
+        validation: float = 0.1,
+    ) -> LatentClassifier:
+        """Fit by stochastic gradient descent on the cross-entropy of h(μ(x)), from zero weights.
+
+        The learning rate is halved after 3 epochs without a lower validation loss; training stops
+        after 20 epochs without a better validation accuracy and keeps the best weights. The order
+        of the rows comes from ``seed`` alone; the VAE and the global generator are untouched.
+
+        Args:
+            vae: the VAE whose encoder mean is classified.
+            x: [n, *event] images, float.
+            y: [n] integer labels, at least two different ones.
+            seed: orders the rows and chooses the validation rows.
+            epochs: at most this many passes.
+            lr: first learning rate.
+            batch_size: rows per step.
+            validation: share of the rows held out, in (0, 1).
+
+        Raises:
+            ValueError: shapes disagree, fewer than two classes, an x whose mean is not finite.
+            TypeError: ``vae`` is no VAE, ``y`` is not an integer tensor.
+            RuntimeError: the model is in training mode.
+
+        Source: Kuzina, Welling, Tomczak, "Alleviating adversarial attacks on variational
+        autoencoders with MCMC", NeurIPS 2022, its evaluation code; there the weights start at
+        random and the data loader's split is held out.
+        """
+        check_vae(vae)
+        checks.eval_mode(vae)
+        labels = _labels(y, len(checks.batch(x)))
+        if not 0 < checks.number(validation, "validation") < 1:
+            raise ValueError(f"validation must lie in (0, 1), got {validation:g}")
+        checks.count(epochs, "epochs")
+        checks.count(batch_size, "batch_size")
+        classes, target = torch.unique(labels.to(x.device), return_inverse=True)
+        if len(classes) < 2:
+            raise ValueError(f"y must hold at least 2 classes, got {classes.tolist()}")
+        mean = _means(vae, x)
+        data = _split(mean, target, validation, seed)
+        weight, bias, accuracy = _descend(data, len(classes), seed, epochs, lr, batch_size)
+        return cls(weight, bias, classes, accuracy)
+
+    def logits(self, mean: Tensor) -> Tensor:
+        """Class scores Wμ + b, [..., d] -> [..., K], differentiable; column k is ``classes[k]``."""
+        if mean.shape[-1] != self.weight.shape[1]:
+            raise ValueError(
+                f"mean must be [..., d] with d = {self.weight.shape[1]}, got {list(mean.shape)}"
+            )
+        return F.linear(mean, self.weight.to(mean), self.bias.to(mean))
+
+    __call__ = logits
+
+    def predict(self, mean: Tensor) -> Tensor:
+        """The label with the largest score, [..., d] -> [...] int64; -1 where not finite."""
+        with torch.no_grad():
+            scores = self.logits(mean)
+        label = self.classes.to(scores.device)[scores.argmax(-1)]
+        return torch.where(torch.isfinite(scores).all(-1), label, -1)
+
+
+@dataclass(frozen=True)
+class AdversarialAccuracy:
+    """How often the predicted class survives.
+
+    Attributes:
+        same_class: bool, shaped like the adversarial predictions, [B] or [B, C].
+        failed: bool, like ``same_class``: a latent was not finite; such rows are in no share.
+        accuracy: share of the rows that did not fail whose class stayed, NaN if all failed.
+    """
+
+    same_class: Tensor
+    failed: Tensor
+    accuracy: float
+
+
+def adversarial_accuracy(
+    classifier: LatentClassifier, mean: Tensor, z_adv: Tensor
+) -> AdversarialAccuracy:
+    """Share of adversarial inputs predicted as the class PREDICTED for their reference.
+
+        accuracy = mean_i [ argmax h(z_adv,i) = argmax h(μ(x_i)) ],  not compared with labels
+
+    Args:
+        classifier: a :class:`LatentClassifier`.
+        mean: [B, d] posterior means μ(x) of the references.
+        z_adv: [B, d] or [B, C, d]: μ(x_adv) without a defence, the last states of the chains with.
+
+    Raises:
+        ValueError: ``z_adv`` does not have the rows of ``mean``.
+
+    Source: Kuzina, Welling, Tomczak 2022, evaluation code.
+    """
+    if z_adv.ndim not in (2, 3) or z_adv.shape[0] != mean.shape[0]:
+        raise ValueError(
+            f"z_adv must be [B, d] or [B, C, d] with B = {len(mean)}, got {list(z_adv.shape)}"
+        )
+    if z_adv.ndim == 3:
+        mean = mean[:, None]  # [B, 1, d], one reference for all chains
+    failed = ~(torch.isfinite(mean).all(-1) & torch.isfinite(z_adv).all(-1))
+    same = (classifier.predict(mean) == classifier.predict(z_adv)) & ~failed
+    return AdversarialAccuracy(same, failed, float(same[~failed].double().mean()))
+
+
+class _Data(NamedTuple):
+    train: Tensor  # [n, d]
+    train_target: Tensor  # [n] int64 in [0, K)
+    held: Tensor  # [m, d]
+    held_target: Tensor  # [m]
+
+
+def _labels(y: Tensor, rows: int) -> Tensor:
+    if not isinstance(y, Tensor) or y.is_floating_point() or y.is_complex():
+        got = checks.short(y.dtype) if isinstance(y, Tensor) else type(y).__name__
+        raise TypeError(f"y must be an integer tensor [n], got {got}; pass y.long()")
+    return checks.shape(y, "y", [rows], "the rows of x").long()
+
+
+@torch.no_grad()
+def _means(vae: VAE, x: Tensor) -> Tensor:
+    """Posterior means [n, d] in single or double precision."""
+
+    def run(rows: slice) -> tuple[Tensor, ...]:
+        return (vae.encode(x[rows])[0],)
+
+    (mean,) = chunked(run, len(x), activation_bytes(vae.encode, x, vae))
+    mean = mean if mean.dtype == torch.float64 else mean.float()
+    bad = (~torch.isfinite(mean).all(1)).nonzero()
+    if len(bad):
+        raise ValueError(f"x must give finite means, row {int(bad[0])} does not; drop such rows")
+    return mean
+
+
+def _order(rows: int, seed: int, epoch: int, device: torch.device) -> Tensor:
+    """A permutation of the rows, from (seed, epoch) alone."""
+    index = torch.arange(rows, device=device)
+    keys = philox.integers(
+        2, seed=seed, index=index, step=epoch, lane=ORDER_LANE, use=Use.POSTERIOR
+    )
+    return torch.argsort((keys[:, 0] << 20) ^ keys[:, 1], stable=True)
+
+
+def _split(mean: Tensor, target: Tensor, validation: float, seed: int) -> _Data:
+    order = _order(len(mean), seed, 0, mean.device)
+    held = min(max(1, round(validation * len(mean))), len(mean) - 1)
+    keep, out = order[held:], order[:held]
+    return _Data(mean[keep], target[keep], mean[out], target[out])
+
+
+def _descend(
+    data: _Data, classes: int, seed: int, epochs: int, lr: float, batch_size: int
+) -> tuple[Tensor, Tensor, float]:
+    """Weights, bias and accuracy at the best epoch on the held-out rows."""
+    weight = data.train.new_zeros(classes, data.train.shape[1], requires_grad=True)
+    bias = data.train.new_zeros(classes, requires_grad=True)
+    optimiser = torch.optim.SGD([weight, bias], lr=lr)
+    plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
+        optimiser, patience=PATIENCE, factor=FACTOR
+    )
+    best = (weight.detach().clone(), bias.detach().clone(), -1.0)
+    best_epoch = 0
+    for epoch in range(1, epochs + 1):
+        order = _order(len(data.train), seed, epoch, weight.device)
+        _one_epoch(data, order.split(batch_size), weight, bias, optimiser)
+        loss, accuracy = _validate(data, weight.detach(), bias.detach())
+        plateau.step(loss)
+        if accuracy > best[2]:
+            best, best_epoch = (weight.detach().clone(), bias.detach().clone(), accuracy), epoch
+        elif epoch - best_epoch >= EARLY_STOP:
+            break
+    return best
+
+
+def _one_epoch(
+    data: _Data,
+    batches: tuple[Tensor, ...],
+    weight: Tensor,
+    bias: Tensor,
+    optimiser: torch.optim.Optimizer,
+) -> None:
+    for rows in batches:
+        with torch.enable_grad():
+            scores = F.linear(data.train[rows], weight, bias)
+            loss = F.cross_entropy(scores, data.train_target[rows])
+        weight.grad, bias.grad = torch.autograd.grad(loss, (weight, bias))
+        optimiser.step()
+
+
+def _validate(data: _Data, weight: Tensor, bias: Tensor) -> tuple[float, float]:
+    scores = F.linear(data.held, weight, bias)
+    right = (scores.argmax(1) == data.held_target).double().mean()
+    return float(F.cross_entropy(scores, data.held_target)), float(right)
