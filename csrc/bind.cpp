@@ -98,31 +98,29 @@ void parallel(int64_t count, int64_t grain, int threads, Work work) {
 }
 
 using Address = std::uintptr_t;
-using PerRowArgument = std::pair<Address, double>;  // address of [B] values or 0, and the value
-
 template <typename T>
-PerRow<T> per_row(const PerRowArgument& argument) {
-    return {reinterpret_cast<const T*>(argument.first), T(argument.second)};
-}
-
-template <typename T>
-Rows<T> rows(Address address, int64_t stride) {
+Rows<T> rows_at(Address address, int64_t stride) {
     return {reinterpret_cast<T*>(address), stride};
 }
 
+// scalars: alpha, eps, low, high for all rows; rows: address of their [4, B] values, or 0.
 template <typename T>
 void pgd_step(const std::array<Address, 4>& data, const std::array<int64_t, 4>& strides, int64_t B,
-              int64_t D, const std::array<PerRowArgument, 4>& parameters, bool l2, double norm_eps,
-              int threads) {
-    const PgdStep<T> step{rows<T>(data[0], strides[0]),
-                          rows<const T>(data[1], strides[1]),
-                          rows<const T>(data[2], strides[2]),
-                          rows<const T>(data[3], strides[3]),
+              int64_t D, const std::array<double, 4>& scalars, Address rows, bool l2,
+              double norm_eps, int threads) {
+    const auto parameter = [&](int64_t k) {
+        const T* values = rows ? reinterpret_cast<const T*>(rows) + k * B : nullptr;
+        return PerRow<T>{values, T(scalars[k])};
+    };
+    const PgdStep<T> step{rows_at<T>(data[0], strides[0]),
+                          rows_at<const T>(data[1], strides[1]),
+                          rows_at<const T>(data[2], strides[2]),
+                          rows_at<const T>(data[3], strides[3]),
                           D,
-                          per_row<T>(parameters[0]),
-                          per_row<T>(parameters[1]),
-                          per_row<T>(parameters[2]),
-                          per_row<T>(parameters[3]),
+                          parameter(0),
+                          parameter(1),
+                          parameter(2),
+                          parameter(3),
                           norm_eps};
     const Kernels& k = *active().kernels;
     constexpr bool f64 = sizeof(T) == 8;

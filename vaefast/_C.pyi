@@ -1,16 +1,17 @@
 # The C++ extension: addresses and sizes only; vaefast.ops checks what it passes.
-PerRow = tuple[int, float]  # address of [B] values or 0, and the value where it is 0
+from collections.abc import Sequence
 
 openmp: int
 
 def isa() -> str: ...
 def isa_levels() -> list[str]: ...
 def pgd_step_f32(
-    data: tuple[int, int, int, int],
-    strides: tuple[int, int, int, int],
+    data: tuple[int, int, int, int],  # addresses of out, x_adv, grad, x
+    strides: tuple[int, int, int, int],  # of their rows, in elements
     B: int,
     D: int,
-    parameters: tuple[PerRow, PerRow, PerRow, PerRow],
+    scalars: Sequence[float],  # alpha, eps, low, high
+    rows: int,  # address of their values per row, [4, B], or 0
     l2: bool,
     norm_eps: float,
     threads: int,
@@ -21,7 +22,8 @@ def pgd_step_f64(
     strides: tuple[int, int, int, int],
     B: int,
     D: int,
-    parameters: tuple[PerRow, PerRow, PerRow, PerRow],
+    scalars: Sequence[float],
+    rows: int,
     l2: bool,
     norm_eps: float,
     threads: int,

@@ -40,20 +40,21 @@ def shape(x: Tensor, name: str, expected: Iterable[int], like: str) -> Tensor:
     return x
 
 
-def like(t: Tensor, name: str, other: Tensor, other_name: str) -> Tensor:
-    """``t`` has the shape, dtype and device of ``other``."""
-    if tensor(t, name).shape != other.shape:
-        raise ValueError(
-            f"{name} must be {list(other.shape)} like {other_name}, got {list(t.shape)}"
-        )
-    if t.dtype != other.dtype:
-        raise TypeError(
-            f"{name} must be {short(other.dtype)} like {other_name}, got {short(t.dtype)}; "
-            f"pass {name}.to({other_name}.dtype)"
-        )
-    if t.device != other.device:
-        same_device(**{other_name: other, name: t})
-    return t
+def alike(name: str, first: Tensor, **others: Tensor | None) -> None:
+    """The others have the shape, dtype and device of ``first``, whose name is ``name``."""
+    shape, dtype, device = first.shape, first.dtype, first.device
+    for other, t in others.items():
+        if t is None:
+            continue
+        if tensor(t, other).shape != shape:
+            raise ValueError(f"{other} must be {list(shape)} like {name}, got {list(t.shape)}")
+        if t.dtype != dtype:
+            raise TypeError(
+                f"{other} must be {short(dtype)} like {name}, got {short(t.dtype)}; "
+                f"pass {other}.to({name}.dtype)"
+            )
+        if t.device != device:
+            same_device(**{name: first, other: t})
 
 
 def row_index(index: Tensor | None, rows: int, device: torch.device) -> Tensor:

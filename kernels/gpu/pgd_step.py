@@ -150,20 +150,19 @@ def _shrink(distance, radius):
     return tl.where(distance <= radius, 1.0, radius / distance)
 
 
-def pgd_step(out, x_adv, grad, x, *arguments) -> None:
+def pgd_step(out, x_adv, grad, x, scalars, rows, norm, norm_eps) -> None:
     """Launch the kernel; arguments as the registered op's without the backend's name."""
-    floats, rows, (norm, norm_eps) = arguments[:4], arguments[4:8], arguments[8:]
     B, D = x.shape
     kernel, constants, grid = plan(B, D, norm, x.element_size())
-    per_row = x.dtype == torch.float64 or any(row is not None for row in rows)
-    if per_row:  # launch scalars are float32: float64 images take their values from memory
-        floats = [_as_rows(value, row, x) for value, row in zip(floats, rows)]
+    if rows is None and x.dtype == torch.float64:  # launch scalars are float32
+        rows = torch.stack([x.new_full((B,), value) for value in scalars])
     images = (out, x_adv, grad, x)
+    parameters = scalars if rows is None else rows.unbind(0)
     extra = () if norm == "linf" else (norm_eps,)
     with device_of(x):
         kernel[grid](
-            *images, B, D, *(t.stride(0) for t in images), *floats, *extra,
-            PER_ROW=per_row, **constants,
+            *images, B, D, *(t.stride(0) for t in images), *parameters, *extra,
+            PER_ROW=rows is not None, **constants,
         )  # fmt: skip
 
 
@@ -183,10 +182,6 @@ def plan(B: int, D: int, norm: str, itemsize: int):
     warps = min(16, max(4, row_bytes // 2048))
     constants = {"BLOCK_B": block_b, "BLOCK_D": block_d, "num_warps": warps}
     return _pgd_step_l2_kernel, constants, (triton.cdiv(B, block_b),)
-
-
-def _as_rows(value: float, rows: Tensor | None, x: Tensor) -> Tensor:
-    return x.new_full((x.shape[0],), value) if rows is None else rows
 
 
 def device_of(x: Tensor):

@@ -278,12 +278,10 @@ def test_gradient_inputs_are_refused_by_fast_backends_only(backend, norm):
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_registered_op_passes_opcheck(backend, norm):
-    data = images(3, 7)
-    rows = torch.rand(3)
-    scalars = (0.1, 0.1, 0.0, 1.0, None, rows, None, None, norm, 1e-12, backend)
-    torch.library.opcheck(
-        torch.ops.vaefast.pgd_step.default, (torch.empty_like(data.x), *data, *scalars)
-    )
+    data, out = images(3, 7), torch.empty(3, 7)
+    for rows in (None, torch.rand(4, 3)):
+        arguments = (out, *data, [0.1, 0.1, 0.0, 1.0], rows, norm, 1e-12, backend)
+        torch.library.opcheck(torch.ops.vaefast.pgd_step.default, arguments)
 
 
 @pytest.mark.parametrize("norm", NORMS)

@@ -72,36 +72,32 @@ def pgd_step(
     Source: Madry et al. 2018, "Towards deep learning models resistant to adversarial attacks",
     §2.1; the ℓ2 form as in torchattacks and foolbox (project, then clip).
     """
-    _check_images(x_adv, grad, x, out)
-    _check_scalars(alpha, eps, low, high, norm, norm_eps)
-    backend = backends.resolve("pgd_step", backend, x_adv)
+    checks.alike("x_adv", checks.batch(x_adv, "x_adv"), grad=grad, x=x, out=out)
     parameters = (alpha, eps, low, high)
+    _check_scalars(parameters, norm, norm_eps)
+    backend = backends.resolve("pgd_step", backend, x_adv)
     if x_adv.numel() == 0:
         return torch.empty_like(x_adv) if out is None else out
+    scalars, rows = _split(parameters, x_adv)
     if backend == "reference":
-        return _on_reference(x_adv, grad, x, parameters, norm, norm_eps, out)
+        flat = (x_adv.flatten(1), grad.flatten(1), x.flatten(1))
+        moved = _reference(*flat, scalars, rows, norm, norm_eps).view(x_adv.shape)
+        return moved if out is None else out.copy_(moved)
     refuse_grad("pgd_step", x_adv, grad, x, out)
     result = torch.empty_like(x_adv) if out is None else out
-    floats, rows = _split(parameters, x_adv)
     flat_out = _flat(result)
-    _op(flat_out, _flat(x_adv), _flat(grad), _flat(x), *floats, *rows, norm, norm_eps, backend)
+    _op(flat_out, _flat(x_adv), _flat(grad), _flat(x), scalars, rows, norm, norm_eps, backend)
     if flat_out.data_ptr() != result.data_ptr():  # its rows could not be viewed as [B, D]
         result.copy_(flat_out.view(result.shape))
     return result
 
 
-def _check_images(x_adv: Tensor, grad: Tensor, x: Tensor, out: Tensor | None) -> None:
-    checks.batch(x_adv, "x_adv")
-    for name, t in (("grad", grad), ("x", x), ("out", out)):
-        if t is not None:
-            checks.like(t, name, x_adv, "x_adv")
-
-
-def _check_scalars(alpha, eps, low, high, norm: str, norm_eps: float) -> None:
+def _check_scalars(parameters: tuple, norm: str, norm_eps: float) -> None:
     checks.option(norm, "norm", NORMS)
-    for name, value in zip(PARAMETERS, (alpha, eps, low, high)):
+    for name, value in zip(PARAMETERS, parameters):
         if not isinstance(value, Tensor):
             checks.number(value, name)
+    _, eps, low, high = parameters
     if not isinstance(eps, Tensor) and eps < 0:
         raise ValueError(f"eps must be at least 0, got {eps}")
     if not isinstance(low, Tensor) and not isinstance(high, Tensor) and low > high:
@@ -110,57 +106,39 @@ def _check_scalars(alpha, eps, low, high, norm: str, norm_eps: float) -> None:
         raise ValueError(f"norm_eps must be at least {SMALLEST_NORM_EPS:.3g}, got {norm_eps}")
 
 
-def _split(parameters: tuple, like: Tensor) -> tuple[list[float], list[Tensor | None]]:
-    """Each parameter as the pair that the op takes: a float, or [B] values beside an unused 0."""
-    floats: list[float] = []
-    rows: list[Tensor | None] = []
-    for name, value in zip(PARAMETERS, parameters):
-        per_row = isinstance(value, Tensor)
-        floats.append(0.0 if per_row else value)
-        rows.append(_rows(value, name, like) if per_row else None)
-    return floats, rows
-
-
-def _rows(value: Tensor, name: str, like: Tensor) -> Tensor:
-    checks.same_device(x_adv=like, **{name: value})
-    return checks.per_row(value, name, like.shape[0], like=like).contiguous()
+def _split(parameters: tuple, like: Tensor) -> tuple[list[float], Tensor | None]:
+    """The parameters as the op takes them: four floats, or [4, B] where one of them is per row."""
+    if not any(isinstance(value, Tensor) for value in parameters):
+        return list(parameters), None
+    named = dict(zip(PARAMETERS, parameters))
+    checks.same_device(x_adv=like, **{k: v for k, v in named.items() if isinstance(v, Tensor)})
+    rows = [checks.per_row(v, name, len(like), like=like) for name, v in named.items()]
+    return [0.0] * 4, torch.stack(rows)
 
 
 def _flat(t: Tensor) -> Tensor:
     """[B, D] with contiguous rows; a view wherever the layout allows one."""
-    return rows_of(t if t.ndim == 2 else t.flatten(1))
+    if t.is_contiguous():
+        return t if t.ndim == 2 else t.flatten(1)
+    return rows_of(t.flatten(1))
 
 
-def _on_reference(x_adv, grad, x, parameters: tuple, norm: str, norm_eps: float, out) -> Tensor:
-    alpha, eps, low, high = (
-        _rows(value, name, x_adv)[:, None] if isinstance(value, Tensor) else value
-        for name, value in zip(PARAMETERS, parameters)
-    )
-    flat = (x_adv.flatten(1), grad.flatten(1), x.flatten(1))
-    result = reference(*flat, alpha, eps, low, high, norm, norm_eps).view(x_adv.shape)
-    return result if out is None else out.copy_(result)
+def _reference(x_adv, grad, x, scalars, rows: Tensor | None, norm: str, norm_eps: float) -> Tensor:
+    alpha, eps, low, high = scalars if rows is None else rows.unsqueeze(-1)
+    return reference(x_adv, grad, x, alpha, eps, low, high, norm, norm_eps)
 
 
-def _run_reference(out, x_adv, grad, x, *arguments) -> None:
-    floats, rows, (norm, norm_eps) = arguments[:4], arguments[4:8], arguments[8:]
-    alpha, eps, low, high = (
-        value if row is None else row[:, None] for value, row in zip(floats, rows)
-    )
-    out.copy_(reference(x_adv, grad, x, alpha, eps, low, high, norm, norm_eps))
+def _run_reference(out, *arguments) -> None:
+    out.copy_(_reference(*arguments))
 
 
-def _run_cpp(out, x_adv, grad, x, *arguments) -> None:
-    alpha, eps, low, high, alpha_rows, eps_rows, low_rows, high_rows, norm, norm_eps = arguments
+def _run_cpp(out, x_adv, grad, x, scalars, rows, norm, norm_eps) -> None:
     _kernel(x.dtype)(
         (out.data_ptr(), x_adv.data_ptr(), grad.data_ptr(), x.data_ptr()),
         (out.stride(0), x_adv.stride(0), grad.stride(0), x.stride(0)),
         *x.shape,
-        (
-            (_address(alpha_rows), alpha),
-            (_address(eps_rows), eps),
-            (_address(low_rows), low),
-            (_address(high_rows), high),
-        ),
+        scalars,
+        0 if rows is None else rows.data_ptr(),
         norm == "l2",
         norm_eps,
         torch.get_num_threads(),
@@ -174,15 +152,9 @@ def _kernel(dtype: torch.dtype) -> Callable[..., None]:
     return _C.pgd_step_f32 if dtype == torch.float32 else _C.pgd_step_f64
 
 
-def _address(rows: Tensor | None) -> int:
-    return 0 if rows is None else rows.data_ptr()
-
-
 _op = register(
     "pgd_step",
-    "(Tensor(a!) out, Tensor x_adv, Tensor grad, Tensor x,"
-    " float alpha, float eps, float low, float high,"
-    " Tensor? alpha_rows, Tensor? eps_rows, Tensor? low_rows, Tensor? high_rows,"
+    "(Tensor(a!) out, Tensor x_adv, Tensor grad, Tensor x, float[] scalars, Tensor? rows,"
     " str norm, float norm_eps, str backend) -> ()",
     fake=lambda *arguments: None,
     reference=_run_reference,
