@@ -9,12 +9,12 @@ from vaefast import checks, philox
 from vaefast.attacks import presets
 from vaefast.attacks.ball import working
 from vaefast.attacks.engine import maximise
-from vaefast.attacks.footprint import activation_bytes
 from vaefast.attacks.options import check_images, check_model, make_search, own_grad_mode
 from vaefast.attacks.random_start import START_BYTES
 from vaefast.attacks.result import AttackResult
 from vaefast.attacks.search import Value
 from vaefast.memory import row_chunks
+from vaefast.models.footprint import activation_bytes
 from vaefast.models.vae import VAE
 from vaefast.philox import Use
 

@@ -7,11 +7,11 @@ from torch import Tensor
 
 from vaefast import checks
 from vaefast.attacks.ball import Ball, perturbation_norm, working
-from vaefast.attacks.footprint import activation_bytes
 from vaefast.attacks.options import check_images, check_model, make_search, own_grad_mode
 from vaefast.attacks.presets import Preset
 from vaefast.attacks.result import AttackResult
 from vaefast.geometry.spectrum import pullback_spectrum
+from vaefast.models.footprint import activation_bytes
 from vaefast.models.vae import VAE
 from vaefast.reference.rows import chunked, finite
 

@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 from vaefast.attacks.ball import working
 from vaefast.attacks.divergences import Divergence
-from vaefast.attacks.footprint import activation_bytes
 from vaefast.attacks.search import Value
+from vaefast.models.footprint import activation_bytes
 from vaefast.models.vae import VAE
 
 __all__ = ["Classifier", "LatentClassChange", "PosteriorChange"]

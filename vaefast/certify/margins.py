@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from scipy import stats
+from scipy import special
 from torch import Tensor
 
 from vaefast import checks
@@ -100,7 +100,7 @@ def margin(
             vae, x, r, samples=samples, alpha=alpha, seed=seed, index=index
         )
     p_lower = checks.shape(probability.p_lower, "probability.p_lower", [len(x)], "the rows of x")
-    q = torch.from_numpy(stats.norm.ppf(p_lower.cpu().numpy())).to(x.device)
+    q = torch.from_numpy(special.ndtri(p_lower.cpu().numpy())).to(x.device)
     bound = q / _sensitivity(vae, usable(x), method)
     abstain = ~(p_lower > 0.5) | bound.isnan()
     bound = bound.masked_fill(abstain, 0.0).masked_fill(p_lower.isnan(), torch.nan)

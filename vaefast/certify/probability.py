@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy import stats
+from scipy import special
 from torch import Tensor
 
 from vaefast import checks
@@ -117,7 +117,7 @@ def clopper_pearson(hits: Tensor, samples: int, alpha: float) -> Tensor:
     Source: Clopper, Pearson 1934; math.md 8.1.
     """
     k, where = np.unique(hits.cpu().numpy(), return_inverse=True)
-    bound = np.where(k > 0, stats.beta.ppf(alpha, np.maximum(k, 1), samples - k + 1), 0.0)
+    bound = np.where(k > 0, special.betaincinv(np.maximum(k, 1), samples - k + 1, alpha), 0.0)
     return torch.from_numpy(bound[where].reshape(hits.shape)).to(hits.device)
 
 

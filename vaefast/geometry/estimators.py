@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from scipy import stats
+from scipy import special
 from torch import Tensor
 
 from vaefast import philox
@@ -82,13 +82,13 @@ def chi_square_factor(probes: int, confidence: float) -> float:
 
     Source: math.md 9; Székely, Bakirov 2003 for one probe; Roosta-Khorasani, Székely, Ascher 2015.
     """
-    alpha, limit = 1.0 - confidence, float(stats.chi2.cdf(probes, probes))
+    alpha, limit = 1.0 - confidence, float(special.chdtr(probes, probes))
     if not 0.0 < alpha <= limit:
         raise ValueError(
             f"upper_confidence must lie in [{1 - limit:.3f}, 1) with {probes} probes, "
             f"got {confidence:g}"
         )
-    return 1.0 / float(stats.chi2.ppf(alpha, probes))
+    return 1.0 / float(2.0 * special.gammaincinv(0.5 * probes, alpha))
 
 
 def hutchpp(op: Operator, probes: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 from vaefast.geometry.products import Map, MLPMap, ModuleMap
 from vaefast.models import VAE
 from vaefast.models import mlp as lowering
+from vaefast.models.footprint import activation_bytes
 from vaefast.types import MLP
 
 __all__ = ["OF", "Maps"]
@@ -83,8 +84,6 @@ def _require_gradient(part: Map, point: Tensor, name: str) -> None:
 
 def _generic(vae: VAE, x: Tensor) -> Maps:
     """The maps as the modules compute them, with what a row of them costs."""
-    from vaefast.attacks.footprint import activation_bytes  # attacks import this package
-
     event, pixels = x.shape[1:], x.shape[1:].numel()
     z = vae.encode(x[:1])[0]
     encoding, decoding = activation_bytes(vae.encode, x, vae), activation_bytes(vae.g, z, vae)

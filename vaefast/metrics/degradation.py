@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from vaefast import checks, ops, philox
-from vaefast.attacks.footprint import activation_bytes
 from vaefast.elbo import check_vae
 from vaefast.models import VAE
+from vaefast.models.footprint import activation_bytes
 from vaefast.philox import Use
 from vaefast.reference.rows import chunked, finite, nan_where_bad
 

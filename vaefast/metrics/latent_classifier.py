@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vaefast import checks, philox
-from vaefast.attacks.footprint import activation_bytes
 from vaefast.elbo import check_vae
 from vaefast.models import VAE
+from vaefast.models.footprint import activation_bytes
 from vaefast.philox import Use
 from vaefast.reference.rows import chunked
 
