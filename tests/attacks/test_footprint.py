@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from vaefast.attacks.footprint import WORKING, activation_bytes
+from vaefast.models.footprint import WORKING, activation_bytes
 
 FLOAT = 4
 

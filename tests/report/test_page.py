@@ -1,0 +1,186 @@
+"""report.html stands alone, says what it must, and is well formed."""
+
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from vaefast.report.summary import write_report
+
+VOID = {"meta", "img", "input", "br", "link"}
+MODEL = {"name": "an MLP VAE", "likelihood": "bernoulli", "explanation": "decoder  fast"}
+
+
+class Page(HTMLParser):
+    """Tags, attributes and text; unbalanced tags are an error."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags, self.words = [], [], []
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if not self.open or self.open[-1] not in ("style", "script"):
+            self.words.append(data)
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.words).split())
+
+
+@pytest.fixture
+def write(made_up_audit, tmp_path):
+    def make(change=lambda audit: None, **options):
+        audit = made_up_audit(**options)
+        change(audit)
+        summary = write_report(audit, tmp_path, model=MODEL, command="vaefast audit --data x")
+        text = (tmp_path / "report.html").read_text(encoding="utf-8")
+        return text, Page(text), summary
+
+    return make
+
+
+@pytest.mark.parametrize("options", [{}, {"labels": False, "channels": 3}, {"channels": 4}])
+def test_the_page_needs_nothing_else(write, options):
+    text, page, _ = write(**options)
+    assert "http" not in text
+    assert "<script" not in text
+    assert "url(" not in text.replace("url(#", "")
+    for tag, attributes in page.tags:
+        assert tag not in ("script", "link", "iframe", "object")
+        assert attributes.get("src", "data:").startswith("data:image/png;base64,") or tag != "img"
+        assert attributes.get("href", "#").startswith("#")
+
+
+def test_ids_are_unique_and_every_picture_has_words(write):
+    _, page, _ = write()
+    ids = [a["id"] for _, a in page.tags if "id" in a]
+    assert len(ids) == len(set(ids))
+    assert all(a["alt"] for tag, a in page.tags if tag == "img")
+    labelled = [a for _, a in page.tags if a.get("role") == "img"]
+    assert labelled
+    assert all(len(a["aria-label"]) > 40 for a in labelled)
+
+
+def test_svg_takes_its_colours_from_the_page(write):
+    text, _, _ = write()
+    assert not re.search(r"#0[1-6]0[1-6]0[1-6]", text)
+    assert text.count("var(--series-1)") > 4
+    assert "DejaVu Sans'" not in text
+    assert "prefers-color-scheme: dark" in text
+    assert "@media print" in text
+
+
+def test_the_page_keeps_to_honest_words(write):
+    _, page, _ = write()
+    assert "first order, not a certificate" in page.text
+    assert "certified" not in page.text.lower()
+    assert "not attacked adaptively" in page.text
+
+
+def test_no_number_with_the_defence_stands_alone(write):
+    """Every cell, tile and sentence with a defended number holds the words."""
+    text, _, _ = write()
+    stating = re.findall(r"<(?:dt|li|th|h4|figcaption)[^>]*>([^<]*defen[^<]*)<", text)
+    # plain names: the strip of pictures, the clean inputs' own rows, the stages
+    names = {"After the defence", "Similarity before and after the defence"}
+    stating = [s for s in stating if s not in names and not s.startswith("defend")]
+    assert len(stating) > 5
+    for sentence in stating:
+        assert "not attacked adaptively" in sentence
+
+
+def test_without_labels_there_is_no_accuracy_and_a_reason(write):
+    _, page, summary = write(labels=False)
+    assert "same class" not in page.text.lower()
+    assert "without labels" in page.text
+    assert "predicted" not in " ".join(summary["columns"])
+    assert "accuracy" not in json.dumps(summary["numbers"])
+
+
+def test_every_part_is_there(write):
+    _, page, _ = write()
+    headings = " ".join(page.words)
+    for words in (
+        "Original",
+        "Adversarial",
+        "Reconstruction of the adversarial",
+        "After the defence",
+        "Margin against likelihood degradation",
+        "Objective against attack step",
+        "Eigenspectrum",
+        "what it means",
+        "throughput",
+        "vaefast audit --data x",
+        "Versions",
+        "decoder  fast",
+    ):
+        assert words in headings, words
+
+
+def test_failures_are_told(write):
+    def fail(audit):
+        audit.values["failed"][:2] = True
+        audit.notes.append("2 of 24 rows failed (clean inputs)")
+
+    _, page, _ = write(fail)
+    assert "2 of 24 rows failed" in page.text
+
+
+def test_a_page_of_failures_is_still_a_page(write):
+    def fail(audit):
+        audit.values["failed"][:] = True
+        for outcome in audit.outcomes:
+            outcome.values["failed"][:] = True
+            outcome.values["msssim"][:] = np.nan
+
+    _, page, summary = write(fail)
+    assert "Every input failed" in page.text
+    assert summary["numbers"]["failed"] == 24
+
+
+def test_a_failed_attack_is_still_a_page(write):
+    def fail(audit):
+        audit.outcomes[0].values["failed"][:] = True
+        audit.outcomes[2].values["failed"][:] = True
+
+    _, page, _ = write(fail)
+    assert "failed on every input" in page.text
+
+
+def test_infinite_margins_are_still_a_page(write):
+    def unbound(audit):
+        audit.values["margin_whitened"][:] = np.inf
+        audit.values["margin_first_order"][:] = np.inf
+        audit.eigenvalues[:] = 0.0
+
+    write(unbound)
+
+
+def test_names_are_escaped(made_up_audit, tmp_path):
+    audit = made_up_audit()
+    object.__setattr__(audit, "data_name", "<b>x</b>.npy")
+    write_report(audit, tmp_path, model=MODEL)
+    assert "<b>" not in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_summary_keeps_the_clock_apart(write):
+    _, _, summary = write()
+    assert summary["made_by"] == "vaefast audit"
+    assert {"configuration", "versions", "seed", "numbers", "timing"} <= summary.keys()
+    assert summary["timing"][0]["seconds"] == 1.5
+    assert "seconds" not in json.dumps(summary["numbers"])

@@ -1,0 +1,70 @@
+"""The command ``vaefast``: every mistake is one line on stderr and exit code 2, Ctrl-C is 130."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+
+__all__ = ["main"]
+
+EXTRAS = ("typer", "rich", "matplotlib", "pyarrow", "jinja2", "sklearn", "PIL", "pandas", "tqdm")
+INTERRUPTED, PIPE_CLOSED, TERMINATED, MISTAKE, DEFECT = 130, 141, 143, 2, 1
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    Args:
+        arguments: the words after ``vaefast``; by default those of this process.
+    """
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        from vaefast.cli.app import run
+
+        return run(list(sys.argv[1:] if arguments is None else arguments))
+    except KeyboardInterrupt:
+        return _say("interrupted; nothing was left behind", INTERRUPTED)
+    except BrokenPipeError:  # whoever read our output has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
+    except Exception as error:
+        if os.environ.get("VAEFAST_DEBUG") == "1":
+            traceback.print_exc()
+        return _say(f"error: {describe(error)}", MISTAKE if _is_mistake(error) else DEFECT)
+
+
+def describe(error: BaseException) -> str:
+    """An exception as one line that says what to do."""
+    if isinstance(error, ModuleNotFoundError) and _package(error) in EXTRAS:
+        return f"{_package(error)} is not installed; pip install 'vaefast[all]'"
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if _is_mistake(error) else f"unexpected {type(error).__name__}: {text}{DEBUG_HINT}"
+
+
+DEBUG_HINT = "; VAEFAST_DEBUG=1 shows where"
+
+
+def _is_mistake(error: BaseException) -> bool:
+    """Whether the error tells the caller what to change, rather than showing a defect of ours."""
+    if isinstance(error, ModuleNotFoundError):
+        return _package(error) in EXTRAS
+    kinds = (ValueError, TypeError, RuntimeError, OSError, MemoryError, ImportError)
+    return isinstance(error, kinds)
+
+
+def _package(error: ModuleNotFoundError) -> str:
+    return (error.name or "").partition(".")[0]
+
+
+def _say(line: str, code: int) -> int:
+    print(f"vaefast: {line}", file=sys.stderr)
+    return code
+
+
+def _terminate(*_: object) -> None:
+    sys.exit(TERMINATED)  # an exception, so that half-written files are taken away

@@ -1,0 +1,122 @@
+"""``vaefast audit``: train if need be, then attack, defend, measure, certify and report."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+from rich.console import Console
+
+from vaefast import models
+from vaefast import report as reporting
+from vaefast.cli import options as o
+from vaefast.cli.sources import check_fit, check_images, find_device, inputs_for, load_model
+from vaefast.cli.train import build, fit
+from vaefast.data import load as load_data
+
+__all__ = ["audit"]
+
+DEFAULT = reporting.AuditSettings()
+
+# ruff: noqa: UP045 - typer reads Optional on every Python that we support
+
+
+def audit(
+    context: typer.Context,
+    data: o.Data,
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="Folder for the report, a new one.")
+    ],
+    data_root: o.DataRoot = None,
+    model: Annotated[
+        Optional[str],
+        typer.Option(
+            "--model",
+            metavar="FILE|MODULE:CALLABLE",
+            help="model.safetensors, or package.module:make_vae. Without it, one is trained.",
+        ),
+    ] = None,
+    inputs: o.Inputs = DEFAULT.inputs,
+    force: o.Force = False,
+    seed: o.Seed = DEFAULT.seed,
+    eps: Annotated[
+        str,
+        typer.Option(
+            metavar="E1,E2,...",
+            help="Attack radii per pixel: the ℓ∞ radius, and the ℓ2 radius divided by √D.",
+        ),
+    ] = ",".join(map(str, DEFAULT.eps)),
+    divergence: Annotated[
+        str, typer.Option(help="Latent attack: skl, kl_forward, kl_reverse, means or w2.")
+    ] = DEFAULT.divergence,
+    steps: o.Steps = DEFAULT.attack_steps,
+    restarts: o.Restarts = DEFAULT.restarts,
+    warmup: o.Warmup = DEFAULT.warmup,
+    transitions: o.Transitions = DEFAULT.transitions,
+    leapfrog: o.Leapfrog = DEFAULT.leapfrog,
+    r: o.Radius = None,
+    samples: o.Samples = DEFAULT.samples,
+    alpha: o.Alpha = DEFAULT.alpha,
+    architecture: o.Architecture = "mlp",
+    latent: o.Latent = 16,
+    epochs: o.Epochs = None,
+    beta: o.Beta = 1.0,
+    likelihood: o.Likelihood = None,
+    decoder_output: o.DecoderOutput = None,
+    device: o.Device = "cpu",
+    threads: o.Threads = None,
+) -> None:
+    """Attack, defend, measure and certify a VAE, and write a report with pictures and numbers.
+
+    Without --model a VAE is trained first. The folder --out receives report.html, one file for a
+    browser; results.parquet, one row per input; summary.json, settings and aggregates; and the
+    model if it was trained here. The same --seed gives the same numbers.
+    """
+    settings = reporting.AuditSettings(
+        inputs=inputs,
+        seed=seed,
+        eps=o.radii(eps),
+        divergence=divergence,
+        attack_steps=steps,
+        restarts=restarts,
+        warmup=warmup,
+        transitions=transitions,
+        leapfrog=leapfrog,
+        r=r,
+        samples=samples,
+        alpha=alpha,
+    )
+    if model is not None:
+        _refuse_training_options(context)
+    console = Console(highlight=False)
+    with reporting.new_folder(out, force=force) as folder:
+        place = find_device(device, threads)
+        images = check_images(load_data(data, root=data_root), data)
+        if model is None:
+            vae = build(architecture, images, latent, likelihood, seed).to(place)
+            facts, timing = fit(vae, images, console, epochs=epochs, beta=beta, seed=seed)
+            models.save(vae, folder / "model.safetensors")
+            timings = [timing]
+        else:
+            vae = load_model(model, place, likelihood=likelihood, decoder_output=decoder_output)
+            check_fit(vae, inputs_for(vae, images.x_test[:2], place), model, data)
+            facts, timings = {"source": model}, []
+        with reporting.Stages(console, timings) as stages:
+            result = reporting.audit(vae, images, settings, stages)
+        facts = reporting.describe_model(vae) | facts
+        command = shlex.join(["vaefast", *context.obj])
+        summary = reporting.write_report(result, folder, model=facts, command=command)
+    for finding in reporting.findings(summary["numbers"]):
+        console.print(f"\n{finding}", markup=False)
+    console.print(f"\nThe report is at {out / 'report.html'}", soft_wrap=True)
+
+
+def _refuse_training_options(context: typer.Context) -> None:
+    for name in ("architecture", "latent", "epochs", "beta"):
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            raise ValueError(
+                f"--{name} trains a model and --model names one; leave one of them out"
+            )

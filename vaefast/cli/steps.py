@@ -1,0 +1,191 @@
+"""``vaefast attack | defend | certify``: the steps of an audit singly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Optional
+from zipfile import BadZipFile
+
+import numpy as np
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from vaefast import checks
+from vaefast import report as reporting
+from vaefast.cli import options as o
+from vaefast.cli.sources import check_fit, find_device, inputs_for, load_model
+from vaefast.data import load as load_data
+from vaefast.report import stages as run
+from vaefast.report.record import columns, write_parquet
+
+__all__ = ["attack", "certify", "defend"]
+
+DEFAULT = reporting.AuditSettings()
+KINDS = {"latent": "linf", "max-damage": "l2"}  # and the norm that each defaults to
+
+# ruff: noqa: UP045 - typer reads Optional on every Python that we support
+
+
+def attack(
+    data: o.Data,
+    model: o.Model,
+    out: o.Out,
+    eps: Annotated[float, typer.Option(help="Radius of the attack, pixel scale.")] = 0.1,
+    kind: Annotated[
+        str, typer.Option(metavar="latent|max-damage", help="Which attack.")
+    ] = "latent",
+    norm: Annotated[
+        Optional[str],
+        typer.Option(metavar="linf|l2", help="Default: linf for latent, l2 for max-damage."),
+    ] = None,
+    divergence: Annotated[
+        str, typer.Option(help="Latent attack: skl, kl_forward, kl_reverse, means or w2.")
+    ] = "skl",
+    steps: o.Steps = DEFAULT.attack_steps,
+    restarts: o.Restarts = DEFAULT.restarts,
+    inputs: o.Inputs = DEFAULT.inputs,
+    data_root: o.DataRoot = None,
+    likelihood: o.Likelihood = None,
+    decoder_output: o.DecoderOutput = None,
+    seed: o.Seed = 0,
+    force: o.Force = False,
+    device: o.Device = "cpu",
+    threads: o.Threads = None,
+) -> None:
+    """Attack the first test inputs and save an .npz.
+
+    It holds x, x_adv, objective, perturbation_norm, failed, history and, where known, y.
+    """
+    checks.option(kind, "--kind", KINDS)
+    plan = run.Plan(kind.replace("-", "_"), norm or KINDS[kind], eps, eps)
+    settings = reporting.AuditSettings(
+        seed=seed, divergence=divergence, attack_steps=steps, restarts=restarts
+    )
+    console = Console(highlight=False)
+    with reporting.new_file(out, force=force) as file:
+        place = find_device(device, threads)
+        images = load_data(data, root=data_root)
+        vae = load_model(model, place, likelihood=likelihood, decoder_output=decoder_output)
+        x = inputs_for(vae, images.x_test[:inputs], place)
+        check_fit(vae, x[:2], model, data)
+        with reporting.Stages(console) as stages:
+            result = run.attack(run.Job(vae, x, settings, stages), plan).result
+        arrays = {"x": x, "x_adv": result.x_adv, "objective": result.objective}
+        arrays |= {"perturbation_norm": result.perturbation_norm, "failed": result.failed}
+        if result.history is not None:
+            arrays["history"] = result.history
+        if images.y_test is not None:
+            arrays["y"] = images.y_test[:inputs]
+        save_npz(file, arrays)
+    show(console, {k: arrays[k] for k in ("objective", "perturbation_norm", "failed")}, out)
+
+
+def defend(
+    data: Annotated[
+        str,
+        typer.Option(
+            "--data", metavar="NAME|PATH", help="As for audit, or the .npz of vaefast attack."
+        ),
+    ],
+    model: o.Model,
+    out: o.Out,
+    warmup: o.Warmup = DEFAULT.warmup,
+    transitions: o.Transitions = DEFAULT.transitions,
+    leapfrog: o.Leapfrog = DEFAULT.leapfrog,
+    inputs: o.Inputs = DEFAULT.inputs,
+    data_root: o.DataRoot = None,
+    likelihood: o.Likelihood = None,
+    decoder_output: o.DecoderOutput = None,
+    seed: o.Seed = 0,
+    force: o.Force = False,
+    device: o.Device = "cpu",
+    threads: o.Threads = None,
+) -> None:
+    """Sample the true posterior of attacked images and save what they decode to as .npz.
+
+    It holds x (what was defended), z, reconstruction, accept_rate, divergent and failed.
+    """
+    settings = reporting.AuditSettings(
+        seed=seed, warmup=warmup, transitions=transitions, leapfrog=leapfrog
+    )
+    console = Console(highlight=False)
+    with reporting.new_file(out, force=force) as file:
+        place = find_device(device, threads)
+        images = load_attacked(data)
+        images = load_data(data, root=data_root).x_test if images is None else images
+        vae = load_model(model, place, likelihood=likelihood, decoder_output=decoder_output)
+        x = inputs_for(vae, images[:inputs], place)
+        check_fit(vae, x[:2], model, data)
+        with reporting.Stages(console) as stages:
+            result = run.defend(run.Job(vae, x, settings, stages), x, "inputs")
+        arrays = {"x": x, **vars(result)}
+        save_npz(file, arrays)
+    show(console, {k: arrays[k] for k in ("accept_rate", "divergent", "failed")}, out)
+
+
+def certify(
+    data: o.Data,
+    model: o.Model,
+    out: o.Out,
+    r: o.Radius = None,
+    samples: o.Samples = DEFAULT.samples,
+    alpha: o.Alpha = DEFAULT.alpha,
+    inputs: o.Inputs = DEFAULT.inputs,
+    data_root: o.DataRoot = None,
+    likelihood: o.Likelihood = None,
+    decoder_output: o.DecoderOutput = None,
+    seed: o.Seed = 0,
+    force: o.Force = False,
+    device: o.Device = "cpu",
+    threads: o.Threads = None,
+) -> None:
+    """Estimate how likely reconstructions stay within r, and the margins that follow.
+
+    Writes a .parquet with one row per input. The margins are first order, not a certificate.
+    """
+    settings = reporting.AuditSettings(seed=seed, samples=samples, alpha=alpha, r=r)
+    console = Console(highlight=False)
+    with reporting.new_file(out, force=force) as file:
+        place = find_device(device, threads)
+        images = load_data(data, root=data_root)
+        vae = load_model(model, place, likelihood=likelihood, decoder_output=decoder_output)
+        x = inputs_for(vae, images.x_test[:inputs], place)
+        check_fit(vae, x[:2], model, data)
+        r = r or run.unchanged_radius(vae, x, seed)
+        with reporting.Stages(console) as stages:
+            values = run.margins(run.Job(vae, x, settings, stages), r)
+        arrays = {name: value.cpu().numpy() for name, value in values.items()}
+        write_parquet(file, columns({"index": np.arange(len(x)), **arrays}, {}))
+    show(console, values, out)
+    console.print(f"r = {r:g}, pixel scale; margins: first order, not a certificate")
+
+
+def load_attacked(path: str) -> Tensor | None:
+    """``x_adv`` of an .npz that ``vaefast attack`` wrote, or None for any other data."""
+    if not path.endswith(".npz") or not Path(path).is_file():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return torch.from_numpy(arrays["x_adv"]) if "x_adv" in arrays else None
+    except (OSError, EOFError, ValueError, TypeError, BadZipFile):
+        return None  # data.load says what is wrong with it
+
+
+def save_npz(file: Path, tensors: dict[str, Tensor]) -> None:
+    arrays: dict[str, Any] = {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
+    with file.open("wb") as stream:
+        np.savez(stream, **arrays)
+
+
+def show(console: Console, values: dict[str, Tensor], out: Path) -> None:
+    """Median and range of every column, and where the file is."""
+    table = Table("", "median", "smallest", "largest", box=None, pad_edge=False)
+    for name, value in values.items():
+        found = value[~value.isnan()].double().cpu().numpy()
+        cells = (np.median(found), found.min(), found.max()) if len(found) else ()
+        table.add_row(name.replace("_", " "), *(f"{cell:.4g}" for cell in cells))
+    console.print(table)
+    console.print(f"The results are at {out}", soft_wrap=True)

@@ -1,0 +1,83 @@
+"""``vaefast train``, and the training that an audit without a model starts with."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+from rich.console import Console
+
+from vaefast import checks, models, training
+from vaefast import report as reporting
+from vaefast.cli import options as o
+from vaefast.cli.sources import find_device
+from vaefast.data import Dataset
+from vaefast.data import load as load_data
+from vaefast.models import VAE
+
+__all__ = ["build", "fit", "train"]
+
+
+def train(
+    data: o.Data,
+    out: o.Out,
+    data_root: o.DataRoot = None,
+    architecture: o.Architecture = "mlp",
+    latent: o.Latent = 16,
+    epochs: o.Epochs = None,
+    beta: o.Beta = 1.0,
+    likelihood: o.Likelihood = None,
+    seed: o.Seed = 0,
+    force: o.Force = False,
+    device: o.Device = "cpu",
+    threads: o.Threads = None,
+) -> None:
+    """Train a VAE on a data set and save it as one .safetensors file."""
+    console = Console(highlight=False)
+    with reporting.new_file(out, force=force) as file:
+        place = find_device(device, threads)
+        images = load_data(data, root=data_root)
+        vae = build(architecture, images, latent, likelihood, seed).to(place)
+        facts, _ = fit(vae, images, console, epochs=epochs, beta=beta, seed=seed)
+        models.save(vae, file)
+    console.print(f"Trained {facts['training']}: {facts['validation_loss']}")
+    console.print(f"The model is at {out}", soft_wrap=True)
+
+
+def build(architecture: str, data: Dataset, latent: int, likelihood: str | None, seed: int) -> VAE:
+    """An untrained VAE for the data's inputs."""
+    checks.option(architecture, "--architecture", ("mlp", "conv"))
+    likelihood = likelihood or "bernoulli"
+    options: dict[str, Any] = {"latent": latent, "likelihood": likelihood, "seed": seed}
+    shape = tuple(data.x_train.shape[1:])
+    if architecture == "conv":
+        return models.ConvVAE(shape, **options)
+    width = 256 if math.prod(shape) <= 256 else 512
+    return models.MLPVAE(shape, (width, width), **options)
+
+
+def fit(
+    vae: VAE, data: Dataset, console: Console, *, epochs: int | None, beta: float, seed: int
+) -> tuple[dict[str, str], reporting.Timing]:
+    """Train with a progress bar; returns what the report says about it, and the time it took."""
+    epochs = epochs or default_epochs(len(data.x_train))
+    x = data.x_train.to(next(vae.parameters()).device)
+    console.print(f"train    {epochs} epochs on {len(x)} inputs")
+    start = time.perf_counter()
+    history = training.fit(vae, x, objective="beta", beta=beta, epochs=epochs, seed=seed)
+    vae.eval()
+    timing = reporting.Timing(
+        "train", len(x), epochs * len(x), "seen inputs", time.perf_counter() - start
+    )
+    loss = (history.validation or history.loss)[-1]
+    facts = {
+        "training": f"{epochs} epochs on {len(x)} inputs, beta {beta:g}, seed {seed}",
+        "validation_loss": f"{loss:.2f} nats per input",
+    }
+    return facts, timing
+
+
+def default_epochs(rows: int) -> int:
+    """As many as see 300,000 inputs, but 10 to 200."""
+    return max(10, min(200, 300_000 // rows))

@@ -1,0 +1,124 @@
+"""Write a folder or a file so that it appears whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+__all__ = ["MADE_BY", "REPORT_FILES", "new_file", "new_folder"]
+
+MADE_BY = "vaefast audit"  # summary.json["made_by"]: how a report is told from a foreign folder
+REPORT_FILES = ("report.html", "results.parquet", "summary.json", "model.safetensors")
+
+
+@contextmanager
+def new_folder(out: Path, *, force: bool = False) -> Iterator[Path]:
+    """A temporary folder beside ``out`` that takes its place when the body ends well.
+
+    Everything that can be refused is refused on entry, before any work. A body that raises leaves
+    ``out`` as it was and nothing beside it.
+
+    Args:
+        out: where the finished folder shall stand; missing parents are made.
+        force: replace an earlier vaefast report. Any other folder is refused, so that no foreign
+            file is ever deleted.
+
+    Raises:
+        FileExistsError: ``out`` exists and must not be replaced.
+        PermissionError: ``out`` cannot be written.
+    """
+    out = out.resolve()
+    _refuse_folder(out, force=force)
+    with _workplace(out) as place:
+        new = place / out.name
+        new.mkdir()
+        yield new
+        _refuse_folder(out, force=force)  # again: it may have come or changed meanwhile
+        _swap(new, out, place / "old")
+
+
+@contextmanager
+def new_file(out: Path, *, force: bool = False) -> Iterator[Path]:
+    """A temporary path beside ``out`` that takes its place when the body ends well.
+
+    Raises:
+        FileExistsError: ``out`` is a folder, or exists and ``force`` is not given.
+        PermissionError: the folder of ``out`` cannot be written.
+    """
+    out = out.resolve()
+    if out.is_dir():
+        raise FileExistsError(f"--out {out} is a folder; name a file")
+    if out.exists() and not force:
+        raise FileExistsError(f"--out {out} exists; pass --force to replace it")
+    with _workplace(out) as place:
+        yield place / out.name
+        os.replace(place / out.name, out)
+
+
+def _refuse_folder(out: Path, *, force: bool) -> None:
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise FileExistsError(f"--out {out} is a file; name a folder that does not exist yet")
+    if not force:
+        raise FileExistsError(f"--out {out} exists; pass --force to replace it, or name another")
+    names = sorted(path.name for path in out.iterdir())
+    foreign = [name for name in names if name not in REPORT_FILES]
+    if foreign or (names and not _is_report(out)):
+        reason = f"it holds {foreign[0]!r}" if foreign else "it has no summary.json of ours"
+        raise FileExistsError(
+            f"--out {out} is not a vaefast report ({reason}), and --force replaces nothing else; "
+            "name another folder"
+        )
+
+
+def _is_report(folder: Path) -> bool:
+    try:
+        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(summary, dict) and summary.get("made_by") == MADE_BY
+
+
+def _swap(new: Path, out: Path, old: Path) -> None:
+    """Rename ``new`` to ``out``; what stood there waits at ``old`` until the new one stands."""
+    if not out.exists():
+        new.rename(out)
+        return
+    out.rename(old)
+    try:
+        new.rename(out)
+    except BaseException:
+        old.rename(out)
+        raise
+
+
+@contextmanager
+def _workplace(out: Path) -> Iterator[Path]:
+    """A hidden folder beside ``out``, gone at the end, with the parents that were made for it."""
+    made: list[Path] = []
+    try:
+        for parent in [*reversed(out.parent.parents), out.parent]:
+            if not parent.exists():
+                parent.mkdir()
+                made.append(parent)
+        place = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    except OSError as error:
+        _remove_empty(made)
+        raise PermissionError(f"--out {out} cannot be written: {error.strerror}") from error
+    try:
+        yield place
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+        _remove_empty(made)
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    for folder in reversed(folders):
+        if not any(folder.iterdir()):
+            folder.rmdir()

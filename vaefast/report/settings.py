@@ -1,0 +1,64 @@
+"""What an audit does, in numbers: the settings that summary.json repeats."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vaefast import checks
+from vaefast.attacks.divergences import DIVERGENCES
+
+__all__ = ["AuditSettings"]
+
+
+@dataclass(frozen=True)
+class AuditSettings:
+    """The size of an audit.
+
+    Args:
+        inputs: test inputs to audit, from the first on.
+        seed: seed of every random number.
+        eps: attack radii in pixel scale. An ℓ∞ attack may change each pixel by eps; an ℓ2 attack
+            may use the length eps·√D, which is eps per pixel in the root mean square.
+        divergence: what the latent attack maximises.
+        attack_steps: gradient steps per attack.
+        restarts: random starts per attack; the strongest result of each input is kept.
+        warmup: HMC transitions that adapt the step size and are thrown away.
+        transitions: HMC transitions after the warm-up; the last state is decoded.
+        leapfrog: leapfrog steps per transition.
+        r: radius (ℓ2 over all pixels) within which a reconstruction counts as unchanged. ``None``
+            takes the 90 % quantile of ‖g(μ+σ⊙η) − g(μ)‖₂ over the clean inputs, from random
+            numbers that the margins do not use.
+        samples: Monte-Carlo samples per margin.
+        alpha: error probability of each Clopper-Pearson bound.
+    """
+
+    inputs: int = 128
+    seed: int = 0
+    eps: tuple[float, ...] = (0.05, 0.1, 0.2)
+    divergence: str = "skl"
+    attack_steps: int = 50
+    restarts: int = 5
+    warmup: int = 100
+    transitions: int = 200
+    leapfrog: int = 10
+    r: float | None = None
+    samples: int = 1000
+    alpha: float = 1e-3
+
+    def __post_init__(self) -> None:
+        for name in ("inputs", "attack_steps", "restarts", "transitions", "leapfrog", "samples"):
+            checks.count(getattr(self, name), name)
+        checks.count(self.warmup, "warmup", 0)
+        checks.option(self.divergence, "divergence", DIVERGENCES)
+        if (
+            not self.eps
+            or min(self.eps) <= 0
+            or len({f"{e:.3g}" for e in self.eps}) < len(self.eps)
+        ):
+            raise ValueError(
+                f"eps must be positive radii that differ in three digits, got {list(self.eps)}"
+            )
+        if not 0 < self.alpha < 0.5:
+            raise ValueError(f"alpha must lie in (0, 0.5), got {self.alpha:g}")
+        if self.r is not None and self.r <= 0:
+            raise ValueError(f"r must be positive, got {self.r:g}")
