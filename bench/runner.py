@@ -1,4 +1,4 @@
-"""Interleaved timing: every provider takes its turn in every round, so that drift hits all alike."""
+"""Interleaved timing: all providers take turns in every round, so that drift hits all alike."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from vaefast import backends
-from vaefast.info import gpu, processor, versions
+from vaefast.environment import gpu, processor, versions
 
 __all__ = ["Benchmark", "Result", "measure", "run", "run_cli"]
 

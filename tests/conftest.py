@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import vaefast as vf
+from vaefast import ops as _  # noqa: F401 - the ops declare themselves
 from vaefast.backends import BACKENDS, ops
 
 

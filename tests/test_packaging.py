@@ -53,7 +53,13 @@ def test_wheel_contains_only_vaefast(wheel):
     tops = {name.split("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"vaefast"}
     assert any(name.startswith("vaefast/_C") for name in names)
-    for module in ("kernels/pgd_step.py", "bench/ops/pgd_step.py", "ops/pgd_step.py", "py.typed", "_C.pyi"):
+    for module in (
+        "kernels/pgd_step.py",
+        "bench/ops/pgd_step.py",
+        "ops/pgd_step.py",
+        "py.typed",
+        "_C.pyi",
+    ):
         assert f"vaefast/{module}" in names
     assert not [name for name in names if name.endswith((".cpp", ".h", ".csv"))]
 

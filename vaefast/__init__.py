@@ -1,13 +1,22 @@
-"""vaefast: fast kernels for the adversarial robustness of variational autoencoders."""
+"""vaefast: fast kernels for the adversarial robustness of variational autoencoders.
 
-import torch  # noqa: F401 - first, so that vaefast._C shares its OpenMP runtime
+Submodules and names load at their first use: importing vaefast costs nothing but this file.
+"""
 
-from vaefast import attacks, backends, certify, data, geometry, hmc, metrics, models, ops, training
-from vaefast.backends import supports, use_backend
-from vaefast.info import info
-from vaefast.memory import set_memory
-from vaefast.models import VAE, as_vae, explain
-from vaefast.ops import pgd_step
+from __future__ import annotations
+
+import importlib
+import os
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vaefast import attacks, certify, data, geometry, hmc, metrics, models, ops, training
+    from vaefast.backends import use_backend
+    from vaefast.environment import info
+    from vaefast.memory import set_memory
+    from vaefast.models import VAE, as_vae, explain
+    from vaefast.ops import supports
+    from vaefast.ops.pgd_step import pgd_step
 
 __version__ = "0.1.0"
 __all__ = [
@@ -30,4 +39,34 @@ __all__ = [
     "use_backend",
 ]
 
-backends.read_environment()
+_HOMES = {
+    "VAE": "vaefast.models",
+    "as_vae": "vaefast.models",
+    "explain": "vaefast.models",
+    "info": "vaefast.environment",
+    "pgd_step": "vaefast.ops",
+    "set_memory": "vaefast.memory",
+    "supports": "vaefast.ops",
+    "use_backend": "vaefast.backends",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'vaefast' has no attribute {name!r}")
+    home = _HOMES.get(name)
+    value = (
+        importlib.import_module(f"vaefast.{name}")
+        if home is None
+        else getattr(importlib.import_module(home), name)
+    )
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+if os.environ.get("VAEFAST_REQUIRE"):  # a missing backend is an error now, not at the first call
+    importlib.import_module("vaefast.backends").require(os.environ["VAEFAST_REQUIRE"])

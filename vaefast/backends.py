@@ -194,16 +194,13 @@ def use_backend(backend: str | None) -> Iterator[None]:
         _forced = before
 
 
-def read_environment() -> None:
-    """Apply ``VAEFAST_BACKEND`` and ``VAEFAST_REQUIRE``; called once, at import.
+def require(names: str) -> None:
+    """Insist on backends, as ``VAEFAST_REQUIRE=cpp,triton`` does at import.
 
     Raises:
-        ImportError: a required backend is missing; the message says why.
+        ImportError: one of them is missing; the message says why.
     """
-    global _forced
-    if name := os.environ.get("VAEFAST_BACKEND"):
-        _forced = option(name, "VAEFAST_BACKEND", BACKENDS)
-    for name in filter(None, os.environ.get("VAEFAST_REQUIRE", "").split(",")):
+    for name in filter(None, names.split(",")):
         option(name, "VAEFAST_REQUIRE", BACKENDS)
         device = "cuda" if name == "triton" and not interpreted() else "cpu"
         if reason := availability(name, device):
@@ -218,3 +215,7 @@ def dispatcher(implementations: dict[str, Callable]) -> Callable:
         return implementations[backend](*rest)
 
     return run
+
+
+if name := os.environ.get("VAEFAST_BACKEND"):
+    _forced = option(name, "VAEFAST_BACKEND", BACKENDS)

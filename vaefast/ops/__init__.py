@@ -1,5 +1,6 @@
 """The ops: public functions with checks, registration and the choice of backend."""
 
+from vaefast.backends import supports
 from vaefast.ops.decode_distance import decode_distance
 from vaefast.ops.leapfrog_step import leapfrog_step
 from vaefast.ops.log_likelihood import log_likelihood
@@ -24,4 +25,5 @@ __all__ = [
     "mlp_trajectory",
     "mlp_vjp",
     "pgd_step",
+    "supports",
 ]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from vaefast import backends
+from vaefast import backends, ops  # noqa: F401 - the ops declare themselves
 
 __all__ = ["Info", "info"]
 
