@@ -1,0 +1,10 @@
+"""Hamiltonian Monte Carlo on the true posterior: batched, one target per row."""
+
+from vaefast.hmc.defend import defend
+from vaefast.hmc.diagnostics import Diagnostics
+from vaefast.hmc.result import Defence, HMCResult
+from vaefast.hmc.sample import sample
+from vaefast.hmc.schedule import KUZINA2022
+from vaefast.hmc.tune import tune
+
+__all__ = ["KUZINA2022", "Defence", "Diagnostics", "HMCResult", "defend", "sample", "tune"]

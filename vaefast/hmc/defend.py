@@ -1,0 +1,53 @@
+"""The defence: reconstruct from the true posterior instead of the encoder's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vaefast import memory
+from vaefast.hmc.result import Defence
+from vaefast.hmc.sample import sample
+from vaefast.models.footprint import activation_bytes
+from vaefast.models.vae import VAE
+
+__all__ = ["defend"]
+
+
+def defend(vae: VAE, x: Tensor, *, keep: str | int = "last", **options: Any) -> Defence:
+    """Replace q(z|x) by chains on p(z|x): their last states z_T and reconstructions g(z_T).
+
+    Args:
+        vae: the model.
+        x: [B, *event], possibly attacked.
+        keep: as in :func:`sample`; the last state is what is decoded.
+        options: all other options of :func:`sample`; ``schedule="kuzina2022"`` is the published
+            defence.
+
+    Returns:
+        :class:`Defence`: z [B, C, d] and reconstruction [B, C, *event] in pixel scale; both NaN in
+        failed rows.
+
+    Raises:
+        As :func:`sample`.
+
+    Source: Kuzina, Welling, Tomczak, "Alleviating adversarial attacks on variational autoencoders
+    with MCMC", NeurIPS 2022.
+    """
+    result = sample(vae, x, keep=keep, **options)
+    z = result.z[:, :, -1]  # [B, C, d]
+    with torch.inference_mode(False), torch.no_grad():
+        images = _decoded(vae, z.flatten(0, 1), x)
+    images = images.unflatten(0, z.shape[:2])
+    failed = result.failed.view(-1, *[1] * (images.ndim - 1))
+    return Defence(z, images.masked_fill(failed, torch.nan), result)
+
+
+def _decoded(vae: VAE, z: Tensor, x: Tensor) -> Tensor:
+    """g(z) in x's dtype, [n, *event] for z [n, d]."""
+    images = x.new_empty(len(z), *x.shape[1:])
+    for rows in memory.row_chunks(len(z), activation_bytes(vae.decode, z, vae)):
+        images[rows] = vae.g(z[rows]).view(-1, *x.shape[1:])
+    return images

@@ -1,0 +1,107 @@
+"""Convergence diagnostics and export, through ArviZ (optional)."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vaefast.hmc.result import HMCResult
+
+__all__ = ["Diagnostics", "diagnose", "inference_data"]
+
+MIN_CHAINS = 2  # of R-hat
+MIN_DRAWS = 4
+
+
+@dataclass(frozen=True)
+class Diagnostics:
+    """Convergence of B posteriors; nothing is pooled over rows.
+
+    NaN where it is undefined: fewer than 4 kept draws, R-hat of a single chain, a failed row, a
+    chain that never moved.
+
+    Args:
+        r_hat: [B, d] float64, rank-normalised split R-hat; above 1.01 the chains disagree.
+        ess_bulk: [B, d] float64, effective draws for the centre, all chains together.
+        ess_tail: [B, d] float64, effective draws for the 5 % and 95 % quantiles.
+        accept_rate: [B, C], after warm-up.
+        divergent: [B, C] int64, after warm-up.
+        step_size: [B].
+
+    Source: Vehtari, Gelman, Simpson, Carpenter, Bürkner, "Rank-normalization, folding, and
+    localization: an improved R-hat", Bayesian Analysis 16 (2021); computed by ArviZ.
+    """
+
+    r_hat: Tensor
+    ess_bulk: Tensor
+    ess_tail: Tensor
+    accept_rate: Tensor
+    divergent: Tensor
+    step_size: Tensor
+
+
+def diagnose(result: HMCResult) -> Diagnostics:
+    """See :meth:`HMCResult.diagnostics`."""
+    az = _arviz()
+    chains, draws = result.z.shape[1:3]
+    enough = draws >= MIN_DRAWS
+    return Diagnostics(
+        r_hat=_per_latent(az.rhat, result, enough and chains >= MIN_CHAINS, method="rank"),
+        ess_bulk=_per_latent(az.ess, result, enough, method="bulk"),
+        ess_tail=_per_latent(az.ess, result, enough, method="tail"),
+        accept_rate=result.accept_rate,
+        divergent=result.divergent,
+        step_size=result.step_size,
+    )
+
+
+def inference_data(result: HMCResult, row: int | None) -> Any:
+    """See :meth:`HMCResult.to_arviz`."""
+    az = _arviz()
+    rows = len(result.z)
+    if row is not None and not 0 <= row < rows:
+        raise IndexError(f"row must lie in [0, {rows}), got {row}")
+    z, lp = _draws(result.z), _draws(-result.energy)  # [C, T, B, d], [C, T, B]
+    row_dim = ["row"] if row is None else []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # more chains than draws, with keep="last"
+        return az.from_dict(
+            posterior={"z": z if row is None else z[:, :, row]},
+            sample_stats={"lp": lp if row is None else lp[:, :, row]},
+            dims={"z": [*row_dim, "latent"], "lp": row_dim},
+        )
+
+
+def _per_latent(statistic: Any, result: HMCResult, defined: bool, **options: Any) -> Tensor:
+    rows, latents = result.z.shape[0], result.z.shape[3]
+    values = torch.full((rows, latents), torch.nan, dtype=torch.float64)
+    healthy = ~result.failed.cpu()
+    if defined and bool(healthy.any()):
+        draws = _draws(result.z)[:, :, healthy.numpy()]
+        with np.errstate(all="ignore"):  # a chain that never moved has no variance
+            computed = statistic({"z": draws}, **options)["z"].values
+        stuck = (np.ptp(draws, axis=1) == 0).any(axis=0)  # ArviZ gives a constant chain full marks
+        values[healthy] = torch.from_numpy(np.where(stuck, np.nan, computed))
+    return values.to(result.z.device)
+
+
+def _draws(values: Tensor) -> np.ndarray:
+    """[B, C, T, ...] to ArviZ's [C, T, B, ...]."""
+    return values.detach().cpu().double().movedim(0, 2).numpy()
+
+
+def _arviz() -> Any:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # ArviZ announces its 1.0 on import
+            import arviz
+    except ImportError as error:
+        raise ImportError(
+            "diagnostics need ArviZ, which is not installed; pip install vaefast[all]"
+        ) from error
+    return arviz

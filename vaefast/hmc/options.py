@@ -1,0 +1,152 @@
+"""The sampler's options, checked once and with the schedule's values filled in."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from vaefast import checks
+from vaefast.philox import MAX_LANE
+
+__all__ = ["Options", "chain_starts", "inverse_mass", "positive_step_size"]
+
+ADAPT = ("dual_averaging", None)
+SCHEDULES = (None, "kuzina2022")
+PRECISIONS = ("ieee", "tf32", "bf16")
+
+
+class Options(NamedTuple):
+    """The scalar options of :func:`vaefast.hmc.sample`, complete and valid."""
+
+    chains: int
+    steps: int
+    warmup: int
+    leapfrog: int
+    adapt: str | None
+    jitter: float
+    schedule: str | None
+    kept: int
+    posterior_mass: bool
+    precision: str
+    seed: int
+
+    @property
+    def thin(self) -> int:
+        """Transitions from one kept draw to the next; the last transition is always kept."""
+        return self.steps // self.kept
+
+    @property
+    def transitions(self) -> int:
+        return self.warmup + self.steps
+
+    @classmethod
+    def checked(
+        cls,
+        *,
+        chains: int,
+        steps: int,
+        warmup: int | None,
+        leapfrog: int | None,
+        adapt: str | None,
+        jitter: float | None,
+        mass: str | Tensor | None,
+        schedule: str | None,
+        keep: str | int | None,
+        precision: str,
+        seed: int,
+    ) -> Options:
+        """Check every option; None becomes the default of the schedule."""
+        checks.option(schedule, "schedule", SCHEDULES)
+        checks.option(adapt, "adapt", ADAPT)
+        steps = checks.count(steps, "steps")
+        published = schedule == "kuzina2022"
+        if published:
+            _refuse_fixed(warmup=warmup, jitter=jitter, mass=mass)
+        default_warmup, default_leapfrog, default_jitter, default_keep = (
+            (steps // 2, 20, 0.0, "last") if published else (500, 10, 0.2, "all")
+        )
+        return cls(
+            chains=_chains(chains),
+            steps=steps,
+            warmup=default_warmup if warmup is None else checks.count(warmup, "warmup", 0),
+            leapfrog=default_leapfrog if leapfrog is None else checks.count(leapfrog, "leapfrog"),
+            adapt=None if published else adapt,
+            jitter=default_jitter if jitter is None else _jitter(jitter),
+            schedule=schedule,
+            kept=_kept(default_keep if keep is None else keep, steps),
+            posterior_mass=_posterior_mass(mass),
+            precision=checks.option(precision, "precision", PRECISIONS),
+            seed=checks.count(seed, "seed", -(2**63)),
+        )
+
+
+def positive_step_size(step_size: float | Tensor, rows: int, like: Tensor) -> Tensor:
+    """[B] of ``like``'s dtype, positive and finite."""
+    step = checks.per_row(step_size, "step_size", rows, like=like)
+    bad = ~((step > 0) & torch.isfinite(step))
+    if bool(bad.any()):
+        raise ValueError(f"step_size must be positive and finite, got {float(step[bad][0]):g}")
+    return step
+
+
+def inverse_mass(mass: object, rows: int, latents: int, like: Tensor) -> Tensor:
+    """1/mass as [B, d] of ``like``'s dtype, from masses [d] or [B, d]."""
+    mass = checks.tensor(mass, "mass")
+    checks.same_device(x=like, mass=mass)
+    if list(mass.shape) not in ([latents], [rows, latents]):
+        raise ValueError(
+            f'mass must be None, "posterior", [d] = [{latents}] or [B, d] = [{rows}, {latents}], '
+            f"got {list(mass.shape)}"
+        )
+    if not bool(((mass > 0) & torch.isfinite(mass)).all()):
+        raise ValueError("mass must be positive and finite in every entry")
+    return mass.to(like.dtype).reciprocal().expand(rows, latents).contiguous()
+
+
+def chain_starts(init: Tensor, rows: int, chains: int, latents: int, like: Tensor) -> Tensor:
+    """[B, C, d] of ``like``'s dtype, from one start per row or per chain."""
+    checks.same_device(x=like, init=checks.tensor(init, "init"))
+    shapes = [rows, latents], [rows, chains, latents]
+    if list(init.shape) not in shapes:
+        raise ValueError(
+            f"init must be [B, d] = {shapes[0]} or [B, C, d] = {shapes[1]}, got {list(init.shape)}"
+        )
+    init = init.detach().to(like.dtype)
+    return init if init.ndim == 3 else init.unsqueeze(1).expand(rows, chains, latents)
+
+
+def _refuse_fixed(**given: object) -> None:
+    for name, value in given.items():
+        if value is not None:
+            raise ValueError(
+                'schedule="kuzina2022" fixes warmup (steps // 2), jitter (0) and mass (None), '
+                f"got {name}={value!r}; leave it out"
+            )
+
+
+def _posterior_mass(mass: str | Tensor | None) -> bool:
+    if isinstance(mass, str):
+        checks.option(mass, "mass", ("posterior",))
+    return isinstance(mass, str)
+
+
+def _chains(chains: int) -> int:
+    if checks.count(chains, "chains") > MAX_LANE:
+        raise ValueError(f"chains must be at most {MAX_LANE}, got {chains}")
+    return chains
+
+
+def _jitter(jitter: float) -> float:
+    if not 0.0 <= checks.number(jitter, "jitter") < 1.0:
+        raise ValueError(f"jitter must lie in [0, 1), got {jitter:g}")
+    return float(jitter)
+
+
+def _kept(keep: str | int, steps: int) -> int:
+    if isinstance(keep, str):
+        return steps if checks.option(keep, "keep", ("all", "last")) == "all" else 1
+    if checks.count(keep, "keep") > steps:
+        raise ValueError(f"keep must be at most steps = {steps}, got {keep}")
+    return keep
