@@ -37,7 +37,10 @@ def _read(path: Path) -> dict[str, Array]:
     if not path.is_file():
         raise FileNotFoundError(f"no data file {path}")
     with reading(path, "NumPy file (without pickled objects)"), path.open("rb") as file:
-        loaded = np.load(file, allow_pickle=False)
+        try:
+            loaded = np.load(file, allow_pickle=False)
+        except ValueError as error:  # NumPy's own text advises to unpickle it
+            raise ValueError("it holds no plain arrays") from error
         if isinstance(loaded, np.ndarray):
             return {"x": loaded}
         with loaded:

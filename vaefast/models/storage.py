@@ -55,7 +55,10 @@ def save(vae: VAE, path: str | os.PathLike[str]) -> None:
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder; name a file in it")
     try:
+        beside.touch()  # with the user's own permissions; safetensors would take 0600
+        mode = beside.stat().st_mode
         save_file(tensors, beside, metadata={KEY: json.dumps(config)})
+        beside.chmod(mode)
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
