@@ -10,7 +10,7 @@ from vaefast.philox import Use
 
 
 def plain_loop(vae, x, reference, sign, *, eps, norm, steps, start):
-    """One input, one restart, with torch's own SGD and ReduceLROnPlateau (math.md 1.2)."""
+    """One input, one restart, with torch's own SGD and ReduceLROnPlateau (mathematics.md 1.2)."""
     low, high = x.min(), x.max()
     delta = start.clone().requires_grad_()
     optimizer = torch.optim.SGD([delta], lr=1.0)

@@ -167,7 +167,7 @@ def test_a_box_is_kept_and_never_helps_the_attack(build):
 
 @pytest.mark.parametrize("method", ["first_order", "whitened"])
 def test_margins_of_a_trained_vae_lie_below_the_attack(trained, method):
-    """Claim 1 of math.md 2.7: the bound is below the estimated margin for every input."""
+    """Claim 1 of mathematics.md 2.7: the bound is below the estimated margin for every input."""
     vae, x, found = trained
     bound = margin(vae, x, 2.0, method=method)
     assert found.found.double().mean() > 0.9

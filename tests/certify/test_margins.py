@@ -14,7 +14,7 @@ METHODS = ("first_order", "whitened")
 
 
 def by_hand(vae, x, p_lower, method):
-    """math.md 2.2 with autograd, numpy and scipy, one input at a time."""
+    """mathematics.md 2.2 with autograd, numpy and scipy, one input at a time."""
     values = []
     for point, p in zip(x, p_lower.numpy()):
         J = torch.autograd.functional.jacobian(lambda v: vae.encode(v[None])[0][0], point)

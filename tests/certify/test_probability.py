@@ -25,7 +25,7 @@ def test_clopper_pearson_is_scipys(samples, alpha):
 
 
 def test_clopper_pearson_at_the_ends():
-    """k = 0 proves nothing, k = S proves α^{1/S}; S = 1000, α = 1e-3 is math.md's 0.9931."""
+    """k = 0 proves nothing, k = S proves α^{1/S}; S = 1000, α = 1e-3 is mathematics.md's 0.9931."""
     bound = clopper_pearson(torch.tensor([1000, 0, 1000]), 1000, 1e-3)
     assert bound.tolist() == pytest.approx([1e-3**1e-3, 0.0, 1e-3**1e-3])
     assert bound[0].item() == pytest.approx(0.9931, abs=1e-4)

@@ -142,7 +142,7 @@ def test_upper_confidence_is_the_chi_square_quantile(build):
     bound = geometry.frobenius_norm(vae, x, **options, upper_confidence=0.999)
     factor = np.sqrt(8 / stats.chi2.ppf(0.001, 8))
     torch.testing.assert_close(bound, estimate * factor)
-    assert factor == pytest.approx(np.sqrt(9.3), rel=0.01)  # math.md 9
+    assert factor == pytest.approx(np.sqrt(9.3), rel=0.01)  # mathematics.md 9
 
 
 def test_upper_confidence_is_refused_outside_its_region(build):

@@ -14,7 +14,7 @@ OF = ("encoder", "decoder", "reconstruction")
 
 
 def metric(maps, of, std):
-    """G [B, n, n] as math.md 3.1 writes it."""
+    """G [B, n, n] as mathematics.md 3.1 writes it."""
     mean, sigma, decoder = (maps[name] for name in ("encoder", "std", "decoder"))
     if of == "encoder":
         return mean.mT @ mean + (sigma.mT @ sigma if std else 0.0)

@@ -18,7 +18,7 @@ def conv(layer):
 
 
 def test_the_convolutional_vae_is_that_of_the_paper_at_28():
-    """math.md 1.6: 28, 14, 7, 4, 2, 1 and back by 1, 5, 7, 7, 14, 28."""
+    """mathematics.md 1.6: 28, 14, 7, 4, 2, 1 and back by 1, 5, 7, 7, 14, 28."""
     vae = ConvVAE()
     down = [conv(layer) for layer in layers(vae.encoder, nn.Conv2d)]
     assert down == [

@@ -53,7 +53,7 @@ class PlateauAscent:
     test uses the norm, the rescaling the norm relative to that of the all-ones image), so the
     perturbation may leave the ball.
 
-    Source: Kuzina et al. 2022, released code (math.md 1.2).
+    Source: Kuzina et al. 2022, released code (mathematics.md 1.2).
     """
 
     def __init__(

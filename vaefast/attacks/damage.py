@@ -81,8 +81,8 @@ def max_damage(
             autograd graph, or ``through_defence``.
         RuntimeError: the model holds dropout or batch norm in training mode.
 
-    Source: Camuto et al. 2021 (math.md 2.4). They and Barrett et al. 2022 use L-BFGS-B with new
-    noise at every evaluation; here it is projected gradient ascent with common random numbers.
+    Source: Camuto et al. 2021 (mathematics.md 2.4). They and Barrett et al. 2022 use L-BFGS-B with
+    new noise at every evaluation; here it is projected gradient ascent with common random numbers.
     """
     if through_defence is not None:
         raise ValueError(

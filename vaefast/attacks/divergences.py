@@ -28,19 +28,19 @@ def kl(mean_q: Tensor, logvar_q: Tensor, mean_p: Tensor, logvar_p: Tensor) -> Te
 
 
 def kl_forward(mean: Tensor, logvar: Tensor, mean_ref: Tensor, logvar_ref: Tensor) -> Tensor:
-    """KL(reference ‖ adversarial). Source: Kuzina et al. 2022, math.md 1.1."""
+    """KL(reference ‖ adversarial). Source: Kuzina et al. 2022, mathematics.md 1.1."""
     return kl(mean_ref, logvar_ref, mean, logvar)
 
 
 def kl_reverse(mean: Tensor, logvar: Tensor, mean_ref: Tensor, logvar_ref: Tensor) -> Tensor:
-    """KL(adversarial ‖ reference). Source: Kuzina et al. 2022, math.md 1.1."""
+    """KL(adversarial ‖ reference). Source: Kuzina et al. 2022, mathematics.md 1.1."""
     return kl(mean, logvar, mean_ref, logvar_ref)
 
 
 def skl(mean: Tensor, logvar: Tensor, mean_ref: Tensor, logvar_ref: Tensor) -> Tensor:
     """½ KL(q ‖ p) + ½ KL(p ‖ q) = Σ [sinh²(t/2) + ¼ (Δμ)² (σ_q⁻² + σ_p⁻²)], symmetric.
 
-    Source: Kuzina et al. 2022, math.md 1.1, with ¼(ρ + 1/ρ) − ½ = sinh²(t/2) for ρ = e^t.
+    Source: Kuzina et al. 2022, mathematics.md 1.1, with ¼(ρ + 1/ρ) − ½ = sinh²(t/2) for ρ = e^t.
     """
     mean, logvar, mean_ref, logvar_ref = _double(mean, logvar, mean_ref, logvar_ref)
     precision = torch.exp(-logvar) + torch.exp(-logvar_ref)
@@ -49,7 +49,7 @@ def skl(mean: Tensor, logvar: Tensor, mean_ref: Tensor, logvar_ref: Tensor) -> T
 
 
 def means(mean: Tensor, logvar: Tensor, mean_ref: Tensor, logvar_ref: Tensor) -> Tensor:
-    """‖Δμ‖². Source: Kuzina et al. 2022, math.md 1.1."""
+    """‖Δμ‖². Source: Kuzina et al. 2022, mathematics.md 1.1."""
     mean, mean_ref = _double(mean, mean_ref)
     return (mean - mean_ref).square().sum(1)
 

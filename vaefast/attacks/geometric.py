@@ -63,7 +63,7 @@ def geometric(
         RuntimeError: the model holds dropout or batch norm in training mode.
 
     Source: Khan, Storkey, "Adversarial robustness of VAEs through the lens of local geometry",
-    AISTATS 2023; math.md 3.1.
+    AISTATS 2023; mathematics.md 3.1.
     """
     with own_grad_mode():
         vae, x = check_model(vae), check_images(x)

@@ -87,8 +87,8 @@ def latent(
             the autograd graph.
         RuntimeError: the model holds dropout or batch norm in training mode.
 
-    Source: Kuzina, Welling, Tomczak 2022 (objectives, math.md 1.1), Madry et al. 2018 (projected
-    gradient steps). The published optimiser is ``preset="kuzina2022"``.
+    Source: Kuzina, Welling, Tomczak 2022 (objectives, mathematics.md 1.1), Madry et al. 2018
+    (projected gradient steps). The published optimiser is ``preset="kuzina2022"``.
     """
     rule = presets.find(preset, "latent")
     options = rule.fill(

@@ -97,7 +97,7 @@ def empirical_margin(
         TypeError: half precision.
         ValueError: a wrong shape or option, ``r_max`` that is not finite.
 
-    Source: math.md 2.3, after Barrett, Camuto, Willetts, Rainforth, "Certifiably robust
+    Source: mathematics.md 2.3, after Barrett, Camuto, Willetts, Rainforth, "Certifiably robust
     variational autoencoders", AISTATS 2022, whose code scans from the largest radius down, one
     input and one restart at a time, and returns the first radius that holds.
     """

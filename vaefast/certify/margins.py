@@ -91,7 +91,8 @@ def margin(
         ValueError: unknown method, or what :func:`robust_probability` refuses.
 
     Source: Camuto, Willetts, Roberts, Holmes, Rainforth, "Towards a theoretical understanding of
-    the robustness of variational autoencoders", AISTATS 2021 (first_order); math.md 2.2 (whitened).
+    the robustness of variational autoencoders", AISTATS 2021 (first_order);
+    mathematics.md 2.2 (whitened).
     """
     check(vae, x)
     checks.option(method, "method", METHODS)

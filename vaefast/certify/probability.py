@@ -75,7 +75,7 @@ def robust_probability(
         TypeError: half precision; it has no certificates.
         ValueError: a wrong shape, ``r`` < 0, ``samples`` < 1, ``alpha`` outside (0, 1).
 
-    Source: Camuto et al. 2021, math.md 2.1 and 8.1; Clopper, Pearson 1934.
+    Source: Camuto et al. 2021, mathematics.md 2.1 and 8.1; Clopper, Pearson 1934.
     """
     check(vae, x)
     checks.count(samples, "samples")
@@ -114,7 +114,7 @@ def clopper_pearson(hits: Tensor, samples: int, alpha: float) -> Tensor:
     Returns:
         [B] float64.
 
-    Source: Clopper, Pearson 1934; math.md 8.1.
+    Source: Clopper, Pearson 1934; mathematics.md 8.1.
     """
     k, where = np.unique(hits.cpu().numpy(), return_inverse=True)
     bound = np.where(k > 0, special.betaincinv(np.maximum(k, 1), samples - k + 1, alpha), 0.0)

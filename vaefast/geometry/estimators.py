@@ -80,7 +80,8 @@ def chi_square_factor(probes: int, confidence: float) -> float:
     Raises:
         ValueError: α > P(χ²_K ≤ K), where rank one is no longer the worst case.
 
-    Source: math.md 9; Székely, Bakirov 2003 for one probe; Roosta-Khorasani, Székely, Ascher 2015.
+    Source: mathematics.md 9; Székely, Bakirov 2003 for one probe; Roosta-Khorasani, Székely,
+    Ascher 2015.
     """
     alpha, limit = 1.0 - confidence, float(special.chdtr(probes, probes))
     if not 0.0 < alpha <= limit:

@@ -39,7 +39,7 @@ def factor(
     - decoder, at z = μ(x): A = (J_gᵀJ_g)^½.
     - reconstruction: A = S J_μ with SᵀS = G = J_gᵀJ_g; with ``std`` A = [S J_μ; diag(G)^½ J_σ].
 
-    Source: Khan, Storkey 2023, §3; math.md 3.1, 3.2.
+    Source: Khan, Storkey 2023, §3; mathematics.md 3.1, 3.2.
     """
     if of == "encoder":
         return _with_std(maps, x, None, None) if std else _encoder(maps, x, inv_std)

@@ -68,7 +68,7 @@ def frobenius_norm(
         ValueError: unknown option, ``whiten`` without the encoder, ``upper_confidence`` with a
             method that has no bound or outside the range where the bound holds.
 
-    Source: math.md 9; Hutchinson 1990; Meyer et al. 2021 (Hutch++).
+    Source: mathematics.md 9; Hutchinson 1990; Meyer et al. 2021 (Hutch++).
     """
     check(vae, x, of, whiten)
     checks.option(method, "method", METHODS)
@@ -125,7 +125,7 @@ def spectral_norm(
     Raises:
         ValueError: unknown option, ``whiten`` without the encoder.
 
-    Source: math.md 9.
+    Source: mathematics.md 9.
     """
     check(vae, x, of, whiten)
     checks.option(bound, "bound", BOUNDS)

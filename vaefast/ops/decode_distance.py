@@ -70,7 +70,7 @@ def decode_distance(
         ValueError: shapes, devices or options that do not fit together.
         RuntimeError: an input requires grad; the backend asked for by name cannot run here.
 
-    Source: Camuto et al. 2021 (math.md §2.1, 2.3); math.md §8.1.
+    Source: Camuto et al. 2021 (mathematics.md §2.1, 2.3); mathematics.md §8.1.
     """
     check_matrix(mean, "mean", "[B, d]")
     check_like(std, "std", mean, "mean", list(mean.shape))

@@ -56,7 +56,7 @@ def log_likelihood(
         RuntimeError: the backend asked for by name cannot run here.
 
     Source: Loaiza-Ganem & Cunningham 2019, "The continuous Bernoulli", eq. 5-6, written in logits;
-    the clamped form as in Kuzina et al. 2022 (math.md §1.3).
+    the clamped form as in Kuzina et al. 2022 (mathematics.md §1.3).
     """
     check_matrix(out, "out", "[N, D]")
     check_matrix(x, "x", "[B, D]", out.shape[1])

@@ -89,7 +89,8 @@ def mlp_chain(
         ValueError: shapes, devices or options that do not fit together.
         RuntimeError: an input requires grad; the backend asked for by name cannot run here.
 
-    Source: Neal, "MCMC using Hamiltonian dynamics" (2011), §3.2; Kuzina et al. 2022 (math.md §1.3,
+    Source: Neal, "MCMC using Hamiltonian dynamics" (2011), §3.2; Kuzina et al. 2022
+    (mathematics.md §1.3,
     §10), without their adaptation, which belongs to the caller.
     """
     check_lanes(check_target(z, x, mlp, likelihood, obs_std))

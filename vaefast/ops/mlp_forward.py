@@ -45,7 +45,8 @@ def mlp_forward(z: Tensor, mlp: MLP, *, backend: str | None = None) -> Tensor:
         ValueError: shapes, devices or activations that do not fit together.
         RuntimeError: the backend asked for by name cannot run here.
 
-    Source: math.md §11; derivatives at the kinks of relu and leaky relu are those from the left.
+    Source: mathematics.md §11; derivatives at the kinks of relu and leaky relu are those from the
+    left.
     """
     check_matrix(z, "z", "[N, d]")
     check_network(mlp, z, "z")

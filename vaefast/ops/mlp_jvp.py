@@ -43,7 +43,7 @@ def mlp_jvp(
         ValueError: shapes, devices or activations that do not fit together.
         RuntimeError: an input requires grad; the backend asked for by name cannot run here.
 
-    Source: Hutchinson 1990; math.md §9.
+    Source: Hutchinson 1990; mathematics.md §9.
     """
     check_matrix(x, "x", "[B, D]")
     check_network(mlp, x, "x")

@@ -62,7 +62,7 @@ def mlp_potential(
         ValueError: shapes, devices or options that do not fit together.
         RuntimeError: the backend asked for by name cannot run here.
 
-    Source: Kuzina et al. 2022 (math.md §1.3).
+    Source: Kuzina et al. 2022 (mathematics.md §1.3).
     """
     check_target(z, x, mlp, likelihood, obs_std)
     check_precision(precision)

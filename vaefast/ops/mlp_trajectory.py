@@ -68,7 +68,7 @@ def mlp_trajectory(
         ValueError: shapes, devices or options that do not fit together.
         RuntimeError: an input requires grad; the backend asked for by name cannot run here.
 
-    Source: Neal, "MCMC using Hamiltonian dynamics" (2011), §2.3; math.md §10.
+    Source: Neal, "MCMC using Hamiltonian dynamics" (2011), §2.3; mathematics.md §10.
     """
     check_target(z, x, mlp, likelihood, obs_std)
     check_like(p, "p", z, "z", list(z.shape))

@@ -44,7 +44,7 @@ def mlp_vjp(
         ValueError: shapes, devices or activations that do not fit together.
         RuntimeError: an input requires grad; the backend asked for by name cannot run here.
 
-    Source: math.md §9.
+    Source: mathematics.md §9.
     """
     check_matrix(x, "x", "[B, D]")
     check_network(mlp, x, "x")

@@ -69,7 +69,7 @@ def transition(
     Returns:
         The new state with the acceptance probability and the two flags.
 
-    Source: Neal, "MCMC using Hamiltonian dynamics" (2011), §5.3; math.md §10.
+    Source: Neal, "MCMC using Hamiltonian dynamics" (2011), §5.3; mathematics.md §10.
     """
     draw = _Draws(seed=seed, index=index, chains=len(z) // max(len(index), 1), t=t)
     mass = None if inv_mass is None else inv_mass.repeat_interleave(draw.chains, dim=0)
