@@ -284,15 +284,41 @@ def test_registered_op_passes_opcheck(backend, norm):
         torch.library.opcheck(torch.ops.vaefast.pgd_step.default, arguments)
 
 
+def flat(images):
+    return images
+
+
+def pictures(images):
+    return [t.view(-1, 2, 4, 5) for t in images]
+
+
+def channels_last(images):
+    return [t.contiguous(memory_format=torch.channels_last) for t in pictures(images)]
+
+
+@pytest.mark.parametrize("layout", [flat, pictures, channels_last])
 @pytest.mark.parametrize("norm", NORMS)
-def test_compiles_without_graph_breaks_or_recompiling(backend, norm):
+def test_compiles_without_graph_breaks_or_recompiling(backend, norm, layout):
     torch._dynamo.reset()
     compiled = torch.compile(step, fullgraph=True, backend="aot_eager", dynamic=False)
     for seed in (0, 1, 2):
-        data = images(5, 40, seed=seed)
+        data = layout(images(5, 40, seed=seed))
         with torch._dynamo.config.patch(error_on_recompile=seed > 0):
             result = compiled(*data, norm, backend=backend)
         assert torch.equal(result, step(*data, norm, backend=backend))
+
+
+def test_compiles_in_place_with_values_per_row(backend):
+    def three_steps(x, grad, eps):
+        x_adv = x.clone()
+        for _ in range(3):
+            vf.pgd_step(x_adv, grad, x, alpha=0.1, eps=eps, out=x_adv, backend=backend)
+        return x_adv
+
+    torch._dynamo.reset()
+    data, eps = images(5, 40), torch.rand(5)
+    compiled = torch.compile(three_steps, fullgraph=True, backend="aot_eager")
+    assert torch.equal(compiled(data.x, data.grad, eps), three_steps(data.x, data.grad, eps))
 
 
 def test_half_precision_runs_on_the_reference_or_says_why():

@@ -16,6 +16,7 @@ __all__ = ["pgd_step"]
 
 NORMS = ("linf", "l2")
 SMALLEST_NORM_EPS = torch.finfo(torch.float32).tiny
+CONTIGUOUS = torch.contiguous_format
 PARAMETERS = ("alpha", "eps", "low", "high")
 
 
@@ -85,11 +86,10 @@ def pgd_step(
         return moved if out is None else out.copy_(moved)
     refuse_grad("pgd_step", x_adv, grad, x, out)
     result = torch.empty_like(x_adv) if out is None else out
-    flat_out = _flat(result)
-    _op(flat_out, _flat(x_adv), _flat(grad), _flat(x), scalars, rows, norm, norm_eps, backend)
-    if flat_out.data_ptr() != result.data_ptr():  # its rows could not be viewed as [B, D]
-        result.copy_(flat_out.view(result.shape))
-    return result
+    direct = result.is_contiguous() or (result.ndim == 2 and result.stride(1) == 1)
+    moved = _flat(result if direct else torch.empty_like(result, memory_format=CONTIGUOUS))
+    _op(moved, _flat(x_adv), _flat(grad), _flat(x), scalars, rows, norm, norm_eps, backend)
+    return result if direct else result.copy_(moved.view(result.shape))
 
 
 def _check_scalars(parameters: tuple, norm: str, norm_eps: float) -> None:
