@@ -28,7 +28,7 @@ format: $(VENV)/installed
 	$(BIN)/clang-format -i csrc/*.h csrc/*.cpp
 
 bench: $(VENV)/installed  ## the benchmark tables of README.md
-	$(BIN)/vaefast bench pgd_step
+	env -u OMP_WAIT_POLICY $(BIN)/vaefast bench pgd_step
 
 develop: $(VENV)/torch  ## an editable install: Python edits count at once, C++ edits after `make develop`
 	$(BIN)/pip install -e '.[all,test]'
