@@ -147,6 +147,8 @@ def benchmarks(ops: Iterable[str] = ()) -> Iterator[Benchmark]:
         try:
             module = importlib.import_module(f"vaefast.bench.ops.{op}")
         except ModuleNotFoundError as error:
+            if error.name != f"vaefast.bench.ops.{op}":
+                raise
             raise ValueError(
                 f"op must be one of {', '.join(backends.ops())}, got {op!r}"
             ) from error

@@ -200,7 +200,7 @@ def require(names: str) -> None:
     Raises:
         ImportError: one of them is missing; the message says why.
     """
-    for name in filter(None, names.split(",")):
+    for name in filter(None, (part.strip() for part in names.split(","))):
         option(name, "VAEFAST_REQUIRE", BACKENDS)
         device = "cuda" if name == "triton" and not interpreted() else "cpu"
         if reason := availability(name, device):

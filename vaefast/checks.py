@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from numbers import Integral, Real
 from typing import TypeVar
 
 import torch
@@ -79,6 +80,8 @@ def per_row(
     """A float or a [B] tensor as a [B] tensor of ``like``'s dtype and device."""
     if not isinstance(value, Tensor):
         value = torch.full((rows,), number(value, name), dtype=like.dtype, device=like.device)
+    elif value.is_complex() or value.dtype == torch.bool:
+        raise TypeError(f"{name} must hold real numbers, got {short(value.dtype)}")
     elif value.ndim == 0:
         value = value.to(like).expand(rows)
     elif list(value.shape) != [rows]:
@@ -92,7 +95,7 @@ def number(value: object, name: str) -> float:
     """A real number; NaN is refused, infinities are allowed."""
     if type(value) is float and value == value:
         return value
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number, got {type(value).__name__}")
     if math.isnan(value):
         raise ValueError(f"{name} must be a number, got nan")
@@ -107,11 +110,12 @@ def option(value: T, name: str, allowed: Iterable[T]) -> T:
 
 
 def count(value: int, name: str, minimum: int = 1) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
+    """A whole number, at least ``minimum``."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name} must be a whole number, got {type(value).__name__}")
     if value < minimum:
         raise ValueError(f"{name} must be at least {minimum}, got {value}")
-    return value
+    return int(value)
 
 
 def same_device(**tensors: Tensor | None) -> None:

@@ -65,7 +65,12 @@ def integers(
 
     Returns:
         [N, count] int64 with values in [0, 2³²), on ``index.device``.
+
+    Raises:
+        ValueError: ``lane`` is an int outside its range.
     """
+    if isinstance(lane, int) and not 0 <= lane < MAX_LANE:
+        raise ValueError(f"lane must lie in [0, {MAX_LANE}), got {lane}")
     blocks = (count + 3) // 4
     element = torch.arange(blocks, device=index.device)
     step = torch.as_tensor(step, device=index.device) & MASK

@@ -15,14 +15,6 @@ DTYPES = (torch.float32, torch.float64)
 EPS = {"linf": 0.03, "l2": 0.7}
 
 
-@pytest.fixture(autouse=True)
-def _needs_backend(request):
-    if "backend" in request.fixturenames:
-        backend = request.getfixturevalue("backend")
-        if not (support := vf.supports("pgd_step", backend)):
-            pytest.skip(support.reason)
-
-
 def step(x_adv, grad, x, norm, **kw):
     return vf.pgd_step(x_adv, grad, x, norm=norm, **{"alpha": 0.01, "eps": EPS[norm], **kw})
 
@@ -70,6 +62,7 @@ def test_widths_around_the_vectors_and_blocks(backend, norm, D):
     close(step(*data, norm, backend=backend), expected(*data, norm), torch.float64)
 
 
+@pytest.mark.compares
 @pytest.mark.parametrize("norm", NORMS)
 def test_error_is_at_most_twice_that_of_eager(backend, norm):
     data = images(129, 1000)
@@ -260,25 +253,45 @@ def test_same_bits_for_any_cut_and_thread_count(backend, norm):
         torch.set_num_threads(before)
 
 
+@pytest.mark.parametrize("name", ["x_adv", "grad", "x", "alpha", "eps", "low", "high"])
 @pytest.mark.parametrize("norm", NORMS)
-def test_gradient_inputs_are_refused_by_fast_backends_only(backend, norm):
-    x_adv, grad, x = images(2, 5)
-    grad.requires_grad_()
+def test_inputs_that_require_grad_are_refused_by_fast_backends_only(backend, norm, name):
+    values = dict(zip(("x_adv", "grad", "x"), images(2, 5)))
+    values |= {"alpha": torch.full((2,), 0.1), "eps": torch.full((2,), 0.2)}
+    values |= {"low": torch.zeros(2), "high": torch.ones(2)}
+    values[name].requires_grad_()
     if backend == "reference":
-        (derivative,) = torch.autograd.grad(step(x_adv, grad, x, norm, backend=backend).sum(), grad)
-        assert derivative.shape == grad.shape
+        result = vf.pgd_step(**values, norm=norm, backend=backend)
+        assert torch.autograd.grad(result.sum(), values[name])[0].shape == values[name].shape
         return
-    with pytest.raises(
-        RuntimeError, match='pgd_step is not differentiable; use backend="reference"'
-    ):
-        step(x_adv, grad, x, norm, backend=backend)
+    message = 'pgd_step is not differentiable; use backend="reference"'
+    with pytest.raises(RuntimeError, match=message):
+        vf.pgd_step(**values, norm=norm, backend=backend)
     with torch.no_grad():
-        step(x_adv, grad, x, norm, backend=backend)
+        vf.pgd_step(**values, norm=norm, backend=backend)
 
 
+def test_autograd_sees_the_write_in_place(backend):
+    weight = torch.ones(3, 4, requires_grad=True)
+    x_adv, grad, x = images(3, 4)
+    loss = (weight * x_adv).sum()
+    with torch.no_grad():
+        vf.pgd_step(x_adv, grad, x, alpha=0.1, eps=0.1, out=x_adv, backend=backend)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+def test_an_output_that_overlaps_itself_is_refused(backend):
+    data = images(3, 4)
+    with pytest.raises(RuntimeError):
+        vf.pgd_step(*data, alpha=0.1, eps=0.1, out=torch.zeros(1, 4).expand(3, 4), backend=backend)
+
+
+@pytest.mark.parametrize("requires_grad", [False, True])
 @pytest.mark.parametrize("norm", NORMS)
-def test_registered_op_passes_opcheck(backend, norm):
+def test_registered_op_passes_opcheck(backend, norm, requires_grad):
     data, out = images(3, 7), torch.empty(3, 7)
+    data.x.requires_grad_(requires_grad)
     for rows in (None, torch.rand(4, 3)):
         arguments = (out, *data, [0.1, 0.1, 0.0, 1.0], rows, norm, 1e-12, backend)
         torch.library.opcheck(torch.ops.vaefast.pgd_step.default, arguments)
@@ -339,6 +352,8 @@ def test_half_precision_runs_on_the_reference_or_says_why():
         ({"eps": -0.1}, ValueError, "eps must be at least 0, got -0.1"),
         ({"eps": "a"}, TypeError, "eps must be a number, got str"),
         ({"alpha": math.nan}, ValueError, "alpha must be a number, got nan"),
+        ({"alpha": math.inf}, ValueError, "alpha must be finite, got inf"),
+        ({"eps": torch.ones(2) * 1j}, TypeError, "eps must hold real numbers, got complex64"),
         (
             {"alpha": torch.ones(3)},
             ValueError,

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from scipy import special
 from torch import Tensor
 
 from vaefast import checks
 from vaefast.attacks import max_damage
+from vaefast.certify.probability import check_alpha
 from vaefast.certify.sampling import check, count_hits, posterior
 from vaefast.geometry.chunks import usable
 from vaefast.geometry.maps import Maps
@@ -55,6 +57,7 @@ def empirical_margin(
     restarts: int = 5,
     steps: int = 40,
     samples: int = 200,
+    alpha: float = 1e-3,
     low: float | Tensor = -math.inf,
     high: float | Tensor = math.inf,
     seed: int = 0,
@@ -65,7 +68,8 @@ def empirical_margin(
 
     At radius R the maximum-damage attack runs from ``restarts`` starts, each perturbation is
     rescaled to ‖δ‖₂ = R, and P(‖g(μ(x+δ) + σ(x+δ)⊙η) − g(μ(x))‖₂ ≤ r) is estimated from S draws.
-    An input is broken at R when the estimate of one restart is below ½. Radii r_max·k/grid,
+    The restart with the fewest hits is drawn again with fresh noise, and the input counts as broken
+    at R when so few hits have a probability of at most ``alpha`` for P = ½. Radii r_max·k/grid,
     k = 0, 1, ..., are tried in ascending order until one breaks (k = 0 is the input itself);
     then the interval below it is bisected. P need not be monotone in R, so this is the smallest
     radius at which a break was found, not the smallest at which there is one.
@@ -83,6 +87,7 @@ def empirical_margin(
         restarts: starts of the attack at every radius, K.
         steps: gradient steps of each.
         samples: draws S behind each probability.
+        alpha: error probability of calling an input broken at one radius that it withstands.
         low: smallest entry that a perturbed input may take; default none, as in the definition
             of the margin; with a box, perturbations are clipped after rescaling.
         high: largest entry.
@@ -115,7 +120,8 @@ def empirical_margin(
         index=checks.row_index(index, len(x), x.device),
     )
     options = {"steps": steps, "restarts": restarts, "fresh_samples": 1, **attack}
-    search = _Search(vae, Maps.of(vae, x), checks.count(samples, "samples"), seed, options)
+    samples = checks.count(samples, "samples")
+    search = _Search(vae, Maps.of(vae, x), samples, check_alpha(alpha), seed, options)
     radii = checks.count(grid, "grid")
     if inputs.r_max.isinf().any():
         raise ValueError("r_max must be finite, got inf")
@@ -162,6 +168,7 @@ class _Search:
     vae: VAE
     maps: Maps
     samples: int
+    alpha: float
     seed: int
     attack: dict[str, Any]
 
@@ -190,10 +197,15 @@ class _Search:
             return
         own, radius = inputs.take(rows), radius[rows]
         candidates = self._candidates(own, radius)  # [b, K, *event]
-        hits = self._hits(own, candidates)
-        hits, best = hits.min(1)
+        best = self._hits(own, candidates, Use.MARGIN).argmin(1)
         x_adv = candidates[torch.arange(len(rows), device=rows.device), best]
-        bracket.update(rows, radius, 2 * hits < self.samples, x_adv)
+        bracket.update(rows, radius, self._is_broken(own, x_adv), x_adv)
+
+    def _is_broken(self, own: _Inputs, x_adv: Tensor) -> Tensor:
+        """[b] bool, from draws that had no part in choosing ``x_adv``."""
+        hits = self._hits(own, x_adv[:, None], Use.FRESH)[:, 0]
+        chance = special.bdtr(hits.cpu().numpy(), self.samples, 0.5)  # of at most so many at P = ½
+        return torch.from_numpy(chance <= self.alpha).to(hits.device)
 
     def _candidates(self, own: _Inputs, radius: Tensor) -> Tensor:
         """Perturbed inputs at distance ``radius`` exactly, one per restart, [b, K, *event]."""
@@ -218,7 +230,7 @@ class _Search:
         box = (t.view(-1, *[1] * (point.ndim - 1)) for t in (own.low, own.high))
         return point.clamp(*box)
 
-    def _hits(self, own: _Inputs, candidates: Tensor) -> Tensor:
+    def _hits(self, own: _Inputs, candidates: Tensor, use: Use) -> Tensor:
         """Draws within r of g(μ(x)), [b, K]; all of them where a candidate is not finite."""
         restarts, points = candidates.shape[1], candidates.flatten(0, 1)
         centre = posterior(self.maps, own.x).centre
@@ -230,6 +242,6 @@ class _Search:
             seed=self.seed,
             index=own.index.repeat_interleave(restarts),
             samples=self.samples,
-            use=Use.MARGIN,
+            use=use,
         )
         return torch.where(finite(points), hits, self.samples).view(-1, restarts)

@@ -79,7 +79,7 @@ def robust_probability(
     """
     check(vae, x)
     checks.count(samples, "samples")
-    _check_alpha(alpha)
+    check_alpha(alpha)
     r = checks.per_row(r, "r", len(x), like=x, minimum=0.0)
     index = checks.row_index(index, len(x), x.device)
     x = usable(x)
@@ -121,6 +121,8 @@ def clopper_pearson(hits: Tensor, samples: int, alpha: float) -> Tensor:
     return torch.from_numpy(bound[where].reshape(hits.shape)).to(hits.device)
 
 
-def _check_alpha(alpha: float) -> None:
+def check_alpha(alpha: float) -> float:
+    """An error probability in (0, 1)."""
     if not 0.0 < checks.number(alpha, "alpha") < 1.0:
         raise ValueError(f"alpha must lie in (0, 1), got {alpha:g}")
+    return alpha

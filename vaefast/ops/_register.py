@@ -28,16 +28,33 @@ def register(
     among them. The caller has resolved and checked everything.
 
     Args:
-        schema: the op's schema, e.g. ``"(Tensor x, str backend) -> Tensor"``.
+        schema: the op's schema, e.g. ``"(Tensor x, str backend) -> Tensor"``; arguments that it
+            writes, ``Tensor(a!)``, come first.
         fake: shapes and dtypes of the results, for torch.compile and meta tensors.
     """
     given = {"reference": reference, "cpp": cpp, "triton": triton}
     implementations = {key: value for key, value in given.items() if value is not None}
     library.define(name + schema)
-    library.impl(name, backends.dispatcher(implementations), "CompositeExplicitAutograd")
+    run = _counting_writes(backends.dispatcher(implementations), schema.count("!)"))
+    library.impl(name, run, "CompositeExplicitAutograd")
     torch.library.register_fake(f"vaefast::{name}", fake, lib=library)
     backends.declare(name, tuple(implementations))
     return getattr(torch.ops.vaefast, name).default
+
+
+def _counting_writes(run: Callable, written: int) -> Callable:
+    """Tell autograd that the first ``written`` arguments changed: it must not use stale values."""
+    if not written:
+        return run
+
+    def call(*arguments):
+        result = run(*arguments)
+        for t in arguments[:written]:
+            if not t.is_inference():
+                torch.autograd.graph.increment_version(t)
+        return result
+
+    return call
 
 
 def lazy(module: str, function: str) -> Callable:

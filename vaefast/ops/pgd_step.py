@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import cache
 
@@ -59,7 +60,8 @@ def pgd_step(
         low: lower end of the box, float or [B]; ``-inf`` for none.
         high: upper end of the box, float or [B]; ``inf`` for none.
         norm_eps: smallest gradient norm that is divided by (ℓ2 only).
-        out: where the result goes; may be ``x_adv`` itself. Default: a new tensor.
+        out: where the result goes; may be ``x_adv`` itself, and must not overlap the inputs in any
+            other way. Default: a new tensor.
         backend: ``"reference"``, ``"cpp"`` or ``"triton"``; ``None`` chooses.
 
     Returns:
@@ -67,7 +69,8 @@ def pgd_step(
 
     Raises:
         TypeError: not tensors, or dtypes that differ or are not floating.
-        ValueError: shapes or devices that differ, a negative ``eps``, ``low`` above ``high``.
+        ValueError: shapes or devices that differ; an infinite ``alpha``, a negative ``eps``, or
+            ``low`` above ``high``, where they are floats (values in tensors are not looked at).
         RuntimeError: a fast backend met an input that requires grad.
 
     Source: Madry et al. 2018, "Towards deep learning models resistant to adversarial attacks",
@@ -77,19 +80,24 @@ def pgd_step(
     parameters = (alpha, eps, low, high)
     _check_scalars(parameters, norm, norm_eps)
     backend = backends.resolve("pgd_step", backend, x_adv)
+    scalars, rows = _split(parameters, x_adv)
     if x_adv.numel() == 0:
         return torch.empty_like(x_adv) if out is None else out
-    scalars, rows = _split(parameters, x_adv)
     if backend == "reference":
         flat = (x_adv.flatten(1), grad.flatten(1), x.flatten(1))
         moved = _reference(*flat, scalars, rows, norm, norm_eps).view(x_adv.shape)
         return moved if out is None else out.copy_(moved)
-    refuse_grad("pgd_step", x_adv, grad, x, out)
+    refuse_grad("pgd_step", x_adv, grad, x, out, rows)
     result = torch.empty_like(x_adv) if out is None else out
-    direct = result.is_contiguous() or (result.ndim == 2 and result.stride(1) == 1)
+    direct = result.is_contiguous() or _has_plain_rows(result)
     moved = _flat(result if direct else torch.empty_like(result, memory_format=CONTIGUOUS))
     _op(moved, _flat(x_adv), _flat(grad), _flat(x), scalars, rows, norm, norm_eps, backend)
     return result if direct else result.copy_(moved.view(result.shape))
+
+
+def _has_plain_rows(t: Tensor) -> bool:
+    """[B, D] with contiguous rows that lie one behind the other."""
+    return t.ndim == 2 and t.stride(1) == 1 and t.stride(0) >= t.shape[1]
 
 
 def _check_scalars(parameters: tuple, norm: str, norm_eps: float) -> None:
@@ -97,7 +105,9 @@ def _check_scalars(parameters: tuple, norm: str, norm_eps: float) -> None:
     for name, value in zip(PARAMETERS, parameters):
         if not isinstance(value, Tensor):
             checks.number(value, name)
-    _, eps, low, high = parameters
+    alpha, eps, low, high = parameters
+    if not isinstance(alpha, Tensor) and not math.isfinite(alpha):
+        raise ValueError(f"alpha must be finite, got {alpha}")
     if not isinstance(eps, Tensor) and eps < 0:
         raise ValueError(f"eps must be at least 0, got {eps}")
     if not isinstance(low, Tensor) and not isinstance(high, Tensor) and low > high:
