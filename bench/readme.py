@@ -15,6 +15,7 @@ __all__ = ["main"]
 RESULTS = Path("bench/results/cpu.csv")
 PLOT = Path("docs/images/pgd_step.svg")
 CASES = ("linf B=256 D=3072 float32 cpu", "l2 B=256 D=3072 float32 cpu")
+TICKS = (50, 100, 200, 500, 1000, 2000, 5000)  # µs
 BLOCK = re.compile(r"(<!-- bench:(\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 Row = dict[str, str]
@@ -91,13 +92,15 @@ def plot(rows: list[Row]) -> None:
     import matplotlib.pyplot as plt
 
     plt.rcParams["svg.hashsalt"] = "vaefast"
-    figure, axes = plt.subplots(1, 2, figsize=(9, 2.8), sharey=True)
+    figure, axes = plt.subplots(1, 2, figsize=(9, 2.8), sharey=True, sharex=True)
     for axis, case, title in zip(axes, CASES, ("ℓ∞ step", "ℓ2 step")):
         chosen = of_case(rows, case)[::-1]
         names = [row["provider"] for row in chosen]
         colours = ["#0072b2" if name.startswith("vaefast") else "#999999" for name in names]
         axis.barh(names, [float(row["median_us"]) for row in chosen], color=colours)
         axis.set_xscale("log")
+        axis.set_xticks(TICKS, [f"{tick:,}" for tick in TICKS])
+        axis.minorticks_off()
         axis.set_title(f"{title}, 256 images of 3072 entries")
         axis.set_xlabel("µs a call (log scale)")
         axis.spines[["top", "right"]].set_visible(False)
