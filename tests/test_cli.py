@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,15 @@ MODULE = """
 
     def failing():
         raise KeyError("weights")
+
+    class Probabilities(Plain):
+        def decode(self, z):
+            return torch.sigmoid(super().decode(z))
+
+    class EndsInSigmoid(Plain):
+        def __init__(self):
+            super().__init__()
+            self.back = nn.Sequential(self.back, nn.Sigmoid())
 
     def a_number():
         return 3
@@ -150,6 +160,9 @@ def test_wrong_words(refused):
     assert "--eps" in refused("audit", "--data", "digits", "--out", "r", "--eps", "a")
     assert "divergence" in refused("audit", "--data", "digits", "--out", "r", "--divergence", "x")
     assert "mlp" in refused("audit", "--data", "digits", "--out", "r", "--architecture", "x")
+    assert "--norm must be one of 'linf', 'l2', got 'l1'" in refused(
+        "attack", "--data", "digits", "--model", "m", "--out", "a", "--norm", "l1"
+    )
     assert "--kind" in refused(
         "attack", "--data", "digits", "--model", "m", "--out", "a", "--kind", "x"
     )
@@ -325,6 +338,95 @@ def test_defend_takes_what_attack_wrote(run, model):
     assert run("attack", "--data", "digits", *common, "--steps", 2, "--out", "a.npz")[0] == 0
     assert run("defend", "--data", "a.npz", *common, "--out", "d.npz", *TINY_HMC)[0] == 0
     assert np.array_equal(np.load("d.npz")["x"], np.load("a.npz")["x_adv"])
+
+
+@pytest.fixture
+def gaussian(here):
+    vae = models.MLPVAE((1, 8, 8), (8,), 2, likelihood="gaussian", obs_std=0.3)
+    models.save(vae, here / "g.safetensors")
+    return "g.safetensors"
+
+
+def test_a_likelihood_that_contradicts_a_saved_model(refused, gaussian):
+    words = ["attack", "--data", "digits", "--model", gaussian, "--out", "a.npz"]
+    line = refused(*words, "--likelihood", "bernoulli")
+    assert "likelihood 'gaussian' already, got 'bernoulli'" in line
+
+
+X = np.random.default_rng(0).random((3, 1, 8, 8), np.float32)
+UNFIT = {
+    "NaN": np.where(X > 0.9, np.nan, X),
+    "int32": (255 * X).astype(np.int32),
+    "not empty": X[:0],
+    "channels last": np.ones((3, 32, 32, 3), np.float32),
+}
+
+
+def defending(model, x_adv):
+    np.savez("bad.npz", x=X, x_adv=x_adv)
+    return ["defend", "--data", "bad.npz", "--model", model, "--out", "d.npz", *TINY_HMC]
+
+
+@pytest.mark.parametrize("words", UNFIT)
+def test_defend_checks_what_it_is_given(refused, model, gaussian, words):
+    for each in (model, gaussian):
+        line = refused(*defending(each, UNFIT[words]))
+        assert words in line
+        assert "bad.npz: x_adv must be" in line
+
+
+def test_only_a_gaussian_model_defends_values_outside_the_unit_interval(
+    refused, run, model, gaussian
+):
+    assert "x_adv must be in [0, 1]" in refused(*defending(model, 7 * X))
+    assert run(*defending(gaussian, 7 * X))[0] == 0
+    assert np.array_equal(np.load("d.npz")["x"], 7 * X)
+
+
+def test_defend_does_not_fall_back_on_clean_inputs(refused, model):
+    command = defending(model, X)
+    whole = Path("bad.npz").read_bytes()
+    at = whole.index(X.tobytes(), whole.index(b"x_adv.npy"))  # spoils x_adv alone
+    Path("bad.npz").write_bytes(whole[:at] + b"spoilt" + whole[at + 6 :])
+    assert "bad.npz is not a readable" in refused(*command)
+
+
+def test_defend_keeps_double_precision(run, module):
+    x = X.astype(np.float64) / 3
+    assert run(*defending(f"{module}:in_double", x))[0] == 0
+    assert np.array_equal(np.load("d.npz")["x"], x)
+
+
+@pytest.mark.parametrize("name", ["Probabilities", "EndsInSigmoid"])
+def test_probabilities_are_not_taken_as_logits(run, refused, module, name):
+    words = ["attack", "--data", "digits", "--model", f"{module}:{name}", "--out", "a.npz"]
+    words += ["--inputs", 2, "--steps", 2, "--restarts", 1, "--threads", 1]
+    line = refused(*words)
+    assert "decode returns values in [0, 1]: pass --decoder-output probabilities" in line
+    for given in ("probabilities", "logits"):
+        assert run(*words, "--force", "--decoder-output", given)[0] == 0
+
+
+@pytest.mark.parametrize("command", ["audit", "attack"])
+def test_help_says_when_numbers_repeat(run, command):
+    text = " ".join(run(command, "--help")[1].replace("│", " ").split())
+    assert "same seed, machine, versions and --threads" in text
+
+
+def test_the_tiniest_radius_makes_no_warning(run, model):
+    words = ["audit", "--data", "digits", "--model", model, "--out", "r", *TINY]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert run(*words, "--eps", "1e-30")[0] == 0
+
+
+def test_certify_says_that_the_std_was_held(run, model):
+    words = ["certify", "--data", "digits", "--model", model, "--inputs", 2, "--samples", 20]
+    code, stdout, _ = run(*words, "--out", "c.parquet")
+    assert code == 0
+    assert "not a certificate; std held at its value at x" in stdout
+    meaning = pq.read_table("c.parquet").schema.field("margin_whitened").metadata[b"meaning"]
+    assert b"std held" in meaning
 
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -166,11 +166,13 @@ def test_corrupted_idx_files_are_named(content, zipped, tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_images_and_labels_that_do_not_match(tmp_path):
+@pytest.mark.parametrize(("rows", "words"), [(7, "has 7 images, .* 6 labels"), (0, "no images")])
+def test_images_and_labels_that_do_not_match(rows, words, tmp_path):
     write_mnist(tmp_path)
-    path = tmp_path / "MNIST/raw/train-labels-idx1-ubyte"
-    path.write_bytes(idx(np.zeros(6, np.uint8)))
-    with pytest.raises(ValueError, match="has 7 images, train-labels-idx1-ubyte 6 labels"):
+    raw = tmp_path / "MNIST/raw"
+    (raw / "train-images-idx3-ubyte").write_bytes(idx(np.zeros((rows, 5, 4), np.uint8)))
+    (raw / "train-labels-idx1-ubyte").write_bytes(idx(np.zeros(6, np.uint8)))
+    with pytest.raises(ValueError, match=f"train-images-idx3-ubyte .*{words}"):
         data.load("mnist", root=tmp_path)
 
 
@@ -254,7 +256,7 @@ def with_value(value):
         ({"x": np.zeros(4)}, r"must be \[n, H, W\].* got \[4\]"),
         ({"x": np.zeros((0, 3, 3))}, "not empty"),
         ({"x": np.zeros((4, 8, 8, 3))}, r"channels last; save x.transpose\(0, 3, 1, 2\)"),
-        ({"images": np.zeros((4, 3, 3))}, "needs a key x, got images"),
+        ({"images": np.zeros((4, 3, 3))}, r"d\.npz needs a key x, got images"),
         ({"x": np.array([[None, {}]])}, "NumPy file .without pickled objects.*allow_pickle"),
         ({"x": with_value(0), "y": np.zeros(3, int)}, r"y must be \[n\] = \[4\] .* got \[3\]"),
         ({"x": with_value(0), "y": np.zeros((4, 1), int)}, r"got \[4, 1\]"),

@@ -43,6 +43,14 @@ def test_a_bad_row_is_nan(mlp_vae):
     assert defence.reconstruction[[0, 2]].isfinite().all()
 
 
+def test_a_users_decoder_never_sees_nan(mlp_vae):
+    vae, x, clean = mlp_vae(generic=True), images(3), []
+    vae.decoder.register_forward_hook(lambda m, z, out: clean.append(bool(z[0].isfinite().all())))
+    x[1, 0, 0, 0] = torch.nan
+    assert defend(vae, x, **SHORT).result.failed.tolist() == [False, True, False]
+    assert all(clean)
+
+
 def test_memory_chunks_change_nothing(mlp_vae, budget):
     vae, x = mlp_vae(), images(20)
     whole = defend(vae, x, **SHORT)

@@ -3,7 +3,9 @@
 import pytest
 import torch
 
+from vaefast.hmc import sample
 from vaefast.hmc.schedule import KUZINA2022, GroupStepSize, group_chunks, group_of_rows
+from vaefast.philox import Use, normal, uniform
 
 
 def test_step_size_moves_by_the_groups_acceptance():
@@ -93,3 +95,67 @@ def test_published_values():
         "leapfrog": 20,
     }
     assert KUZINA2022["fashion-mnist"]["step_size"] == 0.05
+
+
+def images(rows, D=6, dtype=torch.float64, seed=0):
+    return torch.rand(rows, D, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+def test_published_schedule_against_a_plain_loop(mlp_vae):
+    """The defence as its authors wrote it, on the same random numbers."""
+    vae, x, T, L, group = mlp_vae(), images(4), 11, 20, 2
+    with torch.no_grad():
+        vae.decoder[-1].bias[:2] = torch.tensor([13.0, -13.0])  # where the clamp acts
+    result = sample(
+        vae, x, schedule="kuzina2022", group=group, steps=T, step_size=0.3, chains=3, seed=12
+    )
+    index, lane = torch.arange(4).repeat_interleave(3), torch.arange(3).repeat(4)
+    pixels = x.repeat_interleave(3, 0)
+
+    def energy(z):
+        p = torch.sigmoid(vae.decode(z)).clamp(1e-5, 1 - 1e-5)
+        log_likelihood = (pixels * p.log() + (1 - pixels) * (1 - p).log()).sum(1)
+        return -log_likelihood + 0.5 * z.square().sum(1)
+
+    def gradient(z):
+        z = z.detach().requires_grad_()
+        return torch.autograd.grad(energy(z).sum(), z)[0]
+
+    def philox(count, use, t, draw):
+        return draw(count, seed=12, index=index, step=t, lane=lane, use=use)
+
+    mean, std = (values.detach() for values in vae.posterior(pixels))
+    z = mean + std * philox(2, Use.INITIAL, 0, normal)
+    eta, accepted = torch.full((2,), 0.3, dtype=torch.float64), torch.zeros(12)
+    for t in range(T // 2 + T):
+        p = philox(2, Use.MOMENTUM, t, normal)
+        step = eta.repeat_interleave(6)[:, None]
+        end, q = z, p - step / 2 * gradient(z)
+        for leap in range(L):
+            end = end + step * q
+            q = q - step * gradient(end) * (0.5 if leap == L - 1 else 1.0)
+        log_ratio = energy(z) - energy(end) + 0.5 * (p.square() - q.square()).sum(1)
+        accept = philox(1, Use.ACCEPT, t, uniform)[:, 0].log() < log_ratio
+        z = torch.where(accept[:, None], end, z).detach()
+        eta = eta * (1 + 0.01 * (accept.double().view(2, 6).mean(1) - 0.9) / 0.9)
+        accepted += accept * (t >= T // 2)
+    assert result.z.shape == (4, 3, 1, 2)
+    torch.testing.assert_close(result.z.view(12, 2), z, rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(result.step_size, eta.repeat_interleave(2), rtol=1e-9, atol=0)
+    torch.testing.assert_close(result.accept_rate, (accepted / T).view(4, 3).double())
+
+
+def test_published_schedule_keeps_a_gaussian_as_it_is(mlp_vae):
+    vae, x = mlp_vae("gaussian"), images(2)
+    assert sample(vae, x, schedule="kuzina2022", steps=4).failed.sum() == 0
+
+
+def test_memory_chunks_keep_groups_whole(mlp_vae, budget):
+    vae, x = mlp_vae(), images(40)
+    group = torch.arange(40) % 8  # groups of 5 that do not stand together
+    options = {"schedule": "kuzina2022", "steps": 20, "group": group, "seed": 1}
+    whole = sample(vae, x, **options)
+    budget(100_000)
+    cut = sample(vae, x, **options)
+    torch.testing.assert_close(cut.z, whole.z, rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(cut.step_size, whole.step_size)

@@ -59,6 +59,14 @@ def test_bad_pilot_rows_do_not_count(mlp_vae):
         tune(mlp_vae(), poisoned[3:], leapfrogs=(2,), **QUICK)
 
 
+def test_the_step_size_is_the_median_over_rows(mlp_vae):
+    vae, x = mlp_vae(), images(3)
+    numbers = tune(vae, x, leapfrogs=(3,), **QUICK)
+    own = sample(vae, x, leapfrog=3, chains=4, **QUICK).step_size
+    assert own.unique().numel() == 3
+    assert numbers["step_size"] == pytest.approx(float(own.sort().values[1]))
+
+
 def test_options_reach_sample(mlp_vae):
     numbers = tune(mlp_vae(), images(2), leapfrogs=(3,), jitter=0.1, mass="posterior", **QUICK)
     assert numbers["leapfrog"] == 3

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from vaefast.models import MLPVAE, ConvVAE, explain
+from vaefast.models import MLPVAE, ConvVAE, as_vae, explain
 
 
 def test_an_mlp_is_fast_throughout():
@@ -32,6 +32,37 @@ def test_a_prior_other_than_the_standard_normal_is_generic():
     assert not found.posterior.fast
     assert "prior is not N(0, I)" in str(found)
     assert found.likelihood == "gaussian, std 0.5"
+
+
+class Probabilities(nn.Module):
+    """A user's module whose decode gives probabilities, unless ``last`` is an Identity."""
+
+    def __init__(self, *last):
+        super().__init__()
+        self.up, self.down = nn.Linear(6, 4), nn.Sequential(nn.Linear(2, 6), *last)
+
+    def encode(self, x):
+        return self.up(x).chunk(2, dim=1)
+
+    def decode(self, z):
+        out = self.down(z)
+        return out if len(self.down) > 1 else torch.sigmoid(out)
+
+
+@pytest.mark.parametrize("last", [(), (nn.Sigmoid(),)])
+def test_logits_that_are_probabilities_are_told_by_a_run(last):
+    torch.manual_seed(0)
+    vae, x = as_vae(Probabilities(*last)), torch.rand(3, 6)
+    assert "decode returns values in [0, 1]" in explain(vae, x).decoder_output
+    assert explain(as_vae(Probabilities(nn.Identity())), x).decoder_output == "logits"
+    asked = as_vae(Probabilities(*last), decoder_output="probabilities")
+    assert "decode returns" not in explain(asked, x).decoder_output
+
+
+def test_methods_are_said_to_be_python_code():
+    found = explain(as_vae(Probabilities()))
+    assert found.encoder_mean.detail.startswith("encode() is Python code")
+    assert found.decoder.detail.startswith("decode() is Python code")
 
 
 def test_only_a_vae_can_be_explained():

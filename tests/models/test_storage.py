@@ -101,6 +101,25 @@ def test_a_model_that_was_changed_is_not_saved_as_another(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [
+        ("mlp", lambda vae: vae.decoder.__setitem__(1, nn.ReLU())),
+        ("mlp", lambda vae: vae.decoder.__setitem__(1, nn.LeakyReLU(0.3))),
+        ("mlp", lambda vae: vae.decoder.append(nn.Identity())),
+        ("conv", lambda vae: setattr(vae.decoder[1], "padding", (1, 1))),
+        ("conv", lambda vae: setattr(vae, "decoder_output", "probabilities")),
+        ("conv", lambda vae: setattr(vae, "likelihood", "gaussian")),
+    ],
+)
+def test_a_change_without_other_weights_is_seen(kind, change, tmp_path):
+    vae = MODELS[kind]()
+    change(vae)
+    with pytest.raises(TypeError, match="as it was built"):
+        save(vae, tmp_path / "m")
+    assert not list(tmp_path.iterdir())
+
+
 def test_places_that_hold_no_model(tmp_path, saved):
     with pytest.raises(FileNotFoundError, match="no model at"):
         load(tmp_path / "none.safetensors")
@@ -133,6 +152,9 @@ def test_a_foreign_file_is_not_a_damaged_one(saved):
     [
         ({"format": 2}, "has format 2, this vaefast reads up to 1; upgrade vaefast"),
         ({"format": "new"}, "has format 'new'"),
+        ({"format": True}, "has format True"),
+        ({"format": 0}, r"damaged configuration \(format 0\)"),
+        ({"format": -1}, r"damaged configuration \(format -1\)"),
         ({"class": "NormalVAE"}, "holds a 'NormalVAE', known are MLPVAE, ConvVAE"),
         ({"class": ["MLPVAE"]}, "known are"),
         ({"arguments": [1]}, "known are"),
@@ -152,7 +174,7 @@ def test_configurations_that_cannot_be_built(saved, changes, words):
 
 
 def test_a_configuration_that_is_no_json(saved):
-    for text in ("{", "3", "null", "{}"):
+    for text in ("{", "3", "null", "{}", "[" * 100_000):
         save_file(load_file(saved), saved, metadata={"vaefast": text})
         with pytest.raises(ValueError, match="damaged configuration"):
             load(saved)
@@ -171,3 +193,30 @@ def test_tensors_that_do_not_fit(saved):
         rewrite(saved, tensors=changed)
         with pytest.raises(ValueError, match=words):
             load(saved)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda key, weight: weight.half() if "decoder" in key else weight, "one dtype"),
+        (lambda key, weight: weight.to(torch.float8_e4m3fn), "float8"),
+        (lambda key, weight: weight * torch.nan, "finite weights"),
+        (lambda key, weight: weight + torch.inf, "finite weights"),
+    ],
+)
+def test_weights_that_no_model_has(saved, spoil, words):
+    tensors = {key: spoil(key, weight) for key, weight in load_file(saved).items()}
+    rewrite(saved, tensors=tensors)
+    with pytest.raises(ValueError, match=words) as caught:
+        load(saved)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_could_not_be_loaded_is_not_saved(tmp_path):
+    diverged, mixed = MODELS["mlp"](), MODELS["mlp"]()
+    diverged.decoder[0].weight.data[0, 0] = torch.nan
+    mixed.decoder.double()
+    for vae, words in ((diverged, "'decoder.0.weight' holds NaN"), (mixed, "one dtype")):
+        with pytest.raises(ValueError, match=words):
+            save(vae, tmp_path / "m")
+    assert not list(tmp_path.iterdir())

@@ -225,6 +225,18 @@ def test_as_vae_says_what_a_module_lacks():
         as_vae(VAE(**networks()), likelihood="gaussian")
 
 
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("likelihood", "bernoulli"), ("obs_std", 1.0), ("event_shape", [4, 5])],
+)
+def test_a_default_that_is_given_is_given(option, value):
+    vae = VAE(**networks(), likelihood="gaussian", obs_std=0.3, event_shape=EVENT)
+    with pytest.raises(ValueError, match=f"module is a VAE with {option} .* already, got"):
+        as_vae(vae, **{option: value})
+    assert as_vae(vae, likelihood="gaussian", obs_std=0.3, event_shape=list(EVENT)) is vae
+    assert as_vae(vae) is vae
+
+
 def returning(encode=None, decode=None):
     module = UserVAE().double()
     if encode is not None:

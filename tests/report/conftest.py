@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from vaefast.attacks import AttackResult
+from vaefast.certify import Guarantee
 from vaefast.report.pipeline import Audit, Outcome
 from vaefast.report.progress import Timing
 from vaefast.report.settings import AuditSettings
@@ -76,7 +77,7 @@ def _inputs(*, labels):
 
 @pytest.fixture
 def made_up_audit():
-    def make(*, labels=True, channels=1, side=8):
+    def make(*, labels=True, channels=1, side=8, guarantee=Guarantee.FIRST_ORDER):
         generator = torch.Generator().manual_seed(0)
         x = torch.rand(B, channels, side, side, generator=generator)
         settings = AuditSettings(inputs=B, eps=(0.1, 0.2), attack_steps=STEPS)
@@ -88,6 +89,7 @@ def made_up_audit():
             x=x,
             reconstruction=x.roll(1, 0),
             r=0.8,
+            guarantee=guarantee,
             msssim="window 7, 1 scale",
             outcomes=[_outcome(generator, x, *plan, labels=labels) for plan in plans],
             values=_inputs(labels=labels),

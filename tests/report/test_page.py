@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from vaefast.certify import Guarantee
 from vaefast.report.summary import write_report
 
 VOID = {"meta", "img", "input", "br", "link"}
@@ -90,6 +91,20 @@ def test_the_page_keeps_to_honest_words(write):
     assert "first order, not a certificate" in page.text
     assert "certified" not in page.text.lower()
     assert "not attacked adaptively" in page.text
+
+
+@pytest.mark.parametrize("guarantee", Guarantee)
+def test_the_margins_show_their_own_guarantee(write, guarantee):
+    _, page, summary = write(guarantee=guarantee)
+    assert f"clean input: {guarantee}." in page.text
+    assert page.text.count(f"{guarantee}; 0 where it abstains") == 2
+    assert summary["numbers"]["guarantee"] == guarantee.value
+    assert f"; {guarantee}; 0 where" in summary["columns"]["margin_whitened"]["meaning"]
+
+
+def test_the_page_says_when_numbers_repeat(write):
+    _, page, _ = write()
+    assert "the same numbers again, on the same machine with the same versions" in page.text
 
 
 def test_no_number_with_the_defence_stands_alone(write):

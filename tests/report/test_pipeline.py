@@ -1,5 +1,7 @@
 """One small audit, for real: every number is what its column says."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -96,6 +98,25 @@ def test_without_labels_the_class_columns_are_absent(vae, images):
     names = [column.name for column in bare.table()]
     assert not [name for name in names if "predicted" in name or name == "label"]
     assert any("without labels" in note for note in bare.notes)
+
+
+def test_the_note_names_the_labels_that_are_missing(vae, images):
+    for change, words in (
+        ({"y_test": None}, "test inputs came without labels.* key y_test adds"),
+        ({"y_train": None}, "training inputs came without labels.* key y adds"),
+        ({"y_train": None, "y_test": None}, "data came without labels.* key y adds"),
+    ):
+        notes = " ".join(run(vae, images._replace(**change)).notes)
+        assert re.search(words, notes)
+
+
+def test_the_margins_say_whether_the_std_was_held(images, result):
+    fixed = run(models.MLPVAE((1, 8, 8), (16,), 3, fixed_std=0.5).eval(), images)
+    assert result.guarantee is certify.Guarantee.FIRST_ORDER_STD_HELD
+    assert fixed.guarantee is certify.Guarantee.FIRST_ORDER
+    for found, held in ((result, True), (fixed, False)):
+        (meaning,) = (c.meaning for c in found.table() if c.name == "margin_whitened")
+        assert ("std held" in meaning) is held
 
 
 def test_one_class_only_is_no_accuracy(vae, images):

@@ -72,7 +72,8 @@ def audit(
 
     Without --model a VAE is trained first. The folder --out receives report.html, one file for a
     browser; results.parquet, one row per input; summary.json, settings and aggregates; and the
-    model if it was trained here. The same --seed gives the same numbers.
+    model if it was trained here. The numbers repeat for the same --seed, machine, versions and
+    --threads.
     """
     settings = reporting.AuditSettings(
         inputs=inputs,
@@ -101,7 +102,8 @@ def audit(
             timings = [timing]
         else:
             vae = load_model(model, place, likelihood=likelihood, decoder_output=decoder_output)
-            check_fit(vae, inputs_for(vae, images.x_test[:2], place), model, data)
+            x = inputs_for(vae, images.x_test[:2], place)
+            check_fit(vae, x, model, data, decoder_output)
             facts, timings = {"source": model}, []
         with reporting.Stages(console, timings) as stages:
             result = reporting.audit(vae, images, settings, stages)

@@ -37,7 +37,14 @@ Model = Annotated[
 Inputs = Annotated[int, typer.Option("--inputs", min=1, metavar="N", help="First N test inputs.")]
 Out = Annotated[Path, typer.Option("--out", metavar="PATH", help="What to write.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace what an earlier run wrote.")]
-Seed = Annotated[int, typer.Option("--seed", help="Seed of every random number.")]
+Seed = Annotated[
+    int,
+    typer.Option(
+        "--seed",
+        help="Seed of every random number; the numbers repeat for the same seed, machine, versions "
+        "and --threads.",
+    ),
+]
 Device = Annotated[str, typer.Option("--device", metavar="cpu|cuda", help="Where to compute.")]
 Threads = Annotated[
     Optional[int],

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from vaefast import checks, models
 from vaefast.data import Dataset
 from vaefast.models import VAE
+from vaefast.models.likelihoods import within_unit_interval
 
 __all__ = ["check_fit", "check_images", "find_device", "inputs_for", "load_model"]
 
@@ -102,13 +103,16 @@ def inputs_for(vae: VAE, x: Tensor, device: torch.device) -> Tensor:
 
 
 @torch.no_grad()
-def check_fit(vae: VAE, x: Tensor, model: str, source: str) -> None:
-    """The model takes the data's inputs and gives outputs of the same shape.
+def check_fit(
+    vae: VAE, x: Tensor, model: str, source: str, decoder_output: str | None = None
+) -> None:
+    """The model takes the data's inputs and gives natural parameters of the same shape.
 
     Args:
         x: [n, *event], a few inputs on the model's device and in its dtype.
         model: how the user named the model.
         source: how the user named the data.
+        decoder_output: what the user said that decode returns; None leaves it to be checked.
     """
     shape, expected = list(x.shape[1:]), vae.event_shape
     if expected is not None and list(expected) != shape:
@@ -116,9 +120,14 @@ def check_fit(vae: VAE, x: Tensor, model: str, source: str) -> None:
             f"--model {model} takes inputs of shape {list(expected)}, --data {source} has {shape}"
         )
     try:
-        vae.g(vae.encode(x)[0])
+        out = vae.decode(vae.encode(x)[0])
     except Exception as error:  # the caller's code may fail in any way
         raise ValueError(
             f"--model {model} does not work on inputs of shape {shape} as --data {source} has: "
             f"{error}"
         ) from error
+    if decoder_output is None and vae.decoder_output == "logits" and within_unit_interval(out):
+        raise ValueError(
+            f"--model {model}: decode returns values in [0, 1]: pass --decoder-output "
+            "probabilities (or logits to insist)"
+        )

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Any, Optional
-from zipfile import BadZipFile
 
 import numpy as np
-import torch
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -18,6 +16,8 @@ from vaefast import report as reporting
 from vaefast.cli import options as o
 from vaefast.cli.sources import check_fit, find_device, inputs_for, load_model
 from vaefast.data import load as load_data
+from vaefast.data.files import load_attacked
+from vaefast.models import VAE
 from vaefast.report import stages as run
 from vaefast.report.record import columns, write_parquet
 
@@ -60,7 +60,8 @@ def attack(
     It holds x, x_adv, objective, perturbation_norm, failed, history and, where known, y.
     """
     checks.option(kind, "--kind", KINDS)
-    plan = run.Plan(kind.replace("-", "_"), norm or KINDS[kind], eps, eps)
+    norm = checks.option(norm or KINDS[kind], "--norm", ("linf", "l2"))
+    plan = run.Plan(kind.replace("-", "_"), norm, eps, eps)
     settings = reporting.AuditSettings(
         seed=seed, divergence=divergence, attack_steps=steps, restarts=restarts
     )
@@ -70,7 +71,7 @@ def attack(
         images = load_data(data, root=data_root)
         vae = load_model(model, place, likelihood=likelihood, decoder_output=decoder_output)
         x = inputs_for(vae, images.x_test[:inputs], place)
-        check_fit(vae, x[:2], model, data)
+        check_fit(vae, x[:2], model, data, decoder_output)
         with reporting.Stages(console) as stages:
             result = run.attack(run.Job(vae, x, settings, stages), plan).result
         arrays = {"x": x, "x_adv": result.x_adv, "objective": result.objective}
@@ -114,11 +115,10 @@ def defend(
     console = Console(highlight=False)
     with reporting.new_file(out, force=force) as file:
         place = find_device(device, threads)
-        images = load_attacked(data)
-        images = load_data(data, root=data_root).x_test if images is None else images
         vae = load_model(model, place, likelihood=likelihood, decoder_output=decoder_output)
+        images = images_to_defend(data, data_root, vae)
         x = inputs_for(vae, images[:inputs], place)
-        check_fit(vae, x[:2], model, data)
+        check_fit(vae, x[:2], model, data, decoder_output)
         with reporting.Stages(console) as stages:
             result = run.defend(run.Job(vae, x, settings, stages), x, "inputs")
         arrays = {"x": x, **vars(result)}
@@ -153,25 +153,25 @@ def certify(
         images = load_data(data, root=data_root)
         vae = load_model(model, place, likelihood=likelihood, decoder_output=decoder_output)
         x = inputs_for(vae, images.x_test[:inputs], place)
-        check_fit(vae, x[:2], model, data)
+        check_fit(vae, x[:2], model, data, decoder_output)
         r = r or run.unchanged_radius(vae, x, seed)
         with reporting.Stages(console) as stages:
-            values = run.margins(run.Job(vae, x, settings, stages), r)
-        arrays = {name: value.cpu().numpy() for name, value in values.items()}
-        write_parquet(file, columns({"index": np.arange(len(x)), **arrays}, {}))
-    show(console, values, out)
-    console.print(f"r = {r:g}, pixel scale; margins: first order, not a certificate")
+            found = run.margins(run.Job(vae, x, settings, stages), r)
+        arrays = {name: value.cpu().numpy() for name, value in found.values.items()}
+        arrays = {"index": np.arange(len(x)), **arrays}
+        write_parquet(file, columns(arrays, {}, guarantee=found.guarantee))
+    show(console, found.values, out)
+    console.print(f"r = {r:g}, pixel scale; margins: {found.guarantee}", soft_wrap=True)
 
 
-def load_attacked(path: str) -> Tensor | None:
-    """``x_adv`` of an .npz that ``vaefast attack`` wrote, or None for any other data."""
-    if not path.endswith(".npz") or not Path(path).is_file():
-        return None
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return torch.from_numpy(arrays["x_adv"]) if "x_adv" in arrays else None
-    except (OSError, EOFError, ValueError, TypeError, BadZipFile):
-        return None  # data.load says what is wrong with it
+def images_to_defend(data: str, root: Path | None, vae: VAE) -> Tensor:
+    """``x_adv`` of an .npz that ``vaefast attack`` wrote, or the test inputs of any other data."""
+    if data.endswith(".npz"):
+        path = Path(data).expanduser()
+        attacked = load_attacked(path, unit_interval=vae.likelihood != "gaussian")
+        if attacked is not None:
+            return attacked
+    return load_data(data, root=root).x_test
 
 
 def save_npz(file: Path, tensors: dict[str, Tensor]) -> None:

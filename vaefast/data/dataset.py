@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Array", "Dataset", "dataset", "reading"]
+__all__ = ["Array", "Dataset", "dataset", "pixels", "reading"]
 
 Array = np.ndarray
 
@@ -43,11 +43,12 @@ def dataset(
 ) -> Dataset:
     """Images (uint8, or floats in [0, 1]) and labels as tensors."""
     return Dataset(
-        name, _pixels(train[0]), _classes(train[1]), _pixels(test[0]), _classes(test[1]), note
+        name, pixels(train[0]), _classes(train[1]), pixels(test[0]), _classes(test[1]), note
     )
 
 
-def _pixels(x: Array) -> Tensor:
+def pixels(x: Array) -> Tensor:
+    """uint8 over 255, or floats, as float32."""
     scale = 255.0 if x.dtype == np.uint8 else 1.0
     return torch.from_numpy(x.astype(np.float32)).div_(scale)
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from vaefast.data.dataset import Array, Dataset, dataset, reading
+from vaefast.data.dataset import Array, Dataset, dataset, pixels, reading
 
-__all__ = ["load_file"]
+__all__ = ["check_image_array", "load_attacked", "load_file"]
 
 KEYS = ("x", "y", "x_test", "y_test")
 CHANNELS = (1, 3, 4)
@@ -16,15 +19,17 @@ CHANNELS = (1, 3, 4)
 
 def load_file(path: Path) -> Dataset:
     """Read ``x`` and, from an .npz, ``y``, ``x_test`` and ``y_test``, as ``vaefast.data.load``."""
-    arrays = _read(path)
-    x = _images(arrays["x"], f"{path}: x")
+    arrays, names = _read(path, KEYS)
+    if "x" not in arrays:
+        raise ValueError(f"{path} needs a key x, got {', '.join(names) or 'none'}")
+    x = check_image_array(arrays["x"], f"{path}: x")
     y = _labels(arrays.get("y"), len(x), f"{path}: y")
     if "x_test" not in arrays:
         if "y_test" in arrays:
             raise ValueError(f"{path} has y_test but no x_test")
         train, test, note = _split(len(x))
         return dataset(path.name, (x[train], _at(y, train)), (x[test], _at(y, test)), note)
-    x_test = _images(arrays["x_test"], f"{path}: x_test")
+    x_test = check_image_array(arrays["x_test"], f"{path}: x_test")
     if x_test.shape[1:] != x.shape[1:]:
         raise ValueError(
             f"{path}: x_test must be [n, {_listed(x.shape[1:])}] like x, got {list(x_test.shape)}"
@@ -33,7 +38,31 @@ def load_file(path: Path) -> Dataset:
     return dataset(path.name, (x, y), (x_test, y_test))
 
 
-def _read(path: Path) -> dict[str, Array]:
+def load_attacked(path: Path, *, unit_interval: bool = True) -> Tensor | None:
+    """``x_adv`` of an .npz that ``vaefast attack`` wrote, None where there is no such key.
+
+    Args:
+        path: of the file.
+        unit_interval: whether values outside [0, 1] are refused.
+
+    Returns:
+        Float32, [n, C, H, W] or [n, D]; float64 where the file holds that.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a corrupted file, or values that are no images.
+    """
+    x_adv = _read(path, ("x_adv",))[0].get("x_adv")
+    if x_adv is None:
+        return None
+    checked = check_image_array(x_adv, f"{path}: x_adv", unit_interval=unit_interval)
+    if x_adv.dtype == np.float64:
+        return torch.from_numpy(x_adv.reshape(checked.shape))
+    return pixels(checked)
+
+
+def _read(path: Path, keys: Sequence[str]) -> tuple[dict[str, Array], list[str]]:
+    """Those arrays of ``keys`` that a file holds, and the names of all; an .npy holds x."""
     if not path.is_file():
         raise FileNotFoundError(f"no data file {path}")
     with reading(path, "NumPy file (without pickled objects)"), path.open("rb") as file:
@@ -42,16 +71,22 @@ def _read(path: Path) -> dict[str, Array]:
         except ValueError as error:  # NumPy's own text advises to unpickle it
             raise ValueError("it holds no plain arrays") from error
         if isinstance(loaded, np.ndarray):
-            return {"x": loaded}
+            return {"x": loaded}, ["x"]
         with loaded:
-            arrays = {key: loaded[key] for key in KEYS if key in loaded.files}
-            if "x" not in arrays:
-                raise ValueError(f"it needs a key x, got {', '.join(loaded.files) or 'none'}")
-    return arrays
+            return {key: loaded[key] for key in keys if key in loaded.files}, loaded.files
 
 
-def _images(x: Array, label: str) -> Array:
-    """x as uint8, or as float32 in [0, 1]: [n, C, H, W] or [n, D]."""
+def check_image_array(x: Array, label: str, *, unit_interval: bool = True) -> Array:
+    """``x`` as uint8, or as finite float32 in [0, 1]: [n, C, H, W] or [n, D].
+
+    Args:
+        x: [n, H, W], [n, C, H, W] or [n, D]; uint8, bool or floating.
+        label: how messages name it.
+        unit_interval: whether floats outside [0, 1] are refused.
+
+    Raises:
+        ValueError: another shape or type, no values, or values that are no pixels.
+    """
     if x.ndim not in (2, 3, 4) or x.size == 0:
         raise ValueError(
             f"{label} must be [n, H, W], [n, C, H, W] or [n, D] and not empty, got {list(x.shape)}"
@@ -71,16 +106,21 @@ def _images(x: Array, label: str) -> Array:
             "x.astype('uint8') or x / 255"
         )
     with np.errstate(over="ignore"):
-        return _in_unit_interval(x.astype(np.float32), label)
+        x = _finite(x.astype(np.float32), label)
+    return _in_unit_interval(x, label) if unit_interval else x
 
 
-def _in_unit_interval(x: Array, label: str) -> Array:
+def _finite(x: Array, label: str) -> Array:
     finite = np.isfinite(x)
     if not finite.all():
         raise ValueError(
             f"{label} must be finite, got {np.count_nonzero(~finite)} of {x.size} values that are "
             "NaN or infinite; remove or replace them"
         )
+    return x
+
+
+def _in_unit_interval(x: Array, label: str) -> Array:
     outside = np.count_nonzero((x < 0) | (x > 1))
     if outside:
         raise ValueError(

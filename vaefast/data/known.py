@@ -56,6 +56,8 @@ def _plain_or_gz(path: Path) -> Path | None:
 
 def _read_labelled(image_path: Path, label_path: Path) -> tuple[Array, Array]:
     images, labels = _read_idx(image_path, rank=3), _read_idx(label_path, rank=1)
+    if images.size == 0:
+        raise ValueError(f"{image_path} holds no images, its sizes are {list(images.shape)}")
     if len(images) != len(labels):
         raise ValueError(
             f"{image_path} has {len(images)} images, {label_path.name} {len(labels)} labels"

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from vaefast import checks
 from vaefast.models import mlp
+from vaefast.models.likelihoods import within_unit_interval
 from vaefast.models.vae import VAE
 from vaefast.types import MLP
 
@@ -61,16 +62,19 @@ def explain(vae: VAE, x: Tensor | None = None) -> Explanation:
     Args:
         vae: the VAE; nothing in it is changed.
         x: [B, *event]; its first row goes through the VAE once, so that what only a run can tell
-            (the event shape, a Sigmoid at the end of a Python ``decode``) is known.
+            (the event shape, a Sigmoid at the end of a Python ``decode``, "logits" that are
+            probabilities) is known.
 
     Raises:
         TypeError: ``vae`` is no VAE; wrap it with :func:`as_vae`.
     """
     if not isinstance(vae, VAE):
         raise TypeError(f"vae must be a vaefast.VAE, got {type(vae).__name__}; wrap it in as_vae")
+    in_unit_interval = False
     if x is not None:
         with torch.no_grad():
-            vae.reconstruct(checks.batch(x)[:1])
+            out = vae.decode(vae.encode(checks.batch(x)[:1])[0])
+        in_unit_interval = within_unit_interval(out)
     decoder = _path(mlp.decoder, vae)
     return Explanation(
         encoder_mean=_path(mlp.encoder_mean, vae),
@@ -78,7 +82,7 @@ def explain(vae: VAE, x: Tensor | None = None) -> Explanation:
         decoder=decoder,
         posterior=_posterior(vae, decoder),
         likelihood=_likelihood(vae),
-        decoder_output=_decoder_output(vae),
+        decoder_output=_decoder_output(vae, in_unit_interval),
     )
 
 
@@ -103,12 +107,17 @@ def _likelihood(vae: VAE) -> str:
     return f"gaussian, std {vae.obs_std:g}" if vae.likelihood == "gaussian" else vae.likelihood
 
 
-def _decoder_output(vae: VAE) -> str:
+def _decoder_output(vae: VAE, in_unit_interval: bool) -> str:
     if vae.decoder_output == "probabilities":
         return f"probabilities; {vae.logit_decoder}"
     if vae.decoder_output == "logits" and vae.logit_decoder.path is not None:
         return (
             f"logits, but the decoder ends in a Sigmoid ({vae.logit_decoder.path!r}); "
+            'decoder_output="probabilities" takes them as that'
+        )
+    if vae.decoder_output == "logits" and in_unit_interval:
+        return (
+            "logits, but decode returns values in [0, 1]; "
             'decoder_output="probabilities" takes them as that'
         )
     return vae.decoder_output

@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from vaefast import checks
+
 __all__ = ["activation_bytes"]
 
 WORKING = 3  # what was saved, as much again in gradients, and as much in temporaries
@@ -21,9 +23,13 @@ def activation_bytes(forward: Callable[[Tensor], object], x: Tensor, model: nn.M
         forward: a differentiable function of [1, *event].
         x: [B, *event]; its first row is used. 0 where there is none.
         model: whose parameters and buffers do not count.
+
+    Raises:
+        ValueError: the model was made under ``torch.inference_mode()``.
     """
     if not len(x):
         return 0
+    checks.differentiable(model)
     weights = {_storage(t) for t in [*model.parameters(), *model.buffers()]}
     saved: dict[int, int] = {}
 
@@ -32,11 +38,11 @@ def activation_bytes(forward: Callable[[Tensor], object], x: Tensor, model: nn.M
             saved[_storage(t)] = t.untyped_storage().nbytes()
         return t.detach()
 
-    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(count, lambda t: t):
-        output = forward(x[:1].detach().clone().requires_grad_())
-    total = sum(saved.values())
-    del output
-    return WORKING * total
+    with torch.inference_mode(False), torch.enable_grad():
+        one = x[:1].detach().clone().requires_grad_()  # a clone, for x may be an inference tensor
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda t: t):
+            forward(one)
+    return WORKING * sum(saved.values())
 
 
 def _storage(t: Tensor) -> int:

@@ -9,7 +9,13 @@ from vaefast import checks
 from vaefast.models.calls import HALF
 from vaefast.types import LIKELIHOODS
 
-__all__ = ["check_likelihood", "clamped_logit", "resolve_decoder_output", "to_pixels"]
+__all__ = [
+    "check_likelihood",
+    "clamped_logit",
+    "resolve_decoder_output",
+    "to_pixels",
+    "within_unit_interval",
+]
 
 
 def check_likelihood(likelihood: str, obs_std: float) -> tuple[str, float]:
@@ -53,6 +59,11 @@ def resolve_decoder_output(decoder_output: str | None, likelihood: str) -> str:
 def to_pixels(out: Tensor, likelihood: str) -> Tensor:
     """Natural parameters in pixel scale: σ(logits), or the Gaussian's mean, unclipped."""
     return out if likelihood == "gaussian" else torch.sigmoid(out)
+
+
+def within_unit_interval(out: Tensor) -> bool:
+    """Whether a decoder's whole output is in [0, 1], as probabilities are and logits seldom."""
+    return bool(((out >= 0) & (out <= 1)).all())
 
 
 def clamped_logit(probabilities: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from vaefast.models.activations import activation_name
-from vaefast.models.encoders import GaussianEncoder
+from vaefast.models.encoders import DecodeMethod, GaussianEncoder
 from vaefast.models.sigmoid import is_plain_sequential
 from vaefast.models.vae import VAE
 from vaefast.types import MLP
@@ -60,6 +60,11 @@ def encoder_logvar(vae: VAE) -> MLP:
 
 def decoder(vae: VAE) -> MLP:
     """z ↦ natural parameters: logits or the Gaussian's mean. Raises :class:`CannotLower`."""
+    if isinstance(vae.decoder, DecodeMethod):
+        raise CannotLower(
+            "decode() is Python code; vaefast.VAE(encoder_mean=, encoder_logvar=, decoder=) "
+            "from its nn.Sequential parts can be lowered"
+        )
     mlp = _lower([("decoder", vae.decoder)])
     if vae.decoder_output != "probabilities":
         return mlp

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from vaefast import checks
 from vaefast.models.networks import MLPVAE, ConvVAE
 from vaefast.models.vae import VAE
 
@@ -19,6 +20,7 @@ __all__ = ["load", "save"]
 
 KEY = "vaefast"
 FORMAT = 1
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 CLASSES: dict[str, type[MLPVAE] | type[ConvVAE]] = {"MLPVAE": MLPVAE, "ConvVAE": ConvVAE}
 
 
@@ -34,6 +36,7 @@ def save(vae: VAE, path: str | os.PathLike[str]) -> None:
     Raises:
         TypeError: ``vae`` is another kind of module, or was changed after it was built, so that
             only its own code can rebuild it.
+        ValueError: its weights are not finite or not of one dtype.
         OSError: the folder is missing or cannot be written.
     """
     name = type(vae).__name__
@@ -45,10 +48,9 @@ def save(vae: VAE, path: str | os.PathLike[str]) -> None:
     path = Path(path)
     config = {"format": FORMAT, "class": name, "arguments": vae.config()}
     tensors = {key: value.detach().cpu().contiguous() for key, value in vae.state_dict().items()}
-    shapes = {key: value.shape for key, value in tensors.items()}
-    built = {key: value.shape for key, value in _build(path, config).state_dict().items()}
-    if vae.prior is not None or shapes != built:
+    if vae.prior is not None or _structure(vae) != _structure(_build(path, config)):
         raise TypeError(f"save takes the {name} as it was built, not with other modules or a prior")
+    _check_weights(f"the {name}", tensors)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"no folder {path.parent} to save {path.name} in")
@@ -85,6 +87,7 @@ def load(path: str | os.PathLike[str]) -> VAE:
     metadata, tensors = _read(path)
     vae = _build(path, _config(path, metadata))
     _check_tensors(path, vae.state_dict(), tensors)
+    _check_weights(str(path), tensors)
     vae.load_state_dict(tensors, assign=True)
     return vae.eval()
 
@@ -107,9 +110,11 @@ def _config(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
     try:
         config = json.loads(metadata[KEY])
         version, name, arguments = config["format"], config["class"], config["arguments"]
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ValueError(f"{path} has a damaged configuration ({error!r})") from None
-    if not isinstance(version, int) or version > FORMAT:
+    if type(version) is int and version < 1:
+        raise ValueError(f"{path} has a damaged configuration (format {version})")
+    if type(version) is not int or version > FORMAT:
         raise ValueError(
             f"{path} has format {version!r}, this vaefast reads up to {FORMAT}; upgrade vaefast"
         )
@@ -126,6 +131,24 @@ def _build(path: Path, config: dict[str, Any]) -> VAE:
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"{path} has a damaged configuration ({reason})") from None
+
+
+def _structure(vae: VAE) -> list[Any]:
+    """All that decides what a model computes from its weights."""
+    layers = [(name, type(layer), layer.extra_repr()) for name, layer in vae.named_modules()]
+    shapes = sorted((key, tuple(value.shape)) for key, value in vae.state_dict().items())
+    return [layers, shapes, vae.likelihood, vae.obs_std, vae.decoder_output]
+
+
+def _check_weights(owner: str, tensors: dict[str, Tensor]) -> None:
+    """One of the floating dtypes that models have, and finite values."""
+    dtypes = {tensor.dtype for tensor in tensors.values()}
+    if len(dtypes) != 1 or not dtypes <= set(DTYPES):
+        names, found = (", ".join(sorted(map(checks.short, kinds))) for kinds in (DTYPES, dtypes))
+        raise ValueError(f"{owner} must have weights of one dtype of {names}, got {found}")
+    for key, tensor in tensors.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise ValueError(f"{owner} must have finite weights, {key!r} holds NaN or infinity")
 
 
 def _check_tensors(path: Path, wanted: dict[str, Tensor], found: dict[str, Tensor]) -> None:

@@ -187,8 +187,8 @@ class _ModuleVAE(VAE):
 def as_vae(
     module: nn.Module,
     *,
-    likelihood: str = "bernoulli",
-    obs_std: float = 1.0,
+    likelihood: str | None = None,
+    obs_std: float | None = None,
     prior: Any = None,
     decoder_output: str | None = None,
     event_shape: Sequence[int] | None = None,
@@ -198,21 +198,24 @@ def as_vae(
     Args:
         module: is shared, not copied. ``encode`` maps [n, *event] to two tensors [n, d];
             ``decode`` maps [n, d] to [n, *event] or [n, D]. A VAE is returned as it is.
-        likelihood, obs_std, prior, decoder_output, event_shape: as for :class:`VAE`.
+        likelihood: as for :class:`VAE`; by default "bernoulli", or that of a VAE that is given.
+        obs_std: as for :class:`VAE`; by default 1.0, or that of a VAE that is given.
+        prior, decoder_output, event_shape: as for :class:`VAE`.
 
     Raises:
         TypeError: ``module`` is no ``nn.Module`` or lacks a method.
         ValueError: as for :class:`VAE`, or the options contradict a VAE that is given.
     """
-    options = {
+    options: dict[str, Any] = {
         "likelihood": likelihood,
         "obs_std": obs_std,
         "prior": prior,
         "decoder_output": decoder_output,
-        "event_shape": event_shape,
+        "event_shape": None if event_shape is None else check_event_shape(event_shape),
     }
+    given = {name: value for name, value in options.items() if value is not None}
     if isinstance(module, VAE):
-        _check_agreement(module, options)
+        _check_agreement(module, given)
         return module
     require_module(module, "module")
     missing = [name for name in ("encode", "decode") if not callable(getattr(module, name, None))]
@@ -222,16 +225,15 @@ def as_vae(
             f"lacks {' and '.join(missing)}; build vaefast.VAE(encoder_mean=, encoder_logvar=, "
             "decoder=) from its parts"
         )
-    return _ModuleVAE(module, **options)
+    return _ModuleVAE(module, **(options | {"likelihood": "bernoulli", "obs_std": 1.0} | given))
 
 
-def _check_agreement(vae: VAE, options: dict[str, Any]) -> None:
-    """No option that was given, so differs from its default, contradicts the VAE."""
-    assert as_vae.__kwdefaults__ is not None
-    for name, default in as_vae.__kwdefaults__.items():
-        if options[name] != default and options[name] != getattr(vae, name):
+def _check_agreement(vae: VAE, given: dict[str, Any]) -> None:
+    """No option that was given contradicts the VAE."""
+    for name, value in given.items():
+        if value != getattr(vae, name):
             raise ValueError(
-                f"module is a VAE with {name} {getattr(vae, name)!r} already, got {options[name]!r}"
+                f"module is a VAE with {name} {getattr(vae, name)!r} already, got {value!r}"
             )
 
 

@@ -29,6 +29,7 @@ def aggregate(audit: Audit) -> Numbers:
         "failed": int((~good).sum()),
         "abstained": int(audit.values["margin_abstain"][good].sum()),
         "r": audit.r,
+        "guarantee": str(audit.guarantee),
         "variance_explained": variance_explained(
             audit.x.flatten(1).double().cpu().numpy()[good],
             audit.values["reconstruction_error"][good],

@@ -65,7 +65,7 @@ def chart_sections(audit: Audit, numbers: Numbers) -> list[Section]:
             "Margins",
             "A margin is the length of perturbation up to which most reconstructions should stay "
             f"within {number(numbers['r'], 2)} of the unattacked one. It comes from the encoder's "
-            f"Jacobian at the clean input: {FIRST_ORDER}.",
+            f"Jacobian at the clean input: {numbers['guarantee']}.",
             _present(margins),
         ),
         Section(

@@ -115,7 +115,12 @@ def scatter_plot(
 
 
 def _log_scale(axes: Axes) -> None:
-    """A logarithmic y axis with labels at 1, 2, 5 where it spans less than two decades."""
+    """A logarithmic y axis with labels at 1, 2, 5 where it spans less than two decades.
+
+    Without positive data the axis stays linear.
+    """
+    if not np.isfinite(axes.dataLim.minposy):
+        return
     axes.set_yscale("log")
     low, high = axes.get_ylim()
     steps = (1.0, 2.0, 5.0) if high < 100 * low else (1.0,)

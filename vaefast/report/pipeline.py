@@ -10,6 +10,7 @@ from torch import Tensor
 
 from vaefast import metrics
 from vaefast.attacks import AttackResult
+from vaefast.certify import Guarantee
 from vaefast.data import Dataset
 from vaefast.metrics import LatentClassifier
 from vaefast.models import VAE
@@ -45,6 +46,7 @@ class Audit:
     x: Tensor  # [B, C, H, W]
     reconstruction: Tensor  # of the clean input, from one sample of q(z|x)
     r: float  # the radius of the margins, pixel scale
+    guarantee: Guarantee  # of the margins
     msssim: str  # window and scales
     outcomes: list[Outcome]
     values: Values  # record.INPUT_COLUMNS
@@ -60,7 +62,8 @@ class Audit:
     def table(self) -> list[Column]:
         """The columns of results.parquet."""
         units = {o.plan.name: o.plan.objective_unit(self.settings) for o in self.outcomes}
-        return columns(self.values, {o.plan.name: o.values for o in self.outcomes}, units)
+        per_attack = {o.plan.name: o.values for o in self.outcomes}
+        return columns(self.values, per_attack, units, guarantee=self.guarantee)
 
 
 def audit(vae: VAE, data: Dataset, settings: AuditSettings, stages: Stages) -> Audit:
@@ -73,7 +76,8 @@ def audit(vae: VAE, data: Dataset, settings: AuditSettings, stages: Stages) -> A
         stages: shows progress and keeps the times.
 
     Returns:
-        The audit; the same seed gives the same numbers, ``timings`` aside.
+        The audit; its numbers, ``timings`` aside, repeat for the same seed, machine, versions and
+        thread count.
 
     Raises:
         TypeError: a model in half precision, which has no margins.
@@ -87,7 +91,8 @@ def audit(vae: VAE, data: Dataset, settings: AuditSettings, stages: Stages) -> A
     measured = run.measure(job)
     eigenvalues, directions = measured.pop("eigenvalues"), measured.pop("directions")
     r = settings.r or run.unchanged_radius(vae, job.x, settings.seed)
-    measured |= run.margins(job, r)
+    margins = run.margins(job, r)
+    measured |= margins.values
     reference = run.sample_reconstruction(vae, job.x, settings.seed, run.CLEAN)
     values = _clean_values(job, clean, reference, classifier) | _arrays(measured)
     if classifier is not None and data.y_test is not None:
@@ -100,6 +105,7 @@ def audit(vae: VAE, data: Dataset, settings: AuditSettings, stages: Stages) -> A
         x=job.x,
         reconstruction=reference,
         r=r,
+        guarantee=margins.guarantee,
         msssim=_msssim_sizes(job.x),
         outcomes=outcomes,
         values=values,
@@ -132,9 +138,14 @@ def _classifier(job: Job, data: Dataset, notes: list[str]) -> LatentClassifier |
     """The latent classifier behind every accuracy, or None and a note that says why."""
     y = data.y_train
     if y is None or data.y_test is None:
+        what, key = "The data", "y"
+        if y is not None:
+            what, key = "The test inputs", "y_test"
+        elif data.y_test is not None:
+            what = "The training inputs"
         notes.append(
-            "The data came without labels, so there is no classifier and no accuracy: "
-            "those columns are absent. An .npz file with a key y adds them."
+            f"{what} came without labels, so there is no classifier and no accuracy: "
+            f"those columns are absent. An .npz file with a key {key} adds them."
         )
         return None
     if len(y.unique()) < 2:

@@ -11,7 +11,15 @@ import numpy as np
 
 from vaefast.certify import Guarantee
 
-__all__ = ["ATTACK_COLUMNS", "INPUT_COLUMNS", "Column", "Description", "columns", "write_parquet"]
+__all__ = [
+    "ATTACK_COLUMNS",
+    "INPUT_COLUMNS",
+    "Column",
+    "Description",
+    "columns",
+    "describe_input",
+    "write_parquet",
+]
 
 
 class Description(NamedTuple):
@@ -103,10 +111,18 @@ ATTACK_COLUMNS = {
 }
 
 
+def describe_input(name: str, guarantee: str) -> Description:
+    """Of ``INPUT_COLUMNS``; a margin's meaning says its own guarantee."""
+    unit, meaning = INPUT_COLUMNS[name]
+    return Description(unit, meaning.replace(FIRST_ORDER, str(guarantee)))
+
+
 def columns(
     per_input: dict[str, np.ndarray],
     per_attack: dict[str, dict[str, np.ndarray]],
     objective_units: dict[str, str] | None = None,
+    *,
+    guarantee: Guarantee = Guarantee.FIRST_ORDER,
 ) -> list[Column]:
     """The columns in the order of their descriptions; those that were not measured are absent.
 
@@ -114,11 +130,12 @@ def columns(
         per_input: values by name of ``INPUT_COLUMNS``.
         per_attack: for every attack's name, values by name of ``ATTACK_COLUMNS``.
         objective_units: for every attack's name, the unit of its objective.
+        guarantee: what the margins promise.
     """
     units = objective_units or {}
     result = [
-        Column(name, *description, per_input[name])
-        for name, description in INPUT_COLUMNS.items()
+        Column(name, *describe_input(name, guarantee), per_input[name])
+        for name in INPUT_COLUMNS
         if name in per_input
     ]
     for attack, values in per_attack.items():

@@ -21,6 +21,7 @@ __all__ = [
     "Attacked",
     "Defended",
     "Job",
+    "Margins",
     "Plan",
     "attack",
     "compare",
@@ -82,6 +83,22 @@ class Defended:
     accept_rate: Tensor  # [B]
     divergent: Tensor  # [B]
     failed: Tensor  # [B]
+
+
+@dataclass(frozen=True)
+class Margins:
+    """Probabilities and margins, [B] each, by their names in the table; and their promise."""
+
+    robust_probability: Tensor
+    robust_probability_lower: Tensor
+    margin_first_order: Tensor
+    margin_whitened: Tensor
+    margin_abstain: Tensor
+    guarantee: certify.Guarantee
+
+    @property
+    def values(self) -> dict[str, Tensor]:
+        return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
 
 
 def plans(settings: AuditSettings, pixels: int) -> list[Plan]:
@@ -152,26 +169,27 @@ def measure(job: Job) -> dict[str, Tensor]:
         return by_blocks(rows, job.x, advance)
 
 
-def margins(job: Job, r: float) -> dict[str, Tensor]:
-    """The probability that a reconstruction stays within r, and the margins that follow, [B]."""
+def margins(job: Job, r: float) -> Margins:
+    """The probability that a reconstruction stays within r, and the margins that follow."""
     settings = job.settings
     options: dict[str, Any] = {"samples": settings.samples, "alpha": settings.alpha}
     options["seed"] = settings.seed
 
-    def rows(rows: slice, index: Tensor) -> dict[str, Tensor]:
+    def rows(rows: slice, index: Tensor) -> Margins:
         vae, x = job.vae, job.x[rows]
         found = certify.robust_probability(vae, x, r, index=index, **options)
         first_order, whitened = (
             certify.margin(vae, x, r, method=method, probability=found)
             for method in ("first_order", "whitened")
         )
-        return {
-            "robust_probability": found.p,
-            "robust_probability_lower": found.p_lower,
-            "margin_first_order": first_order.margin,
-            "margin_whitened": whitened.margin,
-            "margin_abstain": whitened.abstain,
-        }
+        return Margins(
+            robust_probability=found.p,
+            robust_probability_lower=found.p_lower,
+            margin_first_order=first_order.margin,
+            margin_whitened=whitened.margin,
+            margin_abstain=whitened.abstain,
+            guarantee=whitened.guarantee,
+        )
 
     with job.stages.stage(
         "measure  first-order margins", len(job.x), "samples", settings.samples

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from vaefast.report.pipeline import Audit
 from vaefast.report.progress import Timing, human
-from vaefast.report.record import INPUT_COLUMNS
+from vaefast.report.record import describe_input
 from vaefast.report.words import FIRST_ORDER, attack_name, number, percent
 
 __all__ = ["AttackRow", "NumberRow", "StageRow", "attack_rows", "number_rows", "stage_rows"]
@@ -65,7 +65,7 @@ def number_rows(numbers: Numbers) -> list[NumberRow]:
     for key, name in PLAIN.items():
         summary = numbers["clean"].get(key)
         if summary:
-            unit, meaning = INPUT_COLUMNS[key]
+            unit, meaning = describe_input(key, numbers["guarantee"])
             quartiles = f"{number(summary['q25'])} to {number(summary['q75'])}"
             rows.append(NumberRow(name, number(summary["median"]), quartiles, unit, meaning))
     return rows
