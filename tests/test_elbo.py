@@ -110,6 +110,8 @@ def test_an_empty_batch_and_bad_arguments(vae, x):
         evaluate_elbo(nn.Linear(2, 2), x)
     with pytest.raises(ValueError, match="samples must be at least 1"):
         evaluate_elbo(vae, x, samples=0)
+    with pytest.raises(ValueError, match="seed must lie in"):
+        evaluate_elbo(vae, x, seed=1 << 64)
     vae.decoder.append(nn.Dropout(0.5))
     with pytest.raises(RuntimeError, match=r"call model\.eval\(\)"):
         evaluate_elbo(vae.train(), x)

@@ -7,6 +7,7 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from scipy import stats
@@ -162,6 +163,24 @@ def test_steps_and_lanes_per_row_equal_the_rows_alone():
             use=Use.MOMENTUM,
         )
         assert torch.equal(together[n : n + 1], alone)
+
+
+@pytest.mark.parametrize("seed", [0, -(1 << 63), (1 << 64) - 1, np.int64(7)])
+def test_seeds_of_64_bits_are_taken(seed):
+    assert philox.check_seed(seed) == int(seed)
+    assert type(philox.check_seed(seed)) is int
+
+
+@pytest.mark.parametrize("seed", [-(1 << 63) - 1, 1 << 64])
+def test_seeds_beyond_64_bits_are_refused(seed):
+    with pytest.raises(ValueError, match=r"seed must lie in \[-2\*\*63, 2\*\*64\), got"):
+        philox.check_seed(seed)
+
+
+@pytest.mark.parametrize("seed", [1.5, "a", None, True])
+def test_seeds_that_are_no_whole_numbers_are_refused(seed):
+    with pytest.raises(TypeError, match="seed must be a whole number, got"):
+        philox.check_seed(seed)
 
 
 @pytest.mark.parametrize("function", [philox.integers, philox.uniform, philox.normal])

@@ -220,6 +220,7 @@ def bad(value, rows=40):
         ({"lr": 0.0}, ValueError, "lr must be positive"),
         ({"validation": 1.0}, ValueError, r"validation must be in \[0, 1\), got 1"),
         ({"patience_lr": -1}, ValueError, "patience_lr must be at least 0"),
+        ({"seed": 1.5}, TypeError, "seed must be a whole number, got float"),
         ({"x": bad(math.nan)}, ValueError, "x must be finite"),
         ({"x": bad(math.inf)}, ValueError, "x must be finite"),
         ({"x": bad(255.0)}, ValueError, r"x must be in \[0, 1\] .* from 0.5 to 255; rescale"),

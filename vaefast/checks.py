@@ -9,8 +9,17 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import _SpectralNorm
+from torch.nn.utils.spectral_norm import SpectralNorm
 
 from vaefast.philox import MAX_INDEX
+
+VARY_IN_TRAINING = (
+    nn.modules.dropout._DropoutNd,
+    nn.modules.batchnorm._BatchNorm,
+    nn.RReLU,
+    _SpectralNorm,
+)
 
 T = TypeVar("T")
 
@@ -133,14 +142,35 @@ def same_device(**tensors: Tensor | None) -> None:
 
 
 def eval_mode(module: nn.Module) -> None:
-    """No dropout or batch norm in training mode: such a module is not one function of its input."""
-    random = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
+    """No layer that is random, or changes with every call, in training mode.
+
+    Such a module is not one function of its input: dropout (also inside attention and recurrent
+    layers), RReLU, batch norm, instance norm with running statistics, spectral norm.
+    """
     for name, layer in module.named_modules():
-        if layer.training and isinstance(layer, random):
+        if layer.training and _varies_in_training(layer):
             raise RuntimeError(
                 f"layer {name!r} ({type(layer).__name__}) is in training mode; "
                 "call model.eval() first"
             )
+
+
+def _varies_in_training(layer: nn.Module) -> bool:
+    if isinstance(layer, nn.MultiheadAttention | nn.RNNBase):
+        return layer.dropout > 0
+    if isinstance(layer, nn.modules.instancenorm._InstanceNorm):
+        return layer.track_running_stats
+    hooks = layer._forward_pre_hooks.values()  # where the older spectral norm lives
+    return isinstance(layer, VARY_IN_TRAINING) or any(isinstance(h, SpectralNorm) for h in hooks)
+
+
+def differentiable(module: nn.Module) -> None:
+    """Autograd can pass through the module's weights."""
+    if any(p.is_inference() for p in module.parameters()):
+        raise ValueError(
+            "the model was made under torch.inference_mode(), so autograd cannot pass through it; "
+            "build or load it outside of torch.inference_mode()"
+        )
 
 
 def short(dtype: torch.dtype) -> str:

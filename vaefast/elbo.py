@@ -51,6 +51,7 @@ def evaluate_elbo(
     checks.batch(x)
     checks.eval_mode(vae)
     checks.count(samples, "samples")
+    seed = philox.check_seed(seed)
     index = checks.row_index(index, len(x), x.device)
     result = ELBO(*x.new_empty((3, len(x)), dtype=torch.float64))
     for rows in memory.row_chunks(len(x), TEMPORARIES * x.element_size() * x.shape[1:].numel()):

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import math
 from enum import IntEnum
+from numbers import Integral
 
 import torch
 from torch import Tensor
 
-__all__ = ["Use", "integers", "normal", "uniform"]
+__all__ = ["Use", "check_seed", "integers", "normal", "uniform"]
 
 MASK = 0xFFFFFFFF
 MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
@@ -42,6 +43,20 @@ class Use(IntEnum):
     PROBE = 10
     POSTERIOR = 11
     MARGIN = 12
+
+
+def check_seed(seed: int) -> int:
+    """A whole number that 64 bits hold, signed or unsigned.
+
+    Raises:
+        TypeError: not a whole number.
+        ValueError: outside [−2⁶³, 2⁶⁴).
+    """
+    if isinstance(seed, bool) or not isinstance(seed, Integral):
+        raise TypeError(f"seed must be a whole number, got {type(seed).__name__}")
+    if not -(1 << 63) <= seed < 1 << 64:
+        raise ValueError(f"seed must lie in [-2**63, 2**64), got {seed}")
+    return int(seed)
 
 
 def integers(

@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from vaefast import checks, memory
 from vaefast.elbo import ELBO, check_vae, elbo_terms, evaluate_elbo
 from vaefast.models import VAE
+from vaefast.philox import check_seed
 
 __all__ = ["ELBO", "History", "evaluate_elbo", "fit"]
 
@@ -184,7 +185,7 @@ def _split(rows: int, validation: float, seed: int) -> tuple[Tensor, Tensor]:
     if not 0.0 <= checks.number(validation, "validation") < 1.0:
         raise ValueError(f"validation must be in [0, 1), got {validation:g}")
     held_out = min(math.ceil(rows * validation), rows - 1)
-    order = torch.randperm(rows, generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(rows, generator=torch.Generator().manual_seed(check_seed(seed)))
     return order[held_out:], order[:held_out]
 
 

@@ -1,5 +1,6 @@
 """The measured working memory of one row."""
 
+import pytest
 import torch
 from torch import nn
 
@@ -27,3 +28,16 @@ def test_works_without_grad_mode_and_leaves_no_gradient():
     with torch.no_grad():
         assert activation_bytes(model, torch.zeros(1, 10), model) == WORKING * FLOAT * 10
     assert model.weight.grad is None
+
+
+def test_works_under_inference_mode():
+    model = nn.Linear(10, 6)
+    with torch.inference_mode():
+        assert activation_bytes(model, torch.zeros(1, 10), model) == WORKING * FLOAT * 10
+
+
+def test_a_model_made_in_inference_mode_is_refused():
+    with torch.inference_mode():
+        model = nn.Linear(10, 6)
+    with pytest.raises(ValueError, match=r"made under torch.inference_mode"):
+        activation_bytes(model, torch.zeros(1, 10), model)

@@ -200,6 +200,8 @@ def test_refuses(vae, x):
     for name in ("grid", "restarts", "samples"):
         with pytest.raises(ValueError, match=f"{name} must be at least 1"):
             empirical_margin(vae, x, 1.0, **{name: 0})
+    with pytest.raises(TypeError, match="seed must be a whole number"):
+        empirical_margin(vae, x, 1.0, seed=1.5)
     with pytest.raises(ValueError, match="r_max must be finite"):
         empirical_margin(vae, x, 1.0, r_max=math.inf)
     with pytest.raises(ValueError, match="x must lie in"):

@@ -160,6 +160,11 @@ def test_refuses(vae, x):
         robust_probability(vae, x, 1.0, alpha=0.0)
     with pytest.raises(ValueError, match="samples must be at least 1"):
         robust_probability(vae, x, 1.0, samples=0)
+    for endless in (float("inf"), torch.tensor([1.0, 1.0, torch.inf, 1.0, 1.0])):
+        with pytest.raises(ValueError, match="r must be finite, got inf"):
+            robust_probability(vae, x, endless)
+    with pytest.raises(TypeError, match="seed must be a whole number"):
+        robust_probability(vae, x, 1.0, seed=1.5)
     with pytest.raises(ValueError, match="r must be at least 0"):
         robust_probability(vae, x, -1.0)
     with pytest.raises(TypeError, match=r"x must be float32 or float64 .* got float16"):

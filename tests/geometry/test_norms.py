@@ -48,6 +48,22 @@ def test_whitened_norms(vae, x, maps):
         )
 
 
+@pytest.mark.parametrize("activation", [nn.Tanh, nn.Sigmoid])
+@pytest.mark.parametrize("bias", [8.0, 9.0])
+def test_float32_upper_bound_holds_for_saturated_units(activation, bias):
+    torch.manual_seed(0)
+    hidden = nn.Linear(6, 8)
+    nn.init.constant_(hidden.bias, bias)
+    mean = nn.Sequential(hidden, activation(), nn.Linear(8, 2))
+    vae = VAE(encoder_mean=mean, encoder_logvar=torch.zeros(2), decoder=nn.Linear(2, 6)).eval()
+    x = torch.rand(20, 6)
+    upper = geometry.spectral_norm(vae, x)
+    full = geometry.jacobian(vae.double(), x.double())
+    exact = torch.linalg.matrix_norm(full, ord=2)
+    assert (upper >= exact).all()
+    torch.testing.assert_close(upper, exact, rtol=1e-4, atol=0)
+
+
 @pytest.mark.parametrize("of", OF)
 @pytest.mark.parametrize("method", ["hutchinson", "hutch++"])
 def test_estimates_converge(vae, x, of, method):
@@ -355,5 +371,8 @@ def test_refuses(vae, x):
         geometry.spectral_norm(vae, x, bound="both")
     with pytest.raises(ValueError, match="probes must be at least 3"):
         geometry.frobenius_norm(vae, x, method="hutch++", probes=2)
+    for norm in (geometry.frobenius_norm, geometry.spectral_norm):
+        with pytest.raises(TypeError, match="seed must be a whole number, got str"):
+            norm(vae, x, seed="a")
     with pytest.raises(TypeError, match=r"vae must be a vaefast\.VAE"):
         geometry.frobenius_norm(nn.Linear(2, 2), x)

@@ -8,7 +8,7 @@ from torch import nn
 import vaefast as vf
 from vaefast import philox
 from vaefast.metrics import likelihood_degradation
-from vaefast.models import MLPVAE, ConvVAE, as_vae
+from vaefast.models import MLPVAE, VAE, ConvVAE, as_vae
 from vaefast.philox import Use
 
 
@@ -99,8 +99,38 @@ def test_chunks_and_the_model(vae, pair):
     assert all(p.grad is None for p in vae.parameters())
 
 
+def test_memory_is_bounded_under_inference_mode(pair):
+    vae, widths = MODELS["conv"](), []
+    vae.decoder.register_forward_hook(lambda m, inputs, o: widths.append(len(inputs[0])))
+    vf.set_memory(20_000)
+    expected = likelihood_degradation(vae, *pair)
+    widest = max(widths)
+    widths.clear()
+    with torch.inference_mode():
+        value = likelihood_degradation(vae, *(t.clone() for t in pair))
+    assert max(widths) == widest < 6
+    assert torch.equal(value, expected)
+
+
+def test_a_likelihood_of_1():
+    """log p(x|z) = 0: no change from it costs nothing."""
+    decoder = nn.Linear(1, 2, bias=False)
+    nn.init.constant_(decoder.weight, 0.0)
+    mean = nn.Linear(2, 1, bias=False)
+    vae = VAE(
+        encoder_mean=mean,
+        encoder_logvar=torch.zeros(1),
+        decoder=decoder,
+        likelihood="continuous_bernoulli",
+    )
+    x = torch.rand(3, 2)
+    assert likelihood_degradation(vae.eval(), x, 1 - x).tolist() == [0.0] * 3
+
+
 def test_refuses(vae, pair):
     x, x_adv = pair
+    with pytest.raises(TypeError, match="seed must be a whole number"):
+        likelihood_degradation(vae, x, x_adv, seed=None)
     with pytest.raises(ValueError, match="x_adv must be"):
         likelihood_degradation(vae, x, x_adv[:3])
     dropping = MLPVAE((1, 8, 8), hidden=(8,), latent=2)

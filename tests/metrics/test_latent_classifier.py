@@ -150,6 +150,7 @@ def test_accuracy_of_several_chains():
         (torch.full((2, 2), torch.nan), torch.arange(2), {}, ValueError, "finite means, row 0"),
         (torch.zeros(4, 2), torch.arange(4), {"validation": 1.0}, ValueError, "validation must"),
         (torch.zeros(4, 2), torch.arange(4), {"epochs": 0}, ValueError, "epochs must"),
+        (torch.zeros(4, 2), torch.arange(4), {"seed": 0.5}, TypeError, "seed must be a whole"),
     ],
 )
 def test_refuses(vae, x, y, options, error, message):

@@ -47,6 +47,16 @@ def test_value_and_derivative_are_torch_s(name):
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
+def test_float32_slopes_keep_their_digits_where_a_unit_saturates(name):
+    a = torch.tensor([-6.0, -3.0, 3.0, 6.0])
+    exact = a.double().requires_grad_()
+    (slope,) = torch.autograd.grad(BY_TORCH[name](exact).sum(), exact)
+    (activation,) = parse(name)
+    single = activation.multiply(a, activation.value(a), torch.ones_like(a))
+    torch.testing.assert_close(single.double(), slope, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
 def test_hand_derivative_is_differentiable(name):
     a = points()[:, :8].clone().requires_grad_()
     (activation,) = parse(name)

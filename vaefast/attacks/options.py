@@ -16,7 +16,7 @@ from vaefast.attacks.presets import Preset
 from vaefast.attacks.search import Search
 from vaefast.memory import row_chunks
 from vaefast.models.vae import VAE
-from vaefast.philox import MAX_LANE
+from vaefast.philox import MAX_LANE, check_seed
 
 __all__ = ["check_images", "check_model", "make_search", "own_grad_mode"]
 
@@ -39,11 +39,7 @@ def check_model(vae: object) -> VAE:
             "wrap it with vaefast.as_vae(module, likelihood=...)"
         )
     checks.eval_mode(vae)
-    if any(p.is_inference() for p in vae.parameters()):
-        raise ValueError(
-            "the model was made under torch.inference_mode(), so autograd cannot pass through it; "
-            "build or load it outside of torch.inference_mode()"
-        )
+    checks.differentiable(vae)
     return vae
 
 
@@ -72,7 +68,7 @@ def make_search(
         norm=norm,
         steps=checks.count(options["steps"], "steps"),
         restarts=_restarts(options["restarts"]),
-        seed=_seed(seed),
+        seed=check_seed(seed),
         keep=checks.option(options["keep"], "keep", KEEP),
         select=preset.select,
         start=preset.start,
@@ -145,7 +141,3 @@ def _restarts(restarts: int) -> int:
     if checks.count(restarts, "restarts") > MAX_LANE:
         raise ValueError(f"restarts must be at most {MAX_LANE}, got {restarts}")
     return restarts
-
-
-def _seed(seed: int) -> int:
-    return checks.count(seed, "seed", minimum=-(1 << 63))

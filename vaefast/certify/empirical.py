@@ -17,7 +17,7 @@ from vaefast.certify.sampling import check, count_hits, posterior
 from vaefast.geometry.chunks import usable
 from vaefast.geometry.maps import Maps
 from vaefast.models import VAE
-from vaefast.philox import Use
+from vaefast.philox import Use, check_seed
 from vaefast.reference.rows import chunked, finite
 
 __all__ = ["EmpiricalMargin", "empirical_margin"]
@@ -121,7 +121,7 @@ def empirical_margin(
     )
     options = {"steps": steps, "restarts": restarts, "fresh_samples": 1, **attack}
     samples = checks.count(samples, "samples")
-    search = _Search(vae, Maps.of(vae, x), samples, check_alpha(alpha), seed, options)
+    search = _Search(vae, Maps.of(vae, x), samples, check_alpha(alpha), check_seed(seed), options)
     radii = checks.count(grid, "grid")
     if inputs.r_max.isinf().any():
         raise ValueError("r_max must be finite, got inf")

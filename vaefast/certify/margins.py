@@ -68,7 +68,8 @@ def margin(
         whitened:     R ≥ q / ‖diag(1/σ) J‖₂         (tightest of its kind, never smaller)
 
     Both drop terms of second order in δ and hold σ at its value at x; neither is a certificate.
-    The norms are rounded up by the factor stated in :func:`vaefast.geometry.spectral_norm`.
+    The norms are rounded up by the factor stated in :func:`vaefast.geometry.spectral_norm`, which
+    saturated units of a float32 model that is no MLP can exceed; pass a float64 model there.
 
     Args:
         vae: the VAE, in evaluation mode.
@@ -102,15 +103,17 @@ def margin(
         )
     p_lower = checks.shape(probability.p_lower, "probability.p_lower", [len(x)], "the rows of x")
     q = torch.from_numpy(special.ndtri(p_lower.cpu().numpy())).to(x.device)
-    bound = q / _sensitivity(vae, usable(x), method)
-    abstain = ~(p_lower > 0.5) | bound.isnan()
+    x = usable(x)
+    std = smallest_std(vae, x)
+    bound = q / _sensitivity(vae, x, std, method)
+    abstain = ~((p_lower > 0.5) & (bound > 0) & (std > 0) & std.isfinite())
     bound = bound.masked_fill(abstain, 0.0).masked_fill(p_lower.isnan(), torch.nan)
     guarantee = Guarantee.FIRST_ORDER if vae.fixed_std else Guarantee.FIRST_ORDER_STD_HELD
     return MarginResult(bound, p_lower, abstain, guarantee, method)
 
 
-def _sensitivity(vae: VAE, x: Tensor, method: str) -> Tensor:
+def _sensitivity(vae: VAE, x: Tensor, std: Tensor, method: str) -> Tensor:
     """Latent movement in units of σ per unit of ‖δ‖₂, at least; [B] float64."""
     if method == "whitened":
         return spectral_norm(vae, x, whiten=True, bound="upper")
-    return frobenius_norm(vae, x) * (1.0 + rounding(vae, x)) / smallest_std(vae, x)
+    return frobenius_norm(vae, x) * (1.0 + rounding(vae, x)) / std

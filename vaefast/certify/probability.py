@@ -14,6 +14,7 @@ from vaefast.certify.sampling import check, hits, posterior
 from vaefast.geometry.chunks import usable
 from vaefast.geometry.maps import Maps
 from vaefast.models import VAE
+from vaefast.philox import check_seed
 from vaefast.reference.rows import chunked, finite
 
 __all__ = ["RobustProbability", "clopper_pearson", "robust_probability"]
@@ -61,7 +62,8 @@ def robust_probability(
     Args:
         vae: the VAE, in evaluation mode.
         x: [B, *event] inputs, float32 or float64.
-        r: radius, float or [B], at least 0: ℓ2 over all entries, not averaged, pixel scale.
+        r: radius, float or [B], at least 0 and finite: ℓ2 over all entries, not averaged, pixel
+            scale; a row whose r is NaN gives NaN.
         samples: draws S per input.
         alpha: error probability of the lower bound, per input, in (0, 1); for one statement
             about n inputs pass alpha/n.
@@ -73,14 +75,17 @@ def robust_probability(
 
     Raises:
         TypeError: half precision; it has no certificates.
-        ValueError: a wrong shape, ``r`` < 0, ``samples`` < 1, ``alpha`` outside (0, 1).
+        ValueError: a wrong shape, ``r`` < 0 or infinite, ``samples`` < 1, ``alpha`` outside (0, 1).
 
     Source: Camuto et al. 2021, mathematics.md 2.1 and 8.1; Clopper, Pearson 1934.
     """
     check(vae, x)
     checks.count(samples, "samples")
     check_alpha(alpha)
+    seed = check_seed(seed)
     r = checks.per_row(r, "r", len(x), like=x, minimum=0.0)
+    if r.isinf().any():
+        raise ValueError("r must be finite, got inf")
     index = checks.row_index(index, len(x), x.device)
     x = usable(x)
     maps = Maps.of(vae, x)

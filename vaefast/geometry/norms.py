@@ -1,4 +1,9 @@
-"""Frobenius and spectral norms of a VAE's Jacobians, exact or estimated."""
+"""Frobenius and spectral norms of a VAE's Jacobians, exact or estimated.
+
+The allowance ρ covers the rounding of products. It does not cover slopes that autograd computes
+from a saturated unit's value in float32: its 1 − h² and h(1 − h) lose all their digits as |h| → 1.
+Lowered MLPs take their slopes from the pre-activation and keep them.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +21,7 @@ from vaefast.geometry.estimators import (
 )
 from vaefast.geometry.metric import decompose, factor
 from vaefast.models import VAE
+from vaefast.philox import check_seed
 
 __all__ = ["frobenius_norm", "rounding", "spectral_norm"]
 
@@ -57,7 +63,8 @@ def frobenius_norm(
         whiten: the norm of diag(1/σ(x)) J instead; encoder only.
         method: as above.
         probes: number K of random vectors; at least 3 for ``"hutch++"``.
-        upper_confidence: confidence of the upper bound, in (0, 1); ``"hutchinson"`` only.
+        upper_confidence: confidence of the upper bound, in [1 − P(χ²_K ≤ K), 1), which is
+            [0.32, 1) for one probe and nears [0.5, 1) for many; ``"hutchinson"`` only.
         seed: seed of the probes.
         index: [B] int64, the global number of each input; default ``arange(B)``.
 
@@ -74,6 +81,7 @@ def frobenius_norm(
     checks.option(method, "method", METHODS)
     checks.count(probes, "probes", 3 if method == "hutch++" else 1)
     scale = _scale(vae, method, probes, upper_confidence)
+    seed = check_seed(seed)
 
     def squared(points: Points) -> tuple[Tensor, ...]:
         if method == "exact":
@@ -107,7 +115,10 @@ def spectral_norm(
     - ``"lower"``: power iteration on JJᵀ by products, never above ‖J‖₂, times 1 − ρ.
 
     ρ allows for the rounding of the products: 1e-12 in float64, 1e-5 in float32, 2e-2 in float16,
-    1e-1 in bfloat16. The lower bound serves attacks; nothing may be certified with it.
+    1e-1 in bfloat16. It is no proof: sums that cancel among large weights can exceed it in
+    float32, and so can saturated tanh or sigmoid units where the model is no MLP and its slopes
+    are autograd's. Pass a float64 model and input there. The lower bound serves attacks; nothing
+    may be certified with it.
 
     Args:
         vae: the VAE, in evaluation mode.
@@ -130,6 +141,7 @@ def spectral_norm(
     check(vae, x, of, whiten)
     checks.option(bound, "bound", BOUNDS)
     checks.count(iterations, "iterations")
+    seed = check_seed(seed)
 
     def norm(points: Points) -> tuple[Tensor, ...]:
         if bound == "upper":

@@ -39,7 +39,8 @@ def defend(vae: VAE, x: Tensor, *, keep: str | int = "last", **options: Any) -> 
     result = sample(vae, x, keep=keep, **options)
     z = result.z[:, :, -1]  # [B, C, d]
     with torch.inference_mode(False), torch.no_grad():
-        images = _decoded(vae, z.flatten(0, 1), x)
+        usable = z.masked_fill(result.failed[:, None, None], 0.0)  # no NaN for the decoder
+        images = _decoded(vae, usable.flatten(0, 1), x)
     images = images.unflatten(0, z.shape[:2])
     failed = result.failed.view(-1, *[1] * (images.ndim - 1))
     return Defence(z, images.masked_fill(failed, torch.nan), result)

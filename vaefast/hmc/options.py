@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from vaefast import checks
-from vaefast.philox import MAX_LANE
+from vaefast.philox import MAX_LANE, check_seed
 
 __all__ = ["Options", "chain_starts", "inverse_mass", "positive_step_size"]
 
@@ -78,7 +78,7 @@ class Options(NamedTuple):
             kept=_kept(default_keep if keep is None else keep, steps),
             posterior_mass=_posterior_mass(mass),
             precision=checks.option(precision, "precision", PRECISIONS),
-            seed=checks.count(seed, "seed", -(2**63)),
+            seed=check_seed(seed),
         )
 
 

@@ -60,7 +60,8 @@ def sample(
     posterior. Energy and gradient are carried along: a transition costs exactly L gradients.
 
     A decoder that is an MLP, with the prior N(0, I), runs in the fused ops; any other decoder or
-    prior goes through autograd. Both give the same chain to round-off.
+    prior goes through autograd. Both make the same transition to round-off; long chains, which
+    amplify it, agree in law.
 
     Args:
         vae: the model; it is neither moved nor changed.
@@ -84,7 +85,7 @@ def sample(
             only the last state. Values by data set are in ``vaefast.hmc.KUZINA2022``.
         group: rows that share the schedule's step size: rows per group (consecutive rows of x) or
             an int64 [B] of group identifiers; default every row by itself (with its chains). All
-            rows of a group must be in the call.
+            rows of a group must be in the call; with identifiers this cannot be checked.
         keep: ``"all"`` (default; T = steps), ``"last"`` (default under the schedule; T = 1), or a
             number T of evenly spaced draws, steps // T transitions apart, the last one included.
         precision: ``"ieee"``, ``"tf32"`` or ``"bf16"`` for the gradients; the last two on the MLP

@@ -67,6 +67,8 @@ def group_of_rows(group: int | Tensor | None, index: Tensor, *, given: bool) -> 
 
     Args:
         group: rows per group (consecutive rows), [B] int64 identifiers, or None: a group per row.
+            Identifiers do not say how large their groups are, so a group that is only partly in
+            the call goes unnoticed.
         index: [B] int64, the rows' global numbers.
         given: whether the caller passed ``index``; the message then speaks of it.
 

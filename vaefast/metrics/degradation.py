@@ -15,6 +15,7 @@ from vaefast.reference.rows import chunked, finite, nan_where_bad
 __all__ = ["likelihood_degradation"]
 
 
+@torch.inference_mode(False)
 @torch.no_grad()
 def likelihood_degradation(
     vae: VAE, x: Tensor, x_adv: Tensor, *, seed: int = 0, index: Tensor | None = None
@@ -24,7 +25,8 @@ def likelihood_degradation(
         |log p(x|z*) − log p(x|z)| / |log p(x|z)|,  z = μ(x) + σ(x)η,  z* = μ(x_adv) + σ(x_adv)η
 
     One sample each, and the same noise η ~ N(0, I) for both, so that an attack that changes
-    nothing costs exactly nothing.
+    nothing costs exactly nothing. The ratio has no meaning where log p(x|z) is near 0, which a
+    density can be: there it is very large, and infinite at 0.
 
     Args:
         vae: the VAE, in evaluation mode.
@@ -34,10 +36,11 @@ def likelihood_degradation(
         index: [B] int64, the global number of each input; default ``arange(B)``.
 
     Returns:
-        [B] float64, at least 0; NaN where a row of ``x`` or ``x_adv`` is not finite.
+        [B] float64, at least 0, possibly infinite; NaN where a row of ``x`` or ``x_adv`` is not
+        finite.
 
     Raises:
-        TypeError: ``vae`` is no VAE.
+        TypeError: ``vae`` is no VAE, ``seed`` is no whole number.
         ValueError: shapes differ.
         RuntimeError: the model is in training mode.
 
@@ -51,11 +54,13 @@ def likelihood_degradation(
     checks.shape(x_adv, "x_adv", x.shape, "x")
     checks.same_device(x=x, x_adv=x_adv)
     index = checks.row_index(index, len(x), x.device)
+    seed = philox.check_seed(seed)
 
     def run(rows: slice) -> tuple[Tensor, ...]:
         clean = _log_likelihood(vae, x[rows], x[rows], seed, index[rows])
         attacked = _log_likelihood(vae, x_adv[rows], x[rows], seed, index[rows])
         relative = (attacked - clean).abs() / clean.abs()
+        relative = torch.where(attacked == clean, 0.0, relative)  # also where both are 0
         return nan_where_bad(finite(x[rows], x_adv[rows]), relative)
 
     (degradation,) = chunked(run, len(x), activation_bytes(vae.reconstruct, x, vae))

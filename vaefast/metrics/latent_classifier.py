@@ -83,6 +83,7 @@ class LatentClassifier:
         labels = _labels(y, len(checks.batch(x)))
         if not 0 < checks.number(validation, "validation") < 1:
             raise ValueError(f"validation must lie in (0, 1), got {validation:g}")
+        seed = philox.check_seed(seed)
         checks.count(epochs, "epochs")
         checks.count(batch_size, "batch_size")
         classes, target = torch.unique(labels.to(x.device), return_inverse=True)

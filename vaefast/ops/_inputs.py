@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from vaefast import backends, checks
+from vaefast import backends, checks, philox
 from vaefast.philox import MAX_LANE
 from vaefast.reference.activations import parse
 from vaefast.types import LIKELIHOODS, MLP
@@ -119,10 +119,8 @@ def check_precision(precision: str) -> None:
 
 
 def check_seed(seed: int) -> int:
-    """Any whole number, as the 64 signed bits that a registered op takes."""
-    if isinstance(seed, bool) or not isinstance(seed, int):
-        raise TypeError(f"seed must be a whole number, got {type(seed).__name__}")
-    return (seed + (1 << 63)) % (1 << 64) - (1 << 63)
+    """The seed as the 64 signed bits that a registered op takes."""
+    return (philox.check_seed(seed) + (1 << 63)) % (1 << 64) - (1 << 63)
 
 
 def check_range(first: int, count: int, first_name: str, count_name: str) -> None:

@@ -2,6 +2,7 @@
 
 An activation's Jacobian is symmetric (diagonal, or the pair permutation of MaxMin), so one
 function serves the forward and the reverse direction: it multiplies a tangent or a cotangent.
+Slopes come from the pre-activation: 1 − h² or h(1 − h) would cancel where a unit saturates.
 """
 
 from __future__ import annotations
@@ -78,17 +79,22 @@ def _leaky_relu(slope: float) -> Activation:
 
 
 def _elu(alpha: float) -> Activation:
-    return _elementwise(
-        lambda a: F.elu(a, alpha), lambda a, h: torch.where(a > 0, torch.ones_like(h), h + alpha)
-    )
+    def slope(a: Tensor, h: Tensor) -> Tensor:
+        return torch.where(a > 0, torch.ones_like(a), alpha * torch.exp(a.clamp(max=0.0)))
+
+    return _elementwise(lambda a: F.elu(a, alpha), slope)
 
 
 def _tanh() -> Activation:
-    return _elementwise(torch.tanh, lambda a, h: 1.0 - h * h)
+    def slope(a: Tensor, h: Tensor) -> Tensor:
+        s = torch.exp(-2.0 * a.abs())
+        return 4.0 * s / (1.0 + s) ** 2
+
+    return _elementwise(torch.tanh, slope)
 
 
 def _sigmoid() -> Activation:
-    return _elementwise(torch.sigmoid, lambda a, h: h * (1.0 - h))
+    return _elementwise(torch.sigmoid, lambda a, h: torch.sigmoid(a) * torch.sigmoid(-a))
 
 
 def _softplus() -> Activation:
@@ -97,8 +103,7 @@ def _softplus() -> Activation:
 
 def _silu() -> Activation:
     def slope(a: Tensor, h: Tensor) -> Tensor:
-        s = torch.sigmoid(a)
-        return s + h * (1.0 - s)
+        return torch.sigmoid(a) * (1.0 + a * torch.sigmoid(-a))
 
     return _elementwise(F.silu, slope)
 
@@ -115,8 +120,9 @@ def _gelu_tanh() -> Activation:
     c, k = math.sqrt(2.0 / math.pi), 0.044715
 
     def slope(a: Tensor, h: Tensor) -> Tensor:
-        s = torch.tanh(c * (a + k * a**3))
-        return 0.5 * (1.0 + s) + 0.5 * a * (1.0 - s * s) * c * (1.0 + 3.0 * k * a * a)
+        u = 2.0 * c * (a + k * a**3)
+        s = torch.sigmoid(u)  # φ(a) = a·s
+        return s * (1.0 + a * torch.sigmoid(-u) * 2.0 * c * (1.0 + 3.0 * k * a * a))
 
     return _elementwise(lambda a: F.gelu(a, approximate="tanh"), slope)
 
