@@ -1,4 +1,4 @@
-# Idle OpenMP threads sleep instead of spinning: on busy cores that is 10 to 100 times as fast.
+# Idle OpenMP threads sleep instead of spinning, which would starve whoever shares the cores.
 export OMP_WAIT_POLICY ?= PASSIVE
 
 PYTHON ?= python3

@@ -142,8 +142,10 @@ def test_inputs_that_require_grad():
     assert decode_distance(mean, *rest, samples=5, backend="reference").shape == (4,)
 
 
-def test_registered_op_passes_opcheck(backend):
+@pytest.mark.parametrize("requires_grad", [False, True])
+def test_registered_op_passes_opcheck(backend, requires_grad):
     mean, std, centre, r, mlp = case()
+    mean.requires_grad_(requires_grad)
     arguments = (mean, std, centre, r, *mlp, torch.arange(4), 0, 0, 5, "ieee", backend)
     torch.library.opcheck(torch.ops.vaefast.decode_distance.default, arguments)
 

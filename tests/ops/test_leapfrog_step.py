@@ -92,9 +92,11 @@ def test_empty(backend):
     leapfrog_step(*torch.zeros(3, 0, d), torch.zeros(0), backend=backend)
 
 
+@pytest.mark.parametrize("requires_grad", [False, True])
 @pytest.mark.parametrize("massive", [False, True])
-def test_registered_op_passes_opcheck(backend, massive):
+def test_registered_op_passes_opcheck(backend, massive, requires_grad):
     z, p, grad, step, inv_mass = state()
+    grad.requires_grad_(requires_grad)
     arguments = (z, p, grad, step, inv_mass if massive else None, 0.5, True, backend)
     torch.library.opcheck(torch.ops.vaefast.leapfrog_step.default, arguments)
 

@@ -252,10 +252,12 @@ def test_reference_chain_is_differentiable_end_to_end():
     assert torch.autograd.gradcheck(end, (case.z.requires_grad_(), case.x.requires_grad_()))
 
 
+@pytest.mark.parametrize("requires_grad", [False, True])
 @pytest.mark.parametrize("steps", [0, 3])
-def test_registered_op_passes_opcheck(backend, steps):
+def test_registered_op_passes_opcheck(backend, steps, requires_grad):
     case = posterior()
     U, grad = mlp_potential(*case, likelihood="bernoulli")
+    case.x.requires_grad_(requires_grad)
     step, index = torch.full((3,), 0.1, dtype=torch.float64), torch.arange(3)
     state = case.z, U, grad, case.x, *case.mlp, "bernoulli", 1.0, step, masses(case), index
     torch.library.opcheck(

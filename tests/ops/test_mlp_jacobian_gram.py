@@ -126,9 +126,11 @@ def test_inputs_that_require_grad(widths):
     assert torch.autograd.gradcheck(gram, tensors)
 
 
+@pytest.mark.parametrize("requires_grad", [False, True])
 @pytest.mark.parametrize("whiten", [False, True])
-def test_registered_op_passes_opcheck(backend, whiten):
+def test_registered_op_passes_opcheck(backend, whiten, requires_grad):
     x, mlp, inv_std = case()
+    x.requires_grad_(requires_grad)
     arguments = (x, *mlp, inv_std if whiten else None, backend)
     torch.library.opcheck(torch.ops.vaefast.mlp_jacobian_gram.default, arguments)
 

@@ -104,9 +104,11 @@ def test_inputs_that_require_grad():
     )
 
 
+@pytest.mark.parametrize("requires_grad", [False, True])
 @pytest.mark.parametrize("full", [False, True])
-def test_registered_op_passes_opcheck(backend, full):
+def test_registered_op_passes_opcheck(backend, full, requires_grad):
     x, v, mlp = case()
+    x.requires_grad_(requires_grad)
     torch.library.opcheck(torch.ops.vaefast.mlp_jvp.default, (x, v, *mlp, full, backend))
 
 

@@ -177,10 +177,12 @@ def test_inputs_that_require_grad():
     )
 
 
+@pytest.mark.parametrize("requires_grad", [False, True])
 @pytest.mark.parametrize("massive", [False, True])
-def test_registered_op_passes_opcheck(backend, massive):
+def test_registered_op_passes_opcheck(backend, massive, requires_grad):
     case = posterior()
     p, grad = start(case)
+    case.x.requires_grad_(requires_grad)
     step, mass = torch.full((6,), 0.1, dtype=torch.float64), masses(case) if massive else None
     state = case.z, p, grad, case.x, *case.mlp, step, mass
     torch.library.opcheck(

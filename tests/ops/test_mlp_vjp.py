@@ -106,9 +106,11 @@ def test_inputs_that_require_grad():
     )
 
 
+@pytest.mark.parametrize("requires_grad", [False, True])
 @pytest.mark.parametrize("full", [False, True])
-def test_registered_op_passes_opcheck(backend, full):
+def test_registered_op_passes_opcheck(backend, full, requires_grad):
     x, u, mlp = case()
+    x.requires_grad_(requires_grad)
     torch.library.opcheck(torch.ops.vaefast.mlp_vjp.default, (x, u, *mlp, full, backend))
 
 

@@ -32,7 +32,8 @@ def register(
             writes, ``Tensor(a!)``, come first.
         fake: shapes and dtypes of the results, for torch.compile and meta tensors.
     """
-    given = {"reference": reference, "cpp": cpp, "triton": triton}
+    # below the dispatcher's autograd no graph may be recorded: the reference would record one
+    given = {"reference": torch.no_grad()(reference), "cpp": cpp, "triton": triton}
     implementations = {key: value for key, value in given.items() if value is not None}
     library.define(name + schema)
     run = _counting_writes(backends.dispatcher(implementations), schema.count("!)"))

@@ -65,7 +65,8 @@ def pgd_step(
         backend: ``"reference"``, ``"cpp"`` or ``"triton"``; ``None`` chooses.
 
     Returns:
-        The new images, like ``x_adv``; ``out`` where it was given.
+        The new images, like ``x_adv`` (fast backends keep its memory format, the reference returns
+        contiguous ones); ``out`` where it was given.
 
     Raises:
         TypeError: not tensors, or dtypes that differ or are not floating.
