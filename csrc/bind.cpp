@@ -122,20 +122,13 @@ void pgd_step(const std::array<Address, 4>& data, const std::array<int64_t, 4>& 
                           parameter(2),
                           parameter(3),
                           norm_eps};
-    const Kernels& k = *active().kernels;
-    constexpr bool f64 = sizeof(T) == 8;
-    void (*linf)(const PgdStep<T>&, int64_t, int64_t);
-    void (*l2_rows)(const PgdStep<T>&, int64_t, int64_t);
-    if constexpr (f64)
-        linf = k.pgd_step_linf_f64, l2_rows = k.pgd_step_l2_f64;
-    else
-        linf = k.pgd_step_linf_f32, l2_rows = k.pgd_step_l2_f32;
+    const KernelsOf<T>& k = of<T>(*active().kernels);
     constexpr int64_t grain = 16384;  // elements: below it a second thread costs more than it saves
     py::gil_scoped_release release;
     if (l2)
-        parallel(B, grain / D + 1, threads, [&](int64_t b, int64_t e) { l2_rows(step, b, e); });
+        parallel(B, grain / D + 1, threads, [&](int64_t b, int64_t e) { k.pgd_step_l2(step, b, e); });
     else
-        parallel(B * D, grain, threads, [&](int64_t b, int64_t e) { linf(step, b, e); });
+        parallel(B * D, grain, threads, [&](int64_t b, int64_t e) { k.pgd_step_linf(step, b, e); });
 }
 
 }  // namespace

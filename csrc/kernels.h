@@ -30,13 +30,25 @@ struct PgdStep {
     double norm_eps;
 };
 
-struct Kernels {
+template <typename T>
+struct KernelsOf {
     // elements [begin, end) of the flattened [B, D]
-    void (*pgd_step_linf_f32)(const PgdStep<float>&, int64_t begin, int64_t end);
-    void (*pgd_step_linf_f64)(const PgdStep<double>&, int64_t begin, int64_t end);
+    void (*pgd_step_linf)(const PgdStep<T>&, int64_t begin, int64_t end);
     // rows [begin, end)
-    void (*pgd_step_l2_f32)(const PgdStep<float>&, int64_t begin, int64_t end);
-    void (*pgd_step_l2_f64)(const PgdStep<double>&, int64_t begin, int64_t end);
+    void (*pgd_step_l2)(const PgdStep<T>&, int64_t begin, int64_t end);
 };
+
+struct Kernels {
+    KernelsOf<float> f32;
+    KernelsOf<double> f64;
+};
+
+template <typename T>
+const KernelsOf<T>& of(const Kernels& kernels) {
+    if constexpr (sizeof(T) == 8)
+        return kernels.f64;
+    else
+        return kernels.f32;
+}
 
 }  // namespace vaefast

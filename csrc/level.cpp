@@ -7,12 +7,13 @@
 namespace vaefast {
 namespace VAEFAST_LEVEL {
 
-extern const Kernels kernels = {
-    pgd_step_linf<float>,
-    pgd_step_linf<double>,
-    pgd_step_l2<float>,
-    pgd_step_l2<double>,
+template <typename T>
+constexpr KernelsOf<T> kernels_of = {
+    pgd_step_linf<T>,
+    pgd_step_l2<T>,
 };
+
+extern const Kernels kernels = {kernels_of<float>, kernels_of<double>};
 
 }  // namespace VAEFAST_LEVEL
 }  // namespace vaefast

@@ -6,6 +6,8 @@
 
 #if defined(__AVX__)
 #include <immintrin.h>
+#elif defined(__ARM_NEON)
+#include <arm_neon.h>
 #endif
 
 #if defined(__AVX512F__)
@@ -76,6 +78,35 @@ VAEFAST_INLINE V max(V a, V b) {
 template <typename V>
 VAEFAST_INLINE V min(V a, V b) {
     return a < b ? a : b;
+}
+#endif
+
+// a·b + c, rounded once where the level has a fused multiply-add.
+#if defined(__AVX512F__)
+VAEFAST_INLINE Vec<float> fma(Vec<float> a, Vec<float> b, Vec<float> c) {
+    return _mm512_fmadd_ps(a, b, c);
+}
+VAEFAST_INLINE Vec<double> fma(Vec<double> a, Vec<double> b, Vec<double> c) {
+    return _mm512_fmadd_pd(a, b, c);
+}
+#elif defined(__FMA__)
+VAEFAST_INLINE Vec<float> fma(Vec<float> a, Vec<float> b, Vec<float> c) {
+    return _mm256_fmadd_ps(a, b, c);
+}
+VAEFAST_INLINE Vec<double> fma(Vec<double> a, Vec<double> b, Vec<double> c) {
+    return _mm256_fmadd_pd(a, b, c);
+}
+#elif defined(__ARM_NEON)
+VAEFAST_INLINE Vec<float> fma(Vec<float> a, Vec<float> b, Vec<float> c) {
+    return vfmaq_f32(c, a, b);
+}
+VAEFAST_INLINE Vec<double> fma(Vec<double> a, Vec<double> b, Vec<double> c) {
+    return vfmaq_f64(c, a, b);
+}
+#else
+template <typename V>
+VAEFAST_INLINE V fma(V a, V b, V c) {
+    return a * b + c;
 }
 #endif
 
