@@ -126,9 +126,34 @@ void pgd_step(const std::array<Address, 4>& data, const std::array<int64_t, 4>& 
     constexpr int64_t grain = 16384;  // elements: below it a second thread costs more than it saves
     py::gil_scoped_release release;
     if (l2)
-        parallel(B, grain / D + 1, threads, [&](int64_t b, int64_t e) { k.pgd_step_l2(step, b, e); });
+        parallel(B, grain / D + 1, threads,
+                 [&](int64_t b, int64_t e) { k.pgd_step_l2(step, b, e); });
     else
         parallel(B * D, grain, threads, [&](int64_t b, int64_t e) { k.pgd_step_linf(step, b, e); });
+}
+
+// [rows, count] integers of elements [first, first + count); index: [rows] int64.
+void philox_integers(uint64_t seed, Address index, int64_t rows, uint32_t step, uint32_t lane,
+                     uint32_t use, int64_t first, int64_t count, Address out) {
+    for (int64_t i = 0; i < rows; ++i)
+        active().kernels->integers(
+            {seed, reinterpret_cast<const int64_t*>(index)[i], step, lane, Use(use)}, first,
+            reinterpret_cast<uint32_t*>(out) + i * count, count);
+}
+
+// [rows, count] normals of elements [0, count).
+template <typename T>
+void philox_normal(uint64_t seed, Address index, int64_t rows, uint32_t step, uint32_t lane,
+                   uint32_t use, int64_t count, Address out) {
+    for (int64_t i = 0; i < rows; ++i)
+        of<T>(*active().kernels)
+            .normals({seed, reinterpret_cast<const int64_t*>(index)[i], step, lane, Use(use)},
+                     reinterpret_cast<T*>(out) + i * count, count);
+}
+
+double philox_uniform(uint64_t seed, int64_t index, uint32_t step, uint32_t lane, uint32_t use,
+                      int64_t element) {
+    return active().kernels->uniform({seed, index, step, lane, Use(use)}, element);
 }
 
 }  // namespace
@@ -150,4 +175,8 @@ PYBIND11_MODULE(_C, module) {
 #endif
     module.def("pgd_step_f32", &pgd_step<float>);
     module.def("pgd_step_f64", &pgd_step<double>);
+    module.def("philox_integers", &philox_integers);
+    module.def("philox_normal_f32", &philox_normal<float>);
+    module.def("philox_normal_f64", &philox_normal<double>);
+    module.def("philox_uniform", &philox_uniform);
 }

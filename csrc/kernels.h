@@ -30,15 +30,44 @@ struct PgdStep {
     double norm_eps;
 };
 
+// What a random number is for: vaefast.philox.Use.
+enum class Use : uint32_t {
+    momentum = 1,
+    accept,
+    jitter,
+    latent,
+    initial,
+    start,
+    radius,
+    damage,
+    fresh,
+    probe,
+    posterior,
+    margin,
+};
+
+// Where random numbers come from, but for the element; index below 2⁴⁴, lane below 2¹².
+struct Counter {
+    uint64_t seed;
+    int64_t index;
+    uint32_t step, lane;
+    Use use;
+};
+
 template <typename T>
 struct KernelsOf {
     // elements [begin, end) of the flattened [B, D]
     void (*pgd_step_linf)(const PgdStep<T>&, int64_t begin, int64_t end);
     // rows [begin, end)
     void (*pgd_step_l2)(const PgdStep<T>&, int64_t begin, int64_t end);
+    // elements [0, count)
+    void (*normals)(const Counter&, T* out, int64_t count);
 };
 
 struct Kernels {
+    // elements [first, first + count)
+    void (*integers)(const Counter&, int64_t first, uint32_t* out, int64_t count);
+    double (*uniform)(const Counter&, int64_t element);
     KernelsOf<float> f32;
     KernelsOf<double> f64;
 };

@@ -3,6 +3,7 @@
 // for a newer instruction set, to code that runs on an older processor.
 #include "kernels.h"
 #include "pgd_step.h"
+#include "philox.h"
 
 namespace vaefast {
 namespace VAEFAST_LEVEL {
@@ -11,9 +12,10 @@ template <typename T>
 constexpr KernelsOf<T> kernels_of = {
     pgd_step_linf<T>,
     pgd_step_l2<T>,
+    normals<T>,
 };
 
-extern const Kernels kernels = {kernels_of<float>, kernels_of<double>};
+extern const Kernels kernels = {integers, uniform, kernels_of<float>, kernels_of<double>};
 
 }  // namespace VAEFAST_LEVEL
 }  // namespace vaefast

@@ -110,6 +110,38 @@ VAEFAST_INLINE V fma(V a, V b, V c) {
 }
 #endif
 
+// √v lane by lane.
+#if defined(__AVX512F__)
+VAEFAST_INLINE Vec<double> sqrt(Vec<double> v) { return _mm512_sqrt_pd(v); }
+#elif defined(__AVX__)
+VAEFAST_INLINE Vec<double> sqrt(Vec<double> v) { return _mm256_sqrt_pd(v); }
+#elif defined(__ARM_NEON)
+VAEFAST_INLINE Vec<double> sqrt(Vec<double> v) { return vsqrtq_f64(v); }
+#else
+VAEFAST_INLINE Vec<double> sqrt(Vec<double> v) {
+    for (int64_t l = 0; l < width<double>; ++l) v[l] = __builtin_sqrt(v[l]);
+    return v;
+}
+#endif
+
+// The 64-bit products of the lanes' low 32 bits.
+VAEFAST_INLINE uint64_t multiply_low(uint64_t a, uint64_t b) {
+    return uint32_t(a) * (b << 32 >> 32);
+}
+#if defined(__AVX512F__)
+VAEFAST_INLINE Vec<uint64_t> multiply_low(Vec<uint64_t> a, Vec<uint64_t> b) {
+    return (Vec<uint64_t>)_mm512_mul_epu32((__m512i)a, (__m512i)b);
+}
+#elif defined(__AVX2__)
+VAEFAST_INLINE Vec<uint64_t> multiply_low(Vec<uint64_t> a, Vec<uint64_t> b) {
+    return (Vec<uint64_t>)_mm256_mul_epu32((__m256i)a, (__m256i)b);
+}
+#else
+VAEFAST_INLINE Vec<uint64_t> multiply_low(Vec<uint64_t> a, Vec<uint64_t> b) {
+    return (a << 32 >> 32) * (b << 32 >> 32);
+}
+#endif
+
 // The sum of all lanes of N vectors, by halves: the same order however wide a vector is.
 template <typename T, int64_t N>
 VAEFAST_INLINE double sum_lanes(const Vec<T> (&vectors)[N]) {

@@ -5,6 +5,9 @@ The generator is written down a second time here, in plain Python integers.
 
 import json
 import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +15,11 @@ import pytest
 import torch
 from scipy import stats
 
+import vaefast as vf
 from vaefast import philox
 from vaefast.philox import Use
 
+needs_cpp = pytest.mark.skipif(not vf.supports("pgd_step", "cpp"), reason="no C++ extension")
 TABLE = Path(__file__).parent / "data" / "philox.json"
 WORD = 0xFFFFFFFF
 KNOWN_ANSWERS = [  # counter, key, output: the published vectors of Random123
@@ -232,3 +237,86 @@ def test_neighbouring_counters_are_uncorrelated(field):
         assert torch.equal(a[1:], b[:-1])
         correlation = torch.corrcoef(torch.stack((a[:-1].flatten(), a[1:].flatten())))[0, 1]
     assert abs(correlation) < 4.5 / math.sqrt(a.numel())
+
+
+def cpp_integers(count, first=0, *, seed, index, step=0, lane=0, use):
+    from vaefast import _C
+
+    out = np.empty((len(index), count), np.uint32)
+    place = (seed, index.data_ptr(), len(index), step, lane, use)
+    _C.philox_integers(*place, first, count, out.ctypes.data)
+    return torch.from_numpy(out.astype(np.int64))
+
+
+def cpp_uniform(count, *, seed, index, step=0, lane=0, use):
+    from vaefast import _C
+
+    rows = [
+        [_C.philox_uniform(seed, i, step, lane, use, e) for e in range(count)]
+        for i in index.tolist()
+    ]
+    return torch.tensor(rows, dtype=torch.float64)
+
+
+def cpp_normal(count, *, seed, index, step=0, lane=0, use, dtype=torch.float64):
+    from vaefast import _C
+
+    out = torch.full((len(index), count), math.nan, dtype=dtype)
+    draw = _C.philox_normal_f32 if dtype == torch.float32 else _C.philox_normal_f64
+    draw(seed, index.data_ptr(), len(index), step, lane, use, count, out.data_ptr())
+    return out
+
+
+@needs_cpp
+@pytest.mark.parametrize(("counter", "key", "output"), KNOWN_ANSWERS)
+def test_cpp_known_answers(counter, key, output):
+    element, step, low, last = counter
+    index = torch.tensor([low | (last & 0xFFF) << 32])
+    place = {"step": step, "lane": last >> 12 & 0xFFF, "use": last >> 24}
+    drawn = cpp_integers(4, 4 * element, seed=key[0] | key[1] << 32, index=index, **place)
+    assert tuple(drawn[0].tolist()) == output
+
+
+@needs_cpp
+def test_cpp_table():
+    for row in json.loads(TABLE.read_text()):
+        assert draw(cpp_integers, row) == row["bits"]
+        assert draw(cpp_uniform, row) == row["uniform"]
+        assert draw(cpp_normal, row) == pytest.approx(row["normal"], abs=1e-14)
+        single = draw(cpp_normal, row, dtype=torch.float32)
+        assert single == pytest.approx(row["normal"], abs=2e-6)
+
+
+@needs_cpp
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_cpp_draws_what_the_reference_draws(dtype):
+    place = {"seed": 2**64 - 3, "index": torch.arange(3000), "step": 5, "lane": 9, "use": Use.PROBE}
+    assert torch.equal(cpp_integers(75, **place), philox.integers(75, **place))
+    longest, truth = cpp_normal(75, **place, dtype=dtype), philox.normal(75, **place)
+    error = (longest.double() - truth).abs().max()
+    assert error <= (1e-14 if dtype == torch.float64 else 3e-7)
+    for count in (*range(36), 64, 65):
+        assert torch.equal(cpp_normal(count, **place, dtype=dtype), longest[:, :count])
+
+
+@needs_cpp
+def test_cpp_on_every_isa_level():
+    from vaefast import _C
+
+    if "VAEFAST_ISA" in os.environ:
+        pytest.skip("a level is pinned")
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        __file__,
+        "-k",
+        "cpp",
+    ]
+    for level in _C.isa_levels():
+        environment = {**os.environ, "VAEFAST_ISA": level}
+        result = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert result.returncode == 0, f"{level}: {result.stdout}"

@@ -29,3 +29,40 @@ def pgd_step_f64(
     threads: int,
     /,
 ) -> None: ...
+def philox_integers(
+    seed: int,  # modulo 2**64
+    index: int,  # address of [rows] int64
+    rows: int,
+    step: int,
+    lane: int,
+    use: int,
+    first: int,  # the first element
+    count: int,
+    out: int,  # address of [rows, count] uint32
+    /,
+) -> None: ...
+def philox_uniform(
+    seed: int, index: int, step: int, lane: int, use: int, element: int, /
+) -> float: ...
+def philox_normal_f32(
+    seed: int,
+    index: int,
+    rows: int,
+    step: int,
+    lane: int,
+    use: int,
+    count: int,
+    out: int,  # address of [rows, count] float32
+    /,
+) -> None: ...
+def philox_normal_f64(
+    seed: int,
+    index: int,
+    rows: int,
+    step: int,
+    lane: int,
+    use: int,
+    count: int,
+    out: int,
+    /,
+) -> None: ...
