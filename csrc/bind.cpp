@@ -132,6 +132,26 @@ void pgd_step(const std::array<Address, 4>& data, const std::array<int64_t, 4>& 
         parallel(B * D, grain, threads, [&](int64_t b, int64_t e) { k.pgd_step_linf(step, b, e); });
 }
 
+// data: z, p, grad, inv_mass (or 0); step: address of [N].
+template <typename T>
+void leapfrog_step(const std::array<Address, 4>& data, const std::array<int64_t, 4>& strides,
+                   Address step, int64_t N, int64_t d, int64_t chains, double kick, bool drift,
+                   int threads) {
+    const LeapfrogStep<T> leapfrog{rows_at<T>(data[0], strides[0]),
+                                   rows_at<T>(data[1], strides[1]),
+                                   rows_at<const T>(data[2], strides[2]),
+                                   rows_at<const T>(data[3], strides[3]),
+                                   reinterpret_cast<const T*>(step),
+                                   d,
+                                   chains,
+                                   T(kick),
+                                   drift};
+    const KernelsOf<T>& k = of<T>(*active().kernels);
+    py::gil_scoped_release release;
+    parallel(N, 16384 / (d + 1) + 1, threads,
+             [&](int64_t b, int64_t e) { k.leapfrog_step(leapfrog, b, e); });
+}
+
 // [rows, count] integers of elements [first, first + count); index: [rows] int64.
 void philox_integers(uint64_t seed, Address index, int64_t rows, uint32_t step, uint32_t lane,
                      uint32_t use, int64_t first, int64_t count, Address out) {
@@ -175,6 +195,8 @@ PYBIND11_MODULE(_C, module) {
 #endif
     module.def("pgd_step_f32", &pgd_step<float>);
     module.def("pgd_step_f64", &pgd_step<double>);
+    module.def("leapfrog_step_f32", &leapfrog_step<float>);
+    module.def("leapfrog_step_f64", &leapfrog_step<double>);
     module.def("philox_integers", &philox_integers);
     module.def("philox_normal_f32", &philox_normal<float>);
     module.def("philox_normal_f64", &philox_normal<double>);

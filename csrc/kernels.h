@@ -30,6 +30,16 @@ struct PgdStep {
     double norm_eps;
 };
 
+template <typename T>
+struct LeapfrogStep {
+    Rows<T> z, p;                  // [N, d]
+    Rows<const T> grad, inv_mass;  // [N, d]; [B, d] or null for one
+    const T* step;                 // [N]
+    int64_t d, chains;             // row n belongs to inv_mass[n / chains]
+    T kick;
+    bool drift;
+};
+
 // What a random number is for: vaefast.philox.Use.
 enum class Use : uint32_t {
     momentum = 1,
@@ -60,6 +70,8 @@ struct KernelsOf {
     void (*pgd_step_linf)(const PgdStep<T>&, int64_t begin, int64_t end);
     // rows [begin, end)
     void (*pgd_step_l2)(const PgdStep<T>&, int64_t begin, int64_t end);
+    // rows [begin, end)
+    void (*leapfrog_step)(const LeapfrogStep<T>&, int64_t begin, int64_t end);
     // elements [0, count)
     void (*normals)(const Counter&, T* out, int64_t count);
 };

@@ -2,6 +2,7 @@
 // Nothing here may instantiate a std:: template: the linker could hand such an instance, compiled
 // for a newer instruction set, to code that runs on an older processor.
 #include "kernels.h"
+#include "leapfrog_step.h"
 #include "pgd_step.h"
 #include "philox.h"
 
@@ -12,6 +13,7 @@ template <typename T>
 constexpr KernelsOf<T> kernels_of = {
     pgd_step_linf<T>,
     pgd_step_l2<T>,
+    leapfrog_step<T>,
     normals<T>,
 };
 

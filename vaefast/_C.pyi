@@ -29,6 +29,30 @@ def pgd_step_f64(
     threads: int,
     /,
 ) -> None: ...
+def leapfrog_step_f32(
+    data: Sequence[int],  # addresses of z, p, grad, inv_mass (or 0)
+    strides: Sequence[int],  # of their rows, in elements
+    step: int,  # address of [N]
+    N: int,
+    d: int,
+    chains: int,
+    kick: float,
+    drift: bool,
+    threads: int,
+    /,
+) -> None: ...
+def leapfrog_step_f64(
+    data: Sequence[int],
+    strides: Sequence[int],
+    step: int,
+    N: int,
+    d: int,
+    chains: int,
+    kick: float,
+    drift: bool,
+    threads: int,
+    /,
+) -> None: ...
 def philox_integers(
     seed: int,  # modulo 2**64
     index: int,  # address of [rows] int64

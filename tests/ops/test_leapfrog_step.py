@@ -79,6 +79,7 @@ def test_a_kick_alone_does_not_look_at_the_position(backend):
     assert z[[0, 2, 3, 4, 5]].isfinite().all()
 
 
+@pytest.mark.compares
 def test_inputs_that_require_grad(backend):
     z, p, grad, step, _ = state()
     step.requires_grad_()
@@ -88,8 +89,94 @@ def test_inputs_that_require_grad(backend):
     assert torch.autograd.grad(z.sum(), step)[0].shape == (N,)
 
 
-def test_empty(backend):
-    leapfrog_step(*torch.zeros(3, 0, d), torch.zeros(0), backend=backend)
+@pytest.mark.parametrize("shape", [(0, d), (3, 0), (0, 0)])
+def test_empty(backend, shape):
+    for inv_mass in (None, torch.zeros(shape)):
+        state = torch.zeros(3, *shape)
+        leapfrog_step(*state, torch.zeros(shape[0]), inv_mass=inv_mass, backend=backend)
+
+
+def moved(arguments, drift=True, backend=None):
+    """New (z, p) [2, N, d] after half a kick."""
+    z, p, grad, step, inv_mass = arguments
+    z, p = z.clone(), p.clone()
+    leapfrog_step(z, p, grad, step, inv_mass=inv_mass, kick=0.5, drift=drift, backend=backend)
+    return torch.stack((z, p))
+
+
+def many(dtype, N=3000, d=37, C=4):
+    generator = torch.Generator().manual_seed(1)
+    z, p, grad = torch.randn(3, N, d, generator=generator, dtype=torch.float64).to(dtype)
+    step = torch.rand(N, generator=generator, dtype=torch.float64).to(dtype)
+    inv_mass = 0.5 + torch.rand(N // C, d, generator=generator, dtype=torch.float64).to(dtype)
+    return z, p, grad, step, inv_mass
+
+
+@pytest.mark.compares
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_error_is_at_most_twice_that_of_eager_torch(backend, dtype):
+    arguments = many(dtype)
+    truth = moved([t.double() for t in arguments], backend="reference")
+    eager = (moved(arguments, backend="reference").double() - truth).abs().max()
+    error = (moved(arguments, backend=backend).double() - truth).abs().max()
+    assert error <= 2 * eager + 4 * torch.finfo(dtype).eps
+
+
+@pytest.mark.parametrize("drift", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_same_bits_for_any_cut_and_thread_count(backend, dtype, drift):
+    arguments = many(dtype)
+    whole = moved(arguments, drift, backend)
+    assert torch.equal(moved(arguments, drift, backend), whole)
+    for n in (0, 5, 2999):
+        row = [t[n // 4 : n // 4 + 1] if len(t) < 3000 else t[n : n + 1] for t in arguments]
+        assert torch.equal(moved(row, drift, backend), whole[:, n : n + 1])
+    halves = [
+        moved([t[part] for part, t in zip([rows] * 4 + [groups], arguments)], drift, backend)
+        for rows, groups in (
+            (slice(0, 1004), slice(0, 251)),
+            (slice(1004, 3000), slice(251, 750)),
+        )
+    ]
+    assert torch.equal(torch.cat(halves, dim=1), whole)
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            assert torch.equal(moved(arguments, drift, backend), whole)
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("drift", [False, True])
+def test_any_layout(backend, drift):
+    z, p, grad, step, inv_mass = arguments = state()
+    truth = moved(arguments, drift, backend)
+    wide = torch.full((2, N, d + 3), 7.0, dtype=torch.float64)
+    tall = torch.full((2, 2 * d, N), 7.0, dtype=torch.float64)
+    pairs = [wide[:, :, 1 : d + 1], tall.mT[:, :, ::2]]
+    for pair in pairs:
+        pair[0], pair[1] = z, p
+        others = (grad.T.contiguous().T, torch.stack((step, step), 1)[:, 0])
+        masses = inv_mass.T.contiguous().T
+        leapfrog_step(*pair, *others, inv_mass=masses, kick=0.5, drift=drift, backend=backend)
+        assert torch.equal(pair, truth)
+    assert (wide[:, :, 0] == 7.0).all()
+    assert (wide[:, :, d + 1 :] == 7.0).all()
+    assert (tall[:, 1::2] == 7.0).all()
+
+
+def test_a_step_and_gradient_that_all_rows_share(backend):
+    z, p, grad, step, _ = state()
+    shared = [z, p, grad[:1].expand(N, d), step[:1].expand(N), None]
+    separate = [t if t is None else t.contiguous() for t in shared]
+    assert torch.equal(moved(shared, backend=backend), moved(separate, backend=backend))
+
+
+def test_a_state_that_overlaps_itself_is_refused(backend):
+    z, p, grad, step, _ = state()
+    with pytest.raises(RuntimeError):
+        leapfrog_step(z[:1].expand(N, d), p, grad, step, backend=backend)
 
 
 @pytest.mark.parametrize("requires_grad", [False, True])

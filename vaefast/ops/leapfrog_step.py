@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
+
+import torch
 from torch import Tensor
 
 from vaefast import backends, checks
 from vaefast.ops._autograd import through_reference
 from vaefast.ops._inputs import check_like, check_mass, check_matrix
-from vaefast.ops._register import register
+from vaefast.ops._register import register, rows_of
 from vaefast.reference.leapfrog_step import leapfrog_step as reference
 
 __all__ = ["leapfrog_step"]
@@ -71,10 +75,45 @@ def _run_reference(z, p, grad, step, inv_mass, kick, drift) -> None:
     reference(z, p, grad, step, inv_mass=inv_mass, kick=kick, drift=drift)
 
 
+def _run_cpp(z, p, grad, step, inv_mass, kick, drift) -> None:
+    N, d = z.shape
+    state = [t if _has_plain_rows(t) else t.contiguous() for t in (z, p)]
+    mass, groups = (None, N) if inv_mass is None else (rows_of(inv_mass), len(inv_mass))
+    data = [*state, rows_of(grad), mass]
+    step = step.contiguous()
+    _kernel(z.dtype)(
+        [0 if t is None else t.data_ptr() for t in data],
+        [0 if t is None else t.stride(0) for t in data],
+        step.data_ptr(),
+        N,
+        d,
+        N // max(groups, 1),
+        kick,
+        drift,
+        torch.get_num_threads(),
+    )
+    for given, moved in zip((z, p), state):
+        if moved is not given and (drift or given is p):
+            given.copy_(moved)
+
+
+def _has_plain_rows(t: Tensor) -> bool:
+    """Contiguous rows that lie one behind the other."""
+    return t.is_contiguous() or (t.stride(1) == 1 and t.stride(0) >= t.shape[1])
+
+
+@cache
+def _kernel(dtype: torch.dtype) -> Callable[..., None]:
+    from vaefast import _C
+
+    return _C.leapfrog_step_f32 if dtype == torch.float32 else _C.leapfrog_step_f64
+
+
 _op = register(
     "leapfrog_step",
     "(Tensor(a!) z, Tensor(b!) p, Tensor grad, Tensor step, Tensor? inv_mass,"
     " float kick, bool drift, str backend) -> ()",
     fake=lambda *arguments: None,
     reference=_run_reference,
+    cpp=_run_cpp,
 )
