@@ -110,6 +110,24 @@ VAEFAST_INLINE V fma(V a, V b, V c) {
 }
 #endif
 
+// The sum of all lanes of N vectors, by halves: the same order however wide a vector is.
+template <typename T, int64_t N>
+VAEFAST_INLINE double sum_lanes(const Vec<T> (&vectors)[N]) {
+    T lanes[N * width<T>];
+    std::memcpy(lanes, vectors, sizeof lanes);
+    for (int64_t half = N * width<T> / 2; half > 0; half /= 2)
+        for (int64_t l = 0; l < half; ++l) lanes[l] += lanes[l + half];
+    return double(lanes[0]);
+}
+
+// body(j, n) for every vector of [0, count): n is the vector's width, or what is left of the row.
+template <typename T, typename Body>
+VAEFAST_INLINE void for_each_vector(int64_t count, Body body) {
+    int64_t j = 0;
+    for (; j + width<T> <= count; j += width<T>) body(j, width<T>);
+    if (j < count) body(j, count - j);
+}
+
 // √v lane by lane.
 #if defined(__AVX512F__)
 VAEFAST_INLINE Vec<double> sqrt(Vec<double> v) { return _mm512_sqrt_pd(v); }
@@ -141,24 +159,6 @@ VAEFAST_INLINE Vec<uint64_t> multiply_low(Vec<uint64_t> a, Vec<uint64_t> b) {
     return (a << 32 >> 32) * (b << 32 >> 32);
 }
 #endif
-
-// The sum of all lanes of N vectors, by halves: the same order however wide a vector is.
-template <typename T, int64_t N>
-VAEFAST_INLINE double sum_lanes(const Vec<T> (&vectors)[N]) {
-    T lanes[N * width<T>];
-    std::memcpy(lanes, vectors, sizeof lanes);
-    for (int64_t half = N * width<T> / 2; half > 0; half /= 2)
-        for (int64_t l = 0; l < half; ++l) lanes[l] += lanes[l + half];
-    return double(lanes[0]);
-}
-
-// body(j, n) for every vector of [0, count): n is the vector's width, or what is left of the row.
-template <typename T, typename Body>
-VAEFAST_INLINE void for_each_vector(int64_t count, Body body) {
-    int64_t j = 0;
-    for (; j + width<T> <= count; j += width<T>) body(j, width<T>);
-    if (j < count) body(j, count - j);
-}
 
 }  // namespace VAEFAST_LEVEL
 }  // namespace vaefast
