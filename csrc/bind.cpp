@@ -5,8 +5,11 @@
 
 #include <array>
 #include <cstdlib>
+#include <new>
 #include <stdexcept>
 #include <string>
+#include <tuple>
+#include <utility>
 #include <vector>
 
 #include "kernels.h"
@@ -176,6 +179,110 @@ double philox_uniform(uint64_t seed, int64_t index, uint32_t step, uint32_t lane
     return active().kernels->uniform({seed, index, step, lane, Use(use)}, element);
 }
 
+using RowsAt = std::pair<Address, int64_t>;  // address, elements from row to row
+
+template <typename T>
+Rows<T> rows_at(const RowsAt& rows) {
+    return rows_at<T>(rows.first, rows.second);
+}
+
+// A network's layers: weight, its row and column stride, bias or 0, outputs, inputs, activation
+// and its parameter.
+using LayersAt = std::vector<
+    std::tuple<Address, int64_t, int64_t, Address, int64_t, int64_t, int, double>>;
+
+template <typename T>
+std::vector<Layer<T>> layers_at(const LayersAt& given) {
+    std::vector<Layer<T>> layers;
+    for (const auto& [weight, row, column, bias, outputs, inputs, activation, parameter] : given)
+        layers.push_back({reinterpret_cast<const T*>(weight), row, column,
+                          reinterpret_cast<const T*>(bias), outputs, inputs,
+                          Activation(activation), T(parameter)});
+    return layers;
+}
+
+template <typename T>
+Network<T> network(const std::vector<Layer<T>>& layers) {
+    return {layers.data(), int64_t(layers.size())};
+}
+
+// A signal handler raised: the error stays with this thread until run() throws it.
+bool interrupted() {
+    py::gil_scoped_acquire gil;
+    return PyErr_CheckSignals() != 0;
+}
+
+template <typename Task>
+void run(Outcome (*kernel)(const Task&, const Call&), const Task& task, int threads) {
+    Outcome outcome;
+    {
+        py::gil_scoped_release release;
+        outcome = kernel(task, {threads, interrupted});
+    }
+    if (outcome == Outcome::interrupted) throw py::error_already_set();
+    if (outcome == Outcome::no_memory) throw std::bad_alloc();
+}
+
+template <typename T>
+void mlp_forward(const RowsAt& out, const RowsAt& z, int64_t N, const LayersAt& mlp, int threads) {
+    const auto layers = layers_at<T>(mlp);
+    run(of<T>(*active().kernels).mlp_forward,
+        MlpForward<T>{rows_at<T>(out), rows_at<const T>(z), N, network(layers)}, threads);
+}
+
+// x, chains, likelihood, obs_std
+using LikelihoodAt = std::tuple<RowsAt, int64_t, int, double>;
+
+template <typename T>
+Target<T> target(const LikelihoodAt& given, const std::vector<Layer<T>>& layers) {
+    const auto& [x, chains, likelihood, obs_std] = given;
+    return {rows_at<const T>(x), chains, network(layers), Likelihood(likelihood), obs_std};
+}
+
+template <typename T>
+void mlp_potential(Address U, const RowsAt& grad, const RowsAt& z, int64_t N, const LayersAt& mlp,
+                   const LikelihoodAt& like, int threads) {
+    const auto layers = layers_at<T>(mlp);
+    run(of<T>(*active().kernels).mlp_potential,
+        MlpPotential<T>{reinterpret_cast<double*>(U), rows_at<T>(grad), rows_at<const T>(z), N,
+                        target(like, layers)},
+        threads);
+}
+
+// end: z, p, grad; from: z, p, grad.
+template <typename T>
+void mlp_trajectory(const std::array<RowsAt, 3>& end, Address U, const std::array<RowsAt, 3>& from,
+                    Address step, const RowsAt& inv_mass, int64_t N, int64_t leapfrog,
+                    const LayersAt& mlp, const LikelihoodAt& like, int threads) {
+    const auto layers = layers_at<T>(mlp);
+    run(of<T>(*active().kernels).mlp_trajectory,
+        MlpTrajectory<T>{rows_at<T>(end[0]), rows_at<T>(end[1]), rows_at<T>(end[2]),
+                         reinterpret_cast<double*>(U), rows_at<const T>(from[0]),
+                         rows_at<const T>(from[1]), rows_at<const T>(from[2]),
+                         reinterpret_cast<const T*>(step), rows_at<const T>(inv_mass), N, leapfrog,
+                         target(like, layers)},
+        threads);
+}
+
+// state: z, grad; results: U, accepted, divergent, draws, energies; rows: step, index;
+// counts: N, leapfrog, first_step, steps, thin, kept.
+template <typename T>
+void mlp_chain(const std::array<RowsAt, 2>& state, const std::array<Address, 5>& results,
+               const std::array<Address, 2>& rows, const RowsAt& inv_mass,
+               const std::array<int64_t, 6>& counts, double jitter, uint64_t seed,
+               const LayersAt& mlp, const LikelihoodAt& like, int threads) {
+    const auto layers = layers_at<T>(mlp);
+    const auto& [N, leapfrog, first_step, steps, thin, kept] = counts;
+    run(of<T>(*active().kernels).mlp_chain,
+        MlpChain<T>{rows_at<T>(state[0]), rows_at<T>(state[1]),
+                    reinterpret_cast<double*>(results[0]), reinterpret_cast<int64_t*>(results[1]),
+                    reinterpret_cast<int64_t*>(results[2]), reinterpret_cast<T*>(results[3]),
+                    reinterpret_cast<double*>(results[4]), reinterpret_cast<const T*>(rows[0]),
+                    rows_at<const T>(inv_mass), reinterpret_cast<const int64_t*>(rows[1]), N,
+                    leapfrog, first_step, steps, thin, kept, jitter, seed, target(like, layers)},
+        threads);
+}
+
 }  // namespace
 }  // namespace vaefast
 
@@ -197,6 +304,14 @@ PYBIND11_MODULE(_C, module) {
     module.def("pgd_step_f64", &pgd_step<double>);
     module.def("leapfrog_step_f32", &leapfrog_step<float>);
     module.def("leapfrog_step_f64", &leapfrog_step<double>);
+    module.def("mlp_forward_f32", &mlp_forward<float>);
+    module.def("mlp_forward_f64", &mlp_forward<double>);
+    module.def("mlp_potential_f32", &mlp_potential<float>);
+    module.def("mlp_potential_f64", &mlp_potential<double>);
+    module.def("mlp_trajectory_f32", &mlp_trajectory<float>);
+    module.def("mlp_trajectory_f64", &mlp_trajectory<double>);
+    module.def("mlp_chain_f32", &mlp_chain<float>);
+    module.def("mlp_chain_f64", &mlp_chain<double>);
     module.def("philox_integers", &philox_integers);
     module.def("philox_normal_f32", &philox_normal<float>);
     module.def("philox_normal_f64", &philox_normal<double>);

@@ -30,6 +30,105 @@ struct PgdStep {
     double norm_eps;
 };
 
+enum class Activation : int {
+    identity,
+    relu,
+    leaky_relu,
+    elu,
+    tanh,
+    sigmoid,
+    softplus,
+    silu,
+    gelu,
+    gelu_tanh,
+    exp_half,
+    maxmin
+};
+
+enum class Likelihood : int { bernoulli, gaussian, continuous_bernoulli, clamped_bernoulli };
+
+enum class Outcome : int { done, interrupted, no_memory };
+
+// h = φ(W x + b); element [j, k] of W lies at weight[j·row + k·column], bias may be null.
+template <typename T>
+struct Layer {
+    const T* weight;
+    int64_t row, column;
+    const T* bias;
+    int64_t outputs, inputs;
+    Activation activation;
+    T parameter;
+};
+
+template <typename T>
+struct Network {
+    const Layer<T>* layers;
+    int64_t depth;
+
+    int64_t inputs() const { return layers[0].inputs; }
+    int64_t outputs() const { return layers[depth - 1].outputs; }
+};
+
+// How a call runs: its threads, and what the calling thread asks every 50 ms.
+struct Call {
+    int threads;
+    bool (*interrupted)();
+};
+
+template <typename T>
+struct MlpForward {
+    Rows<T> out;        // [N, D]
+    Rows<const T> z;    // [N, d]
+    int64_t N;
+    Network<T> mlp;
+};
+
+// The posterior p(z | x) of rows n of z, each with its image x[n / chains].
+template <typename T>
+struct Target {
+    Rows<const T> x;  // [B, D]
+    int64_t chains;
+    Network<T> mlp;
+    Likelihood likelihood;
+    double obs_std;
+};
+
+template <typename T>
+struct MlpPotential {
+    double* U;        // [N]
+    Rows<T> grad;     // [N, d]
+    Rows<const T> z;  // [N, d]
+    int64_t N;
+    Target<T> target;
+};
+
+template <typename T>
+struct MlpTrajectory {
+    Rows<T> z_end, p_end, grad_end;  // [N, d]
+    double* U;                       // [N]
+    Rows<const T> z, p, grad;        // [N, d]
+    const T* step;                   // [N]
+    Rows<const T> inv_mass;          // [B, d], null for unit mass
+    int64_t N, leapfrog;
+    Target<T> target;
+};
+
+template <typename T>
+struct MlpChain {
+    Rows<T> z, grad;           // [N, d]: start and end
+    double* U;                 // [N], nats: start and end
+    int64_t *accepted, *divergent;  // [N]
+    T* draws;                  // [N, kept, d]
+    double* energies;          // [N, kept]
+    const T* step;             // [B]
+    Rows<const T> inv_mass;    // [B, d], null for unit mass
+    const int64_t* index;      // [B]
+    int64_t N, leapfrog, first_step, steps, thin, kept;
+    double jitter;
+    uint64_t seed;
+    Target<T> target;
+};
+
 template <typename T>
 struct LeapfrogStep {
     Rows<T> z, p;                  // [N, d]
@@ -74,6 +173,10 @@ struct KernelsOf {
     void (*leapfrog_step)(const LeapfrogStep<T>&, int64_t begin, int64_t end);
     // elements [0, count)
     void (*normals)(const Counter&, T* out, int64_t count);
+    Outcome (*mlp_forward)(const MlpForward<T>&, const Call&);
+    Outcome (*mlp_potential)(const MlpPotential<T>&, const Call&);
+    Outcome (*mlp_trajectory)(const MlpTrajectory<T>&, const Call&);
+    Outcome (*mlp_chain)(const MlpChain<T>&, const Call&);
 };
 
 struct Kernels {

@@ -3,6 +3,10 @@
 // for a newer instruction set, to code that runs on an older processor.
 #include "kernels.h"
 #include "leapfrog_step.h"
+#include "mlp_chain.h"
+#include "mlp_forward.h"
+#include "mlp_potential.h"
+#include "mlp_trajectory.h"
 #include "pgd_step.h"
 #include "philox.h"
 
@@ -15,6 +19,10 @@ constexpr KernelsOf<T> kernels_of = {
     pgd_step_l2<T>,
     leapfrog_step<T>,
     normals<T>,
+    mlp_forward<T>,
+    mlp_potential<T>,
+    mlp_trajectory<T>,
+    mlp_chain<T>,
 };
 
 extern const Kernels kernels = {integers, uniform, kernels_of<float>, kernels_of<double>};

@@ -36,7 +36,7 @@ constexpr int64_t width = VAEFAST_VECTOR_BYTES / sizeof(T);
 
 template <typename T>
 VAEFAST_INLINE Vec<T> broadcast(T value) {
-    return Vec<T>{} + value;
+    return value - Vec<T>{};  // exact, also for −0, so the compiler drops the subtraction
 }
 
 template <typename T>
@@ -80,6 +80,27 @@ VAEFAST_INLINE V min(V a, V b) {
     return a < b ? a : b;
 }
 #endif
+
+// Tell the processor that this thread waits in a loop.
+VAEFAST_INLINE void pause() {
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+// Keep v in a register: the compiler would rather load it anew for each of its uses.
+template <typename V>
+VAEFAST_INLINE void in_register(V& v) {
+#if defined(__AVX__)
+    __asm__("" : "+v"(v));
+#elif defined(__ARM_NEON)
+    __asm__("" : "+w"(v));
+#else
+    (void)v;
+#endif
+}
 
 // a·b + c, rounded once where the level has a fused multiply-add.
 #if defined(__AVX512F__)

@@ -1,0 +1,233 @@
+// An MLP's passes over a block of rows: forward keeping slopes, and back, activations in cache.
+#pragma once
+
+#include "activations.h"
+#include "product.h"
+#include "worker.h"
+
+namespace vaefast {
+namespace VAEFAST_LEVEL {
+
+constexpr int64_t BLOCK_BYTES = 1 << 20;  // of activations that a block of rows keeps in cache
+constexpr int64_t MOST_ROWS = 96;         // of a block
+
+// A row of `count` elements, padded to whole panels and off the powers of two, where rows would
+// share cache sets.
+template <typename T>
+constexpr int64_t padded(int64_t count) {
+    return panels_of<T>(count) * PANEL<T> + CACHE_LINE / int64_t(sizeof(T));
+}
+
+template <typename T>
+struct PackedLayer {
+    Packed<T> forward;   // W
+    Packed<T> backward;  // Wᵀ, where the call goes back
+    T* bias;             // padded
+    Activation activation;
+    T parameter;
+};
+
+// A network packed once per call.
+template <typename T>
+struct PackedNetwork {
+    PackedLayer<T>* layers;
+    int64_t depth;
+
+    const PackedLayer<T>& operator[](int64_t l) const { return layers[l]; }
+    const PackedLayer<T>& last() const { return layers[depth - 1]; }
+};
+
+template <typename T>
+PackedNetwork<T> take_network(Arena& arena, const Network<T>& mlp, bool backward) {
+    PackedNetwork<T> net = {arena.take<PackedLayer<T>>(mlp.depth), mlp.depth};
+    for (int64_t l = 0; l < mlp.depth; ++l) {
+        const Layer<T>& from = mlp.layers[l];
+        const int64_t out = from.outputs, in = from.inputs;
+        T* forward = arena.take<T>(packed_size<T>(out, in));
+        T* back = backward ? arena.take<T>(packed_size<T>(in, out)) : nullptr;
+        T* bias = arena.take<T>(padded<T>(out));
+        if (net.layers)
+            net.layers[l] = {{forward, out, in, false},
+                             {back, in, out, false},
+                             bias,
+                             from.activation,
+                             from.parameter};
+    }
+    return net;
+}
+
+// This worker's share of the packing; everyone meets afterwards.
+template <typename T>
+void pack_network(const PackedNetwork<T>& net, const Network<T>& mlp, const Worker& worker) {
+    for (int64_t l = 0; l < mlp.depth; ++l) {
+        const Layer<T>& from = mlp.layers[l];
+        const PackedLayer<T>& to = net[l];
+        const Range own = share(to.forward.panels(), worker.id, worker.threads);
+        pack(to.forward, from.weight, from.row, from.column, own.begin, own.end);
+        if (to.backward.data) {
+            const Range back = share(to.backward.panels(), worker.id, worker.threads);
+            pack(to.backward, from.weight, from.column, from.row, back.begin, back.end);
+        }
+        for (int64_t j = own.begin * PANEL<T>; j < own.end * PANEL<T>; ++j)
+            to.bias[j] = from.bias && j < from.outputs ? from.bias[j] : 0;
+    }
+    worker.everyone->wait();
+}
+
+// What a pass over at most `rows` rows leaves behind: rows of layer l are stride[l] apart.
+template <typename T>
+struct Tape {
+    int64_t* stride;
+    T** post;   // h_l = φ(a_l)
+    T** slope;  // φ'(a_l) as activate stores it, where the call goes back
+    T* up[2];   // cotangents, by turns
+    int64_t up_stride;
+};
+
+template <typename T>
+Tape<T> take_tape(Arena& arena, const Network<T>& mlp, int64_t rows, bool slopes) {
+    Tape<T> tape = {arena.take<int64_t>(mlp.depth), arena.take<T*>(mlp.depth),
+                    arena.take<T*>(mlp.depth), {}, padded<T>(mlp.inputs())};
+    for (int64_t l = 0; l < mlp.depth; ++l) {
+        const int64_t stride = padded<T>(mlp.layers[l].outputs);
+        T* post = arena.take<T>(rows * stride);
+        T* slope = slopes ? arena.take<T>(rows * stride) : nullptr;
+        if (arena.base) tape.stride[l] = stride, tape.post[l] = post, tape.slope[l] = slope;
+        tape.up_stride = tape.up_stride > stride ? tape.up_stride : stride;
+    }
+    for (T*& up : tape.up) up = slopes ? arena.take<T>(rows * tape.up_stride) : nullptr;
+    return tape;
+}
+
+// Rows of a block: as many as keep their activations in cache, whole register tiles.
+template <typename T>
+int64_t block_rows(const Network<T>& mlp, bool slopes) {
+    Arena count = {};
+    take_tape(count, mlp, ROWS, slopes);
+    const int64_t rows = BLOCK_BYTES / (count.used / ROWS + 1) / ROWS * ROWS;
+    return rows < ROWS ? ROWS : rows > MOST_ROWS ? MOST_ROWS : rows;
+}
+
+// A call's packed network, each team's tape and each thread's scratch, for blocks of `rows` rows.
+template <typename T>
+struct Workspace {
+    PackedNetwork<T> net;
+    Tape<T>* tapes;
+    T** scratch;
+};
+
+template <typename T>
+Workspace<T> take_workspace(Arena& arena, const Network<T>& mlp, int64_t rows, int64_t teams,
+                            int threads, bool backward) {
+    Workspace<T> work = {take_network(arena, mlp, backward), arena.take<Tape<T>>(teams),
+                         arena.take<T*>(threads)};
+    for (int64_t t = 0; t < teams; ++t) {
+        const Tape<T> tape = take_tape(arena, mlp, rows, backward);
+        if (arena.base) work.tapes[t] = tape;
+    }
+    for (int t = 0; t < threads; ++t) {
+        T* scratch = arena.take<T>(scratch_size<T>(rows));
+        if (arena.base) work.scratch[t] = scratch;
+    }
+    return work;
+}
+
+// A pass of one team over one block of rows; `scratch` is the worker's own.
+template <typename T>
+struct Pass {
+    const PackedNetwork<T>& net;
+    const Tape<T>& tape;
+    const Worker& worker;
+    T* scratch;
+    int64_t rows;
+
+    Pass(const Workspace<T>& work, const Worker& worker, int64_t rows)
+        : net(work.net),
+          tape(work.tapes[worker.team]),
+          worker(worker),
+          scratch(work.scratch[worker.id]),
+          rows(rows) {}
+
+    template <typename Epilogue>
+    void multiply(const T* x, int64_t stride, const Packed<T>& w, Epilogue epilogue) const {
+        const Range own = share(w.panels(), worker.rank, worker.ranks);
+        product(x, stride, rows, w, own.begin, own.end, scratch, epilogue);
+    }
+};
+
+// The sums of a tile become h = φ(a + b) in `post` and φ' in `slope` (not where null).
+template <typename T>
+void activate_row(const PackedLayer<T>& layer, const Tile<T>& tile, int64_t r, T* post, T* slope) {
+    T* a = tile[r];
+    for (int64_t j = 0; j < tile.padded; j += width<T>)
+        store<T>(a + j, load(a + j) + load(layer.bias + tile.first + j));
+    activate(layer.activation, layer.parameter, a, post, slope, tile.padded);
+}
+
+// Layers [0, layers) of the pass on x; the team meets after each.
+template <typename T>
+void forward_hidden(const Pass<T>& pass, const T* x, int64_t stride, int64_t layers) {
+    for (int64_t l = 0; l < layers; ++l) {
+        const PackedLayer<T>& layer = pass.net[l];
+        const Tape<T>& tape = pass.tape;
+        const int64_t to = tape.stride[l];
+        pass.multiply(x, stride, layer.forward, [&](const Tile<T>& tile) {
+            for (int64_t r = 0; r < pass.rows; ++r) {
+                const int64_t at = r * to + tile.first;
+                T* slope = tape.slope[l] ? tape.slope[l] + at : nullptr;
+                activate_row(layer, tile, r, tape.post[l] + at, slope);
+            }
+        });
+        pass.worker.sync();
+        x = tape.post[l];
+        stride = to;
+    }
+}
+
+// The cotangent up[0] of the last layer's pre-activations goes back to the first layer's; returns
+// where it then lies. The team meets after each layer.
+template <typename T>
+const T* pull_to_first(const Pass<T>& pass) {
+    const Tape<T>& tape = pass.tape;
+    int64_t now = 0;
+    for (int64_t l = pass.net.depth - 1; l > 0; --l) {
+        const PackedLayer<T>& below = pass.net[l - 1];
+        T* to = tape.up[1 - now];
+        pass.multiply(tape.up[now], tape.up_stride, pass.net[l].backward, [&](const Tile<T>& tile) {
+            for (int64_t r = 0; r < pass.rows; ++r) {
+                T* row = to + r * tape.up_stride + tile.first;
+                const T* slope = tape.slope[l - 1] + r * tape.stride[l - 1] + tile.first;
+                std::memcpy(row, tile[r], tile.padded * sizeof(T));
+                multiply_slope(below.activation, slope, row, tile.padded);
+            }
+        });
+        pass.worker.sync();
+        now = 1 - now;
+    }
+    return tape.up[now];
+}
+
+// Whether all of v is finite.
+template <typename T>
+bool all_finite(const T* v, int64_t count) {
+    Vec<T> zeros = {};
+    for_each_vector<T>(count, [&](int64_t j, int64_t n) VAEFAST_FLAT {
+        zeros += load(v + j, n) * Vec<T>{};
+    });
+    return sum_lanes<T>({zeros}) == 0;
+}
+
+// `count` elements that are followed by zeros up to whole panels.
+template <typename T>
+void copy_padded(T* to, const T* from, int64_t count) {
+    std::memcpy(to, from, count * sizeof(T));
+    for (int64_t j = count; j < panels_of<T>(count) * PANEL<T>; ++j) to[j] = 0;
+}
+
+template <typename T>
+void fill(T* to, T value, int64_t count) {
+    for (int64_t j = 0; j < count; ++j) to[j] = value;
+}
+
+}  // namespace VAEFAST_LEVEL
+}  // namespace vaefast

@@ -1,0 +1,71 @@
+"""What the C++ kernels take: addresses, strides and a network's layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache, lru_cache
+
+import torch
+from torch import Tensor
+
+from vaefast.ops._register import rows_of
+from vaefast.types import LIKELIHOODS
+
+__all__ = ["kernel", "layers_of", "like_of", "plain_rows", "rows_at"]
+
+# in the order of csrc/kernels.h
+ACTIVATIONS = (
+    "identity",
+    "relu",
+    "leaky_relu",
+    "elu",
+    "tanh",
+    "sigmoid",
+    "softplus",
+    "silu",
+    "gelu",
+    "gelu_tanh",
+    "exp_half",
+    "maxmin",
+)
+
+
+@cache
+def kernel(op: str, dtype: torch.dtype) -> Callable[..., None]:
+    """``vaefast._C``'s function for an op in float32 or float64."""
+    from vaefast import _C
+
+    return getattr(_C, f"{op}_f32" if dtype == torch.float32 else f"{op}_f64")
+
+
+def rows_at(t: Tensor | None) -> tuple[int, int]:
+    """Address and row stride of a matrix with contiguous rows; zeros for None."""
+    return (0, 0) if t is None else (t.data_ptr(), t.stride(0))
+
+
+def plain_rows(*tensors: Tensor | None) -> list[Tensor | None]:
+    """The matrices with contiguous rows; keep them alive while their addresses are in use."""
+    return [None if t is None else rows_of(t) for t in tensors]
+
+
+def layers_of(
+    weights: list[Tensor], biases: list[Tensor | None], activations: str
+) -> tuple[list[tuple], list[Tensor | None]]:
+    """A network's layers as the kernels take them, and the tensors they point into."""
+    biases = [None if bias is None else bias.contiguous() for bias in biases]
+    layers = [
+        (w.data_ptr(), *w.stride(), 0 if b is None else b.data_ptr(), *w.shape, *activation)
+        for w, b, activation in zip(weights, biases, _numbered(activations))
+    ]
+    return layers, [*weights, *biases]
+
+
+@lru_cache(maxsize=256)
+def _numbered(names: str) -> list[tuple[int, float]]:
+    parts = [name.strip().partition(":") for name in names.split(",")]
+    return [(ACTIVATIONS.index(name), float(parameter or 0)) for name, _, parameter in parts]
+
+
+def like_of(x: Tensor, rows: int, likelihood: str, obs_std: float) -> tuple:
+    """Images, chains per image and likelihood as the kernels take them."""
+    return rows_at(x), rows // max(len(x), 1), LIKELIHOODS.index(likelihood), obs_std
