@@ -283,6 +283,27 @@ void mlp_chain(const std::array<RowsAt, 2>& state, const std::array<Address, 5>&
         threads);
 }
 
+template <typename T>
+void activate(int kind, double parameter, Address a, Address h, Address slope, int64_t count) {
+    of<T>(*active().kernels)
+        .activate(Activation(kind), T(parameter), reinterpret_cast<const T*>(a),
+                  reinterpret_cast<T*>(h), reinterpret_cast<T*>(slope), count);
+}
+
+template <typename T>
+void multiply_slope(int kind, Address slope, Address t, int64_t count) {
+    of<T>(*active().kernels)
+        .multiply_slope(Activation(kind), reinterpret_cast<const T*>(slope),
+                        reinterpret_cast<T*>(t), count);
+}
+
+template <typename T>
+void evaluate(int function, Address in, Address out, int64_t count) {
+    of<T>(*active().kernels)
+        .evaluate(Function(function), reinterpret_cast<const T*>(in), reinterpret_cast<T*>(out),
+                  count);
+}
+
 }  // namespace
 }  // namespace vaefast
 
@@ -316,4 +337,10 @@ PYBIND11_MODULE(_C, module) {
     module.def("philox_normal_f32", &philox_normal<float>);
     module.def("philox_normal_f64", &philox_normal<double>);
     module.def("philox_uniform", &philox_uniform);
+    module.def("activate_f32", &activate<float>);
+    module.def("activate_f64", &activate<double>);
+    module.def("multiply_slope_f32", &multiply_slope<float>);
+    module.def("multiply_slope_f64", &multiply_slope<double>);
+    module.def("evaluate_f32", &evaluate<float>);
+    module.def("evaluate_f64", &evaluate<double>);
 }

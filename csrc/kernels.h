@@ -42,7 +42,7 @@ enum class Activation : int {
     gelu,
     gelu_tanh,
     exp_half,
-    maxmin
+    maxmin,
 };
 
 enum class Likelihood : int { bernoulli, gaussian, continuous_bernoulli, clamped_bernoulli };
@@ -162,6 +162,8 @@ struct Counter {
     uint32_t step, lane;
     Use use;
 };
+// The functions of math.h and normal.h, for the tests.
+enum class Function : int { exp, expm1, log, log1p_unit, tanh, sigmoid, softplus, normal_cdf };
 
 template <typename T>
 struct KernelsOf {
@@ -177,6 +179,11 @@ struct KernelsOf {
     Outcome (*mlp_potential)(const MlpPotential<T>&, const Call&);
     Outcome (*mlp_trajectory)(const MlpTrajectory<T>&, const Call&);
     Outcome (*mlp_chain)(const MlpChain<T>&, const Call&);
+    // of `count` elements, a multiple of every level's vector width; h may be a, slope null
+    void (*activate)(Activation, T parameter, const T* a, T* h, T* slope, int64_t count);
+    void (*multiply_slope)(Activation, const T* slope, T* t, int64_t count);
+    // of any `count`
+    void (*evaluate)(Function, const T* in, T* out, int64_t count);
 };
 
 struct Kernels {

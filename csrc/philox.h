@@ -2,7 +2,7 @@
 #pragma once
 
 #include "kernels.h"
-#include "normal.h"
+#include "box_muller.h"
 #include "simd.h"
 
 namespace vaefast {

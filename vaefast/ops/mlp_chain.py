@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from vaefast import backends, checks
 from vaefast.ops._autograd import tensors_of, through_reference
+from vaefast.ops._cpp import kernel, layers_of, like_of, plain_rows, rows_at
 from vaefast.ops._inputs import (
     check_energy,
     check_jitter,
@@ -139,6 +141,32 @@ def _run_reference(
     return tuple(t.contiguous() for t in result)
 
 
+def _run_cpp(
+    z, U, grad, x, weights, biases, activations, likelihood, obs_std, step, inv_mass, index,
+    leapfrog, jitter, seed, first_step, steps, thin, precision,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    layers, _alive = layers_of(weights, biases, activations)
+    N, n = len(z), kept(first_step, steps, thin)
+    state = [t.clone(memory_format=torch.contiguous_format) for t in (z, grad, U)]
+    counts = [torch.zeros(N, dtype=torch.int64) for _ in range(2)]
+    draws, energies = z.new_empty((N, n, z.shape[1])), U.new_empty((N, n))
+    rows = [step.contiguous(), index.contiguous()]
+    images, mass = plain_rows(x, inv_mass)
+    kernel("mlp_chain", z.dtype)(
+        [rows_at(t) for t in state[:2]],
+        [t.data_ptr() for t in (state[2], *counts, draws, energies)],
+        [t.data_ptr() for t in rows],
+        rows_at(mass),
+        (N, leapfrog, first_step, steps, thin, n),
+        jitter,
+        seed % (1 << 64),
+        layers,
+        like_of(images, N, likelihood, obs_std),
+        torch.get_num_threads(),
+    )
+    return state[0], state[2], state[1], *counts, draws, energies
+
+
 def _fake(
     z, U, grad, x, weights, biases, activations, likelihood, obs_std, step, inv_mass, index,
     leapfrog, jitter, seed, first_step, steps, thin, precision, backend,
@@ -158,4 +186,5 @@ _op = register(
     " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
     fake=_fake,
     reference=_run_reference,
+    cpp=_run_cpp,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from vaefast import backends
@@ -12,6 +13,7 @@ from vaefast.ops._autograd import (
     wants_grad,
     with_biases,
 )
+from vaefast.ops._cpp import kernel, layers_of, plain_rows, rows_at
 from vaefast.ops._inputs import check_matrix, check_network
 from vaefast.ops._register import register
 from vaefast.reference.mlp_forward import mlp_forward as reference
@@ -61,6 +63,15 @@ def _run_reference(z, weights, biases, activations) -> Tensor:
     return reference(z, MLP(weights, biases, activations))
 
 
+def _run_cpp(z, weights, biases, activations) -> Tensor:
+    layers, _alive = layers_of(weights, biases, activations)
+    out = z.new_empty((len(z), weights[-1].shape[0]))
+    (rows,) = plain_rows(z)
+    run = kernel("mlp_forward", z.dtype)
+    run(rows_at(out), rows_at(rows), len(z), layers, torch.get_num_threads())
+    return out
+
+
 def _fake(z, weights, biases, activations, backend) -> Tensor:
     return z.new_empty((z.shape[0], weights[-1].shape[0]))
 
@@ -70,5 +81,6 @@ _op = register(
     "(Tensor z, Tensor[] weights, Tensor?[] biases, str activations, str backend) -> Tensor",
     fake=_fake,
     reference=_run_reference,
+    cpp=_run_cpp,
 )
 differentiable_once("mlp_forward", _run_reference)

@@ -13,6 +13,7 @@ from vaefast.ops._autograd import (
     wants_grad,
     with_biases,
 )
+from vaefast.ops._cpp import kernel, layers_of, like_of, plain_rows, rows_at
 from vaefast.ops._inputs import check_precision, check_target
 from vaefast.ops._register import register
 from vaefast.reference.mlp_potential import mlp_potential as reference
@@ -81,6 +82,24 @@ def _run_reference(
     return reference(z, x, mlp, likelihood=likelihood, obs_std=obs_std, precision=precision)
 
 
+def _run_cpp(
+    z, x, weights, biases, activations, likelihood, obs_std, precision
+) -> tuple[Tensor, Tensor]:
+    layers, _alive = layers_of(weights, biases, activations)
+    U, grad = z.new_empty(len(z), dtype=torch.float64), z.new_empty(z.shape)
+    rows, images = plain_rows(z, x)
+    kernel("mlp_potential", z.dtype)(
+        U.data_ptr(),
+        rows_at(grad),
+        rows_at(rows),
+        len(z),
+        layers,
+        like_of(images, len(z), likelihood, obs_std),
+        torch.get_num_threads(),
+    )
+    return U, grad
+
+
 def _fake(z, x, *arguments) -> tuple[Tensor, Tensor]:
     return z.new_empty(z.shape[0], dtype=torch.float64), z.new_empty(z.shape)
 
@@ -91,5 +110,6 @@ _op = register(
     " str likelihood, float obs_std, str precision, str backend) -> (Tensor, Tensor)",
     fake=_fake,
     reference=_run_reference,
+    cpp=_run_cpp,
 )
 differentiable_once("mlp_potential", _run_reference, returns_slope=True)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from vaefast import backends, checks
 from vaefast.ops._autograd import tensors_of, through_reference
+from vaefast.ops._cpp import kernel, layers_of, like_of, plain_rows, rows_at
 from vaefast.ops._inputs import check_like, check_mass, check_precision, check_target
 from vaefast.ops._register import register
 from vaefast.reference.mlp_trajectory import mlp_trajectory as reference
@@ -104,6 +105,29 @@ def _run_reference(
     )
 
 
+def _run_cpp(
+    z, p, grad, x, weights, biases, activations, step, inv_mass, likelihood, obs_std, leapfrog,
+    precision,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    layers, _alive = layers_of(weights, biases, activations)
+    end = [z.new_empty(z.shape) for _ in range(3)]
+    U, step = z.new_empty(len(z), dtype=torch.float64), step.contiguous()
+    *start, images, mass = plain_rows(z, p, grad, x, inv_mass)
+    kernel("mlp_trajectory", z.dtype)(
+        [rows_at(t) for t in end],
+        U.data_ptr(),
+        [rows_at(t) for t in start],
+        step.data_ptr(),
+        rows_at(mass),
+        len(z),
+        leapfrog,
+        layers,
+        like_of(images, len(z), likelihood, obs_std),
+        torch.get_num_threads(),
+    )
+    return *end, U
+
+
 def _fake(z, *arguments) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     state = [z.new_empty(z.shape) for _ in range(3)]
     return *state, z.new_empty(z.shape[0], dtype=torch.float64)
@@ -117,4 +141,5 @@ _op = register(
     " -> (Tensor, Tensor, Tensor, Tensor)",
     fake=_fake,
     reference=_run_reference,
+    cpp=_run_cpp,
 )
