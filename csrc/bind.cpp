@@ -132,6 +132,27 @@ void pgd_step(const std::array<Address, 4>& data, const std::array<int64_t, 4>& 
         parallel(B * D, grain, threads, [&](int64_t b, int64_t e) { k.pgd_step_linf(step, b, e); });
 }
 
+template <typename T>
+void activate(int kind, double parameter, Address a, Address h, Address slope, int64_t count) {
+    of<T>(*active().kernels)
+        .activate(Activation(kind), T(parameter), reinterpret_cast<const T*>(a),
+                  reinterpret_cast<T*>(h), reinterpret_cast<T*>(slope), count);
+}
+
+template <typename T>
+void multiply_slope(int kind, Address slope, Address t, int64_t count) {
+    of<T>(*active().kernels)
+        .multiply_slope(Activation(kind), reinterpret_cast<const T*>(slope),
+                        reinterpret_cast<T*>(t), count);
+}
+
+template <typename T>
+void evaluate(int function, Address in, Address out, int64_t count) {
+    of<T>(*active().kernels)
+        .evaluate(Function(function), reinterpret_cast<const T*>(in), reinterpret_cast<T*>(out),
+                  count);
+}
+
 // data: z, p, grad, inv_mass (or 0); step: address of [N].
 template <typename T>
 void leapfrog_step(const std::array<Address, 4>& data, const std::array<int64_t, 4>& strides,
@@ -195,6 +216,12 @@ PYBIND11_MODULE(_C, module) {
 #endif
     module.def("pgd_step_f32", &pgd_step<float>);
     module.def("pgd_step_f64", &pgd_step<double>);
+    module.def("activate_f32", &activate<float>);
+    module.def("activate_f64", &activate<double>);
+    module.def("multiply_slope_f32", &multiply_slope<float>);
+    module.def("multiply_slope_f64", &multiply_slope<double>);
+    module.def("evaluate_f32", &evaluate<float>);
+    module.def("evaluate_f64", &evaluate<double>);
     module.def("leapfrog_step_f32", &leapfrog_step<float>);
     module.def("leapfrog_step_f64", &leapfrog_step<double>);
     module.def("philox_integers", &philox_integers);

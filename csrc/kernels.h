@@ -30,6 +30,24 @@ struct PgdStep {
     double norm_eps;
 };
 
+enum class Activation : int {
+    identity,
+    relu,
+    leaky_relu,
+    elu,
+    tanh,
+    sigmoid,
+    softplus,
+    silu,
+    gelu,
+    gelu_tanh,
+    exp_half,
+    maxmin,
+};
+
+// The functions of math.h and normal.h, for the tests.
+enum class Function : int { exp, expm1, log, log1p_unit, tanh, sigmoid, softplus, normal_cdf };
+
 template <typename T>
 struct LeapfrogStep {
     Rows<T> z, p;                  // [N, d]
@@ -70,6 +88,11 @@ struct KernelsOf {
     void (*pgd_step_linf)(const PgdStep<T>&, int64_t begin, int64_t end);
     // rows [begin, end)
     void (*pgd_step_l2)(const PgdStep<T>&, int64_t begin, int64_t end);
+    // of `count` elements, a multiple of every level's vector width; h may be a, slope null
+    void (*activate)(Activation, T parameter, const T* a, T* h, T* slope, int64_t count);
+    void (*multiply_slope)(Activation, const T* slope, T* t, int64_t count);
+    // of any `count`
+    void (*evaluate)(Function, const T* in, T* out, int64_t count);
     // rows [begin, end)
     void (*leapfrog_step)(const LeapfrogStep<T>&, int64_t begin, int64_t end);
     // elements [0, count)

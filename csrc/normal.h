@@ -1,62 +1,54 @@
-// Box-Muller in double: vectorised log and sincos, polynomials of fdlibm.
+// The standard normal distribution, accurate in its tails.
 #pragma once
 
-#include "simd.h"
+#include "math.h"
 
 namespace vaefast {
 namespace VAEFAST_LEVEL {
 
-// Σ c[i]·x^i
-template <int64_t N>
-VAEFAST_INLINE Vec<double> horner(Vec<double> x, const double (&c)[N]) {
-    Vec<double> sum = broadcast(c[N - 1]);
-#pragma GCC unroll 16
-    for (int64_t i = N - 2; i >= 0; --i) sum = fma(sum, x, broadcast(c[i]));
-    return sum;
-}
+// Φ(−a) = exp(−a²/2)·s·P(2s − 1) with s = centre/(a + centre), for 0 ≤ a ≤ end; 0 beyond.
+template <typename T>
+struct Normal;
 
-// log u for normal u > 0, to 1 ulp: u = 2ᵏ·(1 + f), √½ <= 1 + f < √2, log(1 + f) by its series in
-// s = f/(2 + f).
-VAEFAST_INLINE Vec<double> log_normal_range(Vec<double> u) {
-    constexpr double series[] = {6.666666666666735130e-01, 3.999999999940941908e-01,
-                                 2.857142874366239149e-01, 2.222219843214978396e-01,
-                                 1.818357216161805012e-01, 1.531383769920937332e-01,
-                                 1.479819860511658591e-01};
-    const Vec<uint64_t> bits = (Vec<uint64_t>)u;
-    const Vec<uint64_t> biased = (bits + (0x3FF0000000000000u - 0x3FE6A09E667F3BCDu)) >> 52;
-    const Vec<double> k = (Vec<double>)(biased | 0x4330000000000000u) - (0x1p52 + 1023);
-    const Vec<double> f = (Vec<double>)(bits - ((biased - 1023) << 52)) - 1.0;
-    const Vec<double> s = f / (f + 2.0), z = s * s, half = 0.5 * f * f;
-    const Vec<double> low = fma(s, fma(z, horner(z, series), half), k * 1.90821492927058770002e-10);
-    return fma(k, broadcast(6.93147180369123816490e-01), f - (half - low));
-}
+template <>
+struct Normal<float> {
+    static constexpr float centre = 4, end = 14.5f;
+    static constexpr int32_t low_bits = 0xfff;
+    static constexpr float tail[] = {0.18882129f,  0.15197414f,   0.09678423f,    0.04663086f,
+                                     0.015100958f, 0.0018813178f, -0.0008781378f, -0.00039248096f,
+                                     4.48381e-05f, 3.2993106e-05f};
+};
 
-// sin and cos of 2πv for 0 <= v <= 1: v = q/4 + r, |r| <= 1/8, exactly.
-VAEFAST_INLINE void sincos_turns(Vec<double> v, Vec<double>* sine, Vec<double>* cosine) {
-    constexpr double sin_series[] = {-1.66666666666666324348e-01, 8.33333333332248946124e-03,
-                                     -1.98412698298579493134e-04, 2.75573137070700676789e-06,
-                                     -2.50507602534068634195e-08, 1.58969099521155010221e-10};
-    constexpr double cos_series[] = {4.16666666666666019037e-02, -1.38888888888741095749e-03,
-                                     2.48015872894767294178e-05, -2.75573143513906633035e-07,
-                                     2.08757232129817482790e-09, -1.13596475577881948265e-11};
-    const Vec<double> shifted = 4.0 * v + 0x1.8p52;  // rounds to a whole number of quarters
-    const Vec<uint64_t> q = (Vec<uint64_t>)shifted;
-    const Vec<double> a = (v - 0.25 * (shifted - 0x1.8p52)) * 6.283185307179586;
-    const Vec<double> z = a * a;
-    const Vec<double> s = fma(a * z, horner(z, sin_series), a);
-    const Vec<double> c = fma(z * z, horner(z, cos_series), 1.0 - 0.5 * z);
-    const auto odd = (q & 1) != 0;
-    *sine = (Vec<double>)((Vec<uint64_t>)(odd ? c : s) ^ (q & 2) << 62);
-    *cosine = (Vec<double>)((Vec<uint64_t>)(odd ? s : c) ^ ((q + 1) & 2) << 62);
-}
+template <>
+struct Normal<double> {
+    static constexpr double centre = 6, end = 38.7;
+    static constexpr int64_t low_bits = 0x7ffffff;
+    static constexpr double tail[] = {
+        0.1295586286488937,      0.11683483826514428,     0.0948281486357979,
+        0.06898393096259696,     0.04466237430690694,     0.025446705344131827,
+        0.012528652612279388,    0.005164219250401594,    0.0016716367645721025,
+        0.0003552675439018283,   5.4783936915746416e-06,  -3.022679307498103e-05,
+        -1.0792225179055567e-05, -1.7903478097822433e-07, 1.1332774022953242e-06,
+        2.993532645556022e-07,   -7.240613008399436e-08,  -5.077863936558445e-08,
+        1.9354166443002815e-09,  6.338552969334442e-09,   8.499783176161742e-11,
+        -4.801479315235018e-10};
+};
 
-// Two vectors of normals from two of uniforms in (0, 1).
-VAEFAST_INLINE void box_muller(Vec<double> u, Vec<double> v, double* first, double* second) {
-    Vec<double> sine, cosine;
-    sincos_turns(v, &sine, &cosine);
-    const Vec<double> radius = sqrt(-2.0 * log_normal_range(u));
-    store<double>(first, radius * cosine);
-    store<double>(second, radius * sine);
+template <typename T>
+struct NormalAt {
+    Vec<T> cdf, density;
+};
+
+template <typename T>
+VAEFAST_INLINE NormalAt<T> normal(Vec<T> a) {
+    using N = Normal<T>;
+    const Vec<T> zero = {}, size = min(broadcast(N::end), absolute<T>(a));
+    const Vec<T> head = (Vec<T>)((Bits<T>)size & ~N::low_bits);  // its square is exact
+    const Vec<T> rest = T(-0.5) * (size - head) * (size + head);
+    const Vec<T> e = value<T>(exponential<T>(T(-0.5) * head * head, rest));
+    const Vec<T> s = N::centre / (size + N::centre);
+    const Vec<T> tail = e * (s * polynomial<T>(N::tail, s + s - T(1)));
+    return {a < zero ? tail : T(1) - tail, e * T(0.398942280401432678)};
 }
 
 }  // namespace VAEFAST_LEVEL

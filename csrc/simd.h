@@ -31,6 +31,20 @@ struct VecOf {
 template <typename T>
 using Vec = typename VecOf<T>::type;
 
+// The integers of a vector's own lanes: a cast between the two keeps the bits.
+template <typename T>
+struct BitsOf;
+template <>
+struct BitsOf<float> {
+    using type = int32_t;
+};
+template <>
+struct BitsOf<double> {
+    using type = int64_t;
+};
+template <typename T>
+using Bits = Vec<typename BitsOf<T>::type>;
+
 template <typename T>
 constexpr int64_t width = VAEFAST_VECTOR_BYTES / sizeof(T);
 
@@ -109,6 +123,40 @@ VAEFAST_INLINE V fma(V a, V b, V c) {
     return a * b + c;
 }
 #endif
+
+// v·2ⁿ, rounded once where it is denormal, for integers |n| < 1100 (float: < 200).
+#if defined(__AVX512F__)
+VAEFAST_INLINE Vec<float> scale(Vec<float> v, Vec<float> n) { return _mm512_scalef_ps(v, n); }
+VAEFAST_INLINE Vec<double> scale(Vec<double> v, Vec<double> n) { return _mm512_scalef_pd(v, n); }
+#else
+// In two steps, 2^⌊n/2⌋ and the rest: either factor is a normal number where the product is not.
+template <typename Integers, typename V>
+VAEFAST_INLINE V scale_by_halves(V v, V n, V magic, int mantissa, int bias) {
+    const Integers sum = (Integers)(n + magic) - (Integers)magic + 2 * bias, half = sum >> 1;
+    return v * (V)(half << mantissa) * (V)((sum - half) << mantissa);
+}
+VAEFAST_INLINE Vec<float> scale(Vec<float> v, Vec<float> n) {
+    return scale_by_halves<Vec<uint32_t> >(v, n, broadcast(0x1.8p23f), 23, 127);
+}
+VAEFAST_INLINE Vec<double> scale(Vec<double> v, Vec<double> n) {
+    return scale_by_halves<Vec<uint64_t> >(v, n, broadcast(0x1.8p52), 52, 1023);
+}
+#endif
+
+// Each adjacent pair of lanes, exchanged.
+VAEFAST_INLINE Vec<float> swap_pairs(Vec<float> v) {
+    const Vec<uint64_t> pairs = (Vec<uint64_t>)v;
+    return (Vec<float>)(pairs << 32 | pairs >> 32);
+}
+VAEFAST_INLINE Vec<double> swap_pairs(Vec<double> v) {
+#if VAEFAST_VECTOR_BYTES == 64
+    return __builtin_shufflevector(v, v, 1, 0, 3, 2, 5, 4, 7, 6);
+#elif VAEFAST_VECTOR_BYTES == 32
+    return __builtin_shufflevector(v, v, 1, 0, 3, 2);
+#else
+    return __builtin_shufflevector(v, v, 1, 0);
+#endif
+}
 
 // The sum of all lanes of N vectors, by halves: the same order however wide a vector is.
 template <typename T, int64_t N>
