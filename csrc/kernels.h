@@ -58,6 +58,19 @@ struct LeapfrogStep {
     bool drift;
 };
 
+// In the order of vaefast.types.LIKELIHOODS.
+enum class Likelihood : int { bernoulli, gaussian, continuous_bernoulli, clamped_bernoulli };
+
+template <typename T>
+struct LogLikelihood {
+    Rows<const T> out, x;  // [N, D], [B, D]: row n belongs to x[n / chains]
+    double* logp;          // [N]
+    Rows<T> score;         // [N, D]
+    int64_t D, chains;
+    Likelihood likelihood;
+    double obs_std;
+};
+
 // What a random number is for: vaefast.philox.Use.
 enum class Use : uint32_t {
     momentum = 1,
@@ -95,6 +108,7 @@ struct KernelsOf {
     void (*evaluate)(Function, const T* in, T* out, int64_t count);
     // rows [begin, end)
     void (*leapfrog_step)(const LeapfrogStep<T>&, int64_t begin, int64_t end);
+    void (*log_likelihood)(const LogLikelihood<T>&, int64_t begin, int64_t end);
     // elements [0, count)
     void (*normals)(const Counter&, T* out, int64_t count);
 };

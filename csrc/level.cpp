@@ -4,6 +4,7 @@
 #include "activations.h"
 #include "kernels.h"
 #include "leapfrog_step.h"
+#include "log_likelihood.h"
 #include "pgd_step.h"
 #include "philox.h"
 
@@ -37,8 +38,8 @@ void evaluate(Function function, const T* in, T* out, int64_t count) {
 
 template <typename T>
 constexpr KernelsOf<T> kernels_of = {
-    pgd_step_linf<T>, pgd_step_l2<T>,   activate<T>, multiply_slope<T>,
-    evaluate<T>,      leapfrog_step<T>, normals<T>,
+    pgd_step_linf<T>, pgd_step_l2<T>,   activate<T>,       multiply_slope<T>,
+    evaluate<T>,      leapfrog_step<T>, log_likelihood<T>, normals<T>,
 };
 
 extern const Kernels kernels = {integers, uniform, kernels_of<float>, kernels_of<double>};
