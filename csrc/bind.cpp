@@ -155,6 +155,25 @@ void leapfrog_step(const std::array<Address, 4>& data, const std::array<int64_t,
              [&](int64_t b, int64_t e) { k.leapfrog_step(leapfrog, b, e); });
 }
 
+// data: out, x, logp, score; strides: of out, x, score.
+template <typename T>
+void log_likelihood(const std::array<Address, 4>& data, const std::array<int64_t, 3>& strides,
+                    int64_t N, int64_t D, int64_t chains, int likelihood, double obs_std,
+                    int threads) {
+    const LogLikelihood<T> call{rows_at<const T>(data[0], strides[0]),
+                                rows_at<const T>(data[1], strides[1]),
+                                reinterpret_cast<double*>(data[2]),
+                                rows_at<T>(data[3], strides[2]),
+                                D,
+                                chains,
+                                Likelihood(likelihood),
+                                obs_std};
+    const KernelsOf<T>& k = of<T>(*active().kernels);
+    py::gil_scoped_release release;
+    parallel(N, 4096 / (D + 1) + 1, threads,
+             [&](int64_t b, int64_t e) { k.log_likelihood(call, b, e); });
+}
+
 // [rows, count] integers of elements [first, first + count); index: [rows] int64.
 void philox_integers(uint64_t seed, Address index, int64_t rows, uint32_t step, uint32_t lane,
                      uint32_t use, int64_t first, int64_t count, Address out) {
@@ -343,4 +362,6 @@ PYBIND11_MODULE(_C, module) {
     module.def("multiply_slope_f64", &multiply_slope<double>);
     module.def("evaluate_f32", &evaluate<float>);
     module.def("evaluate_f64", &evaluate<double>);
+    module.def("log_likelihood_f32", &log_likelihood<float>);
+    module.def("log_likelihood_f64", &log_likelihood<double>);
 }

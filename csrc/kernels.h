@@ -45,6 +45,7 @@ enum class Activation : int {
     maxmin,
 };
 
+// In the order of vaefast.types.LIKELIHOODS.
 enum class Likelihood : int { bernoulli, gaussian, continuous_bernoulli, clamped_bernoulli };
 
 enum class Outcome : int { done, interrupted, no_memory };
@@ -139,6 +140,16 @@ struct LeapfrogStep {
     bool drift;
 };
 
+template <typename T>
+struct LogLikelihood {
+    Rows<const T> out, x;  // [N, D], [B, D]: row n belongs to x[n / chains]
+    double* logp;          // [N]
+    Rows<T> score;         // [N, D]
+    int64_t D, chains;
+    Likelihood likelihood;
+    double obs_std;
+};
+
 // What a random number is for: vaefast.philox.Use.
 enum class Use : uint32_t {
     momentum = 1,
@@ -184,6 +195,8 @@ struct KernelsOf {
     void (*multiply_slope)(Activation, const T* slope, T* t, int64_t count);
     // of any `count`
     void (*evaluate)(Function, const T* in, T* out, int64_t count);
+    // rows [begin, end)
+    void (*log_likelihood)(const LogLikelihood<T>&, int64_t begin, int64_t end);
 };
 
 struct Kernels {

@@ -4,6 +4,7 @@
 #include "activations.h"
 #include "kernels.h"
 #include "leapfrog_step.h"
+#include "log_likelihood.h"
 #include "mlp_chain.h"
 #include "mlp_forward.h"
 #include "mlp_potential.h"
@@ -52,6 +53,7 @@ constexpr KernelsOf<T> kernels_of = {
     activate<T>,
     multiply_slope<T>,
     evaluate<T>,
+    log_likelihood<T>,
 };
 
 extern const Kernels kernels = {integers, uniform, kernels_of<float>, kernels_of<double>};

@@ -1,8 +1,8 @@
 // Counter-based random numbers, Philox 4x32-10: the integers and normals of vaefast.philox.
 #pragma once
 
-#include "kernels.h"
 #include "box_muller.h"
+#include "kernels.h"
 #include "simd.h"
 
 namespace vaefast {

@@ -53,6 +53,28 @@ def leapfrog_step_f64(
     threads: int,
     /,
 ) -> None: ...
+def log_likelihood_f32(
+    data: Sequence[int],  # addresses of out, x, logp (float64), score
+    strides: Sequence[int],  # of the rows of out, x, score, in elements
+    N: int,
+    D: int,
+    chains: int,
+    likelihood: int,  # its place in vaefast.types.LIKELIHOODS
+    obs_std: float,
+    threads: int,
+    /,
+) -> None: ...
+def log_likelihood_f64(
+    data: Sequence[int],
+    strides: Sequence[int],
+    N: int,
+    D: int,
+    chains: int,
+    likelihood: int,
+    obs_std: float,
+    threads: int,
+    /,
+) -> None: ...
 def philox_integers(
     seed: int,  # modulo 2**64
     index: int,  # address of [rows] int64

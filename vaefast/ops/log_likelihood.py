@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
+
 import torch
 from torch import Tensor
 
 from vaefast import backends
 from vaefast.ops._autograd import differentiable_once, reference_named
 from vaefast.ops._inputs import check_chains, check_kind, check_likelihood, check_matrix
-from vaefast.ops._register import register
+from vaefast.ops._register import register, rows_of
 from vaefast.reference.log_likelihood import log_likelihood as reference
+from vaefast.types import LIKELIHOODS
 
 __all__ = ["log_likelihood"]
 
@@ -73,6 +77,30 @@ def _run_reference(out, x, likelihood, obs_std) -> tuple[Tensor, Tensor]:
     return reference(out, x, likelihood=likelihood, obs_std=obs_std)
 
 
+def _run_cpp(out, x, likelihood, obs_std) -> tuple[Tensor, Tensor]:
+    out, x = rows_of(out), rows_of(x)
+    (N, D), results = out.shape, _fake(out, x, likelihood, obs_std, "cpp")
+    data = (out, x, *results)
+    _kernel(out.dtype)(
+        [t.data_ptr() for t in data],
+        [t.stride(0) for t in (out, x, results[1])],
+        N,
+        D,
+        N // max(len(x), 1),
+        LIKELIHOODS.index(likelihood),
+        obs_std,
+        torch.get_num_threads(),
+    )
+    return results
+
+
+@cache
+def _kernel(dtype: torch.dtype) -> Callable[..., None]:
+    from vaefast import _C
+
+    return _C.log_likelihood_f32 if dtype == torch.float32 else _C.log_likelihood_f64
+
+
 def _fake(out, x, likelihood, obs_std, backend) -> tuple[Tensor, Tensor]:
     return out.new_empty(out.shape[0], dtype=torch.float64), out.new_empty(out.shape)
 
@@ -82,5 +110,6 @@ _op = register(
     "(Tensor out, Tensor x, str likelihood, float obs_std, str backend) -> (Tensor, Tensor)",
     fake=_fake,
     reference=_run_reference,
+    cpp=_run_cpp,
 )
 differentiable_once("log_likelihood", _run_reference, returns_slope=True)
