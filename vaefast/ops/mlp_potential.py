@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from vaefast import backends
 from vaefast.ops._autograd import (
+    Pulled,
     differentiable_once,
     reference_named,
     tensors_of,
     wants_grad,
     with_biases,
 )
+from vaefast.ops._derivatives import potential_gradients
 from vaefast.ops._inputs import check_precision, check_target
 from vaefast.ops._register import register
 from vaefast.reference.mlp_potential import mlp_potential as reference
@@ -92,4 +96,14 @@ _op = register(
     fake=_fake,
     reference=_run_reference,
 )
-differentiable_once("mlp_potential", _run_reference, returns_slope=True)
+
+
+def _pull(pulled: Pulled) -> list[Any]:
+    if (by_slope := pulled.by_slope()) is not None:
+        return [by_slope]
+    z, x, weights, biases, activations, likelihood, obs_std, *_ = pulled.arguments
+    mlp = MLP(weights, biases, activations)
+    return potential_gradients(z, x, mlp, likelihood, obs_std, *pulled.upstream)
+
+
+differentiable_once("mlp_potential", _pull, returns_slope=True)
