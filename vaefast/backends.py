@@ -55,6 +55,11 @@ def declare(op: str, backends: tuple[str, ...]) -> None:
     _implemented[op] = backends
 
 
+def has(op: str, backend: str) -> bool:
+    """Whether the op is implemented in the backend at all, wherever that may run."""
+    return backend in _implemented[op]
+
+
 def ops() -> tuple[str, ...]:
     """The names of all registered ops."""
     return tuple(_implemented)

@@ -1,8 +1,9 @@
-"""Derivatives of registered ops: one by differentiating the reference, none by refusing."""
+"""Derivatives of registered ops: one by closed forms and fast ops, none by refusing."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from vaefast.ops._register import library, refuse_grad
 from vaefast.types import MLP
 
 __all__ = [
+    "Pulled",
     "differentiable_once",
     "reference_named",
     "tensors_of",
@@ -56,23 +58,48 @@ def with_biases(mlp: MLP) -> MLP:
     return mlp._replace(biases=[w.new_zeros(w.shape[0]) if b is None else b for b, w in pairs])
 
 
-def differentiable_once(name: str, function: Callable, *, returns_slope: bool = False) -> None:
-    """Register the derivative of op ``name`` as that of ``function`` at the saved inputs.
+class Pulled(NamedTuple):
+    """What an op's backward is made from.
+
+    Args:
+        arguments: the schema's, the backend's name last.
+        needed: whether the derivative in each argument is asked for; lists for lists.
+        upstream: one cotangent per result, or None.
+        slope: the op's second result, where it is the derivative of the first; else None.
+    """
+
+    arguments: list[Any]
+    needed: list[Any]
+    upstream: tuple[Tensor | None, ...]
+    slope: Tensor | None
+
+    def by_slope(self) -> Tensor | None:
+        """The derivative in the first argument, where nothing but the slope is needed for it."""
+        first, *others = self.upstream
+        alone = not any(tree_flatten(self.needed[1:])[0]) and all(u is None for u in others)
+        if self.slope is None or first is None or not alone:
+            return None
+        return first.unsqueeze(-1).to(self.slope.dtype) * self.slope
+
+
+def differentiable_once(
+    name: str, pull: Callable[[Pulled], list[Any]], *, returns_slope: bool = False
+) -> None:
+    """Register the derivative of op ``name``.
 
     Args:
         name: the op.
-        function: takes the schema's arguments but the last (``str backend``).
-        returns_slope: the second result [N, n] is the derivative of the first [N] in the first
-            argument; where nothing else is asked for, it serves as it is.
+        pull: gives one derivative per leading argument, lists for lists; None where there is none.
+        returns_slope: the op's second result [N, n] is the derivative of the first [N] in the
+            first argument.
     """
 
     def setup_context(ctx, inputs, output) -> None:
-        arguments = list(inputs[:-1])
-        leaves, ctx.structure = tree_flatten(arguments)
-        ctx.untracked = [isinstance(a, list) and any(t is None for t in a) for a in arguments]
+        leaves, ctx.structure = tree_flatten(list(inputs))
+        ctx.untracked = [isinstance(a, list) and any(t is None for t in a) for a in inputs]
         ctx.constants = [None if isinstance(leaf, Tensor) else leaf for leaf in leaves]
         ctx.places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
-        ctx.needed = [leaves[i].requires_grad for i in ctx.places]
+        ctx.needed = [isinstance(leaf, Tensor) and leaf.requires_grad for leaf in leaves]
         slope = output[1:2] if returns_slope else ()
         ctx.save_for_backward(*(leaves[i] for i in ctx.places), *slope)
         ctx.set_materialize_grads(False)
@@ -80,42 +107,25 @@ def differentiable_once(name: str, function: Callable, *, returns_slope: bool = 
     def backward(ctx, *upstream):
         if torch.is_grad_enabled():
             raise RuntimeError(f'{name} is differentiable once; use backend="reference"')
-        first_only = upstream[0] is not None and not any(ctx.needed[1:])
-        if returns_slope and first_only and upstream[1] is None:
-            slope = ctx.saved_tensors[-1]
-            found = [upstream[0].unsqueeze(-1).to(slope.dtype) * slope]
-        else:
-            found = _recomputed(ctx, function, upstream)
-        slots = dict(zip(ctx.places, found))
-        like_inputs = tree_unflatten(
-            [slots.get(i) for i in range(len(ctx.constants))], ctx.structure
-        )
+        leaves = list(ctx.constants)
+        for place, tensor in zip(ctx.places, ctx.saved_tensors):
+            leaves[place] = tensor
+        arguments = tree_unflatten(leaves, ctx.structure)
+        needed = tree_unflatten(ctx.needed, ctx.structure)
+        slope = ctx.saved_tensors[-1] if returns_slope else None
+        found = pull(Pulled(arguments, needed, upstream, slope))
+        found += [None] * (len(arguments) - len(found))
         # a list with None among its tensors is one untracked argument to torch: no gradients
-        pairs = zip(ctx.untracked, like_inputs)
-        return *(None if untracked else gradient for untracked, gradient in pairs), None
+        return tuple(
+            None if untracked else _like(a, f)
+            for untracked, a, f in zip(ctx.untracked, arguments, found)
+        )
 
     torch.library.register_autograd(
         f"vaefast::{name}", backward, setup_context=setup_context, lib=library
     )
 
 
-def _recomputed(ctx, function: Callable, upstream) -> list[Tensor | None]:
-    """The gradient of each tensor argument, by running ``function`` again under autograd."""
-    leaves = list(ctx.constants)
-    for place, tensor, needed in zip(ctx.places, ctx.saved_tensors, ctx.needed):
-        leaves[place] = tensor.detach().requires_grad_(needed)
-    with torch.enable_grad():
-        results = function(*tree_unflatten(leaves, ctx.structure))
-    return _gradients(results, upstream, [leaves[i] for i in ctx.places])
-
-
-def _gradients(results, upstream, inputs: list[Tensor]) -> list[Tensor | None]:
-    """One gradient per input, None for those that need none."""
-    results = (results,) if isinstance(results, Tensor) else results
-    pairs = [(r, g) for r, g in zip(results, upstream) if g is not None and r.requires_grad]
-    needed = [t for t in inputs if t.requires_grad]
-    if not pairs or not needed:
-        return [None] * len(inputs)
-    outputs, weights = zip(*pairs)
-    found = iter(torch.autograd.grad(outputs, needed, weights, allow_unused=True))
-    return [next(found) if t.requires_grad else None for t in inputs]
+def _like(argument: Any, gradient: Any) -> Any:
+    """Lists for lists, also where there is no gradient."""
+    return [None] * len(argument) if isinstance(argument, list) and gradient is None else gradient

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from vaefast import backends
-from vaefast.ops._autograd import differentiable_once, reference_named
+from vaefast.ops._autograd import Pulled, differentiable_once, reference_named
+from vaefast.ops._derivatives import likelihood_gradients
 from vaefast.ops._inputs import check_chains, check_kind, check_likelihood, check_matrix
 from vaefast.ops._register import register, rows_of
 from vaefast.reference.log_likelihood import log_likelihood as reference
@@ -112,4 +113,13 @@ _op = register(
     reference=_run_reference,
     cpp=_run_cpp,
 )
-differentiable_once("log_likelihood", _run_reference, returns_slope=True)
+
+
+def _pull(pulled: Pulled) -> list[Tensor]:
+    if (by_slope := pulled.by_slope()) is not None:
+        return [by_slope]
+    *arguments, _ = pulled.arguments
+    return list(likelihood_gradients(*arguments, *pulled.upstream))
+
+
+differentiable_once("log_likelihood", _pull, returns_slope=True)

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+<<<<<<< HEAD
+=======
+from typing import Any
+
+>>>>>>> wt-side
 import torch
 from torch import Tensor
 
 from vaefast import backends
 from vaefast.ops._autograd import (
+    Pulled,
     differentiable_once,
     reference_named,
     tensors_of,
     wants_grad,
     with_biases,
 )
+<<<<<<< HEAD
 from vaefast.ops._cpp import kernel, layers_of, plain_rows, rows_at
+=======
+from vaefast.ops._derivatives import Seed, Totals, bytes_per_row, network_gradients
+>>>>>>> wt-side
 from vaefast.ops._inputs import check_matrix, check_network
 from vaefast.ops._register import register
 from vaefast.reference.mlp_forward import mlp_forward as reference
+from vaefast.reference.rows import chunked
 from vaefast.types import MLP
 
 __all__ = ["mlp_forward"]
@@ -83,4 +94,24 @@ _op = register(
     reference=_run_reference,
     cpp=_run_cpp,
 )
-differentiable_once("mlp_forward", _run_reference)
+
+
+def _pull(pulled: Pulled) -> list[Any]:
+    z, weights, biases, activations, backend = pulled.arguments
+    (upstream,) = pulled.upstream
+    assert upstream is not None
+    in_z_alone = not any(pulled.needed[1]) and not any(pulled.needed[2])
+    if in_z_alone and backends.has("mlp_vjp", backend):
+        op, u = torch.ops.vaefast.mlp_vjp.default, upstream.contiguous().unsqueeze(1)
+        return [op(z, u, weights, biases, activations, True, backend)[2][:, 0]]
+    mlp = MLP(weights, biases, activations)
+    totals = Totals(mlp)
+
+    def run(rows: slice) -> tuple[Tensor, ...]:
+        return (network_gradients(z[rows], mlp, lambda *_: Seed(upstream[rows]), totals),)
+
+    (into_z,) = chunked(run, len(z), bytes_per_row(mlp, z))
+    return [into_z, totals.weights, totals.biases]
+
+
+differentiable_once("mlp_forward", _pull)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from vaefast import backends
 from vaefast.ops._autograd import (
+    Pulled,
     differentiable_once,
     reference_named,
     tensors_of,
@@ -14,6 +17,7 @@ from vaefast.ops._autograd import (
     with_biases,
 )
 from vaefast.ops._cpp import kernel, layers_of, like_of, plain_rows, rows_at
+from vaefast.ops._derivatives import potential_gradients
 from vaefast.ops._inputs import check_precision, check_target
 from vaefast.ops._register import register
 from vaefast.reference.mlp_potential import mlp_potential as reference
@@ -112,4 +116,14 @@ _op = register(
     reference=_run_reference,
     cpp=_run_cpp,
 )
-differentiable_once("mlp_potential", _run_reference, returns_slope=True)
+
+
+def _pull(pulled: Pulled) -> list[Any]:
+    if (by_slope := pulled.by_slope()) is not None:
+        return [by_slope]
+    z, x, weights, biases, activations, likelihood, obs_std, *_ = pulled.arguments
+    mlp = MLP(weights, biases, activations)
+    return potential_gradients(z, x, mlp, likelihood, obs_std, *pulled.upstream)
+
+
+differentiable_once("mlp_potential", _pull, returns_slope=True)

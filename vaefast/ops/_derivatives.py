@@ -1,0 +1,268 @@
+"""First derivatives of the differentiable ops: closed forms per pixel, one loop over layers.
+
+No op's reference runs here; the tables of activations and likelihoods are shared with it. The
+loop's products are the library's: a derivative in weights sums over rows, so it is no row of
+contract 4, and none of it is registered as an op. What needs a row's bits, the derivative of
+``mlp_forward`` in its inputs alone, is ``mlp_vjp``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vaefast.reference.activations import Activation, parse
+from vaefast.reference.likelihoods import CLAMP, MEAN_SERIES, PIXEL_LIKELIHOODS, SERIES_BELOW
+from vaefast.reference.rows import chains, chunked, of_chains
+from vaefast.types import MLP
+
+__all__ = [
+    "Seed",
+    "Totals",
+    "bytes_per_row",
+    "likelihood_gradients",
+    "network_gradients",
+    "pixel_gradients",
+    "potential_gradients",
+]
+
+TEMPORARIES = 8  # of the size of a row of ``out``, alive at once
+
+
+class _Pixel(NamedTuple):
+    """Derivatives of log p(x | a) per pixel that the likelihoods' table does not hold."""
+
+    in_x: Tensor  # d log p / dx
+    curvature: Tensor  # d² log p / da²
+    mixed: Tensor  # d² log p / da dx
+
+
+def _bernoulli(a: Tensor, obs_std: float) -> _Pixel:
+    return _Pixel(a, -torch.sigmoid(a) * torch.sigmoid(-a), torch.ones_like(a))
+
+
+def _clamped(a: Tensor, obs_std: float) -> _Pixel:
+    inside = (a.abs() <= CLAMP).to(a.dtype)
+    curvature = _bernoulli(a, obs_std).curvature
+    return _Pixel(a.clamp(-CLAMP, CLAMP), curvature * inside, inside)
+
+
+def _continuous_bernoulli(a: Tensor, obs_std: float) -> _Pixel:
+    return _Pixel(a, _mean_slope(a.abs()), torch.ones_like(a))
+
+
+def _mean_slope(u: Tensor) -> Tensor:
+    """d/du (1/u − 1/(eᵘ − 1)) = e⁻ᵘ/(1 − e⁻ᵘ)² − 1/u²; near 0 its series −Σ (2k − 1) b_k u²ᵏ⁻²."""
+    near, far = u.clamp(max=SERIES_BELOW), u.clamp(min=SERIES_BELOW)
+    series = torch.zeros_like(u)
+    for k in range(len(MEAN_SERIES), 0, -1):
+        series = series * near * near - (2 * k - 1) * MEAN_SERIES[k - 1]
+    decay = torch.exp(-far)
+    closed = decay / torch.expm1(-far).square() - 1.0 / far.square()
+    return torch.where(u < SERIES_BELOW, series, closed)
+
+
+PIXELS: dict[str, Callable[[Tensor, float], _Pixel]] = {
+    "bernoulli": _bernoulli,
+    "clamped_bernoulli": _clamped,
+    "continuous_bernoulli": _continuous_bernoulli,
+}
+
+
+def pixel_gradients(
+    out: Tensor,
+    x: Tensor,
+    likelihood: str,
+    obs_std: float,
+    in_logp: Tensor | None,
+    in_slope: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """⟨in_logp, log p⟩ + ⟨in_slope, d log p/d out⟩ derived in out [N, D] and in x [B, D]."""
+    a, pixels = out.unflatten(0, (len(x), chains(out, x))), x.unsqueeze(1)  # [B, C, D]
+    slope = PIXEL_LIKELIHOODS[likelihood].derivative(a, pixels, obs_std)
+    if likelihood == "gaussian":
+        precision = torch.full_like(a, obs_std**-2)
+        pixel = _Pixel(-slope, -precision, precision)
+    else:
+        pixel = PIXELS[likelihood](a, obs_std)
+    into_out, into_x = torch.zeros_like(a), torch.zeros_like(a)
+    if in_logp is not None:
+        weight = in_logp.view(*a.shape[:2], 1).to(a.dtype)
+        into_out, into_x = into_out + weight * slope, into_x + weight * pixel.in_x
+    if in_slope is not None:
+        weight = in_slope.reshape(a.shape)
+        into_out, into_x = into_out + weight * pixel.curvature, into_x + weight * pixel.mixed
+    return into_out.flatten(0, 1), into_x.sum(1)
+
+
+def likelihood_gradients(
+    out: Tensor,
+    x: Tensor,
+    likelihood: str,
+    obs_std: float,
+    in_logp: Tensor | None,
+    in_slope: Tensor | None,
+) -> tuple[Tensor, ...]:
+    """:func:`pixel_gradients` within the memory budget."""
+    count = chains(out, x)
+
+    def run(rows: slice) -> tuple[Tensor, ...]:
+        of = of_chains(rows, count)
+        parts = (None if t is None else t[of] for t in (in_logp, in_slope))
+        return pixel_gradients(out[of], x[rows], likelihood, obs_std, *parts)
+
+    return chunked(run, len(x), TEMPORARIES * count * out.shape[-1] * out.element_size())
+
+
+class Seed(NamedTuple):
+    """Cotangents at the network's end: of its output, and of the output's tangent."""
+
+    value: Tensor  # [n, D]
+    tangent: Tensor | None = None  # [n, D]
+
+
+class Totals:
+    """Derivatives in the weights and biases, summed over chunks of rows."""
+
+    def __init__(self, mlp: MLP) -> None:
+        self.weights: list[Tensor | None] = [torch.zeros_like(w) for w in mlp.weights]
+        self.biases: list[Tensor | None] = [w.new_zeros(w.shape[0]) for w in mlp.weights]
+
+    def add(self, layer: int, weight: Tensor, bias: Tensor) -> None:
+        for totals, part in ((self.weights, weight), (self.biases, bias)):
+            total = totals[layer]
+            assert total is not None
+            totals[layer] = total + part
+
+
+class _Pass(NamedTuple):
+    """Layer by layer what the way back needs: inputs h, pre-activations a, and their tangents."""
+
+    h: list[Tensor]
+    a: list[Tensor]
+    h_rate: list[Tensor | None]
+    a_rate: list[Tensor | None]
+
+
+def network_gradients(
+    z: Tensor,
+    mlp: MLP,
+    seed: Callable[[Tensor, Tensor | None], Seed],
+    totals: Totals | None = None,
+    tangent: Tensor | None = None,
+) -> Tensor:
+    """One pass forward and one back: the derivative in z [n, d] of what ``seed`` derives.
+
+    With a_l = W_l h_{l−1} + b_l, h_l = φ_l(a_l); tangents ȧ_l = W_l ḣ_{l−1}, ḣ_l = φ_l'(a_l) ȧ_l.
+
+    Args:
+        seed: (h_L, ḣ_L) to their cotangents; ḣ_L is None without a ``tangent``.
+        totals: takes the derivatives in weights and biases, where they are wanted.
+        tangent: ḣ_0 [n, d]; not differentiated.
+    """
+    run = _forward(z, mlp, tangent)
+    value, along = seed(run.h[-1], run.h_rate[-1])
+    layers = list(enumerate(zip(mlp.weights, parse(mlp.activations))))
+    for layer, (weight, activation) in reversed(layers):
+        a, rate = run.a[layer], run.a_rate[layer]
+        value = activation.multiply(a, run.h[layer + 1], value)
+        if rate is not None and along is not None:
+            value = value + _bend(activation, a, rate, along)
+            along = activation.multiply(a, run.h[layer + 1], along)
+        if totals is not None:
+            totals.add(layer, *_of_layer(run, layer, value, along))
+        value, along = value @ weight, None if along is None else along @ weight
+    return value
+
+
+def _forward(z: Tensor, mlp: MLP, tangent: Tensor | None) -> _Pass:
+    run = _Pass([z], [], [tangent], [])
+    for weight, bias, activation in zip(mlp.weights, mlp.biases, parse(mlp.activations)):
+        a, moving = F.linear(run.h[-1], weight, bias), run.h_rate[-1]
+        h = activation.value(a)
+        rate = None if moving is None else F.linear(moving, weight)
+        run.a.append(a)
+        run.h.append(h)
+        run.a_rate.append(rate)
+        run.h_rate.append(None if rate is None else activation.multiply(a, h, rate))
+    return run
+
+
+def _of_layer(run: _Pass, layer: int, value: Tensor, along: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The derivatives in a layer's weight and bias; cotangents are the pre-activation's."""
+    weight, moving = value.T @ run.h[layer], run.h_rate[layer]
+    if along is not None and moving is not None:
+        weight = weight + along.T @ moving
+    return weight, value.sum(0)
+
+
+def _bend(activation: Activation, a: Tensor, rate: Tensor, along: Tensor) -> Tensor:
+    """φ''(a)·rate·along: autograd derives the slope, element by element."""
+    with torch.enable_grad():
+        a = a.detach().requires_grad_()
+        moved = activation.multiply(a, activation.value(a), rate)
+        if not moved.requires_grad:
+            return torch.zeros_like(a)
+        (bent,) = torch.autograd.grad(moved, a, along, allow_unused=True)
+    return torch.zeros_like(a) if bent is None else bent
+
+
+def potential_gradients(
+    z: Tensor,
+    x: Tensor,
+    mlp: MLP,
+    likelihood: str,
+    obs_std: float,
+    in_energy: Tensor | None,
+    in_gradient: Tensor | None,
+) -> list[Any]:
+    """⟨in_energy, U⟩ + ⟨in_gradient, ∇U⟩ derived in z, x, weights and biases.
+
+    ⟨v, ∇U⟩ = ⟨v, z⟩ − ⟨J v, s⟩ with s = d log p/d out: the tangent v goes forward, and both the
+    output and its tangent J v are pulled back.
+    """
+    count, totals = chains(z, x), Totals(mlp)
+
+    def run(rows: slice) -> tuple[Tensor, ...]:
+        of = of_chains(rows, count)
+        energy, v = (None if t is None else t[of] for t in (in_energy, in_gradient))
+        end = _PotentialEnd(x[rows], likelihood, obs_std, energy)
+        into_z = network_gradients(z[of], mlp, end.seed, totals, v)
+        if energy is not None:
+            into_z = into_z + energy.unsqueeze(-1).to(z.dtype) * z[of]
+        return into_z if v is None else into_z + v, end.into_x
+
+    per_input = count * bytes_per_row(mlp, z)
+    into_z, into_x = chunked(run, len(x), per_input)
+    return [into_z, into_x, totals.weights, totals.biases]
+
+
+class _PotentialEnd:
+    """Where the pixels end the network: −⟨energy, log p⟩ − ⟨tangent, s⟩ and its derivatives."""
+
+    def __init__(self, x: Tensor, likelihood: str, obs_std: float, energy: Tensor | None) -> None:
+        self.x, self.likelihood, self.obs_std = x, likelihood, obs_std
+        self.energy = None if energy is None else -energy
+        self.into_x = torch.zeros_like(x)
+
+    def seed(self, out: Tensor, tangent: Tensor | None) -> Seed:
+        moved = None if tangent is None else -tangent
+        options = self.likelihood, self.obs_std
+        value, self.into_x = pixel_gradients(out, self.x, *options, self.energy, moved)
+        return Seed(value, None if tangent is None else -slope(out, self.x, *options))
+
+
+def slope(out: Tensor, x: Tensor, likelihood: str, obs_std: float) -> Tensor:
+    """d log p/d out [N, D]."""
+    a = out.unflatten(0, (len(x), chains(out, x)))
+    return PIXEL_LIKELIHOODS[likelihood].derivative(a, x.unsqueeze(1), obs_std).flatten(0, 1)
+
+
+def bytes_per_row(mlp: MLP, like: Tensor) -> int:
+    """Bytes that one row's passes hold at once: values and tangents, and the pixels' terms."""
+    widths = [mlp.in_features, *(weight.shape[0] for weight in mlp.weights)]
+    return like.element_size() * (4 * sum(widths) + TEMPORARIES * max(widths))
