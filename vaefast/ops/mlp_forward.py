@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-<<<<<<< HEAD
-=======
 from typing import Any
 
->>>>>>> wt-side
 import torch
 from torch import Tensor
 
@@ -19,11 +16,8 @@ from vaefast.ops._autograd import (
     wants_grad,
     with_biases,
 )
-<<<<<<< HEAD
 from vaefast.ops._cpp import kernel, layers_of, plain_rows, rows_at
-=======
 from vaefast.ops._derivatives import Seed, Totals, bytes_per_row, network_gradients
->>>>>>> wt-side
 from vaefast.ops._inputs import check_matrix, check_network
 from vaefast.ops._register import register
 from vaefast.reference.mlp_forward import mlp_forward as reference
