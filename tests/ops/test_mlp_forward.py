@@ -179,7 +179,10 @@ def test_maxmin_needs_pairs():
         mlp_forward(latents(), mlp)
 
 
-def test_missing_backends_say_so():
-    assert 'mlp_forward has no "cpp" backend yet' in vf.supports("mlp_forward", "cpp").reason
-    with pytest.raises(RuntimeError, match='mlp_forward has no "cpp" backend yet'):
-        mlp_forward(latents(), network(WIDTHS, "tanh,relu,sigmoid"), backend="cpp")
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_missing_backends_say_so(dtype):
+    reason = vf.supports("mlp_forward", "cpp", dtype=dtype).reason
+    assert 'backend "cpp" takes float32 or float64' in reason
+    mlp = network(WIDTHS, "tanh,relu,sigmoid", dtype=dtype)
+    with pytest.raises(TypeError, match="takes float32 or float64"):
+        mlp_forward(latents().to(dtype), mlp, backend="cpp")

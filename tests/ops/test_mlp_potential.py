@@ -86,7 +86,10 @@ def test_float32_stays_within_round_off(backend, likelihood):
 def test_reference_never_computes_in_less_than_the_input_dtype(precision):
     case = posterior()
     torch.testing.assert_close(
-        potential(case, precision=precision, backend="reference"), potential(case), rtol=0, atol=0
+        potential(case, precision=precision, backend="reference"),
+        potential(case, backend="reference"),
+        rtol=0,
+        atol=0,
     )
 
 
