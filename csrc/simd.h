@@ -50,7 +50,7 @@ constexpr int64_t width = VAEFAST_VECTOR_BYTES / sizeof(T);
 
 template <typename T>
 VAEFAST_INLINE Vec<T> broadcast(T value) {
-    return Vec<T>{} + value;
+    return value - Vec<T>{};  // not +, which would lose the sign of −0
 }
 
 template <typename T>
