@@ -68,7 +68,7 @@ template <Likelihood likelihood, typename T>
 VAEFAST_INLINE Pixel<T> pixel(Vec<T> out, Vec<T> x, T obs_std) {
     if constexpr (likelihood == Likelihood::gaussian) {
         const Vec<T> r = (x - out) / obs_std;
-        return {T(-0.5) * r * r, r / obs_std};
+        return {T(-0.5) * r * r, (x - out) / (obs_std * obs_std)};
     } else if constexpr (likelihood == Likelihood::continuous_bernoulli) {
         return folded<T>(out, x, continuous_normaliser<T>);
     } else if constexpr (likelihood == Likelihood::clamped_bernoulli) {

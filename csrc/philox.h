@@ -58,7 +58,7 @@ VAEFAST_INLINE Vec<double> uniforms(Vec<uint64_t> k) {
 template <typename T>
 void normals(const Counter& counter, T* out, int64_t count) {
     constexpr int64_t W = width<double>;
-    Vec<uint64_t> number;
+    Vec<uint64_t> number = {};
     for (int64_t l = 0; l < W; ++l) number[l] = uint64_t(l);
     for (int64_t j = 0; j < count; j += 4 * W, number += W) {
         const Block<Vec<uint64_t>> drawn = draw(counter, number);

@@ -76,6 +76,8 @@ def _run_reference(z, p, grad, step, inv_mass, kick, drift) -> None:
 
 
 def _run_cpp(z, p, grad, step, inv_mass, kick, drift) -> None:
+    if z.numel() == 0:
+        return
     N, d = z.shape
     state = [t if _has_plain_rows(t) else t.contiguous() for t in (z, p)]
     mass, groups = (None, N) if inv_mass is None else (rows_of(inv_mass), len(inv_mass))
@@ -87,7 +89,7 @@ def _run_cpp(z, p, grad, step, inv_mass, kick, drift) -> None:
         step.data_ptr(),
         N,
         d,
-        N // max(groups, 1),
+        N // groups,
         kick,
         drift,
         torch.get_num_threads(),

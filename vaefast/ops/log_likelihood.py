@@ -81,13 +81,15 @@ def _run_reference(out, x, likelihood, obs_std) -> tuple[Tensor, Tensor]:
 def _run_cpp(out, x, likelihood, obs_std) -> tuple[Tensor, Tensor]:
     out, x = rows_of(out), rows_of(x)
     (N, D), results = out.shape, _fake(out, x, likelihood, obs_std, "cpp")
+    if out.numel() == 0:
+        return results[0].zero_(), results[1]
     data = (out, x, *results)
     _kernel(out.dtype)(
         [t.data_ptr() for t in data],
         [t.stride(0) for t in (out, x, results[1])],
         N,
         D,
-        N // max(len(x), 1),
+        N // len(x),
         LIKELIHOODS.index(likelihood),
         obs_std,
         torch.get_num_threads(),
