@@ -78,8 +78,8 @@ struct Call {
 
 template <typename T>
 struct MlpForward {
-    Rows<T> out;        // [N, D]
-    Rows<const T> z;    // [N, d]
+    Rows<T> out;      // [N, D]
+    Rows<const T> z;  // [N, d]
     int64_t N;
     Network<T> mlp;
 };
@@ -116,14 +116,14 @@ struct MlpTrajectory {
 
 template <typename T>
 struct MlpChain {
-    Rows<T> z, grad;           // [N, d]: start and end
-    double* U;                 // [N], nats: start and end
+    Rows<T> z, grad;                // [N, d]: start and end
+    double* U;                      // [N], nats: start and end
     int64_t *accepted, *divergent;  // [N]
-    T* draws;                  // [N, kept, d]
-    double* energies;          // [N, kept]
-    const T* step;             // [B]
-    Rows<const T> inv_mass;    // [B, d], null for unit mass
-    const int64_t* index;      // [B]
+    T* draws;                       // [N, kept, d]
+    double* energies;               // [N, kept]
+    const T* step;                  // [B]
+    Rows<const T> inv_mass;         // [B, d], null for unit mass
+    const int64_t* index;           // [B]
     int64_t N, leapfrog, first_step, steps, thin, kept;
     double jitter;
     uint64_t seed;

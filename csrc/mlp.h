@@ -3,6 +3,7 @@
 
 #include "activations.h"
 #include "product.h"
+#include "turned.h"
 #include "worker.h"
 
 namespace vaefast {
@@ -20,7 +21,7 @@ constexpr int64_t padded(int64_t count) {
 
 template <typename T>
 struct PackedLayer {
-    Packed<T> forward;   // W
+    Packed<T> forward;   // W; without data where few rows turn Wᵀ instead
     Packed<T> backward;  // Wᵀ, where the call goes back
     T* bias;             // padded
     Activation activation;
@@ -37,13 +38,22 @@ struct PackedNetwork {
     const PackedLayer<T>& last() const { return layers[depth - 1]; }
 };
 
+// Whether so few rows go forward through Wᵀ: both copies together would leave the caches.
 template <typename T>
-PackedNetwork<T> take_network(Arena& arena, const Network<T>& mlp, bool backward) {
+bool turns(const Network<T>& mlp, int64_t rows, int threads) {
+    if (!TURNS<T> || rows > FEW_ROWS) return false;
+    int64_t weights = 0;
+    for (int64_t l = 0; l < mlp.depth; ++l) weights += mlp.layers[l].outputs * mlp.layers[l].inputs;
+    return 2 * weights * int64_t(sizeof(T)) > threads * OWN_CACHE;
+}
+
+template <typename T>
+PackedNetwork<T> take_network(Arena& arena, const Network<T>& mlp, bool backward, bool turned) {
     PackedNetwork<T> net = {arena.take<PackedLayer<T>>(mlp.depth), mlp.depth};
     for (int64_t l = 0; l < mlp.depth; ++l) {
         const Layer<T>& from = mlp.layers[l];
         const int64_t out = from.outputs, in = from.inputs;
-        T* forward = arena.take<T>(packed_size<T>(out, in));
+        T* forward = turned ? nullptr : arena.take<T>(packed_size<T>(out, in));
         T* back = backward ? arena.take<T>(packed_size<T>(in, out)) : nullptr;
         T* bias = arena.take<T>(padded<T>(out));
         if (net.layers)
@@ -63,7 +73,8 @@ void pack_network(const PackedNetwork<T>& net, const Network<T>& mlp, const Work
         const Layer<T>& from = mlp.layers[l];
         const PackedLayer<T>& to = net[l];
         const Range own = share(to.forward.panels(), worker.id, worker.threads);
-        pack(to.forward, from.weight, from.row, from.column, own.begin, own.end);
+        if (to.forward.data)
+            pack(to.forward, from.weight, from.row, from.column, own.begin, own.end);
         if (to.backward.data) {
             const Range back = share(to.backward.panels(), worker.id, worker.threads);
             pack(to.backward, from.weight, from.column, from.row, back.begin, back.end);
@@ -86,8 +97,11 @@ struct Tape {
 
 template <typename T>
 Tape<T> take_tape(Arena& arena, const Network<T>& mlp, int64_t rows, bool slopes) {
-    Tape<T> tape = {arena.take<int64_t>(mlp.depth), arena.take<T*>(mlp.depth),
-                    arena.take<T*>(mlp.depth), {}, padded<T>(mlp.inputs())};
+    Tape<T> tape = {arena.take<int64_t>(mlp.depth),
+                    arena.take<T*>(mlp.depth),
+                    arena.take<T*>(mlp.depth),
+                    {},
+                    padded<T>(mlp.inputs())};
     for (int64_t l = 0; l < mlp.depth; ++l) {
         const int64_t stride = padded<T>(mlp.layers[l].outputs);
         T* post = arena.take<T>(rows * stride);
@@ -118,15 +132,18 @@ struct Workspace {
 
 template <typename T>
 Workspace<T> take_workspace(Arena& arena, const Network<T>& mlp, int64_t rows, int64_t teams,
-                            int threads, bool backward) {
-    Workspace<T> work = {take_network(arena, mlp, backward), arena.take<Tape<T>>(teams),
+                            int threads, bool backward, bool turned = false) {
+    Workspace<T> work = {take_network(arena, mlp, backward, turned), arena.take<Tape<T>>(teams),
                          arena.take<T*>(threads)};
+    int64_t scratch_elements = scratch_size<T>(rows);
+    for (int64_t l = 0; turned && l < mlp.depth; ++l)
+        scratch_elements += 2 * FEW_ROWS * padded<T>(mlp.layers[l].outputs);
     for (int64_t t = 0; t < teams; ++t) {
         const Tape<T> tape = take_tape(arena, mlp, rows, backward);
         if (arena.base) work.tapes[t] = tape;
     }
     for (int t = 0; t < threads; ++t) {
-        T* scratch = arena.take<T>(scratch_size<T>(rows));
+        T* scratch = arena.take<T>(scratch_elements);
         if (arena.base) work.scratch[t] = scratch;
     }
     return work;
@@ -153,6 +170,15 @@ struct Pass {
         const Range own = share(w.panels(), worker.rank, worker.ranks);
         product(x, stride, rows, w, own.begin, own.end, scratch, epilogue);
     }
+
+    // x times the layer's W.
+    template <typename Epilogue>
+    void advance(const T* x, int64_t stride, const PackedLayer<T>& layer, Epilogue epilogue) const {
+        if (layer.forward.data) return multiply(x, stride, layer.forward, epilogue);
+        const Range own = share(layer.forward.panels(), worker.rank, worker.ranks);
+        if constexpr (TURNS<T>)
+            turned_product(x, stride, rows, layer.backward, own.begin, own.end, scratch, epilogue);
+    }
 };
 
 // The sums of a tile become h = φ(a + b) in `post` and φ' in `slope` (not where null).
@@ -171,7 +197,7 @@ void forward_hidden(const Pass<T>& pass, const T* x, int64_t stride, int64_t lay
         const PackedLayer<T>& layer = pass.net[l];
         const Tape<T>& tape = pass.tape;
         const int64_t to = tape.stride[l];
-        pass.multiply(x, stride, layer.forward, [&](const Tile<T>& tile) {
+        pass.advance(x, stride, layer, [&](const Tile<T>& tile) {
             for (int64_t r = 0; r < pass.rows; ++r) {
                 const int64_t at = r * to + tile.first;
                 T* slope = tape.slope[l] ? tape.slope[l] + at : nullptr;
@@ -211,9 +237,8 @@ const T* pull_to_first(const Pass<T>& pass) {
 template <typename T>
 bool all_finite(const T* v, int64_t count) {
     Vec<T> zeros = {};
-    for_each_vector<T>(count, [&](int64_t j, int64_t n) VAEFAST_FLAT {
-        zeros += load(v + j, n) * Vec<T>{};
-    });
+    for_each_vector<T>(
+        count, [&](int64_t j, int64_t n) VAEFAST_FLAT { zeros += load(v + j, n) * Vec<T>{}; });
     return sum_lanes<T>({zeros}) == 0;
 }
 

@@ -158,7 +158,8 @@ Outcome mlp_chain(const MlpChain<T>& call, const Call& how) {
             const Chains<T> one = take_chains(arena, mlp, rows, call.inv_mass.data != nullptr);
             if (arena.base) all[t] = one;
         }
-        return take_workspace(arena, mlp, rows, teams, how.threads, true);
+        return take_workspace(arena, mlp, rows, teams, how.threads, true,
+                              turns(mlp, call.N, how.threads));
     });
     if (!memory.base) return Outcome::no_memory;
     return run_workers(how, teams, [&](const Worker& worker) {

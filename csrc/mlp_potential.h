@@ -19,7 +19,7 @@ void score_block(const Pass<T>& pass, const Target<T>& target, int64_t first, co
     const Tape<T>& tape = pass.tape;
     const bool bends = layer.activation != Activation::identity;
     const T obs_std = T(target.obs_std);
-    pass.multiply(h, stride, layer.forward, [&](const Tile<T>& tile) {
+    pass.advance(h, stride, layer, [&](const Tile<T>& tile) {
         for (int64_t r = 0; r < pass.rows; ++r) {
             const int64_t at = r * tape.stride[last] + tile.first;
             T* out = tile[r];
@@ -93,7 +93,8 @@ Outcome mlp_potential(const MlpPotential<T>& call, const Call& how) {
     Memory memory;
     const auto work = memory.layout([&](Arena& arena) {
         energies = arena.take<double>(teams * shares);
-        return take_workspace(arena, mlp, rows, teams, how.threads, true);
+        return take_workspace(arena, mlp, rows, teams, how.threads, true,
+                              turns(mlp, call.N, how.threads));
     });
     if (!memory.base) return Outcome::no_memory;
     return run_workers(how, teams, [&](const Worker& worker) {

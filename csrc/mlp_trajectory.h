@@ -48,8 +48,8 @@ void start(const Phase<T>& phase, Range own, int64_t d) {
     for (int64_t r = own.begin; r < own.end; ++r) {
         const int64_t at = r * phase.stride;
         const T* mass = phase.inv_mass ? phase.inv_mass + at : nullptr;
-        kick_and_drift(phase.z + at, phase.p + at, phase.grad + at, mass,
-                       T(0.5) * phase.step[r], phase.step[r], panels_of<T>(d) * PANEL<T>);
+        kick_and_drift(phase.z + at, phase.p + at, phase.grad + at, mass, T(0.5) * phase.step[r],
+                       phase.step[r], panels_of<T>(d) * PANEL<T>);
     }
 }
 
@@ -126,7 +126,8 @@ Outcome mlp_trajectory(const MlpTrajectory<T>& call, const Call& how) {
             const Phase<T> phase = take_phase(arena, mlp, rows, call.inv_mass.data != nullptr);
             if (arena.base) phases[t] = phase;
         }
-        return take_workspace(arena, mlp, rows, teams, how.threads, true);
+        return take_workspace(arena, mlp, rows, teams, how.threads, true,
+                              turns(mlp, call.N, how.threads));
     });
     if (!memory.base) return Outcome::no_memory;
     return run_workers(how, teams, [&](const Worker& worker) {

@@ -72,10 +72,10 @@ void pack(const Packed<T>& to, const T* w, int64_t row, int64_t column, int64_t 
     }
 }
 
-// tile [M, P·PANEL] (+)= x [M, depth] times P neighbouring panels.
+// tile [M, P·PANEL] (+)= x [M, depth] times P neighbouring panels; `next` is what follows in them.
 template <typename T, int M, int P>
 void register_tile(const T* x, int64_t ldx, const T* panel, int64_t next_panel, int64_t depth,
-                   T* tile, int64_t ldt, bool add) {
+                   T* tile, int64_t ldt, bool add, const T* next) {
     Vec<T> sums[M][2 * P] = {};
     for (int64_t k = 0; k < depth; ++k) {
         Vec<T> w[2 * P];
@@ -84,6 +84,7 @@ void register_tile(const T* x, int64_t ldx, const T* panel, int64_t next_panel, 
             w[2 * p] = load(panel + p * next_panel + k * PANEL<T>);
             w[2 * p + 1] = load(panel + p * next_panel + k * PANEL<T> + width<T>);
             if (M > 1) in_register(w[2 * p]), in_register(w[2 * p + 1]);
+            if (M > 4) fetch<2 * VAEFAST_VECTOR_BYTES>(next + p * next_panel + k * PANEL<T>);
         }
 #pragma GCC unroll 16
         for (int m = 0; m < M; ++m) {
@@ -102,14 +103,19 @@ void register_tile(const T* x, int64_t ldx, const T* panel, int64_t next_panel, 
 }
 
 template <typename T>
-using RegisterTile = void (*)(const T*, int64_t, const T*, int64_t, int64_t, T*, int64_t, bool);
+using RegisterTile = void (*)(const T*, int64_t, const T*, int64_t, int64_t, T*, int64_t, bool,
+                              const T*);
 
 // The register tile of `rows` rows and `group` panels, as group_of chooses it.
 template <typename T>
 RegisterTile<T> register_tile_of(int64_t rows, int64_t group) {
     static constexpr RegisterTile<T> one[] = {
-        register_tile<T, 1, 1>, register_tile<T, 2, 1>, register_tile<T, 3, 1>,
-        register_tile<T, 4, 1>, register_tile<T, 5, 1>, register_tile<T, 6, 1>,
+        register_tile<T, 1, 1>,
+        register_tile<T, 2, 1>,
+        register_tile<T, 3, 1>,
+        register_tile<T, 4, 1>,
+        register_tile<T, 5, 1>,
+        register_tile<T, 6, 1>,
         VAEFAST_WITH_32_REGISTERS(register_tile<T, 7, 1>, register_tile<T, 8, 1>,
                                   register_tile<T, 9, 1>, register_tile<T, 10, 1>,
                                   register_tile<T, 11, 1>, register_tile<T, 12, 1>)};
@@ -117,8 +123,8 @@ RegisterTile<T> register_tile_of(int64_t rows, int64_t group) {
         register_tile<T, 1, 2>, register_tile<T, 2, 2>,
         VAEFAST_WITH_32_REGISTERS(register_tile<T, 3, 2>, register_tile<T, 4, 2>,
                                   register_tile<T, 5, 2>, register_tile<T, 6, 2>)};
-    static constexpr RegisterTile<T> four[] = {
-        register_tile<T, 1, 4>, VAEFAST_WITH_32_REGISTERS(register_tile<T, 2, 4>)};
+    static constexpr RegisterTile<T> four[] = {register_tile<T, 1, 4>,
+                                               VAEFAST_WITH_32_REGISTERS(register_tile<T, 2, 4>)};
     return (group == 1 ? one : group == 2 ? two : four)[rows - 1];
 }
 
@@ -159,11 +165,12 @@ void product(const T* x, int64_t ldx, int64_t rows, const Packed<T>& w, int64_t 
         bool add = false;
         do {
             const int64_t depth = w.depth - k < DEPTH ? w.depth - k : DEPTH;
+            const T* panel = w.panel(p) + k * PANEL<T>;
+            const T* next = k + DEPTH < w.depth ? panel + DEPTH * PANEL<T> : w.panel(p + group);
             for (int64_t b = 0; b < blocks; ++b) {
                 const int64_t r = rows * b / blocks, count = rows * (b + 1) / blocks - r;
-                register_tile_of<T>(count, group)(x + r * ldx + k, ldx, w.panel(p) + k * PANEL<T>,
-                                                  w.depth * PANEL<T>, depth, scratch + r * stride,
-                                                  stride, add);
+                register_tile_of<T>(count, group)(x + r * ldx + k, ldx, panel, w.depth * PANEL<T>,
+                                                  depth, scratch + r * stride, stride, add, next);
             }
             add = true;
             k += DEPTH;

@@ -104,6 +104,14 @@ VAEFAST_INLINE void pause() {
 #endif
 }
 
+// Have the processor bring `bytes` at p to its second-level cache.
+template <int bytes, typename T>
+VAEFAST_INLINE void fetch(const T* p) {
+#pragma GCC unroll 2
+    for (int line = 0; line < bytes; line += 64)
+        __builtin_prefetch(reinterpret_cast<const char*>(p) + line, 0, 2);
+}
+
 // Keep v in a register: the compiler would rather load it anew for each of its uses.
 template <typename V>
 VAEFAST_INLINE void in_register(V& v) {
@@ -178,6 +186,49 @@ VAEFAST_INLINE Vec<double> swap_pairs(Vec<double> v) {
     return __builtin_shufflevector(v, v, 1, 0);
 #endif
 }
+
+// Whether the level turns blocks of T in registers.
+template <typename T>
+constexpr bool TURNS = false;
+
+#if defined(__AVX__)
+template <>
+constexpr bool TURNS<float> = true;
+
+// Four elements each from p, p + stride, ...: one quad for every four lanes.
+VAEFAST_INLINE Vec<float> load_quads(const float* p, int64_t stride) {
+    const __m256 low =
+        _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(p)), _mm_loadu_ps(p + stride), 1);
+#if defined(__AVX512F__)
+    const __m256 high = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(p + 2 * stride)),
+                                             _mm_loadu_ps(p + 3 * stride), 1);
+    return _mm512_insertf32x8(_mm512_castps256_ps512(low), high, 1);
+#else
+    return low;
+#endif
+}
+
+// Lane 4g + i of v[t] becomes what lane 4g + t of v[i] was.
+VAEFAST_INLINE void turn_quads(Vec<float> (&v)[4]) {
+#if defined(__AVX512F__)
+    const auto low = [](Vec<float> a, Vec<float> b) { return _mm512_unpacklo_ps(a, b); };
+    const auto high = [](Vec<float> a, Vec<float> b) { return _mm512_unpackhi_ps(a, b); };
+    const auto lows = [](Vec<float> a, Vec<float> b) { return _mm512_shuffle_ps(a, b, 0x44); };
+    const auto highs = [](Vec<float> a, Vec<float> b) { return _mm512_shuffle_ps(a, b, 0xee); };
+#else
+    const auto low = [](Vec<float> a, Vec<float> b) { return _mm256_unpacklo_ps(a, b); };
+    const auto high = [](Vec<float> a, Vec<float> b) { return _mm256_unpackhi_ps(a, b); };
+    const auto lows = [](Vec<float> a, Vec<float> b) { return _mm256_shuffle_ps(a, b, 0x44); };
+    const auto highs = [](Vec<float> a, Vec<float> b) { return _mm256_shuffle_ps(a, b, 0xee); };
+#endif
+    const Vec<float> a = low(v[0], v[1]), b = high(v[0], v[1]), c = low(v[2], v[3]),
+                     d = high(v[2], v[3]);
+    v[0] = lows(a, c);
+    v[1] = highs(a, c);
+    v[2] = lows(b, d);
+    v[3] = highs(b, d);
+}
+#endif
 
 // The sum of all lanes of N vectors, by halves: the same order however wide a vector is.
 template <typename T, int64_t N>

@@ -43,8 +43,7 @@ struct alignas(CACHE_LINE) Barrier {
             __atomic_store_n(&phase, now + 1, __ATOMIC_RELEASE);
             return;
         }
-        for (int spins = 0; __atomic_load_n(&phase, __ATOMIC_ACQUIRE) == now; ++spins)
-            relax(spins);
+        for (int spins = 0; __atomic_load_n(&phase, __ATOMIC_ACQUIRE) == now; ++spins) relax(spins);
     }
 };
 
@@ -164,8 +163,15 @@ Outcome run_workers(const Call& call, int64_t teams, Body body) {
         int team = 0;
         while (id >= share(got, team, groups).end) ++team;
         const Range own = share(got, team, groups);
-        const Worker worker = {id,        got,           team,           groups, int(id - own.begin),
-                               int(own.size()), &everyone, &barriers[team], &watch};
+        const Worker worker = {id,
+                               got,
+                               team,
+                               groups,
+                               int(id - own.begin),
+                               int(own.size()),
+                               &everyone,
+                               &barriers[team],
+                               &watch};
         body(worker);
         __atomic_sub_fetch(&running, 1, __ATOMIC_RELEASE);
         if (id == 0)  // the caller goes on asking while others work
