@@ -24,6 +24,7 @@ from vaefast import backends, memory
 __all__ = [
     "Block",
     "Rows",
+    "described",
     "evaluate",
     "pinned",
     "reproducible",
@@ -67,6 +68,16 @@ def set_block(rows: int | None) -> None:
     if rows is not None and not (whole and 1 <= rows <= 4096 and rows & (rows - 1) == 0):
         raise ValueError(f"rows must be a power of two up to 4096 or None, got {rows!r}")
     _block = rows
+
+
+def described() -> str:
+    """How modules are evaluated now, for a reader."""
+    if _block is None:
+        return "modules take the rows as they come: equal to round-off for any cut of a batch"
+    return (
+        f"modules take {_block} rows at a time on one thread, a partial block filled with copies: "
+        f"the same bits for any cut, a lone row up to {_block} times its work (vaefast.set_block)"
+    )
 
 
 def reproducible(
