@@ -182,10 +182,10 @@ def _sample(
     vae: VAE, inputs: Inputs, options: Options, backend: str | None, progress: bool
 ) -> HMCResult:
     decoder, paths = _lowered(vae, inputs, options), Paths.of(vae, inputs.x)
-    bytes_per_row = _bytes_per_row(vae, inputs, options)
-    chunks = list(_chunks(inputs, decoder is None, bytes_per_row, options.chains))
     promise = _promise(paths, decoder, inputs, options, backend)
     result = replace(_empty(inputs, options), reproducible=promise)
+    bytes_per_row = _bytes_per_row(vae, inputs, options)
+    chunks = list(_chunks(inputs, decoder is None, bytes_per_row, options.chains))
     total = len(chunks) * options.transitions
     with _progress_bar(total, shown=progress) as tick, blocks.pinned(decoder is None):
         plan = Plan(paths, decoder, options, backend, tick)
