@@ -60,6 +60,7 @@ def data_root():
 
 @pytest.fixture(autouse=True)
 def _fresh_settings():
-    """No test leaves a memory budget behind."""
+    """No test leaves a memory budget or a block behind."""
     yield
     vf.set_memory(1 << 30)
+    vf.set_block(64)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vaefast import attacks, certify, data, geometry, hmc, metrics, models, ops, training
     from vaefast.backends import use_backend
+    from vaefast.blocks import set_block
     from vaefast.environment import info
     from vaefast.memory import set_memory
     from vaefast.models import VAE, as_vae, explain
@@ -33,6 +34,7 @@ __all__ = [
     "models",
     "ops",
     "pgd_step",
+    "set_block",
     "set_memory",
     "supports",
     "training",
@@ -45,6 +47,7 @@ _HOMES = {
     "explain": "vaefast.models",
     "info": "vaefast.environment",
     "pgd_step": "vaefast.ops",
+    "set_block": "vaefast.blocks",
     "set_memory": "vaefast.memory",
     "supports": "vaefast.ops",
     "use_backend": "vaefast.backends",

@@ -8,8 +8,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vaefast import checks, memory, ops, philox
+from vaefast import blocks, checks, ops, philox
+from vaefast.blocks import Rows
 from vaefast.models import VAE
+from vaefast.models.paths import Paths
 
 __all__ = ["ELBO", "check_vae", "elbo_terms", "evaluate_elbo"]
 
@@ -53,16 +55,18 @@ def evaluate_elbo(
     checks.count(samples, "samples")
     seed = philox.check_seed(seed)
     index = checks.row_index(index, len(x), x.device)
-    result = ELBO(*x.new_empty((3, len(x)), dtype=torch.float64))
-    for rows in memory.row_chunks(len(x), TEMPORARIES * x.element_size() * x.shape[1:].numel()):
-        parts = _evaluate(vae, x[rows], samples, seed, index[rows])
-        for column, part in zip(result, parts):
-            column[rows] = part
-    return result
+    paths = Paths.of(vae, x)
+
+    def run(rows: Rows) -> tuple[Tensor, ...]:
+        return _evaluate(paths, x[rows], samples, seed, index[rows])
+
+    cost = TEMPORARIES * x.element_size() * x.shape[1:].numel()
+    generic = paths.encoder is None or paths.decoder is None
+    return ELBO(*blocks.evaluate(run, index, cost, generic=generic))
 
 
-def _evaluate(vae: VAE, x: Tensor, samples: int, seed: int, index: Tensor) -> ELBO:
-    mean, logvar = vae.encode(x)
+def _evaluate(paths: Paths, x: Tensor, samples: int, seed: int, index: Tensor) -> ELBO:
+    mean, logvar = paths.encode(x)
     reconstruction = torch.zeros(len(x), dtype=torch.float64, device=x.device)
     kl = torch.zeros_like(reconstruction)
     for sample in range(samples):
@@ -74,18 +78,19 @@ def _evaluate(vae: VAE, x: Tensor, samples: int, seed: int, index: Tensor) -> EL
             use=philox.Use.POSTERIOR,
             dtype=mean.dtype,
         )
-        terms = elbo_terms(vae, x, mean, logvar, noise)
+        terms = elbo_terms(paths, x, mean, logvar, noise)
         reconstruction += terms[0] / samples
         kl += terms[1] / samples
     return ELBO(reconstruction - kl, reconstruction, kl)
 
 
 def elbo_terms(
-    vae: VAE, x: Tensor, mean: Tensor, logvar: Tensor, noise: Tensor
+    maps: VAE | Paths, x: Tensor, mean: Tensor, logvar: Tensor, noise: Tensor
 ) -> tuple[Tensor, Tensor]:
     """log p(x|z) and the KL term at z = μ + σ·noise, each [n] float64, nats."""
     z = mean + torch.exp(0.5 * logvar) * noise
-    out = vae.decode(z).flatten(1)
+    vae = maps.vae if isinstance(maps, Paths) else maps
+    out = maps.decode(z).flatten(1)
     logp, _ = ops.log_likelihood(out, x.flatten(1), likelihood=vae.likelihood, obs_std=vae.obs_std)
     return logp, _kl(vae, z, mean, logvar, noise)
 

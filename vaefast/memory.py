@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-__all__ = ["require_fits", "row_chunks", "set_memory"]
+__all__ = ["require_fits", "row_chunks", "rows_within", "set_memory"]
 
 _budget = 1 << 30
 
@@ -12,7 +12,8 @@ _budget = 1 << 30
 def set_memory(budget: int) -> None:
     """Set the working-memory budget of vaefast's functions, in bytes (default 1 GiB).
 
-    A call that needs more works through its rows in chunks. The results do not depend on it.
+    A call that needs more works through its rows in chunks. The results do not depend on it, those
+    of a model that does not lower to the fused ops but to round-off.
 
     Raises:
         ValueError: ``budget`` is not a positive whole number.
@@ -23,9 +24,14 @@ def set_memory(budget: int) -> None:
     _budget = budget
 
 
+def rows_within(bytes_per_row: int) -> int:
+    """How many rows the budget holds, at least one."""
+    return max(1, _budget // max(1, bytes_per_row))
+
+
 def row_chunks(rows: int, bytes_per_row: int) -> Iterator[slice]:
     """Consecutive slices of ``range(rows)``, each within the budget and of at least one row."""
-    size = max(1, _budget // max(1, bytes_per_row))
+    size = rows_within(bytes_per_row)
     for start in range(0, rows, size):
         yield slice(start, min(start + size, rows))
 

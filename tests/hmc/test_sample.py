@@ -40,7 +40,7 @@ def test_both_paths_give_the_same_chain(mlp_vae, likelihood, options):
     x, options = images(3), {**SHORT, **options}
     lowered = sample(mlp_vae(likelihood), x, **options)
     generic = sample(mlp_vae(likelihood, generic=True), x, **options)
-    assert_same(lowered, generic, **CLOSE)
+    assert_same(lowered, generic, rtol=1e-5, atol=1e-5)  # the chain amplifies round-off
     assert 0 < lowered.accept_rate.mean() <= 1
 
 

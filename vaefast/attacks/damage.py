@@ -13,8 +13,10 @@ from vaefast.attacks.options import check_images, check_model, make_search, own_
 from vaefast.attacks.random_start import START_BYTES
 from vaefast.attacks.result import AttackResult
 from vaefast.attacks.search import Value
+from vaefast.blocks import Rows
 from vaefast.memory import row_chunks
 from vaefast.models.footprint import activation_bytes
+from vaefast.models.paths import Paths
 from vaefast.models.vae import VAE
 from vaefast.philox import Use
 
@@ -119,10 +121,15 @@ def max_damage(
 class _Damage:
     """Mean distance of the sampled reconstructions of x' from g(μ(x))."""
 
+    ops: tuple[str, ...] = ("mlp_forward", "mlp_vjp")
+
     def __init__(
         self, vae: VAE, x: Tensor, index: Tensor, seed: int, noise_samples: int, fresh_samples: int
     ) -> None:
         self.vae, self.x = vae, x
+        self.paths = Paths.of(vae, working(x[:0]))
+        self.generic = self.paths.encoder is None or self.paths.pixels is None
+        self.width = noise_samples
         self.index, self.seed = index, seed
         self.noise_samples, self.fresh_samples = noise_samples, fresh_samples
         self.sample_bytes = activation_bytes(self._one_sample, working(x), vae)
@@ -135,10 +142,10 @@ class _Damage:
     def bytes_per_row(self) -> int:
         return self.noise_samples * self.sample_bytes
 
-    def bind(self, rows: slice) -> tuple[Value, Value]:
+    def bind(self, rows: Rows) -> tuple[Value, Value]:
         x, index = working(self.x[rows]), self.index[rows]
-        mean, _ = self.vae.posterior(x)
-        centre = self.vae.g(mean)
+        mean, _ = self.paths.posterior(x)
+        centre = self.paths.g(mean)
         fixed = self._noise(index, mean, Use.DAMAGE, slice(0, self.noise_samples))
 
         def searched(point: Tensor) -> Tensor:
@@ -163,10 +170,10 @@ class _Damage:
 
     def _distances(self, point: Tensor, centre: Tensor, noise: Tensor) -> Tensor:
         """[b·k, S] float64 distances of the reconstructions of ``point`` [b·k, *event]."""
-        mean, std = self.vae.posterior(point)
+        mean, std = self.paths.posterior(point)
         inputs, latents = len(noise), noise.shape[2]
         mean, std = (t.reshape(inputs, -1, 1, latents) for t in (mean, std))
         z = mean + std * noise[:, None]  # [b, k, S, d]
-        image = self.vae.g(z.flatten(0, 2)).reshape(*z.shape[:3], -1)
+        image = self.paths.g(z.flatten(0, 2)).reshape(*z.shape[:3], -1)
         damage = image - centre.reshape(inputs, 1, 1, -1)
         return torch.linalg.vector_norm(damage, dim=3, dtype=torch.float64).flatten(0, 1)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
+from vaefast import blocks
 from vaefast.attacks.ascent import Ascent
 from vaefast.attacks.ball import Ball, working
 from vaefast.attacks.random_start import START_BYTES, Stream
 from vaefast.attacks.result import AttackResult
 from vaefast.attacks.search import Objective, Search, Value
 from vaefast.attacks.strongest import Climb, Strongest
+from vaefast.blocks import Rows
 from vaefast.memory import row_chunks
 
 __all__ = ["maximise"]
@@ -36,14 +40,19 @@ def maximise(objective: Objective, x: Tensor, search: Search) -> AttackResult:
     """
     found = Strongest(x, search)
     per_point = objective.bytes_per_row() + _search_bytes(x, search)
-    for rows in row_chunks(len(x), search.restarts * per_point):
-        searched, reported = objective.bind(rows)
-        per_restart = (rows.stop - rows.start) * per_point
-        for lanes in row_chunks(search.restarts, per_restart):
-            found.offer(rows, lanes, _search(searched, x[rows], search, rows, lanes))
-        for kept in row_chunks(found.kept, per_restart):
-            found.report(rows, kept, reported)
-    return found.result()
+    cost, width = search.restarts * per_point, search.restarts * objective.width
+    with blocks.pinned(objective.generic):
+        for block in blocks.row_blocks(search.index, cost, generic=objective.generic, width=width):
+            searched, reported = objective.bind(block.take)
+            per_restart = block.size * per_point
+            for lanes in row_chunks(search.restarts, per_restart):
+                climb = _search(searched, x[block.take], search, block.take, lanes)
+                found.offer(block.rows, lanes, climb.at(block.place))
+            for kept in row_chunks(found.kept, per_restart):
+                found.report(block, kept, reported)
+    ops = (*objective.ops, "pgd_step")
+    promise = blocks.reproducible(objective.generic, ops, working(x[:0]))
+    return replace(found.result(), reproducible=promise)
 
 
 def _search_bytes(x: Tensor, search: Search) -> int:
@@ -51,7 +60,7 @@ def _search_bytes(x: Tensor, search: Search) -> int:
     return pixels * (IMAGES * max(x.element_size(), 4) + START_BYTES) + 8 * (search.steps + 1)
 
 
-def _search(objective: Value, x: Tensor, search: Search, rows: slice, lanes: slice) -> Climb:
+def _search(objective: Value, x: Tensor, search: Search, rows: Rows, lanes: slice) -> Climb:
     """Run some restarts of some inputs."""
     restarts = lanes.stop - lanes.start
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vaefast import checks
+from vaefast import blocks, checks
 from vaefast.attacks.ball import Ball, perturbation_norm, working
 from vaefast.attacks.options import check_images, check_model, make_search, own_grad_mode
 from vaefast.attacks.presets import Preset
 from vaefast.attacks.result import AttackResult
+from vaefast.blocks import Rows
 from vaefast.geometry.spectrum import pullback_spectrum
 from vaefast.models.footprint import activation_bytes
+from vaefast.models.paths import Paths
 from vaefast.models.vae import VAE
-from vaefast.reference.rows import chunked, finite
+from vaefast.reference.rows import finite
 
 __all__ = ["geometric"]
 
@@ -33,6 +35,7 @@ def geometric(
     std: bool = False,
     low: float | Tensor | None = None,
     high: float | Tensor | None = None,
+    index: Tensor | None = None,
 ) -> AttackResult:
     """Perturb each input along the dominant eigenvector of its pullback metric.
 
@@ -51,6 +54,8 @@ def geometric(
             :func:`vaefast.geometry.pullback_spectrum`.
         low: smallest valid entry, float or [B]; default 0.
         high: largest valid entry, float or [B]; default 1.
+        index: [B] int64, the global number of each input; default ``arange(B)``. It places the
+            rows of models that do not lower (:mod:`vaefast.blocks`).
 
     Returns:
         :class:`AttackResult`: ``objective`` is ‖f(x') − f(x)‖₂ (latent, or pixel scale),
@@ -71,14 +76,17 @@ def geometric(
         options = RULE.fill(
             eps=eps, alpha=None, norm=None, steps=None, restarts=None, low=low, high=high, keep=None
         )
-        search = make_search(x, RULE, options, seed=0, index=None)
+        search = make_search(x, RULE, options, seed=0, index=index)
 
-        def run(rows: slice) -> tuple[Tensor, ...]:
+        paths = Paths.of(vae, working(x[:0]))
+
+        def run(rows: Rows) -> tuple[Tensor, ...]:
             ball = Ball(x[rows], search.eps[rows], "l2", search.low[rows], search.high[rows])
-            return _stronger_sign(vae, ball, of, std)
+            return _stronger_sign(paths, ball, of, std)
 
-        bytes_per_row = 3 * activation_bytes(lambda x: _displaced(vae, x, of), working(x), vae)
-        x_adv, objective, sign = chunked(run, len(x), bytes_per_row)
+        bytes_per_row = 3 * activation_bytes(lambda x: _footprint(vae, x, of), working(x), vae)
+        generic = paths.encoder is None or (paths.pixels is None and space == "output")
+        x_adv, objective, sign = blocks.evaluate(run, search.index, bytes_per_row, generic=generic)
     failed = ~finite(x_adv)
     return AttackResult(
         x_adv=x_adv,
@@ -86,18 +94,26 @@ def geometric(
         perturbation_norm=perturbation_norm(x_adv, x, "l2"),
         best_restart=sign.masked_fill(failed, -1),
         failed=failed,
+        reproducible=_promise(generic, of, x),
     )
 
 
-def _stronger_sign(vae: VAE, ball: Ball, of: str, std: bool) -> tuple[Tensor, ...]:
+def _promise(generic: bool, of: str, x: Tensor) -> str:
+    """The metric of the output is a library's product, and the lowered path has no blocks."""
+    if not generic and of != "encoder":
+        return "round-off"
+    return blocks.reproducible(generic, ("mlp_forward", "mlp_vjp", "mlp_jacobian_gram"), x)
+
+
+def _stronger_sign(paths: Paths, ball: Ball, of: str, std: bool) -> tuple[Tensor, ...]:
     """(x', displacement, 0 or 1) of the better of x ± eps·v₁."""
     x = working(ball.x)
-    step = ball.per_entry(ball.eps) * pullback_spectrum(vae, x, of=of, std=std).vectors[:, 0]
+    step = ball.per_entry(ball.eps) * pullback_spectrum(paths.vae, x, of=of, std=std).vectors[:, 0]
     both = [ball.clip_(x + step).to(ball.x.dtype), ball.clip_(x - step).to(ball.x.dtype)]
-    at_x = _displaced(vae, x, of)
+    at_x = _displaced(paths, x, of)
     moved = torch.stack(
         [
-            torch.linalg.vector_norm((_displaced(vae, working(y), of) - at_x).double(), dim=1)
+            torch.linalg.vector_norm((_displaced(paths, working(y), of) - at_x).double(), dim=1)
             for y in both
         ]
     )
@@ -105,6 +121,10 @@ def _stronger_sign(vae: VAE, ball: Ball, of: str, std: bool) -> tuple[Tensor, ..
     return torch.where(ball.per_entry(sign).bool(), both[1], both[0]), moved.amax(0), sign
 
 
-def _displaced(vae: VAE, x: Tensor, of: str) -> Tensor:
+def _displaced(paths: Paths, x: Tensor, of: str) -> Tensor:
     """What the perturbation is meant to move, [b, n]."""
-    return vae.encode(x)[0] if of == "encoder" else vae.reconstruct(x).flatten(1)
+    return paths.encode(x)[0] if of == "encoder" else paths.reconstruct(x).flatten(1)
+
+
+def _footprint(vae: VAE, x: Tensor, of: str) -> object:
+    return vae.encode(x) if of == "encoder" else vae.reconstruct(x)

@@ -11,7 +11,9 @@ from torch.nn import functional as F
 from vaefast.attacks.ball import working
 from vaefast.attacks.divergences import Divergence
 from vaefast.attacks.search import Value
+from vaefast.blocks import Rows
 from vaefast.models.footprint import activation_bytes
+from vaefast.models.paths import Paths
 from vaefast.models.vae import VAE
 
 __all__ = ["Classifier", "LatentClassChange", "PosteriorChange"]
@@ -22,22 +24,27 @@ Classifier = Callable[[Tensor], Tensor]
 class PosteriorChange:
     """D(q(z|x'), q(z|x)), or −D(q(z|x'), q(z|target)) where a target is given."""
 
+    ops: tuple[str, ...] = ("mlp_forward", "mlp_vjp")
+    width = 1
+
     def __init__(self, vae: VAE, x: Tensor, target: Tensor | None, divergence: Divergence) -> None:
         self.vae, self.divergence = vae, divergence
+        self.paths = Paths.of(vae, working(x[:0]))
+        self.generic = self.paths.encoder is None
         self.source = x if target is None else target
         self.sign = 1.0 if target is None else -1.0
 
     def bytes_per_row(self) -> int:
         return activation_bytes(self.vae.encode, working(self.source), self.vae)
 
-    def bind(self, rows: slice) -> tuple[Value, Value]:
+    def bind(self, rows: Rows) -> tuple[Value, Value]:
         source = working(self.source[rows])
-        reference = (*self.vae.encode(source), _nan_unless_finite(source))
+        reference = (*self.paths.encode(source), _nan_unless_finite(source))
 
         def value(point: Tensor) -> Tensor:
             restarts = len(point) // len(source)
             mean, logvar, offset = (t.repeat_interleave(restarts, 0) for t in reference)
-            return self.sign * self.divergence(*self.vae.encode(point), mean, logvar) + offset
+            return self.sign * self.divergence(*self.paths.encode(point), mean, logvar) + offset
 
         return value, value
 
@@ -47,8 +54,12 @@ class LatentClassChange:
 
     Args:
         target: inputs like x (their predicted class is the target), classes [B] int64, or None.
-        classifier: h, from means [n, d] to logits [n, K].
+        classifier: h, from means [n, d] to logits [n, K]; a module, so rows stand in blocks.
     """
+
+    generic = True
+    ops: tuple[str, ...] = ()
+    width = 1
 
     def __init__(self, vae: VAE, x: Tensor, target: Tensor | None, classifier: Classifier) -> None:
         self.vae, self.classifier = vae, classifier
@@ -58,7 +69,7 @@ class LatentClassChange:
     def bytes_per_row(self) -> int:
         return activation_bytes(self._logits, working(self.x), self.vae)
 
-    def bind(self, rows: slice) -> tuple[Value, Value]:
+    def bind(self, rows: Rows) -> tuple[Value, Value]:
         classes, offset = self._classes(rows)
 
         def value(point: Tensor) -> Tensor:
@@ -69,7 +80,7 @@ class LatentClassChange:
 
         return value, value
 
-    def _classes(self, rows: slice) -> tuple[Tensor, Tensor]:
+    def _classes(self, rows: Rows) -> tuple[Tensor, Tensor]:
         """The class of each input [b], and NaN where it is read off an input that is not finite."""
         if self.target is not None and not self.target.is_floating_point():
             classes = self.target[rows]

@@ -52,7 +52,8 @@ def uniform_in_ball(ball: Ball, stream: Stream) -> Tensor:
     else:
         direction = stream.normal(pixels, Use.START)
         length = torch.linalg.vector_norm(direction, dim=1, keepdim=True)
-        delta = radius * stream.uniform(1, Use.RADIUS) ** (1.0 / pixels) * direction / length
+        root = torch.exp(torch.log(stream.uniform(1, Use.RADIUS)) / pixels)  # pow: not row by row
+        delta = radius * root * direction / length
     return ball.project_(_displaced(ball.x, delta))
 
 

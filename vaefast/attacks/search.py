@@ -11,6 +11,7 @@ from torch import Tensor
 from vaefast.attacks.ascent import AscentRule
 from vaefast.attacks.ball import Ball
 from vaefast.attacks.random_start import Stream
+from vaefast.blocks import Rows
 
 __all__ = ["Objective", "Search", "Value"]
 
@@ -18,9 +19,19 @@ Value = Callable[[Tensor], Tensor]
 
 
 class Objective(Protocol):
-    """What an attack maximises."""
+    """What an attack maximises.
 
-    def bind(self, rows: slice) -> tuple[Value, Value]:
+    Args:
+        generic: some part is evaluated as a module, so rows stand in blocks.
+        ops: the registered ops that all else goes through.
+        width: rows that the model sees for one point.
+    """
+
+    generic: bool
+    ops: tuple[str, ...]
+    width: int
+
+    def bind(self, rows: Rows) -> tuple[Value, Value]:
         """(searched, reported) for these inputs, with their references encoded once.
 
         Each takes [b·k, *event], the k points of an input side by side, and returns [b·k] float64.

@@ -10,6 +10,7 @@ from torch import Tensor
 from vaefast.attacks.ball import perturbation_norm, working
 from vaefast.attacks.result import AttackResult
 from vaefast.attacks.search import Search, Value
+from vaefast.blocks import Block, Rows
 
 __all__ = ["Climb", "Strongest"]
 
@@ -20,6 +21,10 @@ class Climb(NamedTuple):
     point: Tensor  # [b, k, *event]
     value: Tensor  # [b, k] float64
     history: Tensor  # [steps+1, b, k] float64
+
+    def at(self, place: Rows) -> Climb:
+        """Some of the inputs."""
+        return Climb(self.point[place], self.value[place], self.history[:, place])
 
     def take(self, which: Tensor) -> Climb:
         """The chosen restart of each input, k = 1."""
@@ -42,7 +47,7 @@ class Strongest:
         self.best = x.new_full((len(x),), -torch.inf, dtype=torch.float64)
         self.restart = torch.full_like(self.best, -1, dtype=torch.int64)
 
-    def offer(self, rows: slice, lanes: slice, climb: Climb) -> None:
+    def offer(self, rows: Rows, lanes: slice, climb: Climb) -> None:
         """Take over what these restarts of these inputs reached, where it is better."""
         value, which = climb.value.max(1)
         better = value > self.best[rows]
@@ -53,21 +58,23 @@ class Strongest:
         else:
             self._store(rows, slice(0, 1), climb.take(which), better[:, None])
 
-    def _store(self, rows: slice, kept: slice, climb: Climb, where: Tensor) -> None:
+    def _store(self, rows: Rows, kept: slice, climb: Climb, where: Tensor) -> None:
         pixels = where.reshape(*where.shape, *[1] * (self.x.ndim - 1))
         point = self.x_adv[rows, kept]
         self.x_adv[rows, kept] = torch.where(pixels, climb.point.to(point.dtype), point)
         history = self.history[:, rows, kept]
         self.history[:, rows, kept] = torch.where(where, climb.history, history)
 
-    def report(self, rows: slice, kept: slice, objective: Value) -> None:
+    def report(self, block: Block, kept: slice, objective: Value) -> None:
         """Evaluate the objective and the norm of the very points that will be returned."""
-        point = self.x_adv[rows, kept]
+        rows, point = block.rows, self.x_adv[block.take, kept]
         shape = point.shape[:2]
         failed = point.isnan().flatten(2).any(2)
         value = objective(working(point.flatten(0, 1))).reshape(shape)
-        self.objective[rows, kept] = value.masked_fill(failed, torch.nan)
-        x = self.x[rows, None].expand_as(point)
+        self.objective[rows, kept] = value.masked_fill(failed, torch.nan)[block.place]
+        point = point[block.place]
+        shape = point.shape[:2]
+        x = self.x[rows][:, None].expand_as(point)
         self.distance[rows, kept] = perturbation_norm(
             point.flatten(0, 1), x.flatten(0, 1), self.norm
         ).reshape(shape)

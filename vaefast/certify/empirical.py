@@ -10,8 +10,9 @@ import torch
 from scipy import special
 from torch import Tensor
 
-from vaefast import checks
+from vaefast import blocks, checks
 from vaefast.attacks import max_damage
+from vaefast.blocks import Rows
 from vaefast.certify.probability import check_alpha
 from vaefast.certify.sampling import check, count_hits, posterior
 from vaefast.geometry.chunks import usable
@@ -34,7 +35,8 @@ class EmpiricalMargin:
         searched_to: [B] float64, the largest radius that was tried.
         x_adv: [B, *event], the input that broke, ‖x_adv − x‖₂ = margin (less where the box cut
             it); NaN where not found.
-        reproducible: how far a row depends on the batch it stood in.
+        reproducible: how far a row depends on the batch it stood in: ``"bits"``, ``"blocks"`` or
+            ``"round-off"``, see :func:`vaefast.blocks.reproducible`.
     """
 
     margin: Tensor
@@ -130,7 +132,10 @@ def empirical_margin(
         return search.run(inputs.take(rows), radii, bisections)
 
     margin, found, x_adv = chunked(run, len(x), restarts * search.bytes_per_candidate(x))
-    return EmpiricalMargin(margin, found, torch.where(found, margin, inputs.r_max), x_adv)
+    ops = ("mlp_forward", "mlp_vjp", "pgd_step")
+    promise = blocks.reproducible(search.generic, ops, x)
+    searched_to = torch.where(found, margin, inputs.r_max)
+    return EmpiricalMargin(margin, found, searched_to, x_adv, promise)
 
 
 @dataclass(frozen=True)
@@ -186,6 +191,10 @@ class _Search:
         margin = torch.where(good, bracket.broken, torch.nan)
         return margin, bracket.broken.isfinite(), bracket.witness
 
+    @property
+    def generic(self) -> bool:
+        return self.maps.generic("reconstruction", std=True)
+
     def bytes_per_candidate(self, x: Tensor) -> int:
         pixels, latents = x.shape[1:].numel(), self.maps.mean.outputs
         passes = self.maps.mean.bytes_per_row(pixels, 1, x.element_size())
@@ -232,16 +241,23 @@ class _Search:
 
     def _hits(self, own: _Inputs, candidates: Tensor, use: Use) -> Tensor:
         """Draws within r of g(μ(x)), [b, K]; all of them where a candidate is not finite."""
-        restarts, points = candidates.shape[1], candidates.flatten(0, 1)
-        centre = posterior(self.maps, own.x).centre
-        moved = posterior(self.maps, points)
-        hits = count_hits(
-            self.maps,
-            moved._replace(centre=centre.repeat_interleave(restarts, 0)),
-            own.r.repeat_interleave(restarts),
-            seed=self.seed,
-            index=own.index.repeat_interleave(restarts),
-            samples=self.samples,
-            use=use,
-        )
-        return torch.where(finite(points), hits, self.samples).view(-1, restarts)
+        restarts = candidates.shape[1]
+        cost = restarts * self.bytes_per_candidate(own.x)
+
+        def run(rows: Rows) -> tuple[Tensor, ...]:
+            points = candidates[rows].flatten(0, 1)
+            centre = posterior(self.maps, own.x[rows]).centre
+            moved = posterior(self.maps, points)
+            hits = count_hits(
+                self.maps,
+                moved._replace(centre=centre.repeat_interleave(restarts, 0)),
+                own.r[rows].repeat_interleave(restarts),
+                seed=self.seed,
+                index=own.index[rows].repeat_interleave(restarts),
+                samples=self.samples,
+                use=use,
+            )
+            return (torch.where(finite(points), hits, self.samples).view(-1, restarts),)
+
+        width = restarts * self.samples
+        return blocks.evaluate(run, own.index, cost, generic=self.generic, width=width)[0]

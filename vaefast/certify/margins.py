@@ -8,12 +8,13 @@ import torch
 from scipy import special
 from torch import Tensor
 
-from vaefast import checks
+from vaefast import blocks, checks
 from vaefast.certify.guarantee import Guarantee
 from vaefast.certify.probability import RobustProbability, robust_probability
 from vaefast.certify.sampling import check, smallest_std
 from vaefast.geometry import frobenius_norm, spectral_norm
 from vaefast.geometry.chunks import usable
+from vaefast.geometry.maps import Maps
 from vaefast.geometry.norms import rounding
 from vaefast.models import VAE
 
@@ -33,7 +34,8 @@ class MarginResult:
         abstain: [B] bool: ``p_lower`` ≤ ½, or the input, σ or the Jacobian is not usable.
         guarantee: a :class:`Guarantee`.
         method: the method that was asked for.
-        reproducible: how far a row depends on the batch it stood in.
+        reproducible: how far a row depends on the batch it stood in: ``"bits"``, ``"blocks"`` or
+            ``"round-off"``, see :func:`vaefast.blocks.reproducible`.
     """
 
     margin: Tensor
@@ -81,8 +83,8 @@ def margin(
         seed: seed of the draws.
         index: [B] int64, the global number of each input; default ``arange(B)``.
         probability: the result of :func:`robust_probability` on the same arguments, to share its
-            draws among methods; ``r``, ``samples``, ``alpha``, ``seed`` and ``index`` are then
-            not used.
+            draws among methods; ``r``, ``samples``, ``alpha``, ``seed`` are then not used,
+            and ``index`` only places the rows of models that do not lower.
 
     Returns:
         :class:`MarginResult`.
@@ -104,16 +106,19 @@ def margin(
     p_lower = checks.shape(probability.p_lower, "probability.p_lower", [len(x)], "the rows of x")
     q = torch.from_numpy(special.ndtri(p_lower.cpu().numpy())).to(x.device)
     x = usable(x)
-    std = smallest_std(vae, x)
-    bound = q / _sensitivity(vae, x, std, method)
+    std = smallest_std(vae, x, index)
+    bound = q / _sensitivity(vae, x, std, method, index)
     abstain = ~((p_lower > 0.5) & (bound > 0) & (std > 0) & std.isfinite())
     bound = bound.masked_fill(abstain, 0.0).masked_fill(p_lower.isnan(), torch.nan)
     guarantee = Guarantee.FIRST_ORDER if vae.fixed_std else Guarantee.FIRST_ORDER_STD_HELD
-    return MarginResult(bound, p_lower, abstain, guarantee, method)
+    generic = Maps.of(vae, x).generic("encoder", std=True)
+    own = blocks.reproducible(generic, ("mlp_forward", "mlp_jacobian_gram"), x)
+    promise = blocks.weakest(own, probability.reproducible)
+    return MarginResult(bound, p_lower, abstain, guarantee, method, promise)
 
 
-def _sensitivity(vae: VAE, x: Tensor, std: Tensor, method: str) -> Tensor:
+def _sensitivity(vae: VAE, x: Tensor, std: Tensor, method: str, index: Tensor | None) -> Tensor:
     """Latent movement in units of σ per unit of ‖δ‖₂, at least; [B] float64."""
     if method == "whitened":
-        return spectral_norm(vae, x, whiten=True, bound="upper")
-    return frobenius_norm(vae, x) * (1.0 + rounding(vae, x)) / std
+        return spectral_norm(vae, x, whiten=True, bound="upper", index=index)
+    return frobenius_norm(vae, x, index=index) * (1.0 + rounding(vae, x)) / std

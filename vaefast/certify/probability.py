@@ -9,13 +9,14 @@ import torch
 from scipy import special
 from torch import Tensor
 
-from vaefast import checks
+from vaefast import blocks, checks
+from vaefast.blocks import Rows
 from vaefast.certify.sampling import check, hits, posterior
 from vaefast.geometry.chunks import usable
 from vaefast.geometry.maps import Maps
 from vaefast.models import VAE
 from vaefast.philox import check_seed
-from vaefast.reference.rows import chunked, finite
+from vaefast.reference.rows import finite
 
 __all__ = ["RobustProbability", "clopper_pearson", "robust_probability"]
 
@@ -31,7 +32,8 @@ class RobustProbability:
         hits: [B] int64, 0 where the input is not finite.
         samples: draws per input.
         alpha: error probability of ``p_lower``, per input.
-        reproducible: how far a row depends on the batch it stood in.
+        reproducible: how far a row depends on the batch it stood in: ``"bits"``, ``"blocks"`` or
+            ``"round-off"``, see :func:`vaefast.blocks.reproducible`.
     """
 
     p: Tensor
@@ -90,16 +92,19 @@ def robust_probability(
     x = usable(x)
     maps = Maps.of(vae, x)
 
-    def run(rows: slice) -> tuple[Tensor, ...]:
+    def run(rows: Rows) -> tuple[Tensor, ...]:
         at_x = posterior(maps, x[rows])
         return (hits(maps, at_x, r[rows], seed=seed, index=index[rows], samples=samples),)
 
     pixels = x.shape[1:].numel()
-    (k,) = chunked(run, len(x), 4 * maps.mean.bytes_per_row(pixels, 1, x.element_size()))
+    cost = 4 * maps.mean.bytes_per_row(pixels, 1, x.element_size())
+    generic = maps.generic("reconstruction", std=True)
+    (k,) = blocks.evaluate(run, index, cost, generic=generic, width=samples)
     good = finite(x, r)
     p_lower = torch.where(good, clopper_pearson(k, samples, alpha), torch.nan)
     p = torch.where(good, k.double() / samples, torch.nan)
-    return RobustProbability(p, p_lower, k * good, samples, alpha)
+    promise = blocks.reproducible(generic, ("mlp_forward", "decode_distance"), x)
+    return RobustProbability(p, p_lower, k * good, samples, alpha, promise)
 
 
 def clopper_pearson(hits: Tensor, samples: int, alpha: float) -> Tensor:

@@ -7,13 +7,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vaefast import checks, memory, ops, philox
+from vaefast import blocks, checks, memory, ops, philox
+from vaefast.blocks import Rows
 from vaefast.elbo import check_vae
 from vaefast.geometry.maps import Maps
 from vaefast.geometry.products import MLPMap
 from vaefast.models import VAE
 from vaefast.philox import Use
-from vaefast.reference.rows import chunked
 
 __all__ = ["Posterior", "check", "count_hits", "hits", "posterior", "smallest_std"]
 
@@ -58,16 +58,17 @@ def posterior(maps: Maps, x: Tensor) -> Posterior:
     return Posterior(mean, std, maps.pixels.value(mean))
 
 
-def smallest_std(vae: VAE, x: Tensor) -> Tensor:
-    """min_i σ_i(x) for x [B, *event], [B] float64."""
+def smallest_std(vae: VAE, x: Tensor, index: Tensor | None = None) -> Tensor:
+    """min_i σ_i(x) for x [B, *event] with global numbers ``index``, [B] float64."""
     maps = Maps.of(vae, x)
 
-    def run(rows: slice) -> tuple[Tensor, ...]:
+    def run(rows: Rows) -> tuple[Tensor, ...]:
         return (maps.posterior(x[rows])[1].double().amin(1),)
 
-    (smallest,) = chunked(
-        run, len(x), maps.mean.bytes_per_row(x.shape[1:].numel(), 1, x.element_size())
-    )
+    cost = maps.mean.bytes_per_row(x.shape[1:].numel(), 1, x.element_size())
+    index = checks.row_index(index, len(x), x.device)
+    generic = maps.generic("encoder", std=True)
+    (smallest,) = blocks.evaluate(run, index, cost, generic=generic)
     return smallest
 
 

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vaefast import checks
+from vaefast import blocks, checks
+from vaefast.blocks import Rows
 from vaefast.elbo import check_vae
 from vaefast.geometry.maps import OF, Maps
 from vaefast.models import VAE
-from vaefast.reference.rows import chunked, finite, nan_where_bad
+from vaefast.reference.rows import finite, nan_where_bad
 
 __all__ = ["Points", "check", "evaluate", "usable"]
 
@@ -85,14 +86,15 @@ def evaluate(
     maps = Maps.of(vae, x)
     maps.require_gradients(x, of)
 
-    def run(rows: slice) -> tuple[Tensor, ...]:
+    def run(rows: Rows) -> tuple[Tensor, ...]:
         inv_std = 1.0 / maps.posterior(x[rows])[1] if whiten else None
         flat = x[rows].flatten(1)
         results = function(Points(maps, flat, inv_std, index[rows]))
         return nan_where_bad(finite(flat, inv_std), *results)
 
     count = maps.mean.outputs if probes is None else probes
-    return chunked(run, len(x), _bytes_per_row(maps, x.shape[1:].numel(), count, x.element_size()))
+    cost = _bytes_per_row(maps, x.shape[1:].numel(), count, x.element_size())
+    return blocks.evaluate(run, index, cost, generic=maps.generic(of, std=True), width=count)
 
 
 def _bytes_per_row(maps: Maps, pixels: int, probes: int, itemsize: int) -> int:

@@ -61,6 +61,11 @@ class Maps(NamedTuple):
             return mean, self.vae.posterior(x[:1])[1].expand_as(mean)
         return mean, self.std.value(x.flatten(1))
 
+    def generic(self, of: str, std: bool = False) -> bool:
+        """Whether the map ``of``, and with ``std`` also σ, is evaluated as a module somewhere."""
+        parts = [self.mean, self.std if std else None, None if of == "encoder" else self.pixels]
+        return any(isinstance(part, ModuleMap) for part in parts)
+
     def require_gradients(self, x: Tensor, of: str) -> None:
         """Refuse a model that cuts the autograd graph: its Jacobian would come out as 0.
 

@@ -7,10 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vaefast import memory
+from vaefast import blocks, checks
+from vaefast.blocks import Rows
 from vaefast.hmc.result import Defence
 from vaefast.hmc.sample import sample
 from vaefast.models.footprint import activation_bytes
+from vaefast.models.paths import Paths
 from vaefast.models.vae import VAE
 
 __all__ = ["defend"]
@@ -40,15 +42,21 @@ def defend(vae: VAE, x: Tensor, *, keep: str | int = "last", **options: Any) -> 
     z = result.z[:, :, -1]  # [B, C, d]
     with torch.inference_mode(False), torch.no_grad():
         usable = z.masked_fill(result.failed[:, None, None], 0.0)  # no NaN for the decoder
-        images = _decoded(vae, usable.flatten(0, 1), x)
-    images = images.unflatten(0, z.shape[:2])
+        images = _decoded(vae, usable, x, options.get("index"))
     failed = result.failed.view(-1, *[1] * (images.ndim - 1))
     return Defence(z, images.masked_fill(failed, torch.nan), result)
 
 
-def _decoded(vae: VAE, z: Tensor, x: Tensor) -> Tensor:
-    """g(z) in x's dtype, [n, *event] for z [n, d]."""
-    images = x.new_empty(len(z), *x.shape[1:])
-    for rows in memory.row_chunks(len(z), activation_bytes(vae.decode, z, vae)):
-        images[rows] = vae.g(z[rows]).view(-1, *x.shape[1:])
+def _decoded(vae: VAE, z: Tensor, x: Tensor, index: Tensor | None) -> Tensor:
+    """g(z) in x's dtype, [B, C, *event] for z [B, C, d]."""
+    paths, shape = Paths.of(vae, x), (z.shape[1], *x.shape[1:])
+    per_row = z.shape[1] * activation_bytes(vae.decode, z[:, 0], vae)
+
+    def run(rows: Rows) -> tuple[Tensor, ...]:
+        return (paths.g(z[rows].flatten(0, 1)).to(x.dtype).view(-1, *shape),)
+
+    numbers = checks.row_index(index, len(x), x.device)
+    (images,) = blocks.evaluate(
+        run, numbers, per_row, generic=paths.pixels is None, width=z.shape[1]
+    )
     return images

@@ -27,7 +27,8 @@ class HMCResult:
         divergent: [B, C] int64, divergent transitions after warm-up (energy error above 1000 nats
             or not finite; the proposal is rejected).
         failed: [B] bool, the row's input, start or a model output at the start was not finite.
-        reproducible: how far a row's numbers repeat when the batch is cut differently.
+        reproducible: how far a row's numbers repeat when the batch is cut differently: ``"bits"``,
+            ``"blocks"`` or ``"round-off"``, see :func:`vaefast.blocks.reproducible`.
     """
 
     z: Tensor

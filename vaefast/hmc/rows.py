@@ -9,14 +9,16 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from vaefast import philox
+from vaefast import blocks, philox
+from vaefast.blocks import Rows
 from vaefast.hmc.adaptation import DualAveraging
 from vaefast.hmc.chain import Chains, State
 from vaefast.hmc.options import Options
 from vaefast.hmc.result import HMCResult
 from vaefast.hmc.schedule import GroupStepSize
 from vaefast.hmc.target import GenericTarget, MLPTarget, Target
-from vaefast.models.vae import VAE
+from vaefast.models.footprint import activation_bytes
+from vaefast.models.paths import Paths
 from vaefast.reference.chain import Chain
 from vaefast.types import MLP
 
@@ -35,12 +37,21 @@ class Inputs:
     inv_mass: Tensor | None  # [B, d]
     latents: int  # d
 
-    def rows(self, rows: Tensor) -> Inputs:
+    @property
+    def grouped(self) -> bool:
+        """Whether rows share a step size."""
+        return len(torch.unique(self.group)) < len(self.group)
+
+    def rows(self, rows: Rows) -> Inputs:
+        """Some of them; without groups a copy of a row is a group of its own."""
+        group = self.group[rows]
+        if not self.grouped:
+            group = torch.arange(len(group), device=group.device)
         return Inputs(
             x=self.x[rows],
             index=self.index[rows],
             step_size=self.step_size[rows],
-            group=self.group[rows],
+            group=group,
             init=None if self.init is None else self.init[rows],
             inv_mass=None if self.inv_mass is None else self.inv_mass[rows],
             latents=self.latents,
@@ -51,7 +62,7 @@ class Inputs:
 class Plan:
     """What all rows share."""
 
-    vae: VAE
+    paths: Paths
     decoder: MLP | None  # None: the generic path
     options: Options
     backend: str | None
@@ -60,8 +71,9 @@ class Plan:
     @property
     def likelihood(self) -> str:
         """The model's own; the published schedule clamps the Bernoulli's probabilities."""
-        clamped = self.options.schedule == "kuzina2022" and self.vae.likelihood == "bernoulli"
-        return "clamped_bernoulli" if clamped else self.vae.likelihood
+        vae = self.paths.vae
+        clamped = self.options.schedule == "kuzina2022" and vae.likelihood == "bernoulli"
+        return "clamped_bernoulli" if clamped else vae.likelihood
 
 
 def sample_rows(plan: Plan, inputs: Inputs) -> HMCResult:
@@ -95,7 +107,7 @@ def _start(plan: Plan, inputs: Inputs) -> tuple[Tensor, Tensor | None]:
     init, inv_mass = inputs.init, inputs.inv_mass
     dtype, chains = inputs.step_size.dtype, plan.options.chains
     if init is None or plan.options.posterior_mass:
-        mean, std = (values.to(dtype) for values in plan.vae.posterior(inputs.x))
+        mean, std = (values.to(dtype) for values in _posterior(plan, inputs))
         if plan.options.posterior_mass:
             inv_mass = std.square()
     if init is not None:
@@ -113,12 +125,23 @@ def _start(plan: Plan, inputs: Inputs) -> tuple[Tensor, Tensor | None]:
     return mean + std * noise, inv_mass
 
 
+def _posterior(plan: Plan, inputs: Inputs) -> tuple[Tensor, ...]:
+    """μ and σ, [B, d] each; an encoder that is no MLP has blocks of its own."""
+    paths, x = plan.paths, inputs.x
+    return blocks.evaluate(
+        lambda rows: paths.posterior(x[rows]),
+        inputs.index,
+        activation_bytes(paths.vae.posterior, x, paths.vae),
+        generic=paths.encoder is None,
+    )
+
+
 def _target(plan: Plan, x: Tensor, inv_mass: Tensor | None, dtype: torch.dtype) -> Target:
     pixels, options = x.flatten(1).to(dtype), plan.options  # [B, D]
     if plan.decoder is None:
         return GenericTarget(
             x=pixels,
-            vae=plan.vae,
+            vae=plan.paths.vae,
             likelihood=plan.likelihood,
             inv_mass=inv_mass,
             leapfrog=options.leapfrog,
@@ -128,7 +151,7 @@ def _target(plan: Plan, x: Tensor, inv_mass: Tensor | None, dtype: torch.dtype) 
         x=pixels,
         mlp=plan.decoder,
         likelihood=plan.likelihood,
-        obs_std=plan.vae.obs_std,
+        obs_std=plan.paths.vae.obs_std,
         inv_mass=inv_mass,
         leapfrog=options.leapfrog,
         precision=options.precision,

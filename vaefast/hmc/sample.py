@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from vaefast import checks, memory
+from vaefast import blocks, checks, memory
+from vaefast.blocks import Block
 from vaefast.hmc.options import Options, chain_starts, inverse_mass, positive_step_size
 from vaefast.hmc.result import HMCResult
 from vaefast.hmc.rows import Inputs, Plan, sample_rows
 from vaefast.hmc.schedule import group_chunks, group_of_rows, require_shared
 from vaefast.models import mlp
 from vaefast.models.footprint import activation_bytes
+from vaefast.models.paths import Paths
 from vaefast.models.vae import VAE
 from vaefast.types import MLP
 
@@ -61,7 +64,9 @@ def sample(
 
     A decoder that is an MLP, with the prior N(0, I), runs in the fused ops; any other decoder or
     prior goes through autograd. Both make the same transition to round-off; long chains, which
-    amplify it, agree in law.
+    amplify it, agree in law. On the second path rows stand in blocks of 64
+    chains (:mod:`vaefast.blocks`), so a lone chain costs as much as 64; ``vaefast.set_block(1)``
+    samples each input by itself.
 
     Args:
         vae: the model; it is neither moved nor changed.
@@ -176,17 +181,40 @@ def _latents(vae: VAE, x: Tensor) -> int:
 def _sample(
     vae: VAE, inputs: Inputs, options: Options, backend: str | None, progress: bool
 ) -> HMCResult:
-    decoder = _lowered(vae, inputs, options)
-    result = _empty(inputs, options)
-    chunks = list(group_chunks(inputs.group, _bytes_per_row(vae, inputs, options)))
+    decoder, paths = _lowered(vae, inputs, options), Paths.of(vae, inputs.x)
+    promise = _promise(paths, decoder, inputs, options, backend)
+    result = replace(_empty(inputs, options), reproducible=promise)
+    bytes_per_row = _bytes_per_row(vae, inputs, options)
+    chunks = list(_chunks(inputs, decoder is None, bytes_per_row, options.chains))
     total = len(chunks) * options.transitions
-    with _progress_bar(total, shown=progress) as tick:
-        plan = Plan(vae, decoder, options, backend, tick)
-        for rows in chunks:
-            part = sample_rows(plan, inputs.rows(rows))
+    with _progress_bar(total, shown=progress) as tick, blocks.pinned(decoder is None):
+        plan = Plan(paths, decoder, options, backend, tick)
+        for block in chunks:
+            part = sample_rows(plan, inputs.rows(block.take))
             for field in ("z", "accept_rate", "step_size", "energy", "divergent", "failed"):
-                getattr(result, field)[rows] = getattr(part, field)
+                getattr(result, field)[block.rows] = getattr(part, field)[block.place]
     return result
+
+
+def _chunks(inputs: Inputs, generic: bool, bytes_per_row: int, chains: int) -> Iterator[Block]:
+    """Blocks of rows; a group of several rows is never cut, so it is no block of one shape."""
+    if not generic or inputs.grouped:
+        for rows in group_chunks(inputs.group, bytes_per_row):
+            yield Block(rows, rows, slice(None), len(rows))
+    else:
+        yield from blocks.row_blocks(inputs.index, bytes_per_row, generic=True, width=chains)
+
+
+def _promise(
+    paths: Paths, decoder: MLP | None, inputs: Inputs, options: Options, backend: str | None
+) -> str:
+    if decoder is None:
+        promise = blocks.reproducible(True, (), inputs.x)
+        return "round-off" if inputs.grouped else promise
+    drawn = inputs.init is None or options.posterior_mass
+    start = blocks.reproducible(paths.encoder is None and drawn, ("mlp_forward",), inputs.x)
+    fused = ("mlp_potential", "mlp_trajectory", "mlp_chain")
+    return blocks.weakest(start, blocks.reproducible(False, fused, inputs.x, backend))
 
 
 @contextmanager

@@ -5,12 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vaefast import checks, ops, philox
+from vaefast import blocks, checks, ops, philox
+from vaefast.blocks import Rows
 from vaefast.elbo import check_vae
 from vaefast.models import VAE
 from vaefast.models.footprint import activation_bytes
+from vaefast.models.paths import Paths
 from vaefast.philox import Use
-from vaefast.reference.rows import chunked, finite, nan_where_bad
+from vaefast.reference.rows import finite, nan_where_bad
 
 __all__ = ["likelihood_degradation"]
 
@@ -55,24 +57,27 @@ def likelihood_degradation(
     checks.same_device(x=x, x_adv=x_adv)
     index = checks.row_index(index, len(x), x.device)
     seed = philox.check_seed(seed)
+    paths = Paths.of(vae, x)
 
-    def run(rows: slice) -> tuple[Tensor, ...]:
-        clean = _log_likelihood(vae, x[rows], x[rows], seed, index[rows])
-        attacked = _log_likelihood(vae, x_adv[rows], x[rows], seed, index[rows])
+    def run(rows: Rows) -> tuple[Tensor, ...]:
+        clean = _log_likelihood(paths, x[rows], x[rows], seed, index[rows])
+        attacked = _log_likelihood(paths, x_adv[rows], x[rows], seed, index[rows])
         relative = (attacked - clean).abs() / clean.abs()
         relative = torch.where(attacked == clean, 0.0, relative)  # also where both are 0
         return nan_where_bad(finite(x[rows], x_adv[rows]), relative)
 
-    (degradation,) = chunked(run, len(x), activation_bytes(vae.reconstruct, x, vae))
+    generic = paths.encoder is None or paths.decoder is None
+    cost = activation_bytes(vae.reconstruct, x, vae)
+    (degradation,) = blocks.evaluate(run, index, cost, generic=generic)
     return degradation
 
 
-def _log_likelihood(vae: VAE, source: Tensor, x: Tensor, seed: int, index: Tensor) -> Tensor:
+def _log_likelihood(paths: Paths, source: Tensor, x: Tensor, seed: int, index: Tensor) -> Tensor:
     """log p(x|z) for one z ~ q(z|source), [B] float64, nats."""
-    mean, std = vae.posterior(source)
+    mean, std = paths.posterior(source)
     noise = philox.normal(
         mean.shape[1], seed=seed, index=index, use=Use.POSTERIOR, dtype=mean.dtype
     )
-    out = vae.decode(mean + std * noise).flatten(1)
+    vae, out = paths.vae, paths.decode(mean + std * noise).flatten(1)
     logp, _ = ops.log_likelihood(out, x.flatten(1), likelihood=vae.likelihood, obs_std=vae.obs_std)
     return logp

@@ -9,12 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vaefast import checks, philox
+from vaefast import blocks, checks, philox
+from vaefast.blocks import Rows
 from vaefast.elbo import check_vae
 from vaefast.models import VAE
 from vaefast.models.footprint import activation_bytes
+from vaefast.models.paths import Paths
 from vaefast.philox import Use
-from vaefast.reference.rows import chunked
 
 __all__ = ["AdversarialAccuracy", "LatentClassifier", "adversarial_accuracy"]
 
@@ -172,11 +173,13 @@ def _labels(y: Tensor, rows: int) -> Tensor:
 @torch.no_grad()
 def _means(vae: VAE, x: Tensor) -> Tensor:
     """Posterior means [n, d] in single or double precision."""
+    paths = Paths.of(vae, x)
 
-    def run(rows: slice) -> tuple[Tensor, ...]:
-        return (vae.encode(x[rows])[0],)
+    def run(rows: Rows) -> tuple[Tensor, ...]:
+        return (paths.encode(x[rows])[0],)
 
-    (mean,) = chunked(run, len(x), activation_bytes(vae.encode, x, vae))
+    index, cost = torch.arange(len(x), device=x.device), activation_bytes(vae.encode, x, vae)
+    (mean,) = blocks.evaluate(run, index, cost, generic=paths.encoder is None)
     mean = mean if mean.dtype == torch.float64 else mean.float()
     bad = (~torch.isfinite(mean).all(1)).nonzero()
     if len(bad):

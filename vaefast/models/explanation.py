@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vaefast import checks
+from vaefast import blocks, checks
 from vaefast.models import mlp
 from vaefast.models.likelihoods import within_unit_interval
 from vaefast.models.vae import VAE
@@ -40,6 +40,7 @@ class Explanation:
     Args:
         encoder_mean, encoder_logvar, decoder: one :class:`Path` each.
         posterior: the path of hmc: fused where the decoder is and the prior is N(0, I).
+        blocks: how the parts that are not fused are evaluated, see :mod:`vaefast.blocks`.
         likelihood: its name, with the Gaussian's standard deviation.
         decoder_output: how the decoder's output becomes natural parameters.
     """
@@ -48,6 +49,7 @@ class Explanation:
     encoder_logvar: Path
     decoder: Path
     posterior: Path
+    blocks: str
     likelihood: str
     decoder_output: str
 
@@ -75,12 +77,16 @@ def explain(vae: VAE, x: Tensor | None = None) -> Explanation:
         with torch.no_grad():
             out = vae.decode(vae.encode(checks.batch(x)[:1])[0])
         in_unit_interval = within_unit_interval(out)
+    mean, logvar = _path(mlp.encoder_mean, vae), _path(mlp.encoder_logvar, vae)
     decoder = _path(mlp.decoder, vae)
+    posterior = _posterior(vae, decoder)
+    fused = mean.fast and (logvar.fast or vae.fixed_std) and posterior.fast
     return Explanation(
-        encoder_mean=_path(mlp.encoder_mean, vae),
-        encoder_logvar=_path(mlp.encoder_logvar, vae),
+        encoder_mean=mean,
+        encoder_logvar=logvar,
         decoder=decoder,
-        posterior=_posterior(vae, decoder),
+        posterior=posterior,
+        blocks="none are needed" if fused else blocks.described(),
         likelihood=_likelihood(vae),
         decoder_output=_decoder_output(vae, in_unit_interval),
     )

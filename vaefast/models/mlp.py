@@ -87,6 +87,8 @@ def decoder_pixels(vae: VAE) -> MLP:
 
 def _encoder(vae: VAE) -> GaussianEncoder:
     if isinstance(vae.encoder, GaussianEncoder):
+        if _has_hooks(vae.encoder):
+            raise CannotLower(f"{_label('encoder', vae.encoder)} has hooks on its forward")
         return vae.encoder
     raise CannotLower(
         "encode() is Python code; vaefast.VAE(encoder_mean=, encoder_logvar=, decoder=) "
@@ -116,6 +118,10 @@ def _lower(parts: list[tuple[str, nn.Module]]) -> MLP:
     return layers.mlp()
 
 
+def _has_hooks(module: nn.Module) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
+
+
 def _label(path: str, layer: nn.Module) -> str:
     name = type(layer).__name__
     return f"layer {path!r} ({name})" if path else name
@@ -123,7 +129,7 @@ def _label(path: str, layer: nn.Module) -> str:
 
 def _leaves(path: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """The layers of a nest of ``nn.Sequential``, in the order of evaluation."""
-    if module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module):
+    if _has_hooks(module):
         raise CannotLower(f"{_label(path, module)} has hooks on its forward")
     if not is_plain_sequential(module):
         yield path, module
