@@ -93,23 +93,28 @@ struct Tape {
     T** slope;  // φ'(a_l) as activate stores it, where the call goes back
     T* up[2];   // cotangents, by turns
     int64_t up_stride;
+    T* sums;  // of turned products
 };
 
 template <typename T>
-Tape<T> take_tape(Arena& arena, const Network<T>& mlp, int64_t rows, bool slopes) {
-    Tape<T> tape = {arena.take<int64_t>(mlp.depth),
-                    arena.take<T*>(mlp.depth),
-                    arena.take<T*>(mlp.depth),
-                    {},
-                    padded<T>(mlp.inputs())};
+Tape<T> take_tape(Arena& arena, const Network<T>& mlp, int64_t rows, bool slopes,
+                  bool turned = false) {
+    Tape<T> tape = {arena.take<int64_t>(mlp.depth), arena.take<T*>(mlp.depth),
+                    arena.take<T*>(mlp.depth),      {},
+                    padded<T>(mlp.inputs()),        nullptr};
+    int64_t sums = 0;
     for (int64_t l = 0; l < mlp.depth; ++l) {
-        const int64_t stride = padded<T>(mlp.layers[l].outputs);
+        const Layer<T>& layer = mlp.layers[l];
+        const int64_t stride = padded<T>(layer.outputs);
         T* post = arena.take<T>(rows * stride);
         T* slope = slopes ? arena.take<T>(rows * stride) : nullptr;
         if (arena.base) tape.stride[l] = stride, tape.post[l] = post, tape.slope[l] = slope;
         tape.up_stride = tape.up_stride > stride ? tape.up_stride : stride;
+        const int64_t size = turned_size<T>(layer.outputs, layer.inputs);
+        sums = sums > size ? sums : size;
     }
     for (T*& up : tape.up) up = slopes ? arena.take<T>(rows * tape.up_stride) : nullptr;
+    if (turned) tape.sums = arena.take<T>(sums);
     return tape;
 }
 
@@ -137,9 +142,9 @@ Workspace<T> take_workspace(Arena& arena, const Network<T>& mlp, int64_t rows, i
                          arena.take<T*>(threads)};
     int64_t scratch_elements = scratch_size<T>(rows);
     for (int64_t l = 0; turned && l < mlp.depth; ++l)
-        scratch_elements += 2 * FEW_ROWS * padded<T>(mlp.layers[l].outputs);
+        scratch_elements += FEW_ROWS * padded<T>(mlp.layers[l].outputs);
     for (int64_t t = 0; t < teams; ++t) {
-        const Tape<T> tape = take_tape(arena, mlp, rows, backward);
+        const Tape<T> tape = take_tape(arena, mlp, rows, backward, turned);
         if (arena.base) work.tapes[t] = tape;
     }
     for (int t = 0; t < threads; ++t) {
@@ -175,9 +180,8 @@ struct Pass {
     template <typename Epilogue>
     void advance(const T* x, int64_t stride, const PackedLayer<T>& layer, Epilogue epilogue) const {
         if (layer.forward.data) return multiply(x, stride, layer.forward, epilogue);
-        const Range own = share(layer.forward.panels(), worker.rank, worker.ranks);
         if constexpr (TURNS<T>)
-            turned_product(x, stride, rows, layer.backward, own.begin, own.end, scratch, epilogue);
+            turned_product(x, stride, rows, layer.backward, worker, tape.sums, scratch, epilogue);
     }
 };
 

@@ -46,29 +46,47 @@ constexpr int64_t packed_size(int64_t outputs, int64_t depth) {
     return panels_of<T>(outputs) * depth * PANEL<T>;
 }
 
+// Panel [depth, PANEL] of `lanes` outputs whose elements [j, k] lie at w[j·row + k·column].
+template <typename T>
+void pack_any(T* panel, const T* w, int64_t row, int64_t column, int64_t lanes, int64_t depth) {
+    constexpr int64_t strip = 16;  // of k, so that what is written stays in cache
+    for (int64_t k0 = 0; k0 < depth; k0 += strip) {
+        const int64_t k1 = depth - k0 < strip ? depth : k0 + strip;
+        for (int64_t j = 0; j < PANEL<T>; ++j)
+            for (int64_t k = k0; k < k1; ++k)
+                panel[k * PANEL<T> + j] = j < lanes ? w[j * row + k * column] : T(0);
+    }
+}
+
+// A whole panel of rows of W, turned in registers.
+template <typename T>
+void pack_turned(T* panel, const T* w, int64_t row, int64_t depth) {
+    if constexpr (TURNS<T>)
+        for (int64_t k = 0; k < depth; k += 4)
+            for (int64_t j = 0; j < PANEL<T>; j += width<T>) {
+                Vec<T> v[4];
+                for (int64_t i = 0; i < 4; ++i) v[i] = load_quads(w + (j + i) * row + k, 4 * row);
+                turn_quads(v);
+                for (int64_t i = 0; i < 4; ++i) store<T>(panel + (k + i) * PANEL<T> + j, v[i]);
+            }
+}
+
 // Pack panels [begin, end) of W, whose element [j, k] lies at w[j·row + k·column].
 template <typename T>
 void pack(const Packed<T>& to, const T* w, int64_t row, int64_t column, int64_t begin,
           int64_t end) {
-    constexpr int64_t strip = 16;
     for (int64_t p = begin; p < end; ++p) {
         T* panel = to.data + p * to.depth * PANEL<T>;
         const T* first = w + p * PANEL<T> * row;
         const int64_t left = to.outputs - p * PANEL<T>;
-        const int64_t lanes = left < PANEL<T> ? left : PANEL<T>;
-        for (int64_t k0 = 0; k0 < to.depth; k0 += strip) {
-            const int64_t k1 = to.depth - k0 < strip ? to.depth : k0 + strip;
-            if (row == 1)
-                for (int64_t k = k0; k < k1; ++k)
-                    for (int64_t j = 0; j < lanes; ++j)
-                        panel[k * PANEL<T> + j] = first[j + k * column];
-            else
-                for (int64_t j = 0; j < lanes; ++j)
-                    for (int64_t k = k0; k < k1; ++k)
-                        panel[k * PANEL<T> + j] = first[j * row + k * column];
-            for (int64_t k = k0; k < k1; ++k)
-                for (int64_t j = lanes; j < PANEL<T>; ++j) panel[k * PANEL<T> + j] = 0;
-        }
+        int64_t done = 0;  // values of k
+        if (left >= PANEL<T> && row == 1)
+            for (; done < to.depth; ++done)
+                std::memcpy(panel + done * PANEL<T>, first + done * column, PANEL<T> * sizeof(T));
+        else if (TURNS<T> && left >= PANEL<T> && column == 1)
+            pack_turned(panel, first, row, done = to.depth / 4 * 4);
+        pack_any(panel + done * PANEL<T>, first + done * column, row, column,
+                 left < PANEL<T> ? left : PANEL<T>, to.depth - done);
     }
 }
 

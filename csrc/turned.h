@@ -6,6 +6,7 @@
 #pragma once
 
 #include "product.h"
+#include "worker.h"
 
 namespace vaefast {
 namespace VAEFAST_LEVEL {
@@ -58,40 +59,60 @@ void turned_panel(const T* x, int64_t ldx, const T* panel, int64_t first, int64_
     }
 }
 
-// The product with outputs [begin, end) of W, given as `turned` = Wᵀ: epilogue(tile).
-template <typename T, int M, typename Epilogue>
-void turned_product(const T* x, int64_t ldx, const Packed<T>& turned, int64_t begin, int64_t end,
-                    T* scratch, Epilogue epilogue) {
-    const int64_t outputs = turned.depth, inputs = turned.outputs;
-    const int64_t first = begin * PANEL<T>, padded = (end - begin) * PANEL<T>;
-    const int64_t last = end * PANEL<T> < outputs ? end * PANEL<T> : outputs;
-    if (first >= last) return;
-    T* sums = scratch + M * padded;  // of DEPTH inputs at a time
-    for (int64_t k = 0; k < inputs; k += PANEL<T>) {
-        const int64_t depth = inputs - k < PANEL<T> ? inputs - k : PANEL<T>;
-        const bool starts = k % DEPTH == 0, ends = (k + PANEL<T>) % DEPTH == 0;
-        turned_panel<T, M>(x + k, ldx, turned.panel(k / PANEL<T>), first, last, depth, sums, padded,
-                           !starts);
-        if (!ends && k + PANEL<T> < inputs) continue;
-        for (int64_t j = 0; j < M * padded; j += width<T>)
-            store<T>(scratch + j, k < DEPTH ? load(sums + j) : load(scratch + j) + load(sums + j));
+// Sums of outputs [first, last) over block `number` of DEPTH inputs: sums [M, ·].
+template <typename T, int M>
+void turned_block(const T* x, int64_t ldx, const Packed<T>& turned, int64_t number, int64_t first,
+                  int64_t last, T* sums, int64_t stride) {
+    const int64_t begin = number * DEPTH, inputs = turned.outputs;
+    const int64_t end = inputs - begin < DEPTH ? inputs : begin + DEPTH;
+    for (int64_t k = begin; k < end; k += PANEL<T>) {
+        const int64_t depth = end - k < PANEL<T> ? end - k : PANEL<T>;
+        turned_panel<T, M>(x + k, ldx, turned.panel(k / PANEL<T>), first, last, depth, sums, stride,
+                           k > begin);
     }
-    epilogue(Tile<T>{scratch, padded, first, last - first, padded});
 }
 
+template <typename T>
+using TurnedBlock = void (*)(const T*, int64_t, const Packed<T>&, int64_t, int64_t, int64_t, T*,
+                             int64_t);
+
+constexpr int64_t blocks_of(int64_t inputs) { return (inputs + DEPTH - 1) / DEPTH; }
+
+// Elements that the sums of all blocks take: [blocks, FEW_ROWS, outputs in whole panels].
+template <typename T>
+constexpr int64_t turned_size(int64_t outputs, int64_t inputs) {
+    return blocks_of(inputs) * FEW_ROWS * panels_of<T>(outputs) * PANEL<T>;
+}
+
+// The product of x with W, given as `turned` = Wᵀ: epilogue(tile) for this worker's outputs. The
+// team shares the blocks of inputs, as it shares the panels of Wᵀ when it goes back, so that each
+// thread meets the same weights both ways.
 template <typename T, typename Epilogue>
-void turned_product(const T* x, int64_t ldx, int64_t rows, const Packed<T>& turned, int64_t begin,
-                    int64_t end, T* scratch, Epilogue epilogue) {
-    switch (rows) {
-        case 1:
-            return turned_product<T, 1>(x, ldx, turned, begin, end, scratch, epilogue);
-        case 2:
-            return turned_product<T, 2>(x, ldx, turned, begin, end, scratch, epilogue);
-        case 3:
-            return turned_product<T, 3>(x, ldx, turned, begin, end, scratch, epilogue);
-        default:
-            return turned_product<T, 4>(x, ldx, turned, begin, end, scratch, epilogue);
+void turned_product(const T* x, int64_t ldx, int64_t rows, const Packed<T>& turned,
+                    const Worker& worker, T* sums, T* scratch, Epilogue epilogue) {
+    static constexpr TurnedBlock<T> block_of[] = {turned_block<T, 1>, turned_block<T, 2>,
+                                                  turned_block<T, 3>, turned_block<T, 4>};
+    const int64_t blocks = blocks_of(turned.outputs), panels = panels_of<T>(turned.depth);
+    const int64_t stride = panels * PANEL<T>, size = FEW_ROWS * stride;
+    const Range own = share(panels, worker.rank, worker.ranks);
+    const int64_t first = own.begin * PANEL<T>, padded = own.size() * PANEL<T>;
+    const int64_t last = turned.depth - first < padded ? turned.depth : first + padded;
+    const bool by_blocks = blocks >= worker.ranks;
+    const Range mine = by_blocks ? share(blocks, worker.rank, worker.ranks) : Range{0, blocks};
+    for (int64_t b = mine.begin; b < mine.end; ++b) {
+        const int64_t j = by_blocks ? 0 : first, end = by_blocks ? turned.depth : last;
+        if (j < end) block_of[rows - 1](x, ldx, turned, b, j, end, sums + b * size + j, stride);
     }
+    worker.sync();
+    if (first >= last) return;
+    for (int64_t r = 0; r < rows; ++r)
+        for (int64_t j = 0; j < padded; j += width<T>) {
+            const T* at = sums + r * stride + first + j;
+            Vec<T> total = load(at);
+            for (int64_t b = 1; b < blocks; ++b) total = total + load(at + b * size);
+            store<T>(scratch + r * padded + j, total);
+        }
+    epilogue(Tile<T>{scratch, padded, first, last - first, padded});
 }
 
 }  // namespace VAEFAST_LEVEL
