@@ -173,6 +173,10 @@ struct Pass {
     template <typename Epilogue>
     void multiply(const T* x, int64_t stride, const Packed<T>& w, Epilogue epilogue) const {
         const Range own = share(w.panels(), worker.rank, worker.ranks);
+        if (worker.ranks > 1)  // most of x lies in the caches of mates
+            for (int64_t r = 0; r < rows; ++r)
+                for (int64_t k = 0; k < w.depth; k += 2 * CACHE_LINE / int64_t(sizeof(T)))
+                    fetch<2 * CACHE_LINE>(x + r * stride + k);
         product(x, stride, rows, w, own.begin, own.end, scratch, epilogue);
     }
 

@@ -93,7 +93,7 @@ void pack(const Packed<T>& to, const T* w, int64_t row, int64_t column, int64_t 
 // tile [M, P·PANEL] (+)= x [M, depth] times P neighbouring panels; `next` is what follows in them.
 template <typename T, int M, int P>
 void register_tile(const T* x, int64_t ldx, const T* panel, int64_t next_panel, int64_t depth,
-                   T* tile, int64_t ldt, bool add, const T* next) {
+                   T* tile, int64_t ldt, bool add, const T* next, int64_t ahead) {
     Vec<T> sums[M][2 * P] = {};
     for (int64_t k = 0; k < depth; ++k) {
         Vec<T> w[2 * P];
@@ -102,7 +102,7 @@ void register_tile(const T* x, int64_t ldx, const T* panel, int64_t next_panel, 
             w[2 * p] = load(panel + p * next_panel + k * PANEL<T>);
             w[2 * p + 1] = load(panel + p * next_panel + k * PANEL<T> + width<T>);
             if (M > 1) in_register(w[2 * p]), in_register(w[2 * p + 1]);
-            if (M > 4) fetch<2 * VAEFAST_VECTOR_BYTES>(next + p * next_panel + k * PANEL<T>);
+            if (M > 4) fetch<2 * VAEFAST_VECTOR_BYTES>(next + p * next_panel + k * ahead);
         }
 #pragma GCC unroll 16
         for (int m = 0; m < M; ++m) {
@@ -122,7 +122,7 @@ void register_tile(const T* x, int64_t ldx, const T* panel, int64_t next_panel, 
 
 template <typename T>
 using RegisterTile = void (*)(const T*, int64_t, const T*, int64_t, int64_t, T*, int64_t, bool,
-                              const T*);
+                              const T*, int64_t);
 
 // The register tile of `rows` rows and `group` panels, as group_of chooses it.
 template <typename T>
@@ -185,10 +185,12 @@ void product(const T* x, int64_t ldx, int64_t rows, const Packed<T>& w, int64_t 
             const int64_t depth = w.depth - k < DEPTH ? w.depth - k : DEPTH;
             const T* panel = w.panel(p) + k * PANEL<T>;
             const T* next = k + DEPTH < w.depth ? panel + DEPTH * PANEL<T> : w.panel(p + group);
+            const int64_t ahead = PANEL<T> / blocks;
             for (int64_t b = 0; b < blocks; ++b) {
                 const int64_t r = rows * b / blocks, count = rows * (b + 1) / blocks - r;
                 register_tile_of<T>(count, group)(x + r * ldx + k, ldx, panel, w.depth * PANEL<T>,
-                                                  depth, scratch + r * stride, stride, add, next);
+                                                  depth, scratch + r * stride, stride, add,
+                                                  next + b * depth * ahead, ahead);
             }
             add = true;
             k += DEPTH;
