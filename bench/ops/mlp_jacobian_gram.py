@@ -9,7 +9,7 @@ from torch.func import jacrev, vmap
 
 from vaefast import ops
 from vaefast.bench.cases import images
-from vaefast.bench.ops import _decoder as nets
+from vaefast.bench.ops import _nets as nets
 from vaefast.bench.runner import Benchmark
 from vaefast.types import MLP
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vaefast import ops
 from vaefast.bench.cases import Posterior
-from vaefast.bench.ops import _decoder as nets
+from vaefast.bench.ops import _nets as nets
 from vaefast.bench.runner import Benchmark
 from vaefast.types import MLP
 

@@ -10,7 +10,7 @@ from torch.func import vjp, vmap
 
 from vaefast import ops
 from vaefast.bench.cases import images
-from vaefast.bench.ops import _decoder as nets
+from vaefast.bench.ops import _nets as nets
 from vaefast.bench.runner import Benchmark
 from vaefast.types import MLP
 
