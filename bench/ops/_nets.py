@@ -73,9 +73,7 @@ def decoder(shape: Shape, B: int) -> Posterior:
 
 def encoder(shape: Shape) -> MLP:
     """float32, from the last width to the first."""
-    return network(
-        shape.widths[::-1], shape.activations, dtype=torch.float32, device=DEVICE
-    )
+    return network(shape.widths[::-1], shape.activations, dtype=torch.float32, device=DEVICE)
 
 
 def flop(mlp: MLP, rows: int) -> int:
