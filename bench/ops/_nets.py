@@ -15,6 +15,7 @@ from vaefast.types import MLP
 __all__ = [
     "DEVICE",
     "TABLE",
+    "Product",
     "Shape",
     "activate",
     "alone",
