@@ -46,6 +46,11 @@ def growth(warm, call) -> float:
     return (resident("VmHWM") - before) / 1024
 
 
+def touch(mib: int):
+    """A call that writes so many MiB, for the measurement's own test."""
+    return lambda: bytes(b"1" * (mib << 20))
+
+
 def resident(field: str) -> int:
     """KiB, of this process."""
     return int(re.search(rf"{field}:\s+(\d+)", Path("/proc/self/status").read_text())[1])
