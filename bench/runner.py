@@ -119,7 +119,7 @@ def check(benchmark: Benchmark) -> None:
         AssertionError: one does not; nothing is timed then.
     """
     names = list(benchmark.providers)
-    ours = _tensor(benchmark.providers[names[0]]())
+    ours = _tensor(benchmark.providers[names[0]]()).clone()  # others may write where it lies
     for name in names[1:]:
         theirs, truth = benchmark.providers[name](), ours  # compiles what is compiled
         if name == benchmark.ceiling:

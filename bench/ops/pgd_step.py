@@ -32,8 +32,8 @@ def benchmarks() -> Iterator[Benchmark]:
                 bytes=16 * B * D,
                 flop=(8 if norm == "linf" else 14) * B * D,
                 ceiling="torch.lerp(out=)",
-                at_least_of=AT_LEAST if (B, D) == SIZES[0] else {},
-                percent_at_least=80.0 if (B, D) == SIZES[0] else math.nan,
+                at_least_of=AT_LEAST if SIZES[0] == (B, D) else {},
+                percent_at_least=80.0 if SIZES[0] == (B, D) else math.nan,
             )
 
 
