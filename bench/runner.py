@@ -15,7 +15,7 @@ from torch import Tensor
 __all__ = ["Benchmark", "Result", "measure", "run"]
 
 ROUND_SECONDS = 0.02  # a provider's turn lasts at least this long
-CASE_SECONDS = 20.0  # slow cases get fewer rounds, so that they end near this
+CASE_SECONDS = 10.0  # slow cases get fewer rounds, so that they end near this
 LEAST_ROUNDS = 5
 
 Provider = Callable[[], Any]  # returns a tensor, a JAX array, or a tuple that starts with one
