@@ -4,6 +4,8 @@
 before anything is timed.
 """
 
-from vaefast.bench.runner import Benchmark, Result, measure, run, run_cli
+from vaefast.bench.runner import Benchmark, Result, measure, run
+from vaefast.bench.summary import Verdict, verdicts
+from vaefast.bench.table import run_cli
 
-__all__ = ["Benchmark", "Result", "measure", "run", "run_cli"]
+__all__ = ["Benchmark", "Result", "Verdict", "measure", "run", "run_cli", "verdicts"]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from vaefast import ops
-from vaefast.bench.ops import _decoder as nets
+from vaefast.bench.ops import _nets as nets
 from vaefast.bench.runner import Benchmark
 
 SIZES = ((64, 32), (4096, 64))

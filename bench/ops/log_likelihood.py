@@ -11,7 +11,8 @@ from torch.distributions import ContinuousBernoulli
 
 from vaefast import ops
 from vaefast.bench.cases import images
-from vaefast.bench.ops import _decoder as nets
+from vaefast.bench.ops import _jax as jx
+from vaefast.bench.ops import _nets as nets
 from vaefast.bench.runner import Benchmark
 
 STD = 0.3
@@ -48,7 +49,7 @@ def providers(out: Tensor, x: Tensor, likelihood: str) -> dict:
     if likelihood == "bernoulli":
         found["eager"] = lambda: eager(out, x)[1]
         found["torch.compile"] = lambda: compiled(out, x)[1]
-        found |= nets.jitted(jax_gradient, out, x)
+        found |= jx.jitted(jax_gradient, out, x)
     return found
 
 

@@ -1,0 +1,103 @@
+"""Leapfrogs and transitions as users write them, in torch and in JAX; successive kicks merged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from vaefast.bench.ops import _jax as jx
+from vaefast.types import MLP
+
+__all__ = ["AT_LEAST", "LEAPFROGS", "ROWS", "STEP", "jax_gradients", "jax_trajectory"]
+__all__ += ["jax_transitions", "trajectory", "transition", "transitions"]
+
+ROWS = (1, 16, 64, 1024)
+LEAPFROGS, STEP = 10, 1e-2
+AT_LEAST = {1: 1.8, 16: 1.8, 64: 1.3, 1024: 1.0}  # asked of the table's first shape, by N
+
+
+def trajectory(
+    z: Tensor, p: Tensor, grad: Tensor, x: Tensor, mlp: MLP, potential: Callable
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """L gradients; the energy comes from the last one's forward pass."""
+    p = torch.sub(p, grad, alpha=STEP / 2)
+    for left in range(LEAPFROGS, 0, -1):
+        z = torch.add(z, p, alpha=STEP)
+        U, grad = potential(z, x, mlp, energy=left == 1)
+        p = torch.sub(p, grad, alpha=STEP / 2 if left == 1 else STEP)
+    return z, p, grad, U
+
+
+def transition(
+    z: Tensor, U: Tensor, grad: Tensor, p: Tensor, u: Tensor, x: Tensor, mlp: MLP, run: Callable
+) -> tuple[Tensor, Tensor, Tensor]:
+    """``run`` maps (z, p, grad, x, mlp) to the trajectory's end; u is uniform in (0, 1)."""
+    z_end, p_end, grad_end, U_end = run(z, p, grad, x, mlp)
+    before, after = U + 0.5 * p.square().sum(1), U_end + 0.5 * p_end.square().sum(1)
+    accepted = u < torch.exp(before - after)
+    moved = accepted[:, None]
+    z, grad = torch.where(moved, z_end, z), torch.where(moved, grad_end, grad)
+    return z, torch.where(accepted, U_end, U), grad
+
+
+def transitions(
+    step: Callable, start: tuple[Tensor, Tensor, Tensor], p: Tensor, u: Tensor
+) -> Tensor:
+    """The last position; ``step`` maps (z, U, grad, p, u) to the next state, p is [T, N, d]."""
+    state = start
+    for momentum, uniform in zip(p, u):
+        state = step(*state, momentum, uniform)
+    return state[0]
+
+
+def jax_gradients(mlp: MLP) -> dict[str, tuple[Callable, tuple]]:
+    """Name to a gradient and the network's arguments for it."""
+    weights, biases, activations = jx.network(mlp)
+    both = weights, biases, activations, mlp.weights
+    return {
+        "JAX jit": (jx.gradient, both[:3]),
+        "JAX jit, gradient by hand": (jx.hand_gradient, both),
+    }
+
+
+def jax_trajectory(gradient: Callable) -> Callable:
+    """A function of (z, p, grad, x, *network)."""
+
+    def run(z, p, grad, x, *network):
+        import jax
+
+        def leapfrog(_, state):
+            z, p = state
+            return z + STEP * p, p - STEP * gradient(z + STEP * p, x, *network)
+
+        start = z, p - STEP / 2 * grad
+        z, p = jax.lax.fori_loop(0, LEAPFROGS - 1, leapfrog, start)
+        z = z + STEP * p
+        grad, U = jx.gradient_and_energy(z, x, *network[:3])
+        return z, p - STEP / 2 * grad, grad, U
+
+    return run
+
+
+def jax_transitions(gradient: Callable) -> Callable:
+    """A function of (p [T, N, d], u [T, N], z, U, grad, x, *network), to the last position."""
+    run = jax_trajectory(gradient)
+
+    def chain(p, u, z, U, grad, x, *network):
+        import jax
+        import jax.numpy as jnp
+
+        def one(state, drawn):
+            z, U, grad = state
+            z_end, p_end, grad_end, U_end = run(z, drawn[0], grad, x, *network)
+            before = U + 0.5 * jnp.square(drawn[0]).sum(1)
+            accepted = drawn[1] < jnp.exp(before - U_end - 0.5 * jnp.square(p_end).sum(1))
+            moved = accepted[:, None]
+            z, grad = jnp.where(moved, z_end, z), jnp.where(moved, grad_end, grad)
+            return (z, jnp.where(accepted, U_end, U), grad), None
+
+        return jax.lax.scan(one, (z, U, grad), (p, u))[0][0]
+
+    return chain

@@ -1,0 +1,114 @@
+"""The same networks in JAX, where it is installed and on the CPU."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from vaefast.bench.ops._nets import DEVICE
+from vaefast.types import MLP
+
+__all__ = ["arrays", "forward", "gradient", "gradient_and_energy", "installed", "jitted"]
+__all__ += ["hand_gradient", "network", "potential"]
+
+
+class Static(str):
+    """An argument that is a constant of the compiled function."""
+
+
+def installed(*packages: str) -> bool:
+    return DEVICE == "cpu" and all(importlib.util.find_spec(p) for p in ("jax", *packages))
+
+
+def network(mlp: MLP) -> tuple[list[Tensor], list[Tensor], Static]:
+    """An MLP as the arguments that the functions below take, weights [in, out].
+
+    XLA's product of one row with a transposed [out, in] is seven times as slow.
+    """
+    weights = [weight.T.contiguous() for weight in mlp.weights]
+    return weights, [b for b in mlp.biases if b is not None], Static(mlp.activations)
+
+
+def arrays(tensors: Any) -> Any:
+    """JAX's arrays of a tree of tensors."""
+    import jax
+
+    return jax.tree.map(
+        lambda t: jax.numpy.asarray(t.numpy()) if isinstance(t, Tensor) else t, tensors
+    )
+
+
+def jitted(function: Callable, *arguments: Any, name: str = "JAX jit") -> dict[str, Callable]:
+    """``{name: call}``, or nothing where JAX is not; weights are arguments, never constants."""
+    if not installed():
+        return {}
+    import jax
+
+    static = [i for i, given in enumerate(arguments) if isinstance(given, Static)]
+    given = arrays(arguments)
+    run = jax.jit(function, static_argnums=static)
+    return {name: lambda: jax.block_until_ready(run(*given))}
+
+
+def forward(z, weights, biases, activations: str):
+    import jax
+
+    functions = {"tanh": jax.numpy.tanh, "relu": jax.nn.relu, "silu": jax.nn.silu}
+    functions |= {"identity": lambda a: a, "sigmoid": jax.nn.sigmoid}
+    for W, b, kind in zip(weights, biases, activations.split(",")):
+        z = functions[kind](z @ W + b)
+    return z
+
+
+def potential(z, x, *network):
+    """U less its constant, one for every row of z."""
+    import jax
+    import jax.numpy as jnp
+
+    logits = forward(z, *network)
+    loss = (jax.nn.softplus(logits) - x * logits).sum(-1)
+    return loss + 0.5 * jnp.square(z).sum(-1)
+
+
+def gradient(z, x, *network):
+    """∇U, from the sum over the rows."""
+    import jax
+
+    return jax.grad(lambda z: potential(z, x, *network).sum())(z)
+
+
+def gradient_and_energy(z, x, *network):
+    """∇U and U in one pass."""
+    import jax
+
+    def total(z):
+        U = potential(z, x, *network)
+        return U.sum(), U
+
+    return jax.grad(total, has_aux=True)(z)
+
+
+def hand_gradient(z, x, weights, biases, activations: str, transposed):
+    """∇U with the backward pass written out and both layouts of the weights at hand."""
+    import jax
+    import jax.numpy as jnp
+
+    slopes, h = [], z
+    for W, b, kind in zip(weights[:-1], biases[:-1], activations.split(",")):
+        a = h @ W + b
+        if kind == "tanh":
+            h = jnp.tanh(a)
+            slope = 1 - h * h
+        elif kind == "relu":
+            h, slope = jax.nn.relu(a), jnp.where(a > 0, 1.0, 0.0)
+        else:
+            s = jax.nn.sigmoid(a)
+            h, slope = a * s, s * (1 + a * (1 - s))
+        slopes.append(slope)
+    g = (jax.nn.sigmoid(h @ weights[-1] + biases[-1]) - x) @ transposed[-1]
+    for W, slope in zip(transposed[-2::-1], slopes[::-1]):
+        g = (g * slope) @ W
+    return g + z

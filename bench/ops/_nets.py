@@ -1,0 +1,183 @@
+"""The networks that the MLP ops are measured on, and what one writes for them in plain torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vaefast.bench.cases import Posterior, network, posterior
+from vaefast.types import MLP
+
+__all__ = [
+    "DEVICE",
+    "TABLE",
+    "Product",
+    "Shape",
+    "activate",
+    "alone",
+    "backward_products",
+    "by_autograd",
+    "by_hand",
+    "compiled",
+    "decoder",
+    "encoder",
+    "flop",
+    "forward",
+    "forward_products",
+    "product",
+    "slopes",
+    "tape",
+    "weight_bytes",
+]
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+Product = tuple[Tensor, Tensor, Tensor]  # input, matrix, output
+
+
+class Shape(NamedTuple):
+    widths: tuple[int, ...]  # of a decoder; the encoder has them in reverse order
+    activation: str  # of the hidden layers
+
+    def __str__(self) -> str:
+        return "-".join(map(str, self.widths)) + " " + self.activation
+
+    @property
+    def activations(self) -> str:
+        return ",".join([self.activation] * (len(self.widths) - 2) + ["identity"])
+
+    def reversed(self) -> Shape:
+        return Shape(self.widths[::-1], self.activation)
+
+
+TABLE = (
+    Shape((32, 512, 512, 784), "tanh"),
+    Shape((17, 100, 333, 300), "relu"),
+    Shape((8, 64, 3072), "silu"),
+)
+
+
+def decoder(shape: Shape, B: int) -> Posterior:
+    """float32 with Bernoulli logits: B inputs, one latent for each."""
+    return posterior(
+        B,
+        1,
+        widths=shape.widths,
+        activations=shape.activations,
+        dtype=torch.float32,
+        device=DEVICE,
+    )
+
+
+def encoder(shape: Shape) -> MLP:
+    """float32, from the last width to the first."""
+    return network(shape.widths[::-1], shape.activations, dtype=torch.float32, device=DEVICE)
+
+
+def flop(mlp: MLP, rows: int) -> int:
+    """Multiplications and additions of the matrix products of one pass over the rows."""
+    return 2 * rows * sum(weight.numel() for weight in mlp.weights)
+
+
+def weight_bytes(mlp: MLP) -> int:
+    return sum(weight.numel() * weight.element_size() for weight in mlp.weights)
+
+
+def product(rows: int, weight: Tensor, *, back: bool = False) -> Product:
+    """One product of a layer: rows times weightᵀ, or times weight in the backward pass."""
+    matrix = weight if back else weight.T
+    given = torch.rand(rows, matrix.shape[0], device=weight.device)
+    return given, matrix, torch.empty(rows, matrix.shape[1], device=weight.device)
+
+
+def forward_products(mlp: MLP, rows: int) -> list[Product]:
+    return [product(rows, weight) for weight in mlp.weights]
+
+
+def backward_products(mlp: MLP, rows: int) -> list[Product]:
+    return [product(rows, weight, back=True) for weight in mlp.weights[::-1]]
+
+
+def alone(products: list[Product], repeat: int = 1) -> Callable[[], Tensor]:
+    """Matrix products and nothing else: the machine's limit."""
+
+    def run() -> Tensor:
+        for _ in range(repeat):
+            for given, matrix, out in products:
+                torch.mm(given, matrix, out=out)
+        return products[-1][2]
+
+    return run
+
+
+def activate(kind: str, a: Tensor) -> Tensor:
+    return {"identity": lambda t: t, "tanh": torch.tanh, "relu": torch.relu, "silu": F.silu,
+            "sigmoid": torch.sigmoid}[kind](a)  # fmt: skip
+
+
+def pull(kind: str, g: Tensor, a: Tensor, h: Tensor) -> Tensor:
+    """g times the activation's derivative, from its argument a or its value h."""
+    if kind == "tanh":
+        return torch.ops.aten.tanh_backward(g, h)
+    if kind == "relu":
+        return torch.ops.aten.threshold_backward(g, h, 0)
+    return torch.ops.aten.silu_backward(g, a)
+
+
+def forward(z: Tensor, mlp: MLP) -> Tensor:
+    """The network in plain torch."""
+    for weight, bias, kind in zip(mlp.weights, mlp.biases, mlp.activations.split(",")):
+        z = activate(kind, F.linear(z, weight, bias))
+    return z
+
+
+def tape(z: Tensor, mlp: MLP) -> tuple[Tensor, list[tuple[str, Tensor, Tensor]]]:
+    """The output, and (activation, argument, value) of each hidden layer."""
+    *hidden, last = zip(mlp.weights, mlp.biases, mlp.activations.split(","))
+    layers = []
+    for weight, bias, kind in hidden:
+        a = F.linear(z, weight, bias)
+        z = activate(kind, a)
+        layers.append((kind, a, z))
+    return F.linear(z, last[0], last[1]), layers
+
+
+def slopes(layers: list[tuple[str, Tensor, Tensor]]) -> list[Tensor]:
+    """The derivatives of the hidden layers' activations."""
+    return [pull(kind, torch.ones_like(h), a, h) for kind, a, h in layers]
+
+
+def by_autograd(
+    z: Tensor, x: Tensor, mlp: MLP, energy: bool = True
+) -> tuple[Tensor | None, Tensor]:
+    """U less its constant where asked, and ∇U, as one writes them; a row of z per row of x."""
+    with torch.enable_grad():
+        z = z.detach().requires_grad_()
+        logits = forward(z, mlp)
+        if not energy:
+            total = F.binary_cross_entropy_with_logits(logits, x, reduction="sum")
+            return None, torch.autograd.grad(total + 0.5 * z.square().sum(), z)[0]
+        loss = F.binary_cross_entropy_with_logits(logits, x, reduction="none").sum(1)
+        U = loss + 0.5 * z.square().sum(1)
+        (grad,) = torch.autograd.grad(U.sum(), z)
+    return U.detach(), grad
+
+
+def by_hand(z: Tensor, x: Tensor, mlp: MLP, energy: bool = True) -> tuple[Tensor | None, Tensor]:
+    """The same as :func:`by_autograd` with the backward pass written out."""
+    logits, layers = tape(z, mlp)
+    grad = torch.sigmoid(logits).sub_(x) @ mlp.weights[-1]
+    for weight, (kind, a, h) in zip(mlp.weights[-2:0:-1], layers[:0:-1]):
+        grad = pull(kind, grad, a, h) @ weight
+    grad = torch.addmm(z, pull(layers[0][0], grad, *layers[0][1:]), mlp.weights[0])
+    if not energy:
+        return None, grad
+    loss = F.binary_cross_entropy_with_logits(logits, x, reduction="none").sum(1)
+    return loss + 0.5 * z.square().sum(1), grad
+
+
+def compiled(function: Callable) -> Callable:
+    return torch.compile(function, fullgraph=True, dynamic=False)
