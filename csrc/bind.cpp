@@ -318,6 +318,17 @@ void mlp_probes(const std::array<RowsAt, 2>& results, Address sq,
         threads);
 }
 
+// inv_std: address 0 for ones.
+template <typename T>
+void mlp_jacobian_gram(Address out, const RowsAt& x, const RowsAt& inv_std, int64_t B,
+                       const LayersAt& mlp, int threads) {
+    const auto layers = layers_at<T>(mlp);
+    run(of<T>(*active().kernels).mlp_jacobian_gram,
+        MlpJacobianGram<T>{reinterpret_cast<T*>(out), rows_at<const T>(x),
+                           rows_at<const T>(inv_std), B, network(layers)},
+        threads);
+}
+
 template <typename T>
 void activate(int kind, double parameter, Address a, Address h, Address slope, int64_t count) {
     of<T>(*active().kernels)
@@ -372,6 +383,8 @@ PYBIND11_MODULE(_C, module) {
     module.def("mlp_jvp_f64", &mlp_probes<double, &KernelsOf<double>::mlp_jvp>);
     module.def("mlp_vjp_f32", &mlp_probes<float, &KernelsOf<float>::mlp_vjp>);
     module.def("mlp_vjp_f64", &mlp_probes<double, &KernelsOf<double>::mlp_vjp>);
+    module.def("mlp_jacobian_gram_f32", &mlp_jacobian_gram<float>);
+    module.def("mlp_jacobian_gram_f64", &mlp_jacobian_gram<double>);
     module.def("philox_integers", &philox_integers);
     module.def("philox_normal_f32", &philox_normal<float>);
     module.def("philox_normal_f64", &philox_normal<double>);

@@ -143,6 +143,16 @@ struct MlpProbes {
     Network<T> mlp;
 };
 
+// S J Jᵀ S with S = diag(inv_std).
+template <typename T>
+struct MlpJacobianGram {
+    T* out;                  // [B, d, d]
+    Rows<const T> x;         // [B, D]
+    Rows<const T> inv_std;   // [B, d], null for ones
+    int64_t B;
+    Network<T> mlp;
+};
+
 template <typename T>
 struct LeapfrogStep {
     Rows<T> z, p;                  // [N, d]
@@ -205,6 +215,7 @@ struct KernelsOf {
     Outcome (*mlp_chain)(const MlpChain<T>&, const Call&);
     Outcome (*mlp_jvp)(const MlpProbes<T>&, const Call&);
     Outcome (*mlp_vjp)(const MlpProbes<T>&, const Call&);
+    Outcome (*mlp_jacobian_gram)(const MlpJacobianGram<T>&, const Call&);
     // of `count` elements, a multiple of every level's vector width; h may be a, slope null
     void (*activate)(Activation, T parameter, const T* a, T* h, T* slope, int64_t count);
     void (*multiply_slope)(Activation, const T* slope, T* t, int64_t count);

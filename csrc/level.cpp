@@ -7,6 +7,7 @@
 #include "log_likelihood.h"
 #include "mlp_chain.h"
 #include "mlp_forward.h"
+#include "mlp_jacobian_gram.h"
 #include "mlp_jvp.h"
 #include "mlp_potential.h"
 #include "mlp_trajectory.h"
@@ -54,6 +55,7 @@ constexpr KernelsOf<T> kernels_of = {
     mlp_chain<T>,
     mlp_jvp<T>,
     mlp_vjp<T>,
+    mlp_jacobian_gram<T>,
     activate<T>,
     multiply_slope<T>,
     evaluate<T>,

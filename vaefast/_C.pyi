@@ -117,6 +117,24 @@ def mlp_vjp_f64(
     threads: int,
     /,
 ) -> None: ...
+def mlp_jacobian_gram_f32(
+    out: int,  # address of [B, d, d]
+    x: _Rows,
+    inv_std: _Rows,  # address 0 for ones
+    B: int,
+    mlp: list[tuple],
+    threads: int,
+    /,
+) -> None: ...
+def mlp_jacobian_gram_f64(
+    out: int,
+    x: _Rows,
+    inv_std: _Rows,
+    B: int,
+    mlp: list[tuple],
+    threads: int,
+    /,
+) -> None: ...
 def philox_integers(
     seed: int,  # modulo 2**64
     index: int,  # address of [rows] int64
