@@ -303,6 +303,33 @@ void mlp_chain(const std::array<RowsAt, 2>& state, const std::array<Address, 5>&
 }
 
 template <typename T>
+using ProbesKernel = Outcome (*KernelsOf<T>::*)(const MlpProbes<T>&, const Call&);
+
+// results: y, products (address 0 where they are not wanted); given: x, probes; counts: B, K.
+template <typename T, ProbesKernel<T> kernel>
+void mlp_probes(const std::array<RowsAt, 2>& results, Address sq,
+                const std::array<RowsAt, 2>& given, bool shared,
+                const std::array<int64_t, 2>& counts, const LayersAt& mlp, int threads) {
+    const auto layers = layers_at<T>(mlp);
+    run(of<T>(*active().kernels).*kernel,
+        MlpProbes<T>{rows_at<T>(results[0]), reinterpret_cast<double*>(sq),
+                     rows_at<T>(results[1]), rows_at<const T>(given[0]),
+                     rows_at<const T>(given[1]), shared, counts[0], counts[1], network(layers)},
+        threads);
+}
+
+// inv_std: address 0 for ones.
+template <typename T>
+void mlp_jacobian_gram(Address out, const RowsAt& x, const RowsAt& inv_std, int64_t B,
+                       const LayersAt& mlp, int threads) {
+    const auto layers = layers_at<T>(mlp);
+    run(of<T>(*active().kernels).mlp_jacobian_gram,
+        MlpJacobianGram<T>{reinterpret_cast<T*>(out), rows_at<const T>(x),
+                           rows_at<const T>(inv_std), B, network(layers)},
+        threads);
+}
+
+template <typename T>
 void activate(int kind, double parameter, Address a, Address h, Address slope, int64_t count) {
     of<T>(*active().kernels)
         .activate(Activation(kind), T(parameter), reinterpret_cast<const T*>(a),
@@ -352,6 +379,12 @@ PYBIND11_MODULE(_C, module) {
     module.def("mlp_trajectory_f64", &mlp_trajectory<double>);
     module.def("mlp_chain_f32", &mlp_chain<float>);
     module.def("mlp_chain_f64", &mlp_chain<double>);
+    module.def("mlp_jvp_f32", &mlp_probes<float, &KernelsOf<float>::mlp_jvp>);
+    module.def("mlp_jvp_f64", &mlp_probes<double, &KernelsOf<double>::mlp_jvp>);
+    module.def("mlp_vjp_f32", &mlp_probes<float, &KernelsOf<float>::mlp_vjp>);
+    module.def("mlp_vjp_f64", &mlp_probes<double, &KernelsOf<double>::mlp_vjp>);
+    module.def("mlp_jacobian_gram_f32", &mlp_jacobian_gram<float>);
+    module.def("mlp_jacobian_gram_f64", &mlp_jacobian_gram<double>);
     module.def("philox_integers", &philox_integers);
     module.def("philox_normal_f32", &philox_normal<float>);
     module.def("philox_normal_f64", &philox_normal<double>);

@@ -130,6 +130,29 @@ struct MlpChain {
     Target<T> target;
 };
 
+// J v_k or Jᵀu_k and their squared norms, K probes for each of B inputs.
+template <typename T>
+struct MlpProbes {
+    Rows<T> y;               // [B, d]
+    double* sq;              // [B, K]
+    Rows<T> products;        // [B·K, ·], null where they are not wanted
+    Rows<const T> x;         // [B, D]
+    Rows<const T> probes;    // [K, ·] where all inputs share them, else [B·K, ·]
+    bool shared;
+    int64_t B, K;
+    Network<T> mlp;
+};
+
+// S J Jᵀ S with S = diag(inv_std).
+template <typename T>
+struct MlpJacobianGram {
+    T* out;                  // [B, d, d]
+    Rows<const T> x;         // [B, D]
+    Rows<const T> inv_std;   // [B, d], null for ones
+    int64_t B;
+    Network<T> mlp;
+};
+
 template <typename T>
 struct LeapfrogStep {
     Rows<T> z, p;                  // [N, d]
@@ -190,6 +213,9 @@ struct KernelsOf {
     Outcome (*mlp_potential)(const MlpPotential<T>&, const Call&);
     Outcome (*mlp_trajectory)(const MlpTrajectory<T>&, const Call&);
     Outcome (*mlp_chain)(const MlpChain<T>&, const Call&);
+    Outcome (*mlp_jvp)(const MlpProbes<T>&, const Call&);
+    Outcome (*mlp_vjp)(const MlpProbes<T>&, const Call&);
+    Outcome (*mlp_jacobian_gram)(const MlpJacobianGram<T>&, const Call&);
     // of `count` elements, a multiple of every level's vector width; h may be a, slope null
     void (*activate)(Activation, T parameter, const T* a, T* h, T* slope, int64_t count);
     void (*multiply_slope)(Activation, const T* slope, T* t, int64_t count);

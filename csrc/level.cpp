@@ -8,8 +8,11 @@
 #include "log_likelihood.h"
 #include "mlp_chain.h"
 #include "mlp_forward.h"
+#include "mlp_jacobian_gram.h"
+#include "mlp_jvp.h"
 #include "mlp_potential.h"
 #include "mlp_trajectory.h"
+#include "mlp_vjp.h"
 #include "pgd_step.h"
 #include "philox.h"
 
@@ -26,6 +29,9 @@ constexpr KernelsOf<T> kernels_of = {
     mlp_potential<T>,
     mlp_trajectory<T>,
     mlp_chain<T>,
+    mlp_jvp<T>,
+    mlp_vjp<T>,
+    mlp_jacobian_gram<T>,
     activate<T>,
     multiply_slope<T>,
     evaluate<T>,

@@ -3,6 +3,8 @@ from collections.abc import Sequence
 
 openmp: int
 
+_Rows = tuple[int, int]  # address, elements from row to row
+
 def isa() -> str: ...
 def isa_levels() -> list[str]: ...
 def pgd_step_f32(
@@ -72,6 +74,64 @@ def log_likelihood_f64(
     chains: int,
     likelihood: int,
     obs_std: float,
+    threads: int,
+    /,
+) -> None: ...
+def mlp_jvp_f32(
+    results: tuple[_Rows, _Rows],  # y, products (address 0 for none)
+    sq: int,  # address of [B, K] float64
+    given: tuple[_Rows, _Rows],  # x, probes [K, ·] or [B·K, ·]
+    shared: bool,  # whether the probes are [K, ·]
+    counts: tuple[int, int],  # B, K
+    mlp: list[tuple],  # vaefast.ops._cpp.layers_of
+    threads: int,
+    /,
+) -> None: ...
+def mlp_jvp_f64(
+    results: tuple[_Rows, _Rows],
+    sq: int,
+    given: tuple[_Rows, _Rows],
+    shared: bool,
+    counts: tuple[int, int],
+    mlp: list[tuple],
+    threads: int,
+    /,
+) -> None: ...
+def mlp_vjp_f32(
+    results: tuple[_Rows, _Rows],
+    sq: int,
+    given: tuple[_Rows, _Rows],
+    shared: bool,
+    counts: tuple[int, int],
+    mlp: list[tuple],
+    threads: int,
+    /,
+) -> None: ...
+def mlp_vjp_f64(
+    results: tuple[_Rows, _Rows],
+    sq: int,
+    given: tuple[_Rows, _Rows],
+    shared: bool,
+    counts: tuple[int, int],
+    mlp: list[tuple],
+    threads: int,
+    /,
+) -> None: ...
+def mlp_jacobian_gram_f32(
+    out: int,  # address of [B, d, d]
+    x: _Rows,
+    inv_std: _Rows,  # address 0 for ones
+    B: int,
+    mlp: list[tuple],
+    threads: int,
+    /,
+) -> None: ...
+def mlp_jacobian_gram_f64(
+    out: int,
+    x: _Rows,
+    inv_std: _Rows,
+    B: int,
+    mlp: list[tuple],
     threads: int,
     /,
 ) -> None: ...

@@ -10,6 +10,7 @@ import vaefast as vf
 from vaefast.bench.cases import ACTIVATIONS, images, network
 from vaefast.ops import mlp_forward, mlp_jacobian_gram, mlp_jvp, mlp_vjp
 from vaefast.reference.mlp_jacobian_gram import first_factor
+from vaefast.types import MLP
 
 WIDE, NARROW = (12, 8, 6, 4), (5, 8, 6, 4)  # D above H₁: the triangular factor; below: W₁ itself
 
@@ -97,6 +98,84 @@ def test_bad_rows_are_nan_and_the_others_are_untouched(backend, bad):
     gram = mlp_jacobian_gram(x, mlp, inv_std=inv_std, backend=backend)
     assert gram[[0, 2]].isnan().all()
     torch.testing.assert_close(gram[1], clean[1])
+
+
+BROAD = (200, 100, 70, 40)  # several panels and blocks of reflections, and no multiple of one
+THIN = (30, 100, 70, 40)
+
+
+def broad_case(B, widths=BROAD, names="tanh,maxmin,identity", dtype=torch.float64):
+    x, mlp, inv_std = case(B, widths, names)
+    weights, biases = [w.to(dtype) for w in mlp.weights], [b.to(dtype) for b in mlp.biases]
+    return x.to(dtype), MLP(weights, biases, names), inv_std.to(dtype)
+
+
+@pytest.mark.parametrize("widths", [BROAD, THIN, (200, 130)])
+@pytest.mark.parametrize("B", [1, 3, 50])
+def test_bits_depend_on_nothing_but_the_row(backend, B, widths):
+    """Any cut of the batch, number of threads or repetition gives the same bits, symmetric."""
+    if backend == "reference":
+        pytest.skip("a library's products may depend on the shape")
+    names = ",".join(["tanh", "maxmin", "sigmoid"][1 - len(widths) :])
+    x, mlp, inv_std = broad_case(B, widths, names, torch.float32)
+    before = torch.get_num_threads()
+    results = []
+    try:
+        for threads in (1, 2, 3, 1):
+            torch.set_num_threads(threads)
+            results.append(mlp_jacobian_gram(x, mlp, inv_std=inv_std, backend=backend))
+    finally:
+        torch.set_num_threads(before)
+    whole = results[0]
+    assert torch.equal(whole, whole.mT)
+    for other in results[1:]:
+        assert torch.equal(other, whole)
+    cut = mlp_jacobian_gram(x[B // 2 :], mlp, inv_std=inv_std[B // 2 :], backend=backend)
+    assert torch.equal(cut, whole[B // 2 :])
+
+
+@pytest.mark.parametrize("widths", [BROAD, THIN])
+@pytest.mark.parametrize("names", ["tanh,silu,identity", "relu,maxmin,sigmoid"])
+def test_float32_errs_at_most_twice_as_much_as_eager(backend, names, widths):
+    x, mlp, inv_std = broad_case(20, widths, names, torch.float32)
+    exact = MLP([w.double() for w in mlp.weights], [b.double() for b in mlp.biases], names)
+    truth = mlp_jacobian_gram(x.double(), exact, inv_std=inv_std.double(), backend="reference")
+    eager = mlp_jacobian_gram(x, mlp, inv_std=inv_std, backend="reference")
+    found = mlp_jacobian_gram(x, mlp, inv_std=inv_std, backend=backend)
+    allowed = 2 * (eager - truth).abs().max() + 4 * 2**-24 * truth.abs().max()
+    assert (found - truth).abs().max() <= allowed
+
+
+@pytest.mark.parametrize("rank", [0, 1, 33])
+@pytest.mark.parametrize("names", ["tanh,silu,maxmin", "maxmin,relu,tanh"])
+def test_weights_of_low_rank_strides_and_missing_biases(backend, rank, names):
+    x, mlp, inv_std = broad_case(5, names=names)
+    mlp.weights[0] = mlp.weights[0][:, :rank] @ mlp.weights[0][:rank]
+    mlp = mlp._replace(biases=[None] * 3)
+    expected = mlp_jacobian_gram(x, mlp, inv_std=inv_std, backend="reference")
+    x, inv_std = (torch.stack([t, t], -1).flatten(-2)[..., ::2] for t in (x, inv_std))
+    mlp = mlp._replace(weights=[w.T.contiguous().T for w in mlp.weights])
+    found = mlp_jacobian_gram(x, mlp, inv_std=inv_std, backend=backend)
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_condition_number_of_the_first_layer_is_not_squared(backend):
+    """W₁ of condition number 1e10: along its small direction W₁W₁ᵀ holds only round-off."""
+    Q = torch.linalg.qr(torch.randn(90, 40, dtype=torch.float64)).Q
+    P = torch.linalg.qr(torch.randn(40, 40, dtype=torch.float64)).Q
+    scale = torch.logspace(0, -10, 40, dtype=torch.float64)
+    mlp = MLP([P @ (scale[:, None] * Q.T), P.T.contiguous()], [None, None], "identity,identity")
+    gram = mlp_jacobian_gram(torch.zeros(1, 90, dtype=torch.float64), mlp, backend=backend)
+    torch.testing.assert_close(gram[0].diagonal(), scale.square(), rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("widths", [BROAD, THIN])
+def test_bad_first_weights_leave_nothing_finite(backend, widths, bad):
+    x, mlp, inv_std = broad_case(3, widths, "tanh,tanh,identity")
+    mlp.weights[0][50, 7] = bad
+    gram = mlp_jacobian_gram(x, mlp, inv_std=inv_std, backend=backend)
+    assert not gram.isfinite().any()
 
 
 def test_any_cut_of_the_batch_gives_the_same_rows(backend):

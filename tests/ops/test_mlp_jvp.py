@@ -9,8 +9,10 @@ from torch.autograd.functional import jacobian
 import vaefast as vf
 from vaefast.bench.cases import ACTIVATIONS, images, network
 from vaefast.ops import mlp_forward, mlp_jvp
+from vaefast.types import MLP
 
 WIDTHS = (12, 8, 6, 4)
+WIDE = (200, 96, 70, 40)  # several panels, and no multiple of one
 
 
 def case(B=3, K=5, names="tanh,silu,identity", *, own=False, seed=0):
@@ -93,6 +95,73 @@ def test_any_cut_of_the_batch_gives_the_same_rows(backend, own):
     torch.testing.assert_close(tail, tuple(t[7:] for t in whole))
     vf.set_memory(1)
     torch.testing.assert_close(mlp_jvp(x, v, mlp, full=True, backend=backend), whole)
+
+
+def wide_case(B, K, names="tanh,maxmin,identity", *, own=False, widths=WIDE, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(5)
+    shape = (B, K, widths[0]) if own else (K, widths[0])
+    v = torch.randn(shape, generator=generator, dtype=torch.float64)
+    x = images(B, widths[0], dtype=torch.float64).x
+    return x.to(dtype), v.to(dtype), network(widths, names, dtype=dtype)
+
+
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize(("B", "K"), [(1, 8), (3, 150), (130, 1), (33, 7)])
+def test_bits_depend_on_nothing_but_the_row(backend, B, K, own):
+    """Any cut of inputs or probes, number of threads or repetition gives the same bits."""
+    if backend == "reference":
+        pytest.skip("a library's products may depend on the shape")
+    x, v, mlp = wide_case(B, K, own=own, dtype=torch.float32)
+    before = torch.get_num_threads()
+    results = []
+    try:
+        for threads in (1, 2, 3, 1):
+            torch.set_num_threads(threads)
+            results.append(mlp_jvp(x, v, mlp, full=True, backend=backend))
+    finally:
+        torch.set_num_threads(before)
+    whole = results[0]
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(whole, other))
+    cut = mlp_jvp(x[B // 2 :], v[B // 2 :] if own else v, mlp, full=True, backend=backend)
+    assert all(torch.equal(a[B // 2 :], b) for a, b in zip(whole, cut))
+    _, sq, products = mlp_jvp(x, v[..., K // 2 :, :], mlp, full=True, backend=backend)
+    assert torch.equal(sq, whole[1][:, K // 2 :])
+    assert torch.equal(products, whole[2][:, K // 2 :])
+    brief = mlp_jvp(x, v, mlp, backend=backend)
+    assert all(torch.equal(a, b) for a, b in zip(whole, brief))
+
+
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize("names", ["tanh,silu,identity", "relu,maxmin,sigmoid"])
+def test_float32_errs_at_most_twice_as_much_as_eager(backend, names, own):
+    x, v, mlp = wide_case(20, 9, names, own=own, dtype=torch.float32)
+    exact = MLP([w.double() for w in mlp.weights], [b.double() for b in mlp.biases], names)
+    truth = mlp_jvp(x.double(), v.double(), exact, full=True, backend="reference")
+    eager = mlp_jvp(x, v, mlp, full=True, backend="reference")
+    for t, e, found in zip(truth, eager, mlp_jvp(x, v, mlp, full=True, backend=backend)):
+        assert (found - t).abs().max() <= 2 * (e - t).abs().max() + 4 * 2**-24 * t.abs().max()
+
+
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize(
+    ("widths", "names"), [((1, 1), "tanh"), ((7, 3), "identity"), (WIDE, "silu,tanh,maxmin")]
+)
+def test_strides_depths_and_missing_biases(backend, widths, names, own):
+    x, v, mlp = wide_case(5, 4, names, own=own, widths=widths)
+    mlp = mlp._replace(biases=[None] * len(mlp.weights))
+    expected = mlp_jvp(x, v, mlp, full=True, backend="reference")
+    x, v = (torch.stack([t, t], -1).flatten(-2)[..., ::2] for t in (x, v))
+    found = mlp_jvp(x, v, mlp, full=True, backend=backend)
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("where", ["first", "last"])
+def test_a_bad_shared_probe_makes_all_rows_nan(backend, where):
+    x, v, mlp = case(20)
+    v[0 if where == "first" else -1, 2] = math.nan
+    for result in mlp_jvp(x, v, mlp, full=True, backend=backend):
+        assert result.isnan().all()
 
 
 def test_inputs_that_require_grad():

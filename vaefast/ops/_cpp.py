@@ -11,7 +11,7 @@ from torch import Tensor
 from vaefast.ops._register import rows_of
 from vaefast.types import LIKELIHOODS
 
-__all__ = ["kernel", "layers_of", "like_of", "plain_rows", "rows_at"]
+__all__ = ["kernel", "layers_of", "like_of", "plain_rows", "rows_at", "run_probes"]
 
 # in the order of csrc/kernels.h
 ACTIVATIONS = (
@@ -69,3 +69,24 @@ def _numbered(names: str) -> list[tuple[int, float]]:
 def like_of(x: Tensor, rows: int, likelihood: str, obs_std: float) -> tuple:
     """Images, chains per image and likelihood as the kernels take them."""
     return rows_at(x), rows // max(len(x), 1), LIKELIHOODS.index(likelihood), obs_std
+
+
+def run_probes(
+    op: str, x: Tensor, probes: Tensor, out: int, network: tuple, full: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """y, squared norms and, where ``full``, the products [B, K, out] of mlp_jvp or mlp_vjp."""
+    B, K = len(x), probes.shape[-2]
+    layers, _alive = layers_of(*network)
+    y, sq = x.new_empty((B, network[0][-1].shape[0])), x.new_empty((B, K), dtype=torch.float64)
+    products = x.new_empty((B, K if full else 0, out))
+    inputs, rows = plain_rows(x, probes.reshape(-1, probes.shape[-1]))
+    kernel(op, x.dtype)(
+        (rows_at(y), (products.data_ptr() if full else 0, out)),
+        sq.data_ptr(),
+        (rows_at(inputs), rows_at(rows)),
+        probes.ndim == 2,
+        (B, K),
+        layers,
+        torch.get_num_threads(),
+    )
+    return y, sq, products

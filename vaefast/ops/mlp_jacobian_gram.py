@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from vaefast import backends
 from vaefast.ops._autograd import tensors_of, through_reference
+from vaefast.ops._cpp import kernel, layers_of, plain_rows, rows_at
 from vaefast.ops._inputs import check_like, check_matrix, check_network
 from vaefast.ops._register import register
 from vaefast.reference.mlp_jacobian_gram import mlp_jacobian_gram as reference
@@ -58,6 +60,22 @@ def _run_reference(x, weights, biases, activations, inv_std) -> Tensor:
     return reference(x, MLP(weights, biases, activations), inv_std=inv_std)
 
 
+def _run_cpp(x, weights, biases, activations, inv_std) -> Tensor:
+    layers, _alive = layers_of(weights, biases, activations)
+    d = weights[-1].shape[0]
+    out = x.new_empty((len(x), d, d))
+    rows, scales = plain_rows(x, inv_std)
+    kernel("mlp_jacobian_gram", x.dtype)(
+        out.data_ptr(),
+        rows_at(rows),
+        rows_at(scales),
+        len(x),
+        layers,
+        torch.get_num_threads(),
+    )
+    return out
+
+
 def _fake(x, weights, biases, activations, inv_std, backend) -> Tensor:
     d = weights[-1].shape[0]
     return x.new_empty((x.shape[0], d, d))
@@ -69,4 +87,5 @@ _op = register(
     " str backend) -> Tensor",
     fake=_fake,
     reference=_run_reference,
+    cpp=_run_cpp,
 )

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from vaefast import backends
 from vaefast.ops._autograd import tensors_of, through_reference
+from vaefast.ops._cpp import run_probes
 from vaefast.ops._inputs import check_matrix, check_network, check_probes
 from vaefast.ops._register import register
 from vaefast.reference.mlp_vjp import mlp_vjp as reference
@@ -60,6 +61,10 @@ def _run_reference(x, u, weights, biases, activations, full) -> tuple[Tensor, Te
     return y, sq, products[0] if full else x.new_empty((len(x), 0, x.shape[1]))
 
 
+def _run_cpp(x, u, weights, biases, activations, full) -> tuple[Tensor, Tensor, Tensor]:
+    return run_probes("mlp_vjp", x, u, x.shape[1], (weights, biases, activations), full)
+
+
 def _fake(x, u, weights, biases, activations, full, backend) -> tuple[Tensor, Tensor, Tensor]:
     B, K, d = x.shape[0], u.shape[-2], weights[-1].shape[0]
     sq = x.new_empty((B, K), dtype=torch.float64)
@@ -72,4 +77,5 @@ _op = register(
     " bool full, str backend) -> (Tensor, Tensor, Tensor)",
     fake=_fake,
     reference=_run_reference,
+    cpp=_run_cpp,
 )

@@ -1,0 +1,249 @@
+// S J Jᵀ S of an MLP's Jacobian J = M W₁ per input: with F Fᵀ = W₁W₁ᵀ it is the Gram of S M F.
+#pragma once
+
+#include "lq.h"
+#include "mlp_probes.h"
+
+namespace vaefast {
+namespace VAEFAST_LEVEL {
+
+// One team's buffers.
+template <typename T>
+struct Roots {
+    T* rows;           // of S M F, `stride` apart, for the inputs of a piece
+    Packed<T> packed;  // one input's
+};
+
+// A call of mlp_jacobian_gram on its way.
+template <typename T>
+struct Gram {
+    const MlpJacobianGram<T>& call;
+    Workspace<T> work;
+    int64_t rows;           // that pass together, d for each input
+    int64_t inputs, piece;  // of a block; of those, how many have their roots at once
+    Rows<T> factor = {};    // F [H₁, min(D, H₁)]
+    Packed<T> across = {};  // F, to be multiplied from the left
+    Rows<T> entry = {};     // row i: where unit vector i goes first, W_L or, for one layer, F
+    int64_t stride = 0;
+    Roots<T>* roots = nullptr;
+    Lq lq = {};                  // of W₁ where D > H₁
+    double** scratch = nullptr;  // per thread, for lq
+    bool* bad_weight = nullptr;
+
+    int64_t depth() const { return work.net.depth; }
+    int64_t d() const { return call.mlp.outputs(); }
+    bool wide() const { return call.mlp.inputs() > call.mlp.layers[0].outputs; }
+    Activation last() const { return call.mlp.layers[depth() - 1].activation; }
+    // The factor of input n's row i, which is input b of the pass.
+    T scale(const Tape<T>& tape, int64_t n, int64_t b, int64_t i) const {
+        const int64_t l = depth() - 1;
+        const bool bends = last() != Activation::identity && last() != Activation::maxmin;
+        const T slope = bends ? tape.slope[l][b * tape.stride[l] + i] : T(1);
+        return call.inv_std.data ? call.inv_std[n][i] * slope : slope;
+    }
+    // The row of `entry` for output i of input b: maxmin may have exchanged a pair.
+    const T* source(const Tape<T>& tape, int64_t b, int64_t i) const {
+        const int64_t l = depth() - 1;
+        const bool swapped =
+            last() == Activation::maxmin && !(tape.slope[l][b * tape.stride[l] + i] > 0);
+        return entry[swapped ? i ^ 1 : i];
+    }
+};
+
+template <typename T>
+void take_factor(Arena& arena, Gram<T>& gram, int threads) {
+    const Network<T>& mlp = gram.call.mlp;
+    const int64_t D = mlp.inputs(), H = mlp.layers[0].outputs, k = D < H ? D : H;
+    gram.stride = padded<T>(k);
+    gram.factor = {arena.take<T>(H * gram.stride), gram.stride};
+    gram.across = {arena.take<T>(packed_size<T>(k, H)), k, H, gram.wide()};
+    gram.entry = gram.factor;
+    if (mlp.depth > 1) {
+        const int64_t stride = padded<T>(mlp.layers[mlp.depth - 1].inputs);
+        gram.entry = {arena.take<T>(gram.d() * stride), stride};
+    }
+    gram.bad_weight = arena.take<bool>(1);
+    gram.scratch = arena.take<double*>(threads);
+    if (gram.wide()) gram.lq = take_lq(arena, H, D);
+    for (int t = 0; t < threads; ++t) {
+        double* scratch = arena.take<double>(gram.wide() ? scratch_size<double>(MOST_ROWS) : 0);
+        if (arena.base) gram.scratch[t] = scratch;
+    }
+}
+
+template <typename T>
+Gram<T> take_gram(Arena& arena, const MlpJacobianGram<T>& call, int64_t teams, int threads) {
+    const Network<T>& mlp = call.mlp;
+    const int64_t d = mlp.outputs(), rows = probe_rows(mlp), inputs = probed_inputs(rows, d);
+    const int64_t most = rows > inputs ? rows : inputs;
+    Gram<T> gram = {call, take_workspace(arena, mlp, most, teams, threads, true), rows, inputs,
+                    rows > d ? rows / d : 1};
+    take_factor(arena, gram, threads);
+    gram.roots = arena.take<Roots<T>>(teams);
+    for (int64_t t = 0; t < teams; ++t) {
+        T* own = arena.take<T>(gram.piece * d * gram.stride);
+        T* packed = arena.take<T>(packed_size<T>(d, gram.across.outputs));
+        if (arena.base) gram.roots[t] = {own, {packed, d, gram.across.outputs, false}};
+    }
+    if (!arena.base) return gram;
+    *gram.bad_weight = false;
+    gram.work.net.layers[0].backward.data = nullptr;  // F and `entry` stand for these two
+    gram.work.net.layers[mlp.depth - 1].backward.data = nullptr;
+    return gram;
+}
+
+template <typename T, typename To>
+void copy_row(const Layer<T>& from, int64_t j, To* to) {
+    for (int64_t k = 0; k < from.inputs; ++k)
+        to[k] = To(from.weight[j * from.row + k * from.column]);
+}
+
+// F, `entry` and packed weights; everyone meets.
+template <typename T>
+void prepare(const Gram<T>& gram, const Worker& worker) {
+    const Layer<T>&first = gram.call.mlp.layers[0], &last = gram.call.mlp.layers[gram.depth() - 1];
+    const Lq& lq = gram.lq;
+    const Range rows = share(first.outputs, worker.id, worker.threads);
+    for (int64_t h = rows.begin; h < rows.end; ++h) {
+        if (!gram.wide()) {
+            copy_row(first, h, gram.factor[h]);
+            continue;
+        }
+        copy_row(first, h, lq.a + h * lq.stride);
+        if (!all_finite(lq.a + h * lq.stride, lq.D))
+            __atomic_store_n(gram.bad_weight, true, __ATOMIC_RELAXED);
+    }
+    const Range outputs = share(gram.depth() > 1 ? gram.d() : 0, worker.id, worker.threads);
+    for (int64_t i = outputs.begin; i < outputs.end; ++i) copy_row(last, i, gram.entry[i]);
+    pack_network(gram.work.net, gram.call.mlp, worker);
+    if (gram.wide()) {
+        factorize(lq, worker, gram.scratch[worker.id]);
+        for (int64_t h = rows.begin; h < rows.end; ++h)
+            for (int64_t c = 0; c < lq.H; ++c)
+                gram.factor[h][c] = *gram.bad_weight ? T(NAN)
+                                    : c <= h         ? T(lq.a[h * lq.stride + c])
+                                                     : T(0);
+        worker.everyone->wait();
+    }
+    const Range panels = share(gram.across.panels(), worker.id, worker.threads);
+    pack(gram.across, gram.factor.data, 1, gram.stride, panels.begin, panels.end);
+    worker.everyone->wait();
+}
+
+// body(begin, end) over this worker's panels: of a triangle the first weigh most, so each worker
+// takes from both ends.
+template <typename Body>
+void share_panels(int64_t panels, bool triangular, const Worker& worker, Body body) {
+    const int64_t parts = triangular ? 2 * worker.ranks : worker.ranks;
+    const Range own = share(panels, worker.rank, parts);
+    body(own.begin, own.end);
+    if (!triangular) return;
+    const Range other = share(panels, parts - 1 - worker.rank, parts);
+    body(other.begin, other.end);
+}
+
+// Rows of S M F for inputs from `first` of the call on; the team meets.
+template <typename T>
+void pull_roots(const Gram<T>& gram, const Pass<T>& pass, const ProbeRows& at, int64_t first,
+                T* to) {
+    const Worker& worker = pass.worker;
+    const Tape<T>& tape = pass.tape;
+    const int64_t l = gram.depth() - 2, width = gram.call.mlp.layers[l + 1].inputs;
+    at.each(share(pass.rows, worker.rank, worker.ranks), [&](int64_t r, int64_t b, int64_t i) {
+        const T* from = gram.source(tape, b, i);
+        if (l < 0) {
+            const T scale = gram.scale(tape, first + b, b, i);
+            for (int64_t j = 0; j < gram.across.outputs; ++j)
+                to[r * gram.stride + j] = scale * from[j];
+            return;
+        }
+        T* row = tape.up[0] + r * tape.up_stride;
+        copy_padded(row, from, width);
+        multiply_slope_of(pass, l, b, 0, row, panels_of<T>(width) * PANEL<T>);
+    });
+    worker.sync();
+    if (l < 0) return;
+    int64_t now = 0;
+    for (int64_t s = l; s > 0; --s, now = 1 - now)
+        carry(pass, at, tape.up[now], pass.net[s].backward, s - 1, tape.up[1 - now]);
+    const auto arrive = [&](const Tile<T>& tile) {
+        at.each({0, pass.rows}, [&](int64_t r, int64_t b, int64_t i) VAEFAST_FLAT {
+            const T scale = gram.scale(tape, first + b, b, i);
+            for (int64_t j = 0; j < tile.count; ++j)
+                to[r * gram.stride + tile.first + j] = scale * tile[r][j];
+        });
+    };
+    share_panels(gram.across.panels(), gram.wide(), worker, [&](int64_t begin, int64_t end) {
+        product(tape.up[now], tape.up_stride, pass.rows, gram.across, begin, end, pass.scratch,
+                arrive);
+    });
+    worker.sync();
+}
+
+// Input n's Gram of its d roots: entries (i, j) and (j, i) are the same sum. The team meets.
+template <typename T>
+void multiply_roots(const Gram<T>& gram, const Worker& worker, const T* root, int64_t n) {
+    const int64_t d = gram.d();
+    const Packed<T>& packed = gram.roots[worker.team].packed;
+    const Range own = share(packed.panels(), worker.rank, worker.ranks);
+    T* out = gram.call.out + n * d * d;
+    pack(packed, root, gram.stride, 1, own.begin, own.end);
+    for (int64_t i = 0; i < d; i += gram.rows) {
+        const int64_t rows = d - i < gram.rows ? d - i : gram.rows;
+        product(root + i * gram.stride, gram.stride, rows, packed, own.begin, own.end,
+                gram.work.scratch[worker.id], [&](const Tile<T>& tile) {
+                    for (int64_t r = 0; r < rows; ++r)
+                        std::memcpy(out + (i + r) * d + tile.first, tile[r],
+                                    tile.count * sizeof(T));
+                });
+    }
+    worker.sync();
+    const bool good = all_finite(gram.call.x[n], gram.call.mlp.inputs()) &&
+                      (!gram.call.inv_std.data || all_finite(gram.call.inv_std[n], d));
+    if (!good && worker.rank == 0) fill(out, T(NAN), d * d);
+}
+
+// The inputs' pass, then their roots, as many inputs at a time as fit, and each one's Gram.
+template <typename T>
+void gram_block(const Gram<T>& gram, const Worker& worker, Range block) {
+    const int64_t d = gram.d(), layers = gram.depth() - (gram.last() == Activation::identity);
+    const Pass<T> primal(gram.work, worker, block.size());
+    forward_hidden(primal, gram.call.x[block.begin], gram.call.x.stride, layers);
+    T* roots = gram.roots[worker.team].rows;
+    const int64_t pieces = (block.size() + gram.piece - 1) / gram.piece;
+    for (int64_t p = 0; p < pieces; ++p) {
+        worker.look();
+        worker.sync();
+        if (worker.stopped()) return;
+        const Range piece = share(block.size(), p, pieces);
+        const int64_t rows = piece.size() * d, cuts = (rows + gram.rows - 1) / gram.rows;
+        for (int64_t c = 0; c < cuts; ++c) {
+            const Range cut = share(rows, c, cuts);
+            const Pass<T> pass(gram.work, worker, cut.size());
+            pull_roots(gram, pass, {piece.begin * d + cut.begin, d}, block.begin,
+                       roots + cut.begin * gram.stride);
+        }
+        for (int64_t b = piece.begin; b < piece.end; ++b)
+            multiply_roots(gram, worker, roots + (b - piece.begin) * d * gram.stride,
+                           block.begin + b);
+    }
+}
+
+template <typename T>
+Outcome mlp_jacobian_gram(const MlpJacobianGram<T>& call, const Call& how) {
+    const int64_t even = call.B / 4 > 1 ? call.B / 4 : 1;  // inputs a team, lest one has most
+    const int64_t enough = teams_of(call.B * call.mlp.outputs(), how.threads);
+    const int64_t teams = enough < even ? enough : even;
+    Memory memory;
+    const auto gram =
+        memory.layout([&](Arena& arena) { return take_gram(arena, call, teams, how.threads); });
+    if (!memory.base) return Outcome::no_memory;
+    return run_workers(how, teams, [&](const Worker& worker) {
+        prepare(gram, worker);
+        for_each_block(worker, call.B, gram.inputs,
+                       [&](Range block) { gram_block(gram, worker, block); });
+    });
+}
+
+}  // namespace VAEFAST_LEVEL
+}  // namespace vaefast

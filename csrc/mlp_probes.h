@@ -1,0 +1,253 @@
+// K tangents or cotangents per input beside one pass: rows (b, k) go through products, each
+// multiplied by the slopes of input b.
+#pragma once
+
+#include "mlp.h"
+
+namespace vaefast {
+namespace VAEFAST_LEVEL {
+
+// Rows (b, k) in order; `first` = b·K + k of the first one, b counted from the tape's first input.
+struct ProbeRows {
+    int64_t first, K;
+
+    // body(r, b, k) for rows `own`.
+    template <typename Body>
+    VAEFAST_INLINE void each(Range own, Body body) const {
+        int64_t b = (first + own.begin) / K, k = (first + own.begin) % K;
+        for (int64_t r = own.begin; r < own.end; ++r) {
+            body(r, b, k);
+            if (++k == K) k = 0, ++b;
+        }
+    }
+};
+
+// Rows that pass together: as many as keep two layers in cache, whole register tiles.
+template <typename T>
+int64_t probe_rows(const Network<T>& mlp) {
+    int64_t widest = mlp.inputs();
+    for (int64_t l = 0; l < mlp.depth; ++l)
+        if (mlp.layers[l].outputs > widest) widest = mlp.layers[l].outputs;
+    const int64_t bytes = 2 * padded<T>(widest) * int64_t(sizeof(T));
+    const int64_t rows = BLOCK_BYTES / bytes / ROWS * ROWS;
+    return rows < ROWS ? ROWS : rows > MOST_ROWS ? MOST_ROWS : rows;
+}
+
+// Inputs whose slopes a block keeps: enough for a full pass of their own, and for one of rows.
+constexpr int64_t probed_inputs(int64_t rows, int64_t K) {
+    return rows / K > ROWS ? rows / K : ROWS;
+}
+
+// φ' of layer l at input b times the `count` columns at t, from column `first` on.
+template <typename T>
+void multiply_slope_of(const Pass<T>& pass, int64_t l, int64_t b, int64_t first, T* t,
+                       int64_t count) {
+    multiply_slope(pass.net[l].activation, pass.tape.slope[l] + b * pass.tape.stride[l] + first, t,
+                   count);
+}
+
+// to ← layer l's slopes times (from · wᵀ), rows up_stride apart; the team meets.
+template <typename T>
+void carry(const Pass<T>& pass, const ProbeRows& at, const T* from, const Packed<T>& w, int64_t l,
+           T* to) {
+    const int64_t stride = pass.tape.up_stride;
+    pass.multiply(from, stride, w, [&](const Tile<T>& tile) {
+        at.each({0, pass.rows}, [&](int64_t r, int64_t b, int64_t) VAEFAST_FLAT {
+            T* row = to + r * stride + tile.first;
+            std::memcpy(row, tile[r], tile.padded * sizeof(T));
+            multiply_slope_of(pass, l, b, tile.first, row, tile.padded);
+        });
+    });
+    pass.worker.sync();
+}
+
+// A call of mlp_jvp or mlp_vjp on its way.
+template <typename T>
+struct Probes {
+    const MlpProbes<T>& call;
+    Workspace<T> work;
+    bool back;               // cotangents
+    int64_t K;               // call.K, but one row per input where there is no probe
+    int64_t rows;            // that pass together
+    int64_t inputs;          // of a block
+    Rows<T> first;           // [K, ·] product 0 of shared probes, null where slopes come before it
+    double* shares;          // [teams, rows, panels] of the squared norms
+    bool *bad, *bad_probes;  // [B], [1]
+
+    int64_t depth() const { return work.net.depth; }
+    const Packed<T>& weights(int64_t s) const {
+        return back ? work.net[depth() - 1 - s].backward : work.net[s].forward;
+    }
+    // The layer whose slopes multiply product s, or for s = −1 the probes; −1 for none.
+    int64_t slope(int64_t s) const { return back ? depth() - 2 - s : s; }
+    int64_t panels() const { return weights(depth() - 1).panels(); }
+};
+
+template <typename T>
+Probes<T> take_probes(Arena& arena, const MlpProbes<T>& call, bool back, int64_t teams,
+                      int threads) {
+    const Network<T>& mlp = call.mlp;
+    const int64_t K = call.K ? call.K : 1, rows = probe_rows(mlp), inputs = probed_inputs(rows, K);
+    const int64_t most = rows > inputs ? rows : inputs + 1;  // a block may start within an input
+    Probes<T> probes = {call,
+                        take_workspace(arena, mlp, most, teams, threads, true),
+                        back,
+                        K,
+                        rows,
+                        inputs,
+                        {},
+                        nullptr,
+                        arena.take<bool>(call.B),
+                        arena.take<bool>(1)};
+    const bool bends = back && mlp.layers[mlp.depth - 1].activation != Activation::identity;
+    if (call.shared && mlp.depth > 1 && !bends) {
+        const int64_t stride =
+            padded<T>(back ? mlp.layers[mlp.depth - 1].inputs : mlp.layers[0].outputs);
+        probes.first = {arena.take<T>(call.K * stride), stride};
+    }
+    const int64_t ends = back ? mlp.inputs() : mlp.outputs();
+    probes.shares = arena.take<double>(teams * rows * panels_of<T>(ends));
+    if (!arena.base) return probes;
+    *probes.bad_probes = false;
+    if (!back)
+        for (int64_t l = 0; l < mlp.depth; ++l) probes.work.net.layers[l].backward.data = nullptr;
+    return probes;
+}
+
+// Packed weights, which rows are bad, and the first product of shared probes; everyone meets.
+template <typename T>
+void prepare(const Probes<T>& probes, const Worker& worker) {
+    const MlpProbes<T>& call = probes.call;
+    const int64_t D = call.mlp.inputs(), width = probes.back ? call.mlp.outputs() : D;
+    const Range inputs = share(call.B, worker.id, worker.threads);
+    for (int64_t b = inputs.begin; b < inputs.end; ++b) {
+        bool good = all_finite(call.x[b], D);
+        for (int64_t k = 0; good && !call.shared && k < call.K; ++k)
+            good = all_finite(call.probes[b * call.K + k], width);
+        probes.bad[b] = !good;
+    }
+    const Range own = share(call.shared ? call.K : 0, worker.id, worker.threads);
+    for (int64_t k = own.begin; k < own.end; ++k)
+        if (!all_finite(call.probes[k], width))
+            __atomic_store_n(probes.bad_probes, true, __ATOMIC_RELAXED);
+    pack_network(probes.work.net, call.mlp, worker);
+    if (!probes.first.data) return;
+    const Range panels = share(probes.weights(0).panels(), worker.id, worker.threads);
+    for (int64_t k = 0; k < call.K; k += probes.rows) {
+        const int64_t count = call.K - k < probes.rows ? call.K - k : probes.rows;
+        product(call.probes[k], call.probes.stride, count, probes.weights(0), panels.begin,
+                panels.end, probes.work.scratch[worker.id], [&](const Tile<T>& tile) {
+                    for (int64_t r = 0; r < count; ++r)
+                        std::memcpy(probes.first[k + r] + tile.first, tile[r],
+                                    tile.padded * sizeof(T));
+                });
+    }
+    worker.everyone->wait();
+}
+
+// Rows [n, ...) of the call into up[0]: probes or their first product, times slopes.
+template <typename T>
+void enter(const Probes<T>& probes, const Pass<T>& pass, const ProbeRows& at, int64_t n) {
+    const bool ready = probes.first.data;
+    const Packed<T>& w = probes.weights(0);
+    const int64_t width = ready ? w.outputs : w.depth, l = probes.slope(ready ? 0 : -1);
+    const Range own = share(pass.rows, pass.worker.rank, pass.worker.ranks);
+    at.each(own, [&](int64_t r, int64_t b, int64_t k) {
+        const T* from =
+            ready ? probes.first[k] : probes.call.probes[probes.call.shared ? k : n + r];
+        T* to = pass.tape.up[0] + r * pass.tape.up_stride;
+        copy_padded(to, from, width);
+        if (l >= 0) multiply_slope_of(pass, l, b, 0, to, panels_of<T>(width) * PANEL<T>);
+    });
+    pass.worker.sync();
+}
+
+// Σ v² of `count` elements, at most a panel.
+template <typename T>
+double sum_squares(const T* v, int64_t count) {
+    double lanes[PANEL<T>] = {};
+    for (int64_t j = 0; j < count; ++j) lanes[j] = double(v[j]) * double(v[j]);
+    for (int64_t half = PANEL<T> / 2; half > 0; half /= 2)
+        for (int64_t j = 0; j < half; ++j) lanes[j] += lanes[j + half];
+    return lanes[0];
+}
+
+// The last product of rows [n, ...) from `from`: squared norms, and the products where wanted.
+template <typename T>
+void leave(const Probes<T>& probes, const Pass<T>& pass, const ProbeRows& at, int64_t n,
+           const T* from) {
+    const MlpProbes<T>& call = probes.call;
+    const Packed<T>& w = probes.weights(probes.depth() - 1);
+    const int64_t l = probes.slope(probes.depth() - 1), panels = w.panels();
+    double* shares = probes.shares + pass.worker.team * probes.rows * panels;
+    pass.multiply(from, pass.tape.up_stride, w, [&](const Tile<T>& tile) {
+        at.each({0, pass.rows}, [&](int64_t r, int64_t b, int64_t) VAEFAST_FLAT {
+            T* row = tile[r];
+            if (l >= 0) multiply_slope_of(pass, l, b, tile.first, row, tile.padded);
+            for (int64_t j = 0; j < tile.count; j += PANEL<T>)
+                shares[r * panels + (tile.first + j) / PANEL<T>] =
+                    sum_squares(row + j, tile.count - j < PANEL<T> ? tile.count - j : PANEL<T>);
+            if (call.products.data)
+                std::memcpy(call.products[n + r] + tile.first, row, tile.count * sizeof(T));
+        });
+    });
+    pass.worker.sync();
+    const Range own = share(pass.rows, pass.worker.rank, pass.worker.ranks);
+    for (int64_t r = own.begin; r < own.end; ++r) {
+        const bool bad = *probes.bad_probes || probes.bad[(n + r) / probes.K];
+        double sum = 0;
+        for (int64_t p = 0; p < panels; ++p) sum += shares[r * panels + p];
+        call.sq[n + r] = bad ? NAN : sum;
+        if (bad && call.products.data) fill(call.products[n + r], T(NAN), w.outputs);
+    }
+}
+
+// Rows `block` of the call's B·K: their inputs' pass, then the rows, as many at a time as fit.
+template <typename T>
+void probe_block(const Probes<T>& probes, const Worker& worker, Range block) {
+    const MlpProbes<T>& call = probes.call;
+    const int64_t K = probes.K, begin = block.begin / K, end = (block.end - 1) / K + 1;
+    const int64_t d = call.mlp.outputs(), last = probes.depth() - 1;
+    const Pass<T> primal(probes.work, worker, end - begin);
+    forward_hidden(primal, call.x[begin], call.x.stride, last + 1);
+    const Range own = share(end - begin, worker.rank, worker.ranks);
+    for (int64_t b = begin + own.begin; b < begin + own.end; ++b) {
+        if (b * K < block.begin) continue;  // another block's
+        const T* out = primal.tape.post[last] + (b - begin) * primal.tape.stride[last];
+        std::memcpy(call.y[b], out, d * sizeof(T));
+        if (*probes.bad_probes || probes.bad[b]) fill(call.y[b], T(NAN), d);
+    }
+    const int64_t pieces = call.K ? (block.size() + probes.rows - 1) / probes.rows : 0;
+    for (int64_t i = 0; i < pieces; ++i) {
+        worker.look();
+        worker.sync();
+        if (worker.stopped()) return;
+        const Range piece = share(block.size(), i, pieces);
+        const int64_t n = block.begin + piece.begin;
+        const Pass<T> pass(probes.work, worker, piece.size());
+        const ProbeRows at = {n - begin * K, K};
+        enter(probes, pass, at, n);
+        int64_t now = 0;
+        for (int64_t s = probes.first.data ? 1 : 0; s < last; ++s, now = 1 - now)
+            carry(pass, at, pass.tape.up[now], probes.weights(s), probes.slope(s),
+                  pass.tape.up[1 - now]);
+        leave(probes, pass, at, n, pass.tape.up[now]);
+    }
+}
+
+template <typename T>
+Outcome run_probes(const MlpProbes<T>& call, const Call& how, bool back) {
+    const int64_t N = call.B * (call.K ? call.K : 1), teams = teams_of(N, how.threads);
+    Memory memory;
+    const auto probes = memory.layout(
+        [&](Arena& arena) { return take_probes(arena, call, back, teams, how.threads); });
+    if (!memory.base) return Outcome::no_memory;
+    return run_workers(how, teams, [&](const Worker& worker) {
+        prepare(probes, worker);
+        for_each_block(worker, N, probes.inputs * probes.K,
+                       [&](Range block) { probe_block(probes, worker, block); });
+    });
+}
+
+}  // namespace VAEFAST_LEVEL
+}  // namespace vaefast
