@@ -131,6 +131,18 @@ struct MlpChain {
 };
 
 template <typename T>
+struct DecodeDistance {
+    int64_t* hits;                  // [B], zeros at the start
+    Rows<const T> mean, std;        // [B, d]
+    Rows<const T> centre;           // [B, D]
+    const T* r;                     // [B]
+    const int64_t* index;           // [B]
+    int64_t B, first_sample, samples;
+    uint64_t seed;
+    Network<T> mlp;
+};
+
+template <typename T>
 struct LeapfrogStep {
     Rows<T> z, p;                  // [N, d]
     Rows<const T> grad, inv_mass;  // [N, d]; [B, d] or null for one
@@ -190,6 +202,7 @@ struct KernelsOf {
     Outcome (*mlp_potential)(const MlpPotential<T>&, const Call&);
     Outcome (*mlp_trajectory)(const MlpTrajectory<T>&, const Call&);
     Outcome (*mlp_chain)(const MlpChain<T>&, const Call&);
+    Outcome (*decode_distance)(const DecodeDistance<T>&, const Call&);
     // of `count` elements, a multiple of every level's vector width; h may be a, slope null
     void (*activate)(Activation, T parameter, const T* a, T* h, T* slope, int64_t count);
     void (*multiply_slope)(Activation, const T* slope, T* t, int64_t count);

@@ -2,6 +2,7 @@
 // Nothing here may instantiate a std:: template: the linker could hand such an instance, compiled
 // for a newer instruction set, to code that runs on an older processor.
 #include "activations.h"
+#include "decode_distance.h"
 #include "kernels.h"
 #include "leapfrog_step.h"
 #include "log_likelihood.h"
@@ -50,6 +51,7 @@ constexpr KernelsOf<T> kernels_of = {
     mlp_potential<T>,
     mlp_trajectory<T>,
     mlp_chain<T>,
+    decode_distance<T>,
     activate<T>,
     multiply_slope<T>,
     evaluate<T>,
