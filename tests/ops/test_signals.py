@@ -1,5 +1,6 @@
 """Ctrl-C ends a long call at once, a handler that returns does not, and the process goes on."""
 
+import faulthandler
 import os
 import signal
 import sys
@@ -13,7 +14,7 @@ import torch
 from vaefast.bench.cases import network, posterior
 from vaefast.ops import decode_distance, mlp_chain, mlp_potential
 
-DELAY, LIMIT = 0.3, 1.0  # s; a call looks every 50 ms, the rest is a busy machine
+DELAY, LIMIT = 0.2, 1.0  # s; a call looks every 50 ms, the rest is a busy machine
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 
 
@@ -41,6 +42,14 @@ def call(request, require):
     return CALLS[request.param]
 
 
+@pytest.fixture(autouse=True)
+def _no_deadlock():
+    """Threads that wait for each other forever end the process, with a traceback."""
+    faulthandler.dump_traceback_later(60, exit=True)
+    yield
+    faulthandler.cancel_dump_traceback_later()
+
+
 @pytest.fixture(params=[1, 2])
 def threads(request):
     before = torch.get_num_threads()
@@ -58,22 +67,29 @@ def handler(number, function):
         signal.signal(number, before)
 
 
-@pytest.mark.usefixtures("threads")
-def test_ctrl_c_interrupts(call):
-    expected, sent = call(20), []
+def latency_of_ctrl_c(work):
+    """Seconds from the signal to the exception."""
+    sent = []
 
     def press():
         sent.append(time.monotonic())
         os.kill(os.getpid(), signal.SIGINT)
 
+    timer = threading.Timer(DELAY, press)
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    took = time.monotonic() - sent[0]
+    timer.join()
+    return took
+
+
+@pytest.mark.usefixtures("threads")
+def test_ctrl_c_interrupts(call):
+    expected = call(20)
     with handler(signal.SIGINT, signal.default_int_handler):
-        timer = threading.Timer(DELAY, press)
-        timer.start()
-        with pytest.raises(KeyboardInterrupt):
-            call(ENDLESS)
-        took = time.monotonic() - sent[0]
-        timer.join()
-    assert took < LIMIT
+        for _ in range(4):  # any thread may be anywhere when it comes
+            assert latency_of_ctrl_c(lambda: call(ENDLESS)) < LIMIT
     assert torch.equal(call(20), expected)
 
 
