@@ -302,6 +302,22 @@ void mlp_chain(const std::array<RowsAt, 2>& state, const std::array<Address, 5>&
         threads);
 }
 
+// data: mean, std, centre; rows: r, index; counts: B, first_sample, samples.
+template <typename T>
+void decode_distance(Address hits, const std::array<RowsAt, 3>& data,
+                     const std::array<Address, 2>& rows, const std::array<int64_t, 3>& counts,
+                     uint64_t seed, const LayersAt& mlp, int threads) {
+    const auto layers = layers_at<T>(mlp);
+    const auto& [B, first_sample, samples] = counts;
+    run(of<T>(*active().kernels).decode_distance,
+        DecodeDistance<T>{reinterpret_cast<int64_t*>(hits), rows_at<const T>(data[0]),
+                          rows_at<const T>(data[1]), rows_at<const T>(data[2]),
+                          reinterpret_cast<const T*>(rows[0]),
+                          reinterpret_cast<const int64_t*>(rows[1]), B, first_sample, samples, seed,
+                          network(layers)},
+        threads);
+}
+
 template <typename T>
 using ProbesKernel = Outcome (*KernelsOf<T>::*)(const MlpProbes<T>&, const Call&);
 
@@ -385,6 +401,8 @@ PYBIND11_MODULE(_C, module) {
     module.def("mlp_vjp_f64", &mlp_probes<double, &KernelsOf<double>::mlp_vjp>);
     module.def("mlp_jacobian_gram_f32", &mlp_jacobian_gram<float>);
     module.def("mlp_jacobian_gram_f64", &mlp_jacobian_gram<double>);
+    module.def("decode_distance_f32", &decode_distance<float>);
+    module.def("decode_distance_f64", &decode_distance<double>);
     module.def("philox_integers", &philox_integers);
     module.def("philox_normal_f32", &philox_normal<float>);
     module.def("philox_normal_f64", &philox_normal<double>);

@@ -154,6 +154,18 @@ struct MlpJacobianGram {
 };
 
 template <typename T>
+struct DecodeDistance {
+    int64_t* hits;                  // [B], zeros at the start
+    Rows<const T> mean, std;        // [B, d]
+    Rows<const T> centre;           // [B, D]
+    const T* r;                     // [B]
+    const int64_t* index;           // [B]
+    int64_t B, first_sample, samples;
+    uint64_t seed;
+    Network<T> mlp;
+};
+
+template <typename T>
 struct LeapfrogStep {
     Rows<T> z, p;                  // [N, d]
     Rows<const T> grad, inv_mass;  // [N, d]; [B, d] or null for one
@@ -216,6 +228,7 @@ struct KernelsOf {
     Outcome (*mlp_jvp)(const MlpProbes<T>&, const Call&);
     Outcome (*mlp_vjp)(const MlpProbes<T>&, const Call&);
     Outcome (*mlp_jacobian_gram)(const MlpJacobianGram<T>&, const Call&);
+    Outcome (*decode_distance)(const DecodeDistance<T>&, const Call&);
     // of `count` elements, a multiple of every level's vector width; h may be a, slope null
     void (*activate)(Activation, T parameter, const T* a, T* h, T* slope, int64_t count);
     void (*multiply_slope)(Activation, const T* slope, T* t, int64_t count);

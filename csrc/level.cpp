@@ -3,6 +3,7 @@
 // for a newer instruction set, to code that runs on an older processor.
 #include "activations.h"
 #include "evaluate.h"
+#include "decode_distance.h"
 #include "kernels.h"
 #include "leapfrog_step.h"
 #include "log_likelihood.h"
@@ -32,6 +33,7 @@ constexpr KernelsOf<T> kernels_of = {
     mlp_jvp<T>,
     mlp_vjp<T>,
     mlp_jacobian_gram<T>,
+    decode_distance<T>,
     activate<T>,
     multiply_slope<T>,
     evaluate<T>,

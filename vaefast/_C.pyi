@@ -135,6 +135,26 @@ def mlp_jacobian_gram_f64(
     threads: int,
     /,
 ) -> None: ...
+def decode_distance_f32(
+    hits: int,  # address of [B] int64 zeros
+    data: Sequence[tuple[int, int]],  # mean, std, centre: address and row stride in elements
+    rows: Sequence[int],  # addresses of r and of index, [B]
+    counts: tuple[int, int, int],  # B, first_sample, samples
+    seed: int,  # modulo 2**64
+    mlp: Sequence[tuple],  # vaefast.ops._cpp.layers_of
+    threads: int,
+    /,
+) -> None: ...
+def decode_distance_f64(
+    hits: int,
+    data: Sequence[tuple[int, int]],
+    rows: Sequence[int],
+    counts: tuple[int, int, int],
+    seed: int,
+    mlp: Sequence[tuple],
+    threads: int,
+    /,
+) -> None: ...
 def philox_integers(
     seed: int,  # modulo 2**64
     index: int,  # address of [rows] int64

@@ -1,6 +1,8 @@
 """decode_distance: hits against direct computation, adding up however the samples are cut."""
 
 import math
+import subprocess
+import sys
 from itertools import pairwise
 
 import pytest
@@ -11,6 +13,7 @@ from vaefast import philox
 from vaefast.bench.cases import images, network
 from vaefast.ops import decode_distance, mlp_forward
 from vaefast.philox import Use
+from vaefast.types import MLP
 
 d, D = 3, 10
 
@@ -29,7 +32,7 @@ def distances(mean, std, centre, mlp, index, samples, seed=0):
     """‖g(z_s) − c‖₂ for every input and sample, [B, S]."""
     columns = []
     for s in samples:
-        noise = philox.normal(d, seed=seed, index=index, step=s, use=Use.LATENT)
+        noise = philox.normal(mean.shape[1], seed=seed, index=index, step=s, use=Use.LATENT)
         columns.append((mlp_forward(mean + std * noise, mlp) - centre).norm(dim=1))
     return torch.stack(columns, dim=1)
 
@@ -73,6 +76,107 @@ def test_hits_add_up_over_any_split_of_the_samples(backend):
         for first, count in parts
     ]
     assert torch.equal(sum(split), whole)
+
+
+def exact_distances(mean, std, centre, mlp, sample, *, dtype=torch.float64, **options):
+    """The backend's own distances [B] of one sample: the smallest r that it counts as a hit."""
+    bits = torch.int64 if dtype == torch.float64 else torch.int32
+    low = torch.full((len(mean),), -1, dtype=torch.int64)  # no hit at the number with these bits
+    high = torch.full((len(mean),), 1000.0, dtype=dtype).view(bits).to(torch.int64)
+    options |= {"first_sample": sample, "samples": 1}
+    while (high - low).max() > 1:
+        middle = low + (high - low) // 2
+        r = middle.to(bits).view(dtype)
+        hit = decode_distance(mean, std, centre, r, mlp, **options) == 1
+        low, high = torch.where(hit, low, middle), torch.where(hit, middle, high)
+    return high.to(bits).view(dtype)
+
+
+def wide_case(B, dtype):
+    generator = torch.Generator().manual_seed(6)
+    mean = torch.randn(B, 5, generator=generator, dtype=torch.float64)
+    centre = torch.rand(B, 301, generator=generator, dtype=torch.float64)
+    std = torch.full_like(mean, 0.7)
+    mlp = network((5, 40, 301), "tanh,sigmoid", dtype=dtype)
+    return mean.to(dtype), std.to(dtype), centre.to(dtype), mlp
+
+
+@pytest.mark.compares
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_same_bits_for_any_cut_and_thread_count(dtype):
+    """The radius that only just hits sample 33, found for one row at a time, tells the bits."""
+    if not (support := vf.supports("decode_distance", "cpp")):
+        pytest.skip(support.reason)
+    B, S, options = 7, 90, {"seed": 3, "backend": "cpp"}
+    mean, std, centre, mlp = wide_case(B, dtype)
+    rows = [(mean[b : b + 1], std[b : b + 1], centre[b : b + 1]) for b in range(B)]
+    r = torch.cat([
+        exact_distances(*rows[b], mlp, 33, dtype=dtype, index=torch.tensor([b]), **options)
+        for b in range(B)
+    ])  # fmt: skip
+    below = torch.nextafter(r, torch.zeros_like(r))
+    expected, before = None, torch.get_num_threads()
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            for cuts in ((0, 90), (0, 90), (0, 33, 34, 90), (0, 17, 60, 90)):
+                hits, fewer = (
+                    sum(
+                        decode_distance(
+                            mean, std, centre, radius, mlp, first_sample=s, samples=e - s, **options
+                        )
+                        for s, e in pairwise(cuts)
+                    )
+                    for radius in (r, below)
+                )
+                assert torch.equal(hits - fewer, torch.ones(B, dtype=torch.int64))
+                expected = hits if expected is None else expected
+                assert torch.equal(hits, expected)
+            own = [
+                decode_distance(
+                    *rows[b], r[b : b + 1], mlp, index=torch.tensor([b]), samples=S, **options
+                )
+                for b in range(B)
+            ]
+            assert torch.equal(torch.cat(own), expected)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_float32_distances_err_at_most_twice_as_much_as_eager(backend):
+    mean, std, centre, mlp = wide_case(16, torch.float32)
+    index = torch.arange(16)
+    found = exact_distances(mean, std, centre, mlp, 4, dtype=torch.float32, backend=backend)
+    wide = MLP([w.double() for w in mlp.weights], [b.double() for b in mlp.biases], mlp.activations)
+    truth = distances(mean.double(), std.double(), centre.double(), wide, index, [4])[:, 0]
+    noise = philox.normal(5, seed=0, index=index, step=4, use=Use.LATENT).float()
+    image = mlp_forward(mean + std * noise, mlp, backend="reference")
+    eager = (image - centre).square().sum(1, dtype=torch.float64).sqrt()
+    error = (found - truth).abs().max()
+    assert error <= 2 * (eager - truth).abs().max() + 4 * 2**-24 * truth.max()
+
+
+MEMORY = """
+import resource, sys, torch
+from vaefast.bench.cases import network
+from vaefast.ops import decode_distance
+mlp = network((32, 64, 784), "tanh,sigmoid", dtype=torch.float32)
+mean, centre = torch.zeros(1, 32), torch.full((1, 784), 0.5)
+def run(samples):
+    decode_distance(mean, mean + 1, centre, 9.0, mlp, samples=samples, backend=sys.argv[1])
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(-run(100) + run(100_000))
+"""
+
+
+def test_memory_does_not_depend_on_the_samples():
+    """S = 100 000 on D = 784; stored, the reconstructions would take 300 MiB."""
+    if not (support := vf.supports("decode_distance", "cpp")):
+        pytest.skip(support.reason)
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY, "cpp"], capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) < 64 * 1024  # KiB
 
 
 @pytest.mark.parametrize("budget", [1, 20_000, 200_000])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from vaefast import backends, checks
 from vaefast.ops._autograd import tensors_of, through_reference
+from vaefast.ops._cpp import kernel, layers_of, plain_rows, rows_at
 from vaefast.ops._inputs import (
     check_like,
     check_matrix,
@@ -107,6 +109,25 @@ def _run_reference(
     )
 
 
+def _run_cpp(
+    mean, std, centre, r, weights, biases, activations, index, seed, first_sample, samples,
+    precision,
+) -> Tensor:  # fmt: skip
+    layers, _alive = layers_of(weights, biases, activations)
+    hits = torch.zeros(len(mean), dtype=torch.int64)
+    matrices, rows = plain_rows(mean, std, centre), [r.contiguous(), index.contiguous()]
+    kernel("decode_distance", mean.dtype)(
+        hits.data_ptr(),
+        [rows_at(t) for t in matrices],
+        [t.data_ptr() for t in rows],
+        (len(mean), first_sample, samples),
+        seed % (1 << 64),
+        layers,
+        torch.get_num_threads(),
+    )
+    return hits
+
+
 def _fake(mean, std, centre, r, weights, biases, activations, index, *arguments) -> Tensor:
     return index.new_empty(mean.shape[0])
 
@@ -118,4 +139,5 @@ _op = register(
     " int seed, int first_sample, int samples, str precision, str backend) -> Tensor",
     fake=_fake,
     reference=_run_reference,
+    cpp=_run_cpp,
 )
