@@ -328,9 +328,9 @@ void mlp_probes(const std::array<RowsAt, 2>& results, Address sq,
                 const std::array<int64_t, 2>& counts, const LayersAt& mlp, int threads) {
     const auto layers = layers_at<T>(mlp);
     run(of<T>(*active().kernels).*kernel,
-        MlpProbes<T>{rows_at<T>(results[0]), reinterpret_cast<double*>(sq),
-                     rows_at<T>(results[1]), rows_at<const T>(given[0]),
-                     rows_at<const T>(given[1]), shared, counts[0], counts[1], network(layers)},
+        MlpProbes<T>{rows_at<T>(results[0]), reinterpret_cast<double*>(sq), rows_at<T>(results[1]),
+                     rows_at<const T>(given[0]), rows_at<const T>(given[1]), shared, counts[0],
+                     counts[1], network(layers)},
         threads);
 }
 

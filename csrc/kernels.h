@@ -133,11 +133,11 @@ struct MlpChain {
 // J v_k or Jᵀu_k and their squared norms, K probes for each of B inputs.
 template <typename T>
 struct MlpProbes {
-    Rows<T> y;               // [B, d]
-    double* sq;              // [B, K]
-    Rows<T> products;        // [B·K, ·], null where they are not wanted
-    Rows<const T> x;         // [B, D]
-    Rows<const T> probes;    // [K, ·] where all inputs share them, else [B·K, ·]
+    Rows<T> y;             // [B, d]
+    double* sq;            // [B, K]
+    Rows<T> products;      // [B·K, ·], null where they are not wanted
+    Rows<const T> x;       // [B, D]
+    Rows<const T> probes;  // [K, ·] where all inputs share them, else [B·K, ·]
     bool shared;
     int64_t B, K;
     Network<T> mlp;
@@ -146,9 +146,9 @@ struct MlpProbes {
 // S J Jᵀ S with S = diag(inv_std).
 template <typename T>
 struct MlpJacobianGram {
-    T* out;                  // [B, d, d]
-    Rows<const T> x;         // [B, D]
-    Rows<const T> inv_std;   // [B, d], null for ones
+    T* out;                 // [B, d, d]
+    Rows<const T> x;        // [B, D]
+    Rows<const T> inv_std;  // [B, d], null for ones
     int64_t B;
     Network<T> mlp;
 };
