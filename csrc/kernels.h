@@ -155,11 +155,11 @@ struct MlpJacobianGram {
 
 template <typename T>
 struct DecodeDistance {
-    int64_t* hits;                  // [B], zeros at the start
-    Rows<const T> mean, std;        // [B, d]
-    Rows<const T> centre;           // [B, D]
-    const T* r;                     // [B]
-    const int64_t* index;           // [B]
+    int64_t* hits;            // [B], zeros at the start
+    Rows<const T> mean, std;  // [B, d]
+    Rows<const T> centre;     // [B, D]
+    const T* r;               // [B]
+    const int64_t* index;     // [B]
     int64_t B, first_sample, samples;
     uint64_t seed;
     Network<T> mlp;

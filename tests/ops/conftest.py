@@ -6,6 +6,9 @@ import pytest
 
 import vaefast as vf
 from vaefast.backends import ops
+from vaefast.reference import layers
+
+LAYERS = ("evaluate", "forward", "pull_to_first", "pullback", "pushforward")
 
 
 @pytest.fixture(autouse=True)
@@ -43,6 +46,24 @@ def _guarded(op, reference):
         return reference(*arguments, **options)
 
     return run
+
+
+@pytest.fixture
+def break_references(monkeypatch):
+    """A call breaks every reference from then on: the ops' own, and what those are made of."""
+
+    def break_now():
+        for op in ops():
+            monkeypatch.setattr(sys.modules[f"vaefast.ops.{op}"], "reference", _broken)
+            monkeypatch.setattr(sys.modules[f"vaefast.reference.{op}"], op, _broken)
+        for name in LAYERS:
+            monkeypatch.setattr(layers, name, _broken)
+
+    return break_now
+
+
+def _broken(*arguments, **options):
+    raise AssertionError("a fast backend called the reference")
 
 
 @pytest.fixture
