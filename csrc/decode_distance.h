@@ -112,7 +112,8 @@ void distance_block(const DecodeDistance<T>& call, const Pass<T>& pass, const Sa
 
 template <typename T>
 Outcome decode_distance(const DecodeDistance<T>& call, const Call& how) {
-    const int64_t N = call.B * call.samples, teams = teams_of(N, how.threads);
+    const int64_t N = call.B * call.samples,
+                  teams = teams_of(N, how.threads, enough_rows(call.mlp));
     const int64_t rows = block_rows(call.mlp, false);
     Samples<T>* all = nullptr;
     Memory memory;

@@ -38,13 +38,23 @@ struct PackedNetwork {
     const PackedLayer<T>& last() const { return layers[depth - 1]; }
 };
 
+template <typename T>
+int64_t weight_bytes(const Network<T>& mlp) {
+    int64_t weights = 0;
+    for (int64_t l = 0; l < mlp.depth; ++l) weights += mlp.layers[l].outputs * mlp.layers[l].inputs;
+    return weights * int64_t(sizeof(T));
+}
+
 // Whether so few rows go forward through Wᵀ: both copies together would leave the caches.
 template <typename T>
 bool turns(const Network<T>& mlp, int64_t rows, int threads) {
-    if (!TURNS<T> || rows > FEW_ROWS) return false;
-    int64_t weights = 0;
-    for (int64_t l = 0; l < mlp.depth; ++l) weights += mlp.layers[l].outputs * mlp.layers[l].inputs;
-    return 2 * weights * int64_t(sizeof(T)) > threads * OWN_CACHE;
+    return TURNS<T> && rows <= FEW_ROWS && 2 * weight_bytes(mlp) > threads * OWN_CACHE;
+}
+
+// Rows that pay a thread for reading all weights by itself: one where these stay in its cache.
+template <typename T>
+int64_t enough_rows(const Network<T>& mlp) {
+    return 2 * weight_bytes(mlp) > 2 * OWN_CACHE ? 16 : 1;
 }
 
 template <typename T>

@@ -149,7 +149,8 @@ void chain_block(const MlpChain<T>& call, const Pass<T>& pass, const Chains<T>& 
 template <typename T>
 Outcome mlp_chain(const MlpChain<T>& call, const Call& how) {
     const Network<T>& mlp = call.target.mlp;
-    const int64_t teams = teams_of(call.N, how.threads), rows = block_rows(mlp, true);
+    const int64_t teams = teams_of(call.N, how.threads, enough_rows(mlp)),
+                  rows = block_rows(mlp, true);
     Chains<T>* all = nullptr;
     Memory memory;
     const auto work = memory.layout([&](Arena& arena) {

@@ -28,7 +28,8 @@ void forward_block(const MlpForward<T>& call, const Pass<T>& pass, int64_t first
 
 template <typename T>
 Outcome mlp_forward(const MlpForward<T>& call, const Call& how) {
-    const int64_t teams = teams_of(call.N, how.threads), rows = block_rows(call.mlp, false);
+    const int64_t teams = teams_of(call.N, how.threads, enough_rows(call.mlp)),
+                  rows = block_rows(call.mlp, false);
     Memory memory;
     const auto work = memory.layout([&](Arena& arena) {
         return take_workspace(arena, call.mlp, rows, teams, how.threads, false);

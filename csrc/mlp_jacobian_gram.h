@@ -232,7 +232,8 @@ void gram_block(const Gram<T>& gram, const Worker& worker, Range block) {
 template <typename T>
 Outcome mlp_jacobian_gram(const MlpJacobianGram<T>& call, const Call& how) {
     const int64_t even = call.B / 4 > 1 ? call.B / 4 : 1;  // inputs a team, lest one has most
-    const int64_t enough = teams_of(call.B * call.mlp.outputs(), how.threads);
+    const int64_t enough =
+        teams_of(call.B * call.mlp.outputs(), how.threads, enough_rows(call.mlp));
     const int64_t teams = enough < even ? enough : even;
     Memory memory;
     const auto gram =

@@ -87,7 +87,8 @@ void potential_block(const MlpPotential<T>& call, const Pass<T>& pass, int64_t f
 template <typename T>
 Outcome mlp_potential(const MlpPotential<T>& call, const Call& how) {
     const Network<T>& mlp = call.target.mlp;
-    const int64_t teams = teams_of(call.N, how.threads), rows = block_rows(mlp, true);
+    const int64_t teams = teams_of(call.N, how.threads, enough_rows(mlp)),
+                  rows = block_rows(mlp, true);
     const int64_t shares = rows * panels_of<T>(mlp.outputs());
     double* energies = nullptr;
     Memory memory;

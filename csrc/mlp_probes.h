@@ -237,7 +237,8 @@ void probe_block(const Probes<T>& probes, const Worker& worker, Range block) {
 
 template <typename T>
 Outcome run_probes(const MlpProbes<T>& call, const Call& how, bool back) {
-    const int64_t N = call.B * (call.K ? call.K : 1), teams = teams_of(N, how.threads);
+    const int64_t N = call.B * (call.K ? call.K : 1),
+                  teams = teams_of(N, how.threads, enough_rows(call.mlp));
     Memory memory;
     const auto probes = memory.layout(
         [&](Arena& arena) { return take_probes(arena, call, back, teams, how.threads); });

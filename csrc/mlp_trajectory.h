@@ -117,7 +117,8 @@ void trajectory_block(const MlpTrajectory<T>& call, const Pass<T>& pass, const P
 template <typename T>
 Outcome mlp_trajectory(const MlpTrajectory<T>& call, const Call& how) {
     const Network<T>& mlp = call.target.mlp;
-    const int64_t teams = teams_of(call.N, how.threads), rows = block_rows(mlp, true);
+    const int64_t teams = teams_of(call.N, how.threads, enough_rows(mlp)),
+                  rows = block_rows(mlp, true);
     Phase<T>* phases = nullptr;
     Memory memory;
     const auto work = memory.layout([&](Arena& arena) {

@@ -124,9 +124,9 @@ struct Worker {
     bool stopped() const { return mates->stop; }
 };
 
-// How many teams share `rows` rows: a team alone with few rows splits columns instead.
-VAEFAST_INLINE int64_t teams_of(int64_t rows, int64_t threads) {
-    constexpr int64_t enough = 16;  // rows
+// How many teams share `rows` rows where a team of one thread should have `enough` of them: fewer
+// rows are worked on together, each thread taking columns.
+VAEFAST_INLINE int64_t teams_of(int64_t rows, int64_t threads, int64_t enough) {
     const int64_t teams = rows / enough;
     return teams < 1 ? 1 : teams < threads ? teams : threads;
 }

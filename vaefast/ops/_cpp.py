@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache, lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -43,7 +44,7 @@ def rows_at(t: Tensor | None) -> tuple[int, int]:
     return (0, 0) if t is None else (t.data_ptr(), t.stride(0))
 
 
-def plain_rows(*tensors: Tensor | None) -> list[Tensor | None]:
+def plain_rows(*tensors: Any) -> list[Any]:
     """The matrices with contiguous rows; keep them alive while their addresses are in use."""
     return [None if t is None else rows_of(t) for t in tensors]
 
