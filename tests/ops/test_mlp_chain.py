@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import vaefast as vf
 from vaefast import philox
@@ -135,6 +136,30 @@ def test_rows_follow_their_index_and_not_the_batch(backend):
     vf.set_memory(1)
     by_one = run(case, jitter=0.2, index=index, thin=3, backend=backend)
     torch.testing.assert_close(tuple(by_one), tuple(whole), rtol=1e-10, atol=1e-10)
+
+
+class Dispatched(TorchDispatchMode):
+    """The names of vaefast's ops that are called inside the ``with`` block."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function.namespace == "vaefast":
+            self.names.append(function.name())
+        return function(*args, **(kwargs or {}))
+
+
+def test_all_transitions_are_one_registered_operator(backend):
+    case = posterior(2, 2)
+    start = mlp_potential(*case, likelihood="bernoulli")
+    with Dispatched() as calls:
+        mlp_chain(
+            case.z, *start, case.x, case.mlp, likelihood="bernoulli", step=0.1, leapfrog=3,
+            steps=25, backend=backend,
+        )  # fmt: skip
+    assert calls.names == ["vaefast::mlp_chain"]
 
 
 def test_chains_of_one_input_differ(backend):

@@ -1,0 +1,116 @@
+"""Ctrl-C ends a long call at once, a handler that returns does not, and the process goes on."""
+
+import faulthandler
+import os
+import signal
+import sys
+import threading
+import time
+from contextlib import contextmanager
+
+import pytest
+import torch
+
+from vaefast.bench.cases import network, posterior
+from vaefast.ops import decode_distance, mlp_chain, mlp_potential
+
+DELAY, LIMIT = 0.2, 1.0  # s; a call looks every 50 ms, the rest is a busy machine
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+
+
+def many_samples(samples):
+    mlp = network((16, 64, 784), "tanh,sigmoid", dtype=torch.float32)
+    mean, centre = torch.zeros(1, 16), torch.full((1, 784), 0.5)
+    return decode_distance(mean, mean + 1, centre, 9.0, mlp, samples=samples, backend="cpp")
+
+
+def many_transitions(steps):
+    z, x, mlp = posterior(2, 4, widths=(16, 64, 300), activations="tanh,identity")
+    like = {"likelihood": "bernoulli", "backend": "cpp"}
+    U, grad = mlp_potential(z, x, mlp, **like)
+    options = {"step": 0.01, "leapfrog": 5, "steps": steps}
+    return mlp_chain(z, U, grad, x, mlp, **like, **options).z
+
+
+CALLS = {"decode_distance": many_samples, "mlp_chain": many_transitions}
+ENDLESS = 10**9  # samples or transitions: hours
+
+
+@pytest.fixture(params=CALLS)
+def call(request, require):
+    require(request.param, "cpp")
+    return CALLS[request.param]
+
+
+@pytest.fixture(autouse=True)
+def _no_deadlock():
+    """Threads that wait for each other forever end the process, with a traceback."""
+    faulthandler.dump_traceback_later(60, exit=True)
+    yield
+    faulthandler.cancel_dump_traceback_later()
+
+
+@pytest.fixture(params=[1, 2])
+def threads(request):
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield
+    torch.set_num_threads(before)
+
+
+@contextmanager
+def handler(number, function):
+    before = signal.signal(number, function)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
+
+
+def latency_of_ctrl_c(work):
+    """Seconds from the signal to the exception."""
+    sent = []
+
+    def press():
+        sent.append(time.monotonic())
+        os.kill(os.getpid(), signal.SIGINT)
+
+    timer = threading.Timer(DELAY, press)
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    took = time.monotonic() - sent[0]
+    timer.join()
+    return took
+
+
+@pytest.mark.usefixtures("threads")
+def test_ctrl_c_interrupts(call):
+    expected = call(20)
+    with handler(signal.SIGINT, signal.default_int_handler):
+        for _ in range(4):  # any thread may be anywhere when it comes
+            assert latency_of_ctrl_c(lambda: call(ENDLESS)) < LIMIT
+    assert torch.equal(call(20), expected)
+
+
+def test_only_a_handler_that_raises_ends_the_call(call):
+    class Enough(Exception):
+        pass
+
+    ticks = []
+
+    def tick(*_):
+        ticks.append(time.monotonic())
+        if len(ticks) == 3:
+            raise Enough
+
+    with handler(signal.SIGALRM, tick):
+        signal.setitimer(signal.ITIMER_REAL, DELAY, DELAY / 2)
+        try:
+            with pytest.raises(Enough):
+                call(ENDLESS)
+            took = time.monotonic() - ticks[-1]
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+    assert len(ticks) == 3
+    assert took < LIMIT
