@@ -59,6 +59,7 @@ void pull_score(const Pass<T>& pass, const Target<T>& target, int64_t first, con
     forward_hidden(pass, z, stride, hidden);
     if (hidden) z = pass.tape.post[hidden - 1], stride = pass.tape.stride[hidden - 1];
     score_block(pass, target, first, z, stride, energies);
+    pass.worker.look();  // between two syncs: no mate still reads what the last look found
     pass.multiply(pull_to_first(pass), pass.tape.up_stride, pass.net[0].backward, arrive);
     pass.worker.sync();
 }

@@ -60,7 +60,6 @@ bool follow(const Pass<T>& pass, const Target<T>& target, int64_t first, const P
     pass.worker.sync();
     for (int64_t l = 1; l <= leapfrog; ++l) {
         const bool last = l == leapfrog;
-        pass.worker.look();
         const auto arrive = [&](const Tile<T>& tile) {
             for (int64_t r = 0; r < pass.rows; ++r) {
                 const int64_t at = r * phase.stride + tile.first;

@@ -115,7 +115,8 @@ struct Worker {
 
     void sync() const { mates->wait(); }
 
-    // Look whether to stop, before a sync; after it, stopped() is the same for the whole team.
+    // Look whether to stop, before a sync; after it, stopped() is the same for the whole team, up
+    // to the team's next sync: another look has to come after that one.
     void look() const {
         if (rank) return;
         if (id == 0) watch->ask();
