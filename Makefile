@@ -7,7 +7,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SOURCES := setup.py pyproject.toml $(shell find csrc vaefast kernels bench -type f -not -name '*.pyc' -not -name '*.so' -not -path '*/results/*')
 
-.PHONY: demo test lint format develop bench clean
+.PHONY: demo test lint format develop bench sanitize clean
 
 demo: $(VENV)/installed  ## train a small VAE on real digits, audit it, write report/
 	$(BIN)/vaefast audit --data digits --out report --force
@@ -30,6 +30,18 @@ format: $(VENV)/installed
 bench: $(VENV)/installed  ## the benchmark tables of README.md
 	env -u OMP_WAIT_POLICY $(BIN)/vaefast bench pgd_step
 
+SANITIZER := $(addprefix -print-file-name=,libasan.so libubsan.so)
+SANITIZED = cd .sanitize && PYTHONPATH=$(CURDIR)/.sanitize VAEFAST_REQUIRE=cpp \
+	LD_PRELOAD="$(foreach library,$(SANITIZER),$$($(CXX) $(library)))" ASAN_OPTIONS=detect_leaks=0 \
+	$(abspath $(BIN))/python -m pytest -q -p no:cacheprovider -c ../pyproject.toml
+
+sanitize: $(VENV)/installed  ## the op tests on the C++ backend, built with ASan and UBSan
+	rm -rf build .sanitize
+	VAEFAST_SANITIZE=1 VAEFAST_STRICT_BUILD=1 $(BIN)/pip install -q --no-deps --target .sanitize .
+	rm -rf build
+	$(SANITIZED) ../tests/ops --backend cpp
+	$(SANITIZED) $(addprefix ../tests/ops/test_,fuzz.py packing.py signals.py)
+
 develop: $(VENV)/torch  ## an editable install: Python edits count at once, C++ edits after `make develop`
 	$(BIN)/pip install -e '.[all,test]'
 
@@ -44,4 +56,4 @@ $(VENV)/installed: $(VENV)/torch $(SOURCES)
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist report *.egg-info
+	rm -rf $(VENV) .sanitize build dist report *.egg-info

@@ -2,7 +2,8 @@
 
 The extension knows neither torch nor its ABI, so one build serves every torch version.
 ``VAEFAST_STRICT_BUILD=1`` turns a failed build into an error; otherwise the package installs
-without its C++ backend and ``vaefast.info()`` says so.
+without its C++ backend and ``vaefast.info()`` says so. ``VAEFAST_SANITIZE=1`` builds with
+AddressSanitizer and UndefinedBehaviorSanitizer, for ``make sanitize``.
 """
 
 import os
@@ -15,6 +16,7 @@ from setuptools.command.build_ext import build_ext
 
 CXX_FLAGS = ["-std=c++17", "-O3", "-fvisibility=hidden", "-ffp-contract=off", "-Wall", "-Wextra"]
 CXX_FLAGS += ["-Wno-maybe-uninitialized"]  # GCC 12 raises it inside its own AVX-512 headers
+SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
 X86_V3 = ["-mavx", "-mavx2", "-mfma", "-mf16c", "-mbmi", "-mbmi2", "-mlzcnt", "-mmovbe"]
 X86_V4 = [*X86_V3, "-mavx512f", "-mavx512bw", "-mavx512cd", "-mavx512dq", "-mavx512vl"]
 
@@ -48,13 +50,15 @@ class BuildExtension(build_ext):
 
 strict = os.environ.get("VAEFAST_STRICT_BUILD") == "1"
 openmp = [] if platform.system() == "Darwin" else ["-fopenmp"]
+sanitize = SANITIZE if os.environ.get("VAEFAST_SANITIZE") == "1" else []
+debug = [*sanitize, "-O1", "-g", "-fno-omit-frame-pointer"] if sanitize else []
 extension = Extension(
     "vaefast._C",
     sources=["csrc/bind.cpp"],
     depends=[str(path) for path in sorted(Path("csrc").glob("*"))],
     include_dirs=[get_include()],
-    extra_compile_args=[*CXX_FLAGS, *openmp],
-    extra_link_args=openmp,
+    extra_compile_args=[*CXX_FLAGS, *openmp, *debug],
+    extra_link_args=[*openmp, *sanitize],
     language="c++",
     optional=not strict,
 )
