@@ -1,4 +1,4 @@
-"""Regenerate README.md's tables and plots from the committed measurements.
+"""Regenerate the tables and plots of README.md and docs/performance.md from the measurements.
 
 ``python -m vaefast.bench.readme`` in a checkout; ``--check`` only says whether they are current.
 """
@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import re
 import sys
 from pathlib import Path
@@ -18,18 +19,34 @@ CASES = ("linf B=256 D=3072 float32 cpu", "l2 B=256 D=3072 float32 cpu")
 TICKS = (50, 100, 200, 500, 1000, 2000, 5000)  # µs
 BLOCK = re.compile(r"(<!-- bench:(\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
+FILES = (Path("README.md"), Path("docs/performance.md"))
+ENGINE = (
+    "mlp_chain",
+    "mlp_trajectory",
+    "mlp_jacobian_gram",
+    "mlp_jvp",
+    "mlp_vjp",
+    "decode_distance",
+    "hmc_defence",
+)
+SMALL = ("17-100-333-300", "8-64-3072", "300-333-100-17", "3072-64-8")  # shapes of the second table
+CEILING = "matrix products alone"
+
 Row = dict[str, str]
 
 
 def main(arguments: list[str]) -> int:
-    """Rewrite the marked blocks of README.md; with ``--check`` return 1 where they are stale."""
+    """Rewrite the files' marked blocks; with ``--check`` return 1 where they are stale."""
     rows = latest(RESULTS)
-    readme = Path("README.md")
-    before = readme.read_text()
-    after = BLOCK.sub(lambda m: m[1] + BLOCKS[m[2]](rows) + m[3], before)
+    stale = False
+    for path in FILES:
+        before = path.read_text()
+        after = BLOCK.sub(lambda m: m[1] + BLOCKS[m[2]](rows) + m[3], before)
+        stale |= before != after
+        if "--check" not in arguments:
+            path.write_text(after)
     if "--check" in arguments:
-        return int(before != after)
-    readme.write_text(after)
+        return int(stale)
     plot(rows)
     return 0
 
@@ -78,10 +95,54 @@ def cells(row: Row) -> str:
 
 def conditions(row: Row) -> str:
     return (
-        f"{row['device']}; Python {row['python']}, torch {row['torch']}, commit {row['commit']}, "
-        f"{row['date'][:10]}. Medians and quartiles of interleaved rounds, default malloc; "
+        f"{machine(row)} Medians and quartiles of interleaved rounds, default malloc; "
         "`torch.lerp(out=)` only reads and writes the same bytes."
     )
+
+
+def machine(row: Row) -> str:
+    return (
+        f"{row['device']}; Python {row['python']}, torch {row['torch']}, commit {row['commit']}, "
+        f"{row['date'][:10]}."
+    )
+
+
+def engine(rows: list[Row]) -> str:
+    """Ours beside the best peer on the large networks."""
+    return against_peers([row for row in rows if not row["case"].startswith(SMALL)])
+
+
+def engine_small(rows: list[Row]) -> str:
+    """The same on networks whose widths are odd or small."""
+    return against_peers([row for row in rows if row["case"].startswith(SMALL)])
+
+
+def against_peers(rows: list[Row]) -> str:
+    """One line a case: ours, the best peer and the machine's limit."""
+    lines = [
+        "| op | case | ours, ms | best peer | its ms | times ours | of the limit |",
+        "|---|---|---:|---|---:|---:|---:|",
+    ]
+    chosen = [row for op in ENGINE for row in rows if row["op"] == op]
+    for case in dict.fromkeys((row["op"], row["case"]) for row in chosen):
+        lines.append(line([row for row in chosen if (row["op"], row["case"]) == case]))
+    return "\n".join([*lines, "", machine(chosen[-1]) if chosen else "", ""])
+
+
+def line(rows: list[Row]) -> str:
+    ours, *others = rows
+    peers = [r for r in others if r["provider"] != CEILING and not r["provider"].startswith("vaef")]
+    best = min(peers, key=lambda row: float(row["median_us"]))
+    share = float(ours["percent_of_ceiling"])
+    limit = "" if math.isnan(share) else f"{share:.0f} %"
+    return (
+        f"| `{ours['op']}` | {ours['case'].removesuffix(' float32 cpu')} | {ms(ours)} "
+        f"| {best['provider']} | {ms(best)} | **{float(best['times_ours']):.2f}** | {limit} |"
+    )
+
+
+def ms(row: Row) -> str:
+    return f"{float(row['median_us']) / 1000:,.3g}"
 
 
 def plot(rows: list[Row]) -> None:
@@ -109,7 +170,12 @@ def plot(rows: list[Row]) -> None:
     figure.savefig(PLOT, metadata={"Date": None})
 
 
-BLOCKS = {"headline": headline, "table": table}
+BLOCKS = {
+    "headline": headline,
+    "table": table,
+    "engine": engine,
+    "engine_small": engine_small,
+}
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

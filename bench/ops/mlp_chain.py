@@ -23,6 +23,7 @@ from vaefast.philox import Use
 from vaefast.types import MLP
 
 L = hmc.LEAPFROGS
+TRANSITIONS = {1: 20, 16: 20, 64: 5, 1024: 2}  # few beside a chain's length; each call packs anew
 OUTLIERS = 0.01  # of the entries; a proposal may be accepted here and rejected there
 
 Peers = tuple[dict[str, Provider], dict[str, Check]]
@@ -32,7 +33,7 @@ def benchmarks() -> Iterator[Benchmark]:
     """T transitions of 10 leapfrogs; under the decoder 32-512-512-784 27 MFLOP each."""
     for shape in nets.TABLE:
         for N in hmc.ROWS:
-            T = 2 if N == 1024 else 5
+            T = TRANSITIONS[N]
             case = nets.decoder(shape, N)
             mlp, first = case.mlp, shape == nets.TABLE[0]
             found, checks = providers(case, T)
