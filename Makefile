@@ -33,7 +33,7 @@ bench: $(VENV)/installed  ## the benchmark tables of README.md
 SANITIZER := $(addprefix -print-file-name=,libasan.so libubsan.so)
 SANITIZED = cd .sanitize && PYTHONPATH=$(CURDIR)/.sanitize VAEFAST_REQUIRE=cpp \
 	LD_PRELOAD="$(foreach library,$(SANITIZER),$$($(CXX) $(library)))" ASAN_OPTIONS=detect_leaks=0 \
-	$(abspath $(BIN))/python -m pytest -q -p no:cacheprovider -c ../pyproject.toml
+	$(abspath $(BIN))/python -m pytest -q --capture=sys -p no:cacheprovider -c ../pyproject.toml
 
 sanitize: $(VENV)/installed  ## the op tests on the C++ backend, built with ASan and UBSan
 	rm -rf build .sanitize

@@ -260,10 +260,16 @@ bool all_finite(const T* v, int64_t count) {
     return sum_lanes<T>({zeros}) == 0;
 }
 
+// memcpy of `count` elements; a row of no elements may have no address.
+template <typename T>
+void copy(T* to, const T* from, int64_t count) {
+    if (count) std::memcpy(to, from, count * sizeof(T));
+}
+
 // `count` elements that are followed by zeros up to whole panels.
 template <typename T>
 void copy_padded(T* to, const T* from, int64_t count) {
-    std::memcpy(to, from, count * sizeof(T));
+    copy(to, from, count);
     for (int64_t j = count; j < panels_of<T>(count) * PANEL<T>; ++j) to[j] = 0;
 }
 

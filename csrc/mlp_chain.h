@@ -102,7 +102,7 @@ void keep(const MlpChain<T>& call, const Phase<T>& phase, int64_t first, Range o
     const int64_t d = call.target.mlp.inputs();
     for (int64_t r = own.begin; r < own.end; ++r) {
         const int64_t draw = (first + r) * call.kept + kept;
-        std::memcpy(call.draws + draw * d, phase.z + r * phase.stride, d * sizeof(T));
+        copy(call.draws + draw * d, phase.z + r * phase.stride, d);
         call.energies[draw] = call.U[first + r];
     }
 }
@@ -141,8 +141,8 @@ void chain_block(const MlpChain<T>& call, const Pass<T>& pass, const Chains<T>& 
         if (call.thin && (t + 1) % call.thin == 0) keep(call, phase, first, own, kept++);
     }
     for (int64_t r = own.begin; r < own.end; ++r) {
-        std::memcpy(call.z[first + r], phase.z + r * phase.stride, d * sizeof(T));
-        std::memcpy(call.grad[first + r], phase.grad + r * phase.stride, d * sizeof(T));
+        copy(call.z[first + r], phase.z + r * phase.stride, d);
+        copy(call.grad[first + r], phase.grad + r * phase.stride, d);
     }
 }
 

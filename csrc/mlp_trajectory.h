@@ -98,9 +98,9 @@ void trajectory_block(const MlpTrajectory<T>& call, const Pass<T>& pass, const P
     for (int64_t r = own.begin; r < own.end; ++r) {
         const int64_t n = first + r, at = r * stride;
         call.U[n] = potential_energy(target, phase.z + at, phase.energies + r * panels_of<T>(D));
-        std::memcpy(call.z_end[n], phase.z + at, d * sizeof(T));
-        std::memcpy(call.p_end[n], phase.p + at, d * sizeof(T));
-        std::memcpy(call.grad_end[n], phase.grad + at, d * sizeof(T));
+        copy(call.z_end[n], phase.z + at, d);
+        copy(call.p_end[n], phase.p + at, d);
+        copy(call.grad_end[n], phase.grad + at, d);
         const bool good = all_finite(call.z[n], d) && all_finite(call.p[n], d) &&
                           all_finite(call.grad[n], d) && all_finite(&call.step[n], 1) &&
                           all_finite(target.x[n / target.chains], D) &&
