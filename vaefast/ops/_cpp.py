@@ -80,7 +80,7 @@ def run_probes(
     layers, _alive = layers_of(*network)
     y, sq = x.new_empty((B, network[0][-1].shape[0])), x.new_empty((B, K), dtype=torch.float64)
     products = x.new_empty((B, K if full else 0, out))
-    inputs, rows = plain_rows(x, probes.reshape(-1, probes.shape[-1]))
+    inputs, rows = plain_rows(x, probes.flatten(0, -2))
     kernel(op, x.dtype)(
         (rows_at(y), (products.data_ptr() if full else 0, out)),
         sq.data_ptr(),

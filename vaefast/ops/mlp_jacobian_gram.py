@@ -64,6 +64,8 @@ def _run_cpp(x, weights, biases, activations, inv_std) -> Tensor:
     layers, _alive = layers_of(weights, biases, activations)
     d = weights[-1].shape[0]
     out = x.new_empty((len(x), d, d))
+    if not out.numel():
+        return out
     rows, scales = plain_rows(x, inv_std)
     kernel("mlp_jacobian_gram", x.dtype)(
         out.data_ptr(),
