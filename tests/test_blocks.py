@@ -1,4 +1,4 @@
-"""Blocks: a row of a model that does not lower has one set of bits, however the batch is cut."""
+"""A row has one set of bits, however the batch is cut: in blocks, or in the C++ ops."""
 
 import pytest
 import torch
@@ -15,9 +15,23 @@ SHORT = {"steps": 3, "warmup": 2, "leapfrog": 2, "seed": 5}
 FIELDS = ("z", "energy", "step_size", "x_adv", "objective", "hits", "p_lower", "margin")
 
 
-@pytest.fixture(scope="module")
+MODELS = {
+    "blocks": ConvVAE((1, 8, 8), channels=3, latent=3, seed=3).eval(),
+    "bits": MLPVAE((1, 8, 8), hidden=(70, 33), latent=3, seed=3).eval(),
+}
+NEEDS_CPP = pytest.mark.skipif(
+    not vf.supports("mlp_chain", "cpp"), reason="the C++ extension is not loaded"
+)
+
+
+@pytest.fixture
 def vae():
-    return ConvVAE((1, 8, 8), channels=3, latent=3, seed=3).eval()
+    return MODELS["blocks"]
+
+
+@pytest.fixture(params=["blocks", pytest.param("bits", marks=NEEDS_CPP)])
+def kind(request):
+    return request.param
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +55,7 @@ def encoded_and_decoded(vae, x, index):
         return mean, logvar, paths.g(mean)
 
     with torch.no_grad():
-        return blocks.evaluate(run, index, 1, generic=True)
+        return blocks.evaluate(run, index, 1, generic=isinstance(vae, ConvVAE))
 
 
 CALLS = {
@@ -72,8 +86,8 @@ def tensors(result):
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_any_cut_and_order_gives_the_same_bits(vae, x, call, threads):
-    run, index = CALLS[call], torch.arange(ROWS) + 30
+def test_any_cut_and_order_gives_the_same_bits(kind, x, call, threads):
+    vae, run, index = MODELS[kind], CALLS[call], torch.arange(ROWS) + 30
     whole = run(vae, x, index)
     parts = [tensors(run(vae, x[a:b], index[a:b])) for a, b in CUTS]
     for expected, pieces in zip(tensors(whole), zip(*parts)):
@@ -82,12 +96,13 @@ def test_any_cut_and_order_gives_the_same_bits(vae, x, call, threads):
     for expected, turned in zip(tensors(whole), tensors(run(vae, x[order], index[order]))):
         assert torch.equal(turned, expected[order])
     if hasattr(whole, "reproducible"):
-        assert whole.reproducible == "blocks"
+        assert whole.reproducible == kind
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_the_number_of_threads_changes_no_bit(vae, x, call):
-    run, index, before = CALLS[call], torch.arange(ROWS), torch.get_num_threads()
+def test_the_number_of_threads_changes_no_bit(kind, x, call):
+    vae, run, index = MODELS[kind], CALLS[call], torch.arange(ROWS)
+    before = torch.get_num_threads()
     results = []
     for count in (1, 2):
         torch.set_num_threads(count)

@@ -6,6 +6,9 @@ import pytest
 
 import vaefast as vf
 from vaefast.backends import ops
+from vaefast.reference import layers
+
+LAYERS = ("evaluate", "forward", "pull_to_first", "pullback", "pushforward")
 
 
 @pytest.fixture(autouse=True)
