@@ -1,7 +1,7 @@
 // S J Jᵀ S of an MLP's Jacobian J = M W₁ per input: with F Fᵀ = W₁W₁ᵀ it is the Gram of S M F.
 #pragma once
 
-#include "lq.h"
+#include "first_factor.h"
 #include "mlp_probes.h"
 
 namespace vaefast {
@@ -21,18 +21,13 @@ struct Gram {
     Workspace<T> work;
     int64_t rows;           // that pass together, d for each input
     int64_t inputs, piece;  // of a block; of those, how many have their roots at once
-    Rows<T> factor = {};    // F [H₁, min(D, H₁)]
-    Packed<T> across = {};  // F, to be multiplied from the left
-    Rows<T> entry = {};     // row i: where unit vector i goes first, W_L or, for one layer, F
-    int64_t stride = 0;
+    FirstFactor<T> factor;
+    Rows<T> entry = {};  // row i: where unit vector i goes first, W_L or, for one layer, F
     Roots<T>* roots = nullptr;
-    Lq lq = {};                  // of W₁ where D > H₁
-    double** scratch = nullptr;  // per thread, for lq
-    bool* bad_weight = nullptr;
 
     int64_t depth() const { return work.net.depth; }
     int64_t d() const { return call.mlp.outputs(); }
-    bool wide() const { return call.mlp.inputs() > call.mlp.layers[0].outputs; }
+    int64_t stride() const { return factor.rows.stride; }
     Activation last() const { return call.mlp.layers[depth() - 1].activation; }
     // The factor of input n's row i, which is input b of the pass.
     T scale(const Tape<T>& tape, int64_t n, int64_t b, int64_t i) const {
@@ -51,83 +46,43 @@ struct Gram {
 };
 
 template <typename T>
-void take_factor(Arena& arena, Gram<T>& gram, int threads) {
-    const Network<T>& mlp = gram.call.mlp;
-    const int64_t D = mlp.inputs(), H = mlp.layers[0].outputs, k = D < H ? D : H;
-    gram.stride = padded<T>(k);
-    gram.factor = {arena.take<T>(H * gram.stride), gram.stride};
-    gram.across = {arena.take<T>(packed_size<T>(k, H)), k, H, gram.wide()};
-    gram.entry = gram.factor;
-    if (mlp.depth > 1) {
-        const int64_t stride = padded<T>(mlp.layers[mlp.depth - 1].inputs);
-        gram.entry = {arena.take<T>(gram.d() * stride), stride};
-    }
-    gram.bad_weight = arena.take<bool>(1);
-    gram.scratch = arena.take<double*>(threads);
-    if (gram.wide()) gram.lq = take_lq(arena, H, D);
-    for (int t = 0; t < threads; ++t) {
-        double* scratch = arena.take<double>(gram.wide() ? scratch_size<double>(MOST_ROWS) : 0);
-        if (arena.base) gram.scratch[t] = scratch;
-    }
-}
-
-template <typename T>
 Gram<T> take_gram(Arena& arena, const MlpJacobianGram<T>& call, int64_t teams, int threads) {
     const Network<T>& mlp = call.mlp;
     const int64_t d = mlp.outputs(), rows = probe_rows(mlp), inputs = probed_inputs(rows, d);
     const int64_t most = rows > inputs ? rows : inputs;
-    Gram<T> gram = {call, take_workspace(arena, mlp, most, teams, threads, true), rows, inputs,
-                    rows > d ? rows / d : 1};
-    take_factor(arena, gram, threads);
+    Gram<T> gram = {call,
+                    take_workspace(arena, mlp, most, teams, threads, true),
+                    rows,
+                    inputs,
+                    rows > d ? rows / d : 1,
+                    take_factor(arena, mlp, threads)};
+    gram.entry = gram.factor.rows;
+    if (mlp.depth > 1) {
+        const int64_t stride = padded<T>(mlp.layers[mlp.depth - 1].inputs);
+        gram.entry = {arena.take<T>(d * stride), stride};
+    }
+    const int64_t columns = gram.factor.across.outputs;
     gram.roots = arena.take<Roots<T>>(teams);
     for (int64_t t = 0; t < teams; ++t) {
-        T* own = arena.take<T>(gram.piece * d * gram.stride);
-        T* packed = arena.take<T>(packed_size<T>(d, gram.across.outputs));
-        if (arena.base) gram.roots[t] = {own, {packed, d, gram.across.outputs, false}};
+        T* own = arena.take<T>(gram.piece * d * gram.stride());
+        T* packed = arena.take<T>(packed_size<T>(d, columns));
+        if (arena.base) gram.roots[t] = {own, {packed, d, columns, false}};
     }
     if (!arena.base) return gram;
-    *gram.bad_weight = false;
     gram.work.net.layers[0].backward.data = nullptr;  // F and `entry` stand for these two
     gram.work.net.layers[mlp.depth - 1].backward.data = nullptr;
     return gram;
 }
 
-template <typename T, typename To>
-void copy_row(const Layer<T>& from, int64_t j, To* to) {
-    for (int64_t k = 0; k < from.inputs; ++k)
-        to[k] = To(from.weight[j * from.row + k * from.column]);
-}
-
 // F, `entry` and packed weights; everyone meets.
 template <typename T>
 void prepare(const Gram<T>& gram, const Worker& worker) {
-    const Layer<T>&first = gram.call.mlp.layers[0], &last = gram.call.mlp.layers[gram.depth() - 1];
-    const Lq& lq = gram.lq;
-    const Range rows = share(first.outputs, worker.id, worker.threads);
-    for (int64_t h = rows.begin; h < rows.end; ++h) {
-        if (!gram.wide()) {
-            copy_row(first, h, gram.factor[h]);
-            continue;
-        }
-        copy_row(first, h, lq.a + h * lq.stride);
-        if (!all_finite(lq.a + h * lq.stride, lq.D))
-            __atomic_store_n(gram.bad_weight, true, __ATOMIC_RELAXED);
-    }
+    const Network<T>& mlp = gram.call.mlp;
     const Range outputs = share(gram.depth() > 1 ? gram.d() : 0, worker.id, worker.threads);
-    for (int64_t i = outputs.begin; i < outputs.end; ++i) copy_row(last, i, gram.entry[i]);
-    pack_network(gram.work.net, gram.call.mlp, worker);
-    if (gram.wide()) {
-        factorize(lq, worker, gram.scratch[worker.id]);
-        for (int64_t h = rows.begin; h < rows.end; ++h)
-            for (int64_t c = 0; c < lq.H; ++c)
-                gram.factor[h][c] = *gram.bad_weight ? T(NAN)
-                                    : c <= h         ? T(lq.a[h * lq.stride + c])
-                                                     : T(0);
-        worker.everyone->wait();
-    }
-    const Range panels = share(gram.across.panels(), worker.id, worker.threads);
-    pack(gram.across, gram.factor.data, 1, gram.stride, panels.begin, panels.end);
-    worker.everyone->wait();
+    for (int64_t i = outputs.begin; i < outputs.end; ++i)
+        copy_row(mlp.layers[gram.depth() - 1], i, gram.entry[i]);
+    pack_network(gram.work.net, mlp, worker);
+    make_factor(gram.factor, mlp.layers[0], gram.work.net[0].forward, worker);
 }
 
 // body(begin, end) over this worker's panels: of a triangle the first weigh most, so each worker
@@ -153,8 +108,8 @@ void pull_roots(const Gram<T>& gram, const Pass<T>& pass, const ProbeRows& at, i
         const T* from = gram.source(tape, b, i);
         if (l < 0) {
             const T scale = gram.scale(tape, first + b, b, i);
-            for (int64_t j = 0; j < gram.across.outputs; ++j)
-                to[r * gram.stride + j] = scale * from[j];
+            for (int64_t j = 0; j < gram.factor.across.outputs; ++j)
+                to[r * gram.stride() + j] = scale * from[j];
             return;
         }
         T* row = tape.up[0] + r * tape.up_stride;
@@ -170,13 +125,14 @@ void pull_roots(const Gram<T>& gram, const Pass<T>& pass, const ProbeRows& at, i
         at.each({0, pass.rows}, [&](int64_t r, int64_t b, int64_t i) VAEFAST_FLAT {
             const T scale = gram.scale(tape, first + b, b, i);
             for (int64_t j = 0; j < tile.count; ++j)
-                to[r * gram.stride + tile.first + j] = scale * tile[r][j];
+                to[r * gram.stride() + tile.first + j] = scale * tile[r][j];
         });
     };
-    share_panels(gram.across.panels(), gram.wide(), worker, [&](int64_t begin, int64_t end) {
-        product(tape.up[now], tape.up_stride, pass.rows, gram.across, begin, end, pass.scratch,
-                arrive);
-    });
+    share_panels(gram.factor.across.panels(), gram.factor.wide(), worker,
+                 [&](int64_t begin, int64_t end) {
+                     product(tape.up[now], tape.up_stride, pass.rows, gram.factor.across, begin,
+                             end, pass.scratch, arrive);
+                 });
     worker.sync();
 }
 
@@ -187,10 +143,10 @@ void multiply_roots(const Gram<T>& gram, const Worker& worker, const T* root, in
     const Packed<T>& packed = gram.roots[worker.team].packed;
     const Range own = share(packed.panels(), worker.rank, worker.ranks);
     T* out = gram.call.out + n * d * d;
-    pack(packed, root, gram.stride, 1, own.begin, own.end);
+    pack(packed, root, gram.stride(), 1, own.begin, own.end);
     for (int64_t i = 0; i < d; i += gram.rows) {
         const int64_t rows = d - i < gram.rows ? d - i : gram.rows;
-        product(root + i * gram.stride, gram.stride, rows, packed, own.begin, own.end,
+        product(root + i * gram.stride(), gram.stride(), rows, packed, own.begin, own.end,
                 gram.work.scratch[worker.id], [&](const Tile<T>& tile) {
                     for (int64_t r = 0; r < rows; ++r)
                         std::memcpy(out + (i + r) * d + tile.first, tile[r],
@@ -221,10 +177,10 @@ void gram_block(const Gram<T>& gram, const Worker& worker, Range block) {
             const Range cut = share(rows, c, cuts);
             const Pass<T> pass(gram.work, worker, cut.size());
             pull_roots(gram, pass, {piece.begin * d + cut.begin, d}, block.begin,
-                       roots + cut.begin * gram.stride);
+                       roots + cut.begin * gram.stride());
         }
         for (int64_t b = piece.begin; b < piece.end; ++b)
-            multiply_roots(gram, worker, roots + (b - piece.begin) * d * gram.stride,
+            multiply_roots(gram, worker, roots + (b - piece.begin) * d * gram.stride(),
                            block.begin + b);
     }
 }

@@ -58,17 +58,28 @@ void pack_any(T* panel, const T* w, int64_t row, int64_t column, int64_t lanes, 
     }
 }
 
-// A whole panel of rows of W, turned in registers.
+// A vector of a panel's outputs, rows of W, turned in registers; zeros from `lanes` on.
 template <typename T>
-void pack_turned(T* panel, const T* w, int64_t row, int64_t depth) {
-    if constexpr (TURNS<T>)
-        for (int64_t k = 0; k < depth; k += 4)
-            for (int64_t j = 0; j < PANEL<T>; j += width<T>) {
+void pack_turned(T* panel, const T* w, int64_t row, int64_t lanes, int64_t depth) {
+    if constexpr (TURNS<T>) {
+        constexpr int64_t strip = 16;  // of k, a cache line of floats
+        T copy[width<T> * strip] = {};
+        for (int64_t k0 = 0; k0 < depth; k0 += strip) {
+            const int64_t count = depth - k0 < strip ? depth - k0 : strip;
+            const bool whole = lanes >= width<T> && count == strip;
+            for (int64_t j = 0; !whole && j < lanes && j < width<T>; ++j)
+                std::memcpy(copy + j * strip, w + j * row + k0, count * sizeof(T));
+            const T* from = whole ? w + k0 : copy;
+            const int64_t apart = whole ? row : strip;
+            for (int64_t k = 0; k < count; k += 4) {
                 Vec<T> v[4];
-                for (int64_t i = 0; i < 4; ++i) v[i] = load_quads(w + (j + i) * row + k, 4 * row);
+                for (int64_t i = 0; i < 4; ++i) v[i] = load_quads(from + i * apart + k, 4 * apart);
                 turn_quads(v);
-                for (int64_t i = 0; i < 4; ++i) store<T>(panel + (k + i) * PANEL<T> + j, v[i]);
+                for (int64_t i = 0; i < 4 && k + i < count; ++i)
+                    store<T>(panel + (k0 + k + i) * PANEL<T>, v[i]);
             }
+        }
+    }
 }
 
 // Pack panels [begin, end) of W, whose element [j, k] lies at w[j·row + k·column].
@@ -78,15 +89,15 @@ void pack(const Packed<T>& to, const T* w, int64_t row, int64_t column, int64_t 
     for (int64_t p = begin; p < end; ++p) {
         T* panel = to.data + p * to.depth * PANEL<T>;
         const T* first = w + p * PANEL<T> * row;
-        const int64_t left = to.outputs - p * PANEL<T>;
-        int64_t done = 0;  // values of k
-        if (left >= PANEL<T> && row == 1)
-            for (; done < to.depth; ++done)
-                std::memcpy(panel + done * PANEL<T>, first + done * column, PANEL<T> * sizeof(T));
-        else if (TURNS<T> && left >= PANEL<T> && column == 1)
-            pack_turned(panel, first, row, done = to.depth / 4 * 4);
-        pack_any(panel + done * PANEL<T>, first + done * column, row, column,
-                 left < PANEL<T> ? left : PANEL<T>, to.depth - done);
+        const int64_t left = to.outputs - p * PANEL<T>, lanes = left < PANEL<T> ? left : PANEL<T>;
+        if (lanes == PANEL<T> && row == 1)
+            for (int64_t k = 0; k < to.depth; ++k)
+                std::memcpy(panel + k * PANEL<T>, first + k * column, PANEL<T> * sizeof(T));
+        else if (TURNS<T> && column == 1)
+            for (int64_t j = 0; j < PANEL<T>; j += width<T>)
+                pack_turned(panel + j, first + j * row, row, lanes - j, to.depth);
+        else
+            pack_any(panel, first, row, column, lanes, to.depth);
     }
 }
 

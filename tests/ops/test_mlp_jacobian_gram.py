@@ -169,6 +169,34 @@ def test_condition_number_of_the_first_layer_is_not_squared(backend):
     torch.testing.assert_close(gram[0].diagonal(), scale.square(), rtol=1e-4, atol=0)
 
 
+def first_weights(kind, H, D):
+    """Float32: of an exact rank, of condition number 1e10, or rows of very different norms."""
+    generator = torch.Generator().manual_seed(6)
+    W = torch.randn(H, D, generator=generator, dtype=torch.float64)
+    if kind == "ill-conditioned":
+        U, S, V = torch.linalg.svd(W, full_matrices=False)
+        W = U @ (torch.logspace(0, -10, len(S), dtype=torch.float64)[:, None] * V)
+    elif kind == "graded":
+        W *= torch.logspace(5, -5, H, dtype=torch.float64)[:, None]
+    else:
+        W = (4 * W).round()[:, :kind] @ (4 * W).round()[:kind]
+    return W.float()
+
+
+@pytest.mark.parametrize("kind", [0, 1, 33, "ill-conditioned", "graded"])
+def test_float32_factor_of_any_weights(backend, kind):
+    """J = W₁, so the Gram is F Fᵀ: each element errs little beside the norms of its two rows."""
+    W, eye = first_weights(kind, 150, 900), torch.eye(150)
+    mlp = MLP([W, eye], [None, None], "identity,identity")
+    truth = W.double() @ W.double().T
+    scale = truth.diagonal().sqrt()
+    scale = (scale[:, None] * scale).clamp_min(1e-30)
+    x = torch.zeros(1, 900)
+    eager = (mlp_jacobian_gram(x, mlp, backend="reference")[0] - truth) / scale
+    found = (mlp_jacobian_gram(x, mlp, backend=backend)[0] - truth) / scale
+    assert found.abs().max() <= 2 * eager.abs().max() + 4 * 2**-24
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 @pytest.mark.parametrize("widths", [BROAD, THIN])
 def test_bad_first_weights_leave_nothing_finite(backend, widths, bad):
