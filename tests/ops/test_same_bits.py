@@ -1,0 +1,161 @@
+"""Contract 4 in C++: a row's bits depend on neither the batch, its cut, the threads nor the run."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+import vaefast as vf
+from vaefast import ops
+from vaefast.bench.cases import images, network, posterior
+
+NETWORKS = {
+    "one copy of the weights": ((32, 512, 512, 784), "tanh,tanh,identity"),
+    "odd widths": ((17, 101, 334, 300), "relu,maxmin,identity"),
+    "one layer": ((5, 7), "sigmoid"),
+    "deep sums": ((700, 9), "identity"),
+}
+ROWS = 41
+SLICES = [slice(0, 1), slice(1, 3), slice(3, 8), slice(8, 20), slice(20, 41)]
+
+
+def potential(case, rows):
+    z, x, mlp = case
+    return ops.mlp_potential(z[rows], x[rows], mlp, likelihood="bernoulli")
+
+
+def trajectory(case, rows):
+    z, x, mlp = case
+    step = torch.linspace(1e-4, 1e-2, ROWS, dtype=z.dtype)
+    mass = 1 + z.square()
+    return ops.mlp_trajectory(
+        z[rows],
+        z.flip(0)[rows],
+        z.sin()[rows],
+        x[rows],
+        mlp,
+        likelihood="gaussian",
+        obs_std=0.3,
+        step=step[rows],
+        inv_mass=mass[rows],
+        leapfrog=3,
+    )
+
+
+def chain(case, rows):
+    z, x, mlp = case
+    step = torch.linspace(1e-3, 3e-2, ROWS, dtype=z.dtype)
+    U, grad = potential(case, rows)
+    return ops.mlp_chain(
+        z[rows],
+        U,
+        grad,
+        x[rows],
+        mlp,
+        likelihood="bernoulli",
+        step=step[rows],
+        leapfrog=2,
+        jitter=0.3,
+        seed=3,
+        index=torch.arange(ROWS)[rows] + 1000,
+        steps=3,
+        thin=1,
+    )
+
+
+def distance(case, rows):
+    z, _, mlp = case
+    std, centre = 0.1 + z.abs(), ops.mlp_forward(z, mlp)
+    r = (ops.mlp_forward(z + 0.2 * std, mlp) - centre).norm(dim=1)
+    index = torch.arange(ROWS)[rows]
+    own = z[rows], std[rows], centre[rows], r[rows]
+    return (ops.decode_distance(*own, mlp, index=index, samples=30),)
+
+
+def likelihood(case, rows):
+    z, x, mlp = case
+    out = ops.mlp_forward(z, mlp)
+    return ops.log_likelihood(out[rows], x[rows], likelihood="continuous_bernoulli")
+
+
+def step(case, rows):
+    z, p = case.z[rows].clone(), case.z.flip(0)[rows].clone()
+    ops.leapfrog_step(z, p, case.z.sin()[rows], torch.linspace(0, 1, ROWS).to(z)[rows])
+    return z, p
+
+
+def tangents(case, rows):
+    v = images(3, case.z.shape[1], dtype=case.z.dtype, seed=1).grad
+    return ops.mlp_jvp(case.z[rows], v, case.mlp, full=True)
+
+
+def cotangents(case, rows):
+    u = images(ROWS * 2, case.x.shape[1], dtype=case.z.dtype, seed=2).grad
+    return ops.mlp_vjp(case.z[rows], u.unflatten(0, (ROWS, 2))[rows], case.mlp, full=True)
+
+
+def gram(case, rows):
+    return (ops.mlp_jacobian_gram(case.x[rows], encoder(case)),)
+
+
+def encoder(case):
+    """A network from the images' side: wide in, few out."""
+    D = case.x.shape[1]
+    return network((D, max(D // 3, 2), 6), "tanh,identity", dtype=case.x.dtype)
+
+
+def update(case, rows):
+    x_adv, grad, x = (t[rows] for t in images(ROWS, case.x.shape[1], dtype=case.x.dtype))
+    return (ops.pgd_step(x_adv, grad, x, alpha=0.1, eps=0.2, norm="l2"),)
+
+
+CALLS: dict[str, Callable] = {
+    "mlp_forward": lambda case, rows: (ops.mlp_forward(case.z[rows], case.mlp),),
+    "mlp_potential": potential,
+    "mlp_trajectory": trajectory,
+    "mlp_chain": chain,
+    "decode_distance": distance,
+    "log_likelihood": likelihood,
+    "leapfrog_step": step,
+    "mlp_jvp": tangents,
+    "mlp_vjp": cotangents,
+    "mlp_jacobian_gram": gram,
+    "pgd_step": update,
+}
+
+
+@pytest.fixture(autouse=True)
+def _cpp_and_threads():
+    if not (support := vf.supports("mlp_forward", "cpp")):
+        pytest.skip(support.reason)
+    before = torch.get_num_threads()
+    with vf.use_backend("cpp"):
+        yield
+    torch.set_num_threads(before)
+
+
+def test_every_op_is_here():
+    assert set(CALLS) == set(ops.__all__) - {"supports"}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("op", CALLS)
+def test_cuts_threads_and_runs(op, name, dtype):
+    widths, activations = NETWORKS[name]
+    case = posterior(ROWS, 1, widths=widths, activations=activations, dtype=dtype)
+    run = CALLS[op]
+    torch.set_num_threads(2)
+    whole = run(case, slice(None))
+    for threads in (2, 1, 3):
+        torch.set_num_threads(threads)
+        again = run(case, slice(None))
+        assert all(same(a, b) for a, b in zip(whole, again)), f"{threads} threads"
+        for rows in SLICES:
+            part = run(case, rows)
+            assert all(same(a, b[rows]) for a, b in zip(part, whole)), f"{threads} threads, {rows}"
+
+
+def same(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Equal bits, NaN like NaN."""
+    return torch.equal(a.isnan(), b.isnan()) and torch.equal(a.nan_to_num(), b.nan_to_num())
