@@ -3,7 +3,52 @@ from collections.abc import Sequence
 
 openmp: int
 
-_Rows = tuple[int, int]  # address, elements from row to row
+_Rows = tuple[int, int]  # address and row stride in elements
+_Layers = Sequence[tuple]  # vaefast.ops._cpp.layers_of
+_Likelihood = tuple[_Rows, int, int, float]  # vaefast.ops._cpp.like_of
+
+def mlp_forward_f32(out: _Rows, z: _Rows, N: int, mlp: _Layers, threads: int, /) -> None: ...
+def mlp_potential_f32(
+    U: int,  # address of [N] float64
+    grad: _Rows,
+    z: _Rows,
+    N: int,
+    mlp: _Layers,
+    like: _Likelihood,
+    threads: int,
+    /,
+) -> None: ...
+def mlp_trajectory_f32(
+    end: Sequence[_Rows],  # z, p, grad
+    U: int,  # address of [N] float64
+    start: Sequence[_Rows],  # z, p, grad
+    step: int,  # address of [N]
+    inv_mass: _Rows,  # zeros for unit mass
+    N: int,
+    leapfrog: int,
+    mlp: _Layers,
+    like: _Likelihood,
+    threads: int,
+    /,
+) -> None: ...
+def mlp_chain_f32(
+    state: Sequence[_Rows],  # z, grad: start and end
+    results: Sequence[int],  # addresses of U, accepted, divergent, draws, energies
+    rows: Sequence[int],  # addresses of step and of index, [B]
+    inv_mass: _Rows,  # zeros for unit mass
+    counts: Sequence[int],  # N, leapfrog, first_step, steps, thin, kept
+    jitter: float,
+    seed: int,  # modulo 2**64
+    mlp: _Layers,
+    like: _Likelihood,
+    threads: int,
+    /,
+) -> None: ...
+
+mlp_forward_f64 = mlp_forward_f32
+mlp_potential_f64 = mlp_potential_f32
+mlp_trajectory_f64 = mlp_trajectory_f32
+mlp_chain_f64 = mlp_chain_f32
 
 def isa() -> str: ...
 def isa_levels() -> list[str]: ...
