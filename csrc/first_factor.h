@@ -73,8 +73,8 @@ inline Rows<double> triangle(const FirstFactor<float>& factor, const Layer<float
                              const Packed<float>& packed, const Worker& worker) {
     const Cholesky& cholesky = factor.method;
     double* scratch = factor.scratch[worker.id];
-    square(cholesky, w, packed, worker, scratch);
     const Range own = share_triangle(cholesky.H, worker);
+    square(cholesky, w, packed, own, scratch);
     if (!all_finite(cholesky.squares + own.begin, own.size()))
         __atomic_store_n(factor.bad, true, __ATOMIC_RELAXED);
     factorize(cholesky, worker, scratch);
