@@ -85,18 +85,6 @@ void prepare(const Gram<T>& gram, const Worker& worker) {
     make_factor(gram.factor, mlp.layers[0], gram.work.net[0].forward, worker);
 }
 
-// body(begin, end) over this worker's panels: of a triangle the first weigh most, so each worker
-// takes from both ends.
-template <typename Body>
-void share_panels(int64_t panels, bool triangular, const Worker& worker, Body body) {
-    const int64_t parts = triangular ? 2 * worker.ranks : worker.ranks;
-    const Range own = share(panels, worker.rank, parts);
-    body(own.begin, own.end);
-    if (!triangular) return;
-    const Range other = share(panels, parts - 1 - worker.rank, parts);
-    body(other.begin, other.end);
-}
-
 // Rows of S M F for inputs from `first` of the call on; the team meets.
 template <typename T>
 void pull_roots(const Gram<T>& gram, const Pass<T>& pass, const ProbeRows& at, int64_t first,

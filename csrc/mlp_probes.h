@@ -2,7 +2,7 @@
 // multiplied by the slopes of input b.
 #pragma once
 
-#include "mlp.h"
+#include "first_factor.h"
 
 namespace vaefast {
 namespace VAEFAST_LEVEL {
@@ -71,7 +71,9 @@ struct Probes {
     int64_t rows;            // that pass together
     int64_t inputs;          // of a block
     Rows<T> first;           // [K, ·] product 0 of shared probes, null where slopes come before it
-    double* shares;          // [teams, rows, panels] of the squared norms
+    double* shares;          // [teams, rows, ends] of the squared norms
+    int64_t ends;            // panels of what is squared
+    FirstFactor<T> factor;   // takes the place of W₁ in the norms, where it has data
     bool *bad, *bad_probes;  // [B], [1]
 
     int64_t depth() const { return work.net.depth; }
@@ -80,8 +82,13 @@ struct Probes {
     }
     // The layer whose slopes multiply product s, or for s = −1 the probes; −1 for none.
     int64_t slope(int64_t s) const { return back ? depth() - 2 - s : s; }
-    int64_t panels() const { return weights(depth() - 1).panels(); }
 };
+
+// Whether cotangents' norms go through the factor of W₁: decided by widths, as its bits differ.
+template <typename T>
+bool by_factor(const Network<T>& mlp, bool back) {
+    return back && sizeof(T) < sizeof(double) && mlp.inputs() >= 4 * mlp.layers[0].outputs;
+}
 
 template <typename T>
 Probes<T> take_probes(Arena& arena, const MlpProbes<T>& call, bool back, int64_t teams,
@@ -97,6 +104,8 @@ Probes<T> take_probes(Arena& arena, const MlpProbes<T>& call, bool back, int64_t
                         inputs,
                         {},
                         nullptr,
+                        panels_of<T>(back ? mlp.inputs() : mlp.outputs()),
+                        {},
                         arena.take<bool>(call.B),
                         arena.take<bool>(1)};
     const bool bends = back && mlp.layers[mlp.depth - 1].activation != Activation::identity;
@@ -105,10 +114,15 @@ Probes<T> take_probes(Arena& arena, const MlpProbes<T>& call, bool back, int64_t
             padded<T>(back ? mlp.layers[mlp.depth - 1].inputs : mlp.layers[0].outputs);
         probes.first = {arena.take<T>(call.K * stride), stride};
     }
-    const int64_t ends = back ? mlp.inputs() : mlp.outputs();
-    probes.shares = arena.take<double>(teams * rows * panels_of<T>(ends));
+    if (by_factor(mlp, back)) {
+        probes.factor = take_factor(arena, mlp, threads);
+        probes.ends = panels_of<T>(probes.factor.across.outputs);
+    }
+    probes.shares = arena.take<double>(teams * rows * probes.ends);
     if (!arena.base) return probes;
     *probes.bad_probes = false;
+    if (probes.factor.rows.data && !call.products.data)
+        probes.work.net.layers[0].backward.data = nullptr;
     if (!back)
         for (int64_t l = 0; l < mlp.depth; ++l) probes.work.net.layers[l].backward.data = nullptr;
     return probes;
@@ -131,6 +145,8 @@ void prepare(const Probes<T>& probes, const Worker& worker) {
         if (!all_finite(call.probes[k], width))
             __atomic_store_n(probes.bad_probes, true, __ATOMIC_RELAXED);
     pack_network(probes.work.net, call.mlp, worker);
+    if (probes.factor.rows.data)
+        make_factor(probes.factor, call.mlp.layers[0], probes.work.net[0].forward, worker);
     if (!probes.first.data) return;
     const Range panels = share(probes.weights(0).panels(), worker.id, worker.threads);
     for (int64_t k = 0; k < call.K; k += probes.rows) {
@@ -172,31 +188,43 @@ double sum_squares(const T* v, int64_t count) {
     return lanes[0];
 }
 
+// The squared norms of a tile's rows, panel by panel.
+template <typename T>
+void square_rows(const Probes<T>& probes, const Tile<T>& tile, int64_t rows, double* shares) {
+    for (int64_t r = 0; r < rows; ++r)
+        for (int64_t j = 0; j < tile.count; j += PANEL<T>)
+            shares[r * probes.ends + (tile.first + j) / PANEL<T>] =
+                sum_squares(tile[r] + j, tile.count - j < PANEL<T> ? tile.count - j : PANEL<T>);
+}
+
 // The last product of rows [n, ...) from `from`: squared norms, and the products where wanted.
 template <typename T>
 void leave(const Probes<T>& probes, const Pass<T>& pass, const ProbeRows& at, int64_t n,
            const T* from) {
     const MlpProbes<T>& call = probes.call;
-    const Packed<T>& w = probes.weights(probes.depth() - 1);
-    const int64_t l = probes.slope(probes.depth() - 1), panels = w.panels();
-    double* shares = probes.shares + pass.worker.team * probes.rows * panels;
-    pass.multiply(from, pass.tape.up_stride, w, [&](const Tile<T>& tile) {
-        at.each({0, pass.rows}, [&](int64_t r, int64_t b, int64_t) VAEFAST_FLAT {
-            T* row = tile[r];
-            if (l >= 0) multiply_slope_of(pass, l, b, tile.first, row, tile.padded);
-            for (int64_t j = 0; j < tile.count; j += PANEL<T>)
-                shares[r * panels + (tile.first + j) / PANEL<T>] =
-                    sum_squares(row + j, tile.count - j < PANEL<T> ? tile.count - j : PANEL<T>);
-            if (call.products.data)
-                std::memcpy(call.products[n + r] + tile.first, row, tile.count * sizeof(T));
+    const Packed<T>&w = probes.weights(probes.depth() - 1), &across = probes.factor.across;
+    const int64_t l = probes.slope(probes.depth() - 1), stride = pass.tape.up_stride;
+    double* shares = probes.shares + pass.worker.team * probes.rows * probes.ends;
+    if (across.data)
+        share_panels(across.panels(), true, pass.worker, [&](int64_t begin, int64_t end) {
+            product(from, stride, pass.rows, across, begin, end, pass.scratch,
+                    [&](const Tile<T>& tile) { square_rows(probes, tile, pass.rows, shares); });
         });
-    });
+    const auto arrive = [&](const Tile<T>& tile) {
+        at.each({0, pass.rows}, [&](int64_t r, int64_t b, int64_t) VAEFAST_FLAT {
+            if (l >= 0) multiply_slope_of(pass, l, b, tile.first, tile[r], tile.padded);
+            if (call.products.data)
+                std::memcpy(call.products[n + r] + tile.first, tile[r], tile.count * sizeof(T));
+        });
+        if (!across.data) square_rows(probes, tile, pass.rows, shares);
+    };
+    if (!across.data || call.products.data) pass.multiply(from, stride, w, arrive);
     pass.worker.sync();
     const Range own = share(pass.rows, pass.worker.rank, pass.worker.ranks);
     for (int64_t r = own.begin; r < own.end; ++r) {
         const bool bad = *probes.bad_probes || probes.bad[(n + r) / probes.K];
         double sum = 0;
-        for (int64_t p = 0; p < panels; ++p) sum += shares[r * panels + p];
+        for (int64_t p = 0; p < probes.ends; ++p) sum += shares[r * probes.ends + p];
         call.sq[n + r] = bad ? NAN : sum;
         if (bad && call.products.data) fill(call.products[n + r], T(NAN), w.outputs);
     }
