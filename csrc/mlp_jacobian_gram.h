@@ -102,7 +102,7 @@ void pull_roots(const Gram<T>& gram, const Pass<T>& pass, const ProbeRows& at, i
         }
         T* row = tape.up[0] + r * tape.up_stride;
         copy_padded(row, from, width);
-        multiply_slope_of(pass, l, b, 0, row, panels_of<T>(width) * PANEL<T>);
+        multiply_slope_of(pass, l, b, 0, row, row, panels_of<T>(width) * PANEL<T>);
     });
     worker.sync();
     if (l < 0) return;

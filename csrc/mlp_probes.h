@@ -38,12 +38,12 @@ constexpr int64_t probed_inputs(int64_t rows, int64_t K) {
     return rows / K > ROWS ? rows / K : ROWS;
 }
 
-// φ' of layer l at input b times the `count` columns at t, from column `first` on.
+// to ← φ' of layer l at input b times the `count` columns at t, from column `first` on.
 template <typename T>
-void multiply_slope_of(const Pass<T>& pass, int64_t l, int64_t b, int64_t first, T* t,
+void multiply_slope_of(const Pass<T>& pass, int64_t l, int64_t b, int64_t first, const T* t, T* to,
                        int64_t count) {
-    multiply_slope(pass.net[l].activation, pass.tape.slope[l] + b * pass.tape.stride[l] + first, t,
-                   count);
+    multiply_slope<T>(pass.net[l].activation, pass.tape.slope[l] + b * pass.tape.stride[l] + first,
+                      t, to, count);
 }
 
 // to ← layer l's slopes times (from · wᵀ), rows up_stride apart; the team meets.
@@ -53,9 +53,8 @@ void carry(const Pass<T>& pass, const ProbeRows& at, const T* from, const Packed
     const int64_t stride = pass.tape.up_stride;
     pass.multiply(from, stride, w, [&](const Tile<T>& tile) {
         at.each({0, pass.rows}, [&](int64_t r, int64_t b, int64_t) VAEFAST_FLAT {
-            T* row = to + r * stride + tile.first;
-            std::memcpy(row, tile[r], tile.padded * sizeof(T));
-            multiply_slope_of(pass, l, b, tile.first, row, tile.padded);
+            multiply_slope_of(pass, l, b, tile.first, tile[r], to + r * stride + tile.first,
+                              tile.padded);
         });
     });
     pass.worker.sync();
@@ -173,16 +172,16 @@ void enter(const Probes<T>& probes, const Pass<T>& pass, const ProbeRows& at, in
             ready ? probes.first[k] : probes.call.probes[probes.call.shared ? k : n + r];
         T* to = pass.tape.up[0] + r * pass.tape.up_stride;
         copy_padded(to, from, width);
-        if (l >= 0) multiply_slope_of(pass, l, b, 0, to, panels_of<T>(width) * PANEL<T>);
+        if (l >= 0) multiply_slope_of(pass, l, b, 0, to, to, panels_of<T>(width) * PANEL<T>);
     });
     pass.worker.sync();
 }
 
-// Σ v² of `count` elements, at most a panel.
+// Σ v² of a panel.
 template <typename T>
-double sum_squares(const T* v, int64_t count) {
-    double lanes[PANEL<T>] = {};
-    for (int64_t j = 0; j < count; ++j) lanes[j] = double(v[j]) * double(v[j]);
+double sum_squares(const T* v) {
+    double lanes[PANEL<T>];
+    for (int64_t j = 0; j < PANEL<T>; ++j) lanes[j] = double(v[j]) * double(v[j]);
     for (int64_t half = PANEL<T> / 2; half > 0; half /= 2)
         for (int64_t j = 0; j < half; ++j) lanes[j] += lanes[j + half];
     return lanes[0];
@@ -191,10 +190,11 @@ double sum_squares(const T* v, int64_t count) {
 // The squared norms of a tile's rows, panel by panel.
 template <typename T>
 void square_rows(const Probes<T>& probes, const Tile<T>& tile, int64_t rows, double* shares) {
-    for (int64_t r = 0; r < rows; ++r)
+    for (int64_t r = 0; r < rows; ++r) {
+        fill(tile[r] + tile.count, T(0), tile.padded - tile.count);  // infinity times zero
         for (int64_t j = 0; j < tile.count; j += PANEL<T>)
-            shares[r * probes.ends + (tile.first + j) / PANEL<T>] =
-                sum_squares(tile[r] + j, tile.count - j < PANEL<T> ? tile.count - j : PANEL<T>);
+            shares[r * probes.ends + (tile.first + j) / PANEL<T>] = sum_squares(tile[r] + j);
+    }
 }
 
 // The last product of rows [n, ...) from `from`: squared norms, and the products where wanted.
@@ -212,7 +212,7 @@ void leave(const Probes<T>& probes, const Pass<T>& pass, const ProbeRows& at, in
         });
     const auto arrive = [&](const Tile<T>& tile) {
         at.each({0, pass.rows}, [&](int64_t r, int64_t b, int64_t) VAEFAST_FLAT {
-            if (l >= 0) multiply_slope_of(pass, l, b, tile.first, tile[r], tile.padded);
+            if (l >= 0) multiply_slope_of(pass, l, b, tile.first, tile[r], tile[r], tile.padded);
             if (call.products.data)
                 std::memcpy(call.products[n + r] + tile.first, tile[r], tile.count * sizeof(T));
         });
