@@ -33,9 +33,22 @@ int64_t probe_rows(const Network<T>& mlp) {
     return rows < ROWS ? ROWS : rows > MOST_ROWS ? MOST_ROWS : rows;
 }
 
-// Inputs whose slopes a block keeps: enough for a full pass of their own, and for one of rows.
+// Inputs whose slopes a block keeps: enough for a pass of their own to read weights seldom, and for
+// one of rows.
 constexpr int64_t probed_inputs(int64_t rows, int64_t K) {
-    return rows / K > ROWS ? rows / K : ROWS;
+    return rows / K > MOST_ROWS / 2 ? rows / K : MOST_ROWS / 2;
+}
+
+// body(range) over [0, count) in pieces of `rows`, whole register tiles but for the last, until the
+// team stops.
+template <typename Body>
+void for_each_piece(const Worker& worker, int64_t count, int64_t rows, Body body) {
+    for (int64_t r = 0; r < count; r += rows) {
+        worker.look();
+        worker.sync();
+        if (worker.stopped()) return;
+        body(Range{r, count - r < rows ? count : r + rows});
+    }
 }
 
 // to ← φ' of layer l at input b times the `count` columns at t, from column `first` on.
@@ -245,12 +258,7 @@ void probe_block(const Probes<T>& probes, const Worker& worker, Range block) {
         std::memcpy(call.y[b], out, d * sizeof(T));
         if (*probes.bad_probes || probes.bad[b]) fill(call.y[b], T(NAN), d);
     }
-    const int64_t pieces = call.K ? (block.size() + probes.rows - 1) / probes.rows : 0;
-    for (int64_t i = 0; i < pieces; ++i) {
-        worker.look();
-        worker.sync();
-        if (worker.stopped()) return;
-        const Range piece = share(block.size(), i, pieces);
+    for_each_piece(worker, call.K ? block.size() : 0, probes.rows, [&](Range piece) {
         const int64_t n = block.begin + piece.begin;
         const Pass<T> pass(probes.work, worker, piece.size());
         const ProbeRows at = {n - begin * K, K};
@@ -260,7 +268,7 @@ void probe_block(const Probes<T>& probes, const Worker& worker, Range block) {
             carry(pass, at, pass.tape.up[now], probes.weights(s), probes.slope(s),
                   pass.tape.up[1 - now]);
         leave(probes, pass, at, n, pass.tape.up[now]);
-    }
+    });
 }
 
 template <typename T>
