@@ -116,15 +116,23 @@ void activate(Activation kind, T parameter, const T* a, T* h, T* slope, int64_t 
     }
 }
 
-// t ← φ'·t from what `activate` stored, for `count` elements, a multiple of width<T>.
+// to ← φ'·t from what `activate` stored, for `count` elements, a multiple of width<T>; to may be t.
 template <typename T>
-void multiply_slope(Activation kind, const T* slope, T* t, int64_t count) {
-    if (kind == Activation::identity) return;
+void multiply_slope(Activation kind, const T* slope, const T* t, T* to, int64_t count) {
+    if (kind == Activation::identity) {
+        if (to != t) std::memcpy(to, t, count * sizeof(T));
+        return;
+    }
     const bool swaps = kind == Activation::maxmin;
     for (int64_t j = 0; j < count; j += width<T>) {
         const Vec<T> s = load(slope + j), v = load(t + j), zero = {};
-        store<T>(t + j, swaps ? (s > zero ? v : swap_pairs(v)) : s * v);
+        store<T>(to + j, swaps ? (s > zero ? v : swap_pairs(v)) : s * v);
     }
+}
+
+template <typename T>
+void multiply_slope(Activation kind, const T* slope, T* t, int64_t count) {
+    multiply_slope<T>(kind, slope, t, t, count);
 }
 
 }  // namespace VAEFAST_LEVEL

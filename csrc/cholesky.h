@@ -6,16 +6,14 @@
 namespace vaefast {
 namespace VAEFAST_LEVEL {
 
-constexpr int64_t COLUMNS = 32;       // of L at a time
-constexpr int64_t SLICE = 2 * DEPTH;  // inputs that are multiplied at a time
-constexpr int64_t SLICE_ROWS = 48;    // by so many rows at a time
-constexpr int64_t SLICE_STRIDE = SLICE + CACHE_LINE / int64_t(sizeof(double));
+constexpr int64_t COLUMNS = 32;  // of L at a time
+constexpr int64_t WIDE_STRIDE = DEPTH + CACHE_LINE / int64_t(sizeof(double));
 
 struct Cholesky {
     double* g;  // [H, stride], W Wᵀ, whose lower triangle becomes L
     int64_t H, stride;
     double* squares;        // [H], the diagonal of W Wᵀ
-    Packed<double> slice;   // of W
+    double* rows;           // [H, WIDE_STRIDE], DEPTH columns of W
     Packed<double> across;  // the rows of L that a block of columns takes
     double* solved;         // [COLUMNS, COLUMNS], the block's own rows of Lᵀ, zero up to their
     double* inverse;        // [COLUMNS] diagonal, whose inverses, or zeros, are here
@@ -25,20 +23,13 @@ inline Cholesky take_cholesky(Arena& arena, int64_t H) {
     const int64_t n = COLUMNS, stride = padded<double>((H + n - 1) / n * n);
     double* g = arena.take<double>(H * stride);
     double* squares = arena.take<double>(H);
-    double* slice = arena.take<double>(packed_size<double>(H, SLICE));
+    double* rows = arena.take<double>(H * WIDE_STRIDE);
     double* across = arena.take<double>(packed_size<double>(n, H));
     double* solved = arena.take<double>(n * n);
-    return {g,
-            H,
-            stride,
-            squares,
-            {slice, H, SLICE, false},
-            {across, n, H, false},
-            solved,
-            arena.take<double>(n)};
+    return {g, H, stride, squares, rows, {across, n, H, false}, solved, arena.take<double>(n)};
 }
 
-constexpr int64_t CHOLESKY_SCRATCH = scratch_size<double>(MOST_ROWS) + SLICE_ROWS * SLICE_STRIDE;
+constexpr int64_t CHOLESKY_SCRATCH = scratch_size<double>(MOST_ROWS) + DEPTH * PANEL<double>;
 
 // Rows of a lower triangle that weigh the same for every worker.
 inline Range share_triangle(int64_t H, const Worker& worker) {
@@ -46,52 +37,48 @@ inline Range share_triangle(int64_t H, const Worker& worker) {
     return {end(worker.id), end(worker.id + 1)};
 }
 
-// The slice's panels [begin, end) from W in panels of floats, twice as wide, from input k on.
-inline void widen_panels(const Packed<double>& to, const Packed<float>& w, int64_t k, Range own) {
+// Columns [k, k + depth) of a panel of W from panels of floats, which are twice as wide.
+inline void widen_panel(double* to, const Packed<float>& w, int64_t p, int64_t k, int64_t depth) {
     constexpr int64_t n = PANEL<double>;
     static_assert(PANEL<float> == 2 * n, "");
-    for (int64_t p = own.begin; p < own.end; ++p) {
-        double* panel = to.data + p * to.depth * n;
-        const float* from = w.panel(p / 2) + k * 2 * n + p % 2 * n;
-        for (int64_t i = 0; i < to.depth; ++i)
-            for (int64_t j = 0; j < n; ++j) panel[i * n + j] = double(from[i * 2 * n + j]);
-    }
+    const float* from = w.panel(p / 2) + k * 2 * n + p % 2 * n;
+    for (int64_t i = 0; i < depth; ++i)
+        for (int64_t j = 0; j < n; ++j) to[i * n + j] = double(from[i * 2 * n + j]);
 }
 
-// Elements [j, k + i] of W for rows j from `first` on and i < depth.
-inline void widen_rows(double* to, const Layer<float>& w, int64_t first, int64_t rows, int64_t k,
-                       int64_t depth) {
-    for (int64_t r = 0; r < rows; ++r, to += SLICE_STRIDE) {
-        const float* from = w.weight + (first + r) * w.row + k * w.column;
-        if (w.column == 1)
-            for (int64_t i = 0; i < depth; ++i) to[i] = double(from[i]);
-        else
-            for (int64_t i = 0; i < depth; ++i) to[i] = double(from[i * w.column]);
-    }
+// Columns [k, k + depth) of a row of W.
+inline void widen_row(double* to, const Layer<float>& w, int64_t row, int64_t k, int64_t depth) {
+    const float* from = w.weight + row * w.row + k * w.column;
+    if (w.column == 1)
+        for (int64_t i = 0; i < depth; ++i) to[i] = double(from[i]);
+    else
+        for (int64_t i = 0; i < depth; ++i) to[i] = double(from[i * w.column]);
 }
 
-// The lower triangle of W Wᵀ, slice by slice; everyone meets.
-inline void square(Cholesky c, const Layer<float>& w, const Packed<float>& packed,
-                   const Worker& worker, double* scratch) {
-    double* rows = scratch + scratch_size<double>(MOST_ROWS);
-    const Range own = share_triangle(c.H, worker);
-    for (int64_t k = 0; k < w.inputs; k += SLICE) {
-        c.slice.depth = w.inputs - k < SLICE ? w.inputs - k : SLICE;
-        widen_panels(c.slice, packed, k, share(c.slice.panels(), worker.id, worker.threads));
-        worker.everyone->wait();
-        for (int64_t r = own.begin; r < own.end; r += SLICE_ROWS) {
-            const int64_t count = own.end - r < SLICE_ROWS ? own.end - r : SLICE_ROWS;
-            widen_rows(rows, w, r, count, k, c.slice.depth);
-            product(rows, SLICE_STRIDE, count, c.slice, 0, panels_of<double>(r + count), scratch,
-                    [&](const Tile<double>& tile) {
-                        for (int64_t i = 0; i < count; ++i) {
-                            double* to = c.g + (r + i) * c.stride + tile.first;
-                            if (k) add_multiple(1, to, tile[i], tile.padded);
-                            std::memcpy(to, tile[i], tile.padded * sizeof(double));
-                        }
-                    });
+// This worker's rows of the lower triangle of W Wᵀ.
+inline void square(const Cholesky& c, const Layer<float>& w, const Packed<float>& packed, Range own,
+                   double* scratch) {
+    constexpr int64_t n = PANEL<double>;
+    double* panel = scratch + scratch_size<double>(MOST_ROWS);
+    for (int64_t k = 0; k < w.inputs; k += DEPTH) {
+        const int64_t depth = w.inputs - k < DEPTH ? w.inputs - k : DEPTH;
+        for (int64_t r = own.begin; r < own.end; ++r)
+            widen_row(c.rows + r * WIDE_STRIDE, w, r, k, depth);
+        for (int64_t p = 0; p * n < own.end; ++p) {
+            widen_panel(panel, packed, p, k, depth);
+            int64_t r = p * n > own.begin ? p * n : own.begin;
+            for (int64_t count; r < own.end; r += count) {
+                count = own.end - r < MOST_ROWS ? own.end - r : MOST_ROWS;
+                product(c.rows + r * WIDE_STRIDE, WIDE_STRIDE, count, {panel, n, depth, false}, 0,
+                        1, scratch, [&](const Tile<double>& tile) {
+                            for (int64_t i = 0; i < count; ++i) {
+                                double* to = c.g + (r + i) * c.stride + p * n;
+                                if (k) add_multiple(1, to, tile[i], n);
+                                std::memcpy(to, tile[i], n * sizeof(double));
+                            }
+                        });
+            }
         }
-        worker.everyone->wait();
     }
     for (int64_t r = own.begin; r < own.end; ++r) c.squares[r] = c.g[r * c.stride + r];
 }

@@ -73,8 +73,8 @@ inline Rows<double> triangle(const FirstFactor<float>& factor, const Layer<float
                              const Packed<float>& packed, const Worker& worker) {
     const Cholesky& cholesky = factor.method;
     double* scratch = factor.scratch[worker.id];
-    square(cholesky, w, packed, worker, scratch);
     const Range own = share_triangle(cholesky.H, worker);
+    square(cholesky, w, packed, own, scratch);
     if (!all_finite(cholesky.squares + own.begin, own.size()))
         __atomic_store_n(factor.bad, true, __ATOMIC_RELAXED);
     factorize(cholesky, worker, scratch);
@@ -97,6 +97,18 @@ void make_factor(const FirstFactor<T>& factor, const Layer<T>& w, const Packed<T
     const Range panels = share(factor.across.panels(), worker.id, worker.threads);
     pack(factor.across, factor.rows.data, 1, factor.rows.stride, panels.begin, panels.end);
     worker.everyone->wait();
+}
+
+// body(begin, end) over this worker's panels: of a triangle the first weigh most, so each worker
+// takes from both ends.
+template <typename Body>
+void share_panels(int64_t panels, bool triangular, const Worker& worker, Body body) {
+    const int64_t parts = triangular ? 2 * worker.ranks : worker.ranks;
+    const Range own = share(panels, worker.rank, parts);
+    body(own.begin, own.end);
+    if (!triangular) return;
+    const Range other = share(panels, parts - 1 - worker.rank, parts);
+    body(other.begin, other.end);
 }
 
 }  // namespace VAEFAST_LEVEL

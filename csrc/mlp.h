@@ -241,8 +241,7 @@ const T* pull_to_first(const Pass<T>& pass) {
             for (int64_t r = 0; r < pass.rows; ++r) {
                 T* row = to + r * tape.up_stride + tile.first;
                 const T* slope = tape.slope[l - 1] + r * tape.stride[l - 1] + tile.first;
-                std::memcpy(row, tile[r], tile.padded * sizeof(T));
-                multiply_slope(below.activation, slope, row, tile.padded);
+                multiply_slope<T>(below.activation, slope, tile[r], row, tile.padded);
             }
         });
         pass.worker.sync();

@@ -50,12 +50,11 @@ Gram<T> take_gram(Arena& arena, const MlpJacobianGram<T>& call, int64_t teams, i
     const Network<T>& mlp = call.mlp;
     const int64_t d = mlp.outputs(), rows = probe_rows(mlp), inputs = probed_inputs(rows, d);
     const int64_t most = rows > inputs ? rows : inputs;
-    Gram<T> gram = {call,
-                    take_workspace(arena, mlp, most, teams, threads, true),
-                    rows,
-                    inputs,
-                    rows > d ? rows / d : 1,
-                    take_factor(arena, mlp, threads)};
+    Gram<T> gram = {call, take_workspace(arena, mlp, most, teams, threads, true),
+                    rows, inputs,
+                    1,    take_factor(arena, mlp, threads)};
+    const int64_t fit = BLOCK_BYTES / 2 / (d * gram.stride() * int64_t(sizeof(T)));
+    gram.piece = fit < 1 ? 1 : fit < inputs ? fit : inputs;
     gram.entry = gram.factor.rows;
     if (mlp.depth > 1) {
         const int64_t stride = padded<T>(mlp.layers[mlp.depth - 1].inputs);
@@ -85,18 +84,6 @@ void prepare(const Gram<T>& gram, const Worker& worker) {
     make_factor(gram.factor, mlp.layers[0], gram.work.net[0].forward, worker);
 }
 
-// body(begin, end) over this worker's panels: of a triangle the first weigh most, so each worker
-// takes from both ends.
-template <typename Body>
-void share_panels(int64_t panels, bool triangular, const Worker& worker, Body body) {
-    const int64_t parts = triangular ? 2 * worker.ranks : worker.ranks;
-    const Range own = share(panels, worker.rank, parts);
-    body(own.begin, own.end);
-    if (!triangular) return;
-    const Range other = share(panels, parts - 1 - worker.rank, parts);
-    body(other.begin, other.end);
-}
-
 // Rows of S M F for inputs from `first` of the call on; the team meets.
 template <typename T>
 void pull_roots(const Gram<T>& gram, const Pass<T>& pass, const ProbeRows& at, int64_t first,
@@ -114,7 +101,7 @@ void pull_roots(const Gram<T>& gram, const Pass<T>& pass, const ProbeRows& at, i
         }
         T* row = tape.up[0] + r * tape.up_stride;
         copy_padded(row, from, width);
-        multiply_slope_of(pass, l, b, 0, row, panels_of<T>(width) * PANEL<T>);
+        multiply_slope_of(pass, l, b, 0, row, row, panels_of<T>(width) * PANEL<T>);
     });
     worker.sync();
     if (l < 0) return;
@@ -166,22 +153,16 @@ void gram_block(const Gram<T>& gram, const Worker& worker, Range block) {
     const Pass<T> primal(gram.work, worker, block.size());
     forward_hidden(primal, gram.call.x[block.begin], gram.call.x.stride, layers);
     T* roots = gram.roots[worker.team].rows;
-    const int64_t pieces = (block.size() + gram.piece - 1) / gram.piece;
-    for (int64_t p = 0; p < pieces; ++p) {
-        worker.look();
-        worker.sync();
-        if (worker.stopped()) return;
-        const Range piece = share(block.size(), p, pieces);
-        const int64_t rows = piece.size() * d, cuts = (rows + gram.rows - 1) / gram.rows;
-        for (int64_t c = 0; c < cuts; ++c) {
-            const Range cut = share(rows, c, cuts);
+    for (int64_t b = 0; b < block.size(); b += gram.piece) {
+        const int64_t count = block.size() - b < gram.piece ? block.size() - b : gram.piece;
+        for_each_piece(worker, count * d, gram.rows, [&](Range cut) {
             const Pass<T> pass(gram.work, worker, cut.size());
-            pull_roots(gram, pass, {piece.begin * d + cut.begin, d}, block.begin,
+            pull_roots(gram, pass, {b * d + cut.begin, d}, block.begin,
                        roots + cut.begin * gram.stride());
-        }
-        for (int64_t b = piece.begin; b < piece.end; ++b)
-            multiply_roots(gram, worker, roots + (b - piece.begin) * d * gram.stride(),
-                           block.begin + b);
+        });
+        if (worker.stopped()) return;
+        for (int64_t i = 0; i < count; ++i)
+            multiply_roots(gram, worker, roots + i * d * gram.stride(), block.begin + b + i);
     }
 }
 

@@ -2,7 +2,7 @@
 // multiplied by the slopes of input b.
 #pragma once
 
-#include "mlp.h"
+#include "first_factor.h"
 
 namespace vaefast {
 namespace VAEFAST_LEVEL {
@@ -33,17 +33,30 @@ int64_t probe_rows(const Network<T>& mlp) {
     return rows < ROWS ? ROWS : rows > MOST_ROWS ? MOST_ROWS : rows;
 }
 
-// Inputs whose slopes a block keeps: enough for a full pass of their own, and for one of rows.
+// Inputs whose slopes a block keeps: enough for a pass of their own to read weights seldom, and for
+// one of rows.
 constexpr int64_t probed_inputs(int64_t rows, int64_t K) {
-    return rows / K > ROWS ? rows / K : ROWS;
+    return rows / K > MOST_ROWS / 2 ? rows / K : MOST_ROWS / 2;
 }
 
-// φ' of layer l at input b times the `count` columns at t, from column `first` on.
+// body(range) over [0, count) in pieces of `rows`, whole register tiles but for the last, until the
+// team stops.
+template <typename Body>
+void for_each_piece(const Worker& worker, int64_t count, int64_t rows, Body body) {
+    for (int64_t r = 0; r < count; r += rows) {
+        worker.look();
+        worker.sync();
+        if (worker.stopped()) return;
+        body(Range{r, count - r < rows ? count : r + rows});
+    }
+}
+
+// to ← φ' of layer l at input b times the `count` columns at t, from column `first` on.
 template <typename T>
-void multiply_slope_of(const Pass<T>& pass, int64_t l, int64_t b, int64_t first, T* t,
+void multiply_slope_of(const Pass<T>& pass, int64_t l, int64_t b, int64_t first, const T* t, T* to,
                        int64_t count) {
-    multiply_slope(pass.net[l].activation, pass.tape.slope[l] + b * pass.tape.stride[l] + first, t,
-                   count);
+    multiply_slope<T>(pass.net[l].activation, pass.tape.slope[l] + b * pass.tape.stride[l] + first,
+                      t, to, count);
 }
 
 // to ← layer l's slopes times (from · wᵀ), rows up_stride apart; the team meets.
@@ -53,9 +66,8 @@ void carry(const Pass<T>& pass, const ProbeRows& at, const T* from, const Packed
     const int64_t stride = pass.tape.up_stride;
     pass.multiply(from, stride, w, [&](const Tile<T>& tile) {
         at.each({0, pass.rows}, [&](int64_t r, int64_t b, int64_t) VAEFAST_FLAT {
-            T* row = to + r * stride + tile.first;
-            std::memcpy(row, tile[r], tile.padded * sizeof(T));
-            multiply_slope_of(pass, l, b, tile.first, row, tile.padded);
+            multiply_slope_of(pass, l, b, tile.first, tile[r], to + r * stride + tile.first,
+                              tile.padded);
         });
     });
     pass.worker.sync();
@@ -71,7 +83,9 @@ struct Probes {
     int64_t rows;            // that pass together
     int64_t inputs;          // of a block
     Rows<T> first;           // [K, ·] product 0 of shared probes, null where slopes come before it
-    double* shares;          // [teams, rows, panels] of the squared norms
+    double* shares;          // [teams, rows, ends] of the squared norms
+    int64_t ends;            // panels of what is squared
+    FirstFactor<T> factor;   // takes the place of W₁ in the norms, where it has data
     bool *bad, *bad_probes;  // [B], [1]
 
     int64_t depth() const { return work.net.depth; }
@@ -80,8 +94,13 @@ struct Probes {
     }
     // The layer whose slopes multiply product s, or for s = −1 the probes; −1 for none.
     int64_t slope(int64_t s) const { return back ? depth() - 2 - s : s; }
-    int64_t panels() const { return weights(depth() - 1).panels(); }
 };
+
+// Whether cotangents' norms go through the factor of W₁: decided by widths, as its bits differ.
+template <typename T>
+bool by_factor(const Network<T>& mlp, bool back) {
+    return back && sizeof(T) < sizeof(double) && mlp.inputs() >= 4 * mlp.layers[0].outputs;
+}
 
 template <typename T>
 Probes<T> take_probes(Arena& arena, const MlpProbes<T>& call, bool back, int64_t teams,
@@ -97,6 +116,8 @@ Probes<T> take_probes(Arena& arena, const MlpProbes<T>& call, bool back, int64_t
                         inputs,
                         {},
                         nullptr,
+                        panels_of<T>(back ? mlp.inputs() : mlp.outputs()),
+                        {},
                         arena.take<bool>(call.B),
                         arena.take<bool>(1)};
     const bool bends = back && mlp.layers[mlp.depth - 1].activation != Activation::identity;
@@ -105,10 +126,15 @@ Probes<T> take_probes(Arena& arena, const MlpProbes<T>& call, bool back, int64_t
             padded<T>(back ? mlp.layers[mlp.depth - 1].inputs : mlp.layers[0].outputs);
         probes.first = {arena.take<T>(call.K * stride), stride};
     }
-    const int64_t ends = back ? mlp.inputs() : mlp.outputs();
-    probes.shares = arena.take<double>(teams * rows * panels_of<T>(ends));
+    if (by_factor(mlp, back)) {
+        probes.factor = take_factor(arena, mlp, threads);
+        probes.ends = panels_of<T>(probes.factor.across.outputs);
+    }
+    probes.shares = arena.take<double>(teams * rows * probes.ends);
     if (!arena.base) return probes;
     *probes.bad_probes = false;
+    if (probes.factor.rows.data && !call.products.data)
+        probes.work.net.layers[0].backward.data = nullptr;
     if (!back)
         for (int64_t l = 0; l < mlp.depth; ++l) probes.work.net.layers[l].backward.data = nullptr;
     return probes;
@@ -131,6 +157,8 @@ void prepare(const Probes<T>& probes, const Worker& worker) {
         if (!all_finite(call.probes[k], width))
             __atomic_store_n(probes.bad_probes, true, __ATOMIC_RELAXED);
     pack_network(probes.work.net, call.mlp, worker);
+    if (probes.factor.rows.data)
+        make_factor(probes.factor, call.mlp.layers[0], probes.work.net[0].forward, worker);
     if (!probes.first.data) return;
     const Range panels = share(probes.weights(0).panels(), worker.id, worker.threads);
     for (int64_t k = 0; k < call.K; k += probes.rows) {
@@ -157,19 +185,29 @@ void enter(const Probes<T>& probes, const Pass<T>& pass, const ProbeRows& at, in
             ready ? probes.first[k] : probes.call.probes[probes.call.shared ? k : n + r];
         T* to = pass.tape.up[0] + r * pass.tape.up_stride;
         copy_padded(to, from, width);
-        if (l >= 0) multiply_slope_of(pass, l, b, 0, to, panels_of<T>(width) * PANEL<T>);
+        if (l >= 0) multiply_slope_of(pass, l, b, 0, to, to, panels_of<T>(width) * PANEL<T>);
     });
     pass.worker.sync();
 }
 
-// Σ v² of `count` elements, at most a panel.
+// Σ v² of a panel.
 template <typename T>
-double sum_squares(const T* v, int64_t count) {
-    double lanes[PANEL<T>] = {};
-    for (int64_t j = 0; j < count; ++j) lanes[j] = double(v[j]) * double(v[j]);
+double sum_squares(const T* v) {
+    double lanes[PANEL<T>];
+    for (int64_t j = 0; j < PANEL<T>; ++j) lanes[j] = double(v[j]) * double(v[j]);
     for (int64_t half = PANEL<T> / 2; half > 0; half /= 2)
         for (int64_t j = 0; j < half; ++j) lanes[j] += lanes[j + half];
     return lanes[0];
+}
+
+// The squared norms of a tile's rows, panel by panel.
+template <typename T>
+void square_rows(const Probes<T>& probes, const Tile<T>& tile, int64_t rows, double* shares) {
+    for (int64_t r = 0; r < rows; ++r) {
+        fill(tile[r] + tile.count, T(0), tile.padded - tile.count);  // infinity times zero
+        for (int64_t j = 0; j < tile.count; j += PANEL<T>)
+            shares[r * probes.ends + (tile.first + j) / PANEL<T>] = sum_squares(tile[r] + j);
+    }
 }
 
 // The last product of rows [n, ...) from `from`: squared norms, and the products where wanted.
@@ -177,26 +215,29 @@ template <typename T>
 void leave(const Probes<T>& probes, const Pass<T>& pass, const ProbeRows& at, int64_t n,
            const T* from) {
     const MlpProbes<T>& call = probes.call;
-    const Packed<T>& w = probes.weights(probes.depth() - 1);
-    const int64_t l = probes.slope(probes.depth() - 1), panels = w.panels();
-    double* shares = probes.shares + pass.worker.team * probes.rows * panels;
-    pass.multiply(from, pass.tape.up_stride, w, [&](const Tile<T>& tile) {
-        at.each({0, pass.rows}, [&](int64_t r, int64_t b, int64_t) VAEFAST_FLAT {
-            T* row = tile[r];
-            if (l >= 0) multiply_slope_of(pass, l, b, tile.first, row, tile.padded);
-            for (int64_t j = 0; j < tile.count; j += PANEL<T>)
-                shares[r * panels + (tile.first + j) / PANEL<T>] =
-                    sum_squares(row + j, tile.count - j < PANEL<T> ? tile.count - j : PANEL<T>);
-            if (call.products.data)
-                std::memcpy(call.products[n + r] + tile.first, row, tile.count * sizeof(T));
+    const Packed<T>&w = probes.weights(probes.depth() - 1), &across = probes.factor.across;
+    const int64_t l = probes.slope(probes.depth() - 1), stride = pass.tape.up_stride;
+    double* shares = probes.shares + pass.worker.team * probes.rows * probes.ends;
+    if (across.data)
+        share_panels(across.panels(), true, pass.worker, [&](int64_t begin, int64_t end) {
+            product(from, stride, pass.rows, across, begin, end, pass.scratch,
+                    [&](const Tile<T>& tile) { square_rows(probes, tile, pass.rows, shares); });
         });
-    });
+    const auto arrive = [&](const Tile<T>& tile) {
+        at.each({0, pass.rows}, [&](int64_t r, int64_t b, int64_t) VAEFAST_FLAT {
+            if (l >= 0) multiply_slope_of(pass, l, b, tile.first, tile[r], tile[r], tile.padded);
+            if (call.products.data)
+                std::memcpy(call.products[n + r] + tile.first, tile[r], tile.count * sizeof(T));
+        });
+        if (!across.data) square_rows(probes, tile, pass.rows, shares);
+    };
+    if (!across.data || call.products.data) pass.multiply(from, stride, w, arrive);
     pass.worker.sync();
     const Range own = share(pass.rows, pass.worker.rank, pass.worker.ranks);
     for (int64_t r = own.begin; r < own.end; ++r) {
         const bool bad = *probes.bad_probes || probes.bad[(n + r) / probes.K];
         double sum = 0;
-        for (int64_t p = 0; p < panels; ++p) sum += shares[r * panels + p];
+        for (int64_t p = 0; p < probes.ends; ++p) sum += shares[r * probes.ends + p];
         call.sq[n + r] = bad ? NAN : sum;
         if (bad && call.products.data) fill(call.products[n + r], T(NAN), w.outputs);
     }
@@ -217,12 +258,7 @@ void probe_block(const Probes<T>& probes, const Worker& worker, Range block) {
         std::memcpy(call.y[b], out, d * sizeof(T));
         if (*probes.bad_probes || probes.bad[b]) fill(call.y[b], T(NAN), d);
     }
-    const int64_t pieces = call.K ? (block.size() + probes.rows - 1) / probes.rows : 0;
-    for (int64_t i = 0; i < pieces; ++i) {
-        worker.look();
-        worker.sync();
-        if (worker.stopped()) return;
-        const Range piece = share(block.size(), i, pieces);
+    for_each_piece(worker, call.K ? block.size() : 0, probes.rows, [&](Range piece) {
         const int64_t n = block.begin + piece.begin;
         const Pass<T> pass(probes.work, worker, piece.size());
         const ProbeRows at = {n - begin * K, K};
@@ -232,7 +268,7 @@ void probe_block(const Probes<T>& probes, const Worker& worker, Range block) {
             carry(pass, at, pass.tape.up[now], probes.weights(s), probes.slope(s),
                   pass.tape.up[1 - now]);
         leave(probes, pass, at, n, pass.tape.up[now]);
-    }
+    });
 }
 
 template <typename T>

@@ -62,6 +62,10 @@ void pack_any(T* panel, const T* w, int64_t row, int64_t column, int64_t lanes, 
 template <typename T>
 void pack_turned(T* panel, const T* w, int64_t row, int64_t lanes, int64_t depth) {
     if constexpr (TURNS<T>) {
+        if (lanes <= 0) {
+            for (int64_t k = 0; k < depth; ++k) store<T>(panel + k * PANEL<T>, Vec<T>{});
+            return;
+        }
         constexpr int64_t strip = 16;  // of k, a cache line of floats
         T copy[width<T> * strip] = {};
         for (int64_t k0 = 0; k0 < depth; k0 += strip) {
