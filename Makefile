@@ -40,7 +40,8 @@ sanitize: $(VENV)/installed  ## the op tests on the C++ backend, built with ASan
 	VAEFAST_SANITIZE=1 VAEFAST_STRICT_BUILD=1 $(BIN)/pip install -q --no-deps --target .sanitize .
 	rm -rf build
 	$(SANITIZED) ../tests/ops --backend cpp
-	$(SANITIZED) $(addprefix ../tests/ops/test_,fuzz.py packing.py signals.py)
+	$(SANITIZED) $(addprefix ../tests/ops/test_,fuzz.py packing.py signals.py same_bits.py error_rule.py)
+	$(SANITIZED) ../tests/kernels/test_math.py ../tests/test_philox.py
 
 develop: $(VENV)/torch  ## an editable install: Python edits count at once, C++ edits after `make develop`
 	$(BIN)/pip install -e '.[all,test]'

@@ -1,5 +1,6 @@
 // Elementary functions of a vector. A lane's result depends on that lane alone, NaN gives NaN.
-// Polynomials are Remez fits; their error is below a tenth of the last place's.
+// Errors stay below 2 ulp in float and 2.5 in double, of normal.h's below 6.5 and 8, over every
+// range that does not overflow; tests/kernels/test_math.py holds them to it at each level.
 #pragma once
 
 #include <cmath>

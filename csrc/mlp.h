@@ -48,6 +48,8 @@ int64_t weight_bytes(const Network<T>& mlp) {
 // Whether so few rows go forward through Wᵀ: both copies together would leave the caches.
 template <typename T>
 bool turns(const Network<T>& mlp, int64_t rows, int threads) {
+    for (int64_t l = 0; l < mlp.depth; ++l)
+        if (!mlp.layers[l].inputs) return false;
     return TURNS<T> && rows <= FEW_ROWS && 2 * weight_bytes(mlp) > threads * OWN_CACHE;
 }
 

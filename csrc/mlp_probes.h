@@ -96,10 +96,12 @@ struct Probes {
     int64_t slope(int64_t s) const { return back ? depth() - 2 - s : s; }
 };
 
-// Whether cotangents' norms go through the factor of W₁: decided by widths, as its bits differ.
+// Whether cotangents' norms go through the factor of W₁, where no products are wanted: decided by
+// widths and never by the batch, as its bits differ.
 template <typename T>
-bool by_factor(const Network<T>& mlp, bool back) {
-    return back && sizeof(T) < sizeof(double) && mlp.inputs() >= 4 * mlp.layers[0].outputs;
+bool by_factor(const MlpProbes<T>& call, bool back) {
+    return back && !call.products.data && sizeof(T) < sizeof(double) &&
+           call.mlp.inputs() >= 4 * call.mlp.layers[0].outputs;
 }
 
 template <typename T>
@@ -126,15 +128,14 @@ Probes<T> take_probes(Arena& arena, const MlpProbes<T>& call, bool back, int64_t
             padded<T>(back ? mlp.layers[mlp.depth - 1].inputs : mlp.layers[0].outputs);
         probes.first = {arena.take<T>(call.K * stride), stride};
     }
-    if (by_factor(mlp, back)) {
+    if (by_factor(call, back)) {
         probes.factor = take_factor(arena, mlp, threads);
         probes.ends = panels_of<T>(probes.factor.across.outputs);
     }
     probes.shares = arena.take<double>(teams * rows * probes.ends);
     if (!arena.base) return probes;
     *probes.bad_probes = false;
-    if (probes.factor.rows.data && !call.products.data)
-        probes.work.net.layers[0].backward.data = nullptr;
+    if (probes.factor.rows.data) probes.work.net.layers[0].backward.data = nullptr;
     if (!back)
         for (int64_t l = 0; l < mlp.depth; ++l) probes.work.net.layers[l].backward.data = nullptr;
     return probes;
@@ -229,9 +230,9 @@ void leave(const Probes<T>& probes, const Pass<T>& pass, const ProbeRows& at, in
             if (call.products.data)
                 std::memcpy(call.products[n + r] + tile.first, tile[r], tile.count * sizeof(T));
         });
-        if (!across.data) square_rows(probes, tile, pass.rows, shares);
+        square_rows(probes, tile, pass.rows, shares);
     };
-    if (!across.data || call.products.data) pass.multiply(from, stride, w, arrive);
+    if (!across.data) pass.multiply(from, stride, w, arrive);
     pass.worker.sync();
     const Range own = share(pass.rows, pass.worker.rank, pass.worker.ranks);
     for (int64_t r = own.begin; r < own.end; ++r) {

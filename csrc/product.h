@@ -174,8 +174,8 @@ struct Tile {
     T* data;
     int64_t stride;  // from row to row
     int64_t first;   // output
-    int64_t count;   // of outputs; up to `padded` the sums are those of zero weights
-    int64_t padded;
+    int64_t count;   // of outputs
+    int64_t padded;  // in whole panels; what lies beyond `count` means nothing
 
     T* operator[](int64_t row) const { return data + row * stride; }
 };

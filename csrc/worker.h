@@ -31,13 +31,13 @@ VAEFAST_INLINE void relax(int turn) {
 // A point that all of `size` threads reach before any goes on.
 struct alignas(CACHE_LINE) Barrier {
     int size;
-    bool stop;  // the team's own view of Watch::stop
+    bool stop[2];  // the team's own view of Watch::stop, by turns
     alignas(CACHE_LINE) int arrived;
-    alignas(CACHE_LINE) int phase;
+    alignas(CACHE_LINE) unsigned phase;
 
     void wait() {
         if (size == 1) return;
-        const int now = __atomic_load_n(&phase, __ATOMIC_ACQUIRE);
+        const unsigned now = __atomic_load_n(&phase, __ATOMIC_ACQUIRE);
         if (__atomic_add_fetch(&arrived, 1, __ATOMIC_ACQ_REL) == size) {
             __atomic_store_n(&arrived, 0, __ATOMIC_RELAXED);
             __atomic_store_n(&phase, now + 1, __ATOMIC_RELEASE);
@@ -115,14 +115,17 @@ struct Worker {
 
     void sync() const { mates->wait(); }
 
-    // Look whether to stop, before a sync; after it, stopped() is the same for the whole team, up
-    // to the team's next sync: another look has to come after that one.
+    // Look whether to stop, before a sync; after it, stopped() is the same for the whole team. Two
+    // looks take turns, so that a mate may still read the last one's answer while the next is made.
     void look() const {
+        ++looks;
         if (rank) return;
         if (id == 0) watch->ask();
-        mates->stop = __atomic_load_n(&watch->stop, __ATOMIC_ACQUIRE);
+        mates->stop[looks & 1] = __atomic_load_n(&watch->stop, __ATOMIC_ACQUIRE);
     }
-    bool stopped() const { return mates->stop; }
+    bool stopped() const { return mates->stop[looks & 1]; }
+
+    mutable unsigned looks = 0;
 };
 
 // How many teams share `rows` rows where a team of one thread should have `enough` of them: fewer

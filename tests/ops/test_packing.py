@@ -5,11 +5,29 @@ import pytest
 import torch
 
 from vaefast.bench.cases import network, posterior
-from vaefast.ops import decode_distance, mlp_chain, mlp_forward, mlp_potential
+from vaefast.ops import (
+    decode_distance,
+    mlp_chain,
+    mlp_forward,
+    mlp_jacobian_gram,
+    mlp_jvp,
+    mlp_potential,
+    mlp_trajectory,
+    mlp_vjp,
+)
 from vaefast.types import MLP
 
 WIDTHS, ACTIVATIONS = (3, 40, 18, 10), "tanh,silu,identity"
-OPS = ("mlp_forward", "mlp_potential", "mlp_chain", "decode_distance")
+OPS = (
+    "mlp_forward",
+    "mlp_potential",
+    "mlp_trajectory",
+    "mlp_chain",
+    "mlp_jvp",
+    "mlp_vjp",
+    "mlp_jacobian_gram",
+    "decode_distance",
+)
 
 
 @pytest.fixture(params=OPS)
@@ -26,6 +44,14 @@ def run(op, mlp):
         results = (mlp_forward(z, mlp, backend="cpp"),)
     elif op == "mlp_potential":
         results = mlp_potential(z, x, mlp, **like)
+    elif op == "mlp_trajectory":
+        results = mlp_trajectory(z, z, z, x, mlp, **like, step=0.1, leapfrog=2)
+    elif op == "mlp_jvp":
+        results = mlp_jvp(z, z.flip(0), mlp, full=True, backend="cpp")
+    elif op == "mlp_vjp":
+        results = mlp_vjp(z, x, mlp, full=True, backend="cpp")
+    elif op == "mlp_jacobian_gram":
+        results = (mlp_jacobian_gram(z, mlp, backend="cpp"),)
     elif op == "mlp_chain":
         start = mlp_potential(z, x, mlp, **like)
         results = mlp_chain(z, *start, x, mlp, **like, step=0.1, leapfrog=2, steps=3, thin=1)

@@ -156,6 +156,46 @@ def test_cuts_threads_and_runs(op, name, dtype):
             assert all(same(a, b[rows]) for a, b in zip(part, whole)), f"{threads} threads, {rows}"
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+@pytest.mark.parametrize("name", ["one copy of the weights", "odd widths"])
+def test_a_row_alone_with_its_own_scalars(name, dtype):
+    B, C = 5, 3
+    widths, activations = NETWORKS[name]
+    z, x, mlp = posterior(B, C, widths=widths, activations=activations, dtype=dtype)
+    like = {"likelihood": "bernoulli"}
+    step, index = torch.linspace(1e-3, 2e-2, B, dtype=dtype), torch.tensor([7, 3, 1 << 40, 0, 9])
+    U, grad = ops.mlp_potential(z, x, mlp, **like)
+    options = {**like, "leapfrog": 2, "jitter": 0.2, "steps": 3, "thin": 1, "seed": 1}
+    whole = ops.mlp_chain(z, U, grad, x, mlp, step=step, index=index, **options)
+    moved = ops.mlp_trajectory(
+        z, z.flip(0), grad, x, mlp, step=step.repeat_interleave(C), leapfrog=2, **like
+    )
+    for b in range(B):
+        own = slice(b * C, (b + 1) * C)
+        state = z[own], U[own], grad[own], x[b : b + 1], mlp
+        alone = ops.mlp_chain(*state, step=step[b].item(), index=index[b : b + 1], **options)
+        assert all(same(one, many[own]) for one, many in zip(alone, whole))
+    for n in range(B * C):
+        row, b = slice(n, n + 1), n // C
+        state = z[row], z.flip(0)[row], grad[row], x[b : b + 1], mlp
+        alone = ops.mlp_trajectory(*state, step=step[b].item(), leapfrog=2, **like)
+        assert all(same(one, many[row]) for one, many in zip(alone, moved))
+
+
+@pytest.mark.parametrize("widths", [(0, 512, 512, 784), (3, 0, 700, 900)])
+def test_layers_without_inputs(widths):
+    case = posterior(6, 1, widths=widths, activations="tanh,tanh,identity", dtype=torch.float32)
+    whole = potential(case, slice(None))
+    for n in (1, 3):
+        assert all(same(a, b[:n]) for a, b in zip(potential(case, slice(0, n)), whole))
+    expected = ops.mlp_potential(*case, likelihood="bernoulli", backend="reference")[0]
+    torch.testing.assert_close(whole[0], expected, rtol=1e-6, atol=1e-4)
+
+
 def same(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """Equal bits, NaN like NaN."""
-    return torch.equal(a.isnan(), b.isnan()) and torch.equal(a.nan_to_num(), b.nan_to_num())
+    """Equal bits; any NaN is like any other."""
+    if not a.is_floating_point():
+        return torch.equal(a, b)
+    bits = torch.int32 if a.dtype == torch.float32 else torch.int64
+    a, b = (torch.where(t.isnan(), torch.nan, t).contiguous().view(bits) for t in (a, b))
+    return torch.equal(a, b)

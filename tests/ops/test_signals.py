@@ -32,13 +32,27 @@ def many_transitions(steps):
     return mlp_chain(z, U, grad, x, mlp, **like, **options).z
 
 
-CALLS = {"decode_distance": many_samples, "mlp_chain": many_transitions}
+def one_large_chain(steps):
+    """Weights that leave the caches: the threads share the columns of one row."""
+    z, x, mlp = posterior(
+        1, 1, widths=(16, 600, 900), activations="tanh,identity", dtype=torch.float32
+    )
+    like = {"likelihood": "bernoulli", "backend": "cpp"}
+    U, grad = mlp_potential(z, x, mlp, **like)
+    return mlp_chain(z, U, grad, x, mlp, **like, step=1e-3, leapfrog=5, steps=steps).z
+
+
+CALLS = {
+    "decode_distance": many_samples,
+    "mlp_chain": many_transitions,
+    "mlp_chain, one large chain": one_large_chain,
+}
 ENDLESS = 10**9  # samples or transitions: hours
 
 
 @pytest.fixture(params=CALLS)
 def call(request, require):
-    require(request.param, "cpp")
+    require(request.param.partition(",")[0], "cpp")
     return CALLS[request.param]
 
 

@@ -15,7 +15,7 @@ from vaefast.reference.transition import Transition, transition
 
 __all__ = ["Chains", "State", "StepSize"]
 
-SEGMENTS = 50  # calls of a frozen chain, so that a progress bar can move and Ctrl-C can stop it
+SEGMENTS = 50  # calls of a frozen chain, between which a progress bar moves
 
 
 class State(NamedTuple):

@@ -22,7 +22,7 @@ def mlp_jacobian_gram(
     """The d×d matrix S J Jᵀ S of the Jacobian J = ∂mlp/∂x at each x, S = diag(inv_std).
 
     Its trace is ‖SJ‖_F², its largest eigenvalue ‖SJ‖₂². The input dimension is met once, in the
-    forward pass: with W₁ᵀ = QR, once per call, and J = M W₁ it is (S M Rᵀ)(S M Rᵀ)ᵀ.
+    forward pass: with F Fᵀ = W₁W₁ᵀ, once per call, and J = M W₁ it is (S M F)(S M F)ᵀ.
     Equivalent to::
 
         J = inv_std[:, :, None] * torch.func.vmap(torch.func.jacrev(network))(x)
