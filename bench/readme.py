@@ -136,13 +136,14 @@ def line(rows: list[Row]) -> str:
     share = float(ours["percent_of_ceiling"])
     limit = "" if math.isnan(share) else f"{share:.0f} %"
     return (
-        f"| `{ours['op']}` | {ours['case'].removesuffix(' float32 cpu')} | {ms(ours)} "
+        f"| `{ours['op']}` | {ours['case'].partition(' float32 cpu')[0]} | {ms(ours)} "
         f"| {best['provider']} | {ms(best)} | **{float(best['times_ours']):.2f}** | {limit} |"
     )
 
 
 def ms(row: Row) -> str:
-    return f"{float(row['median_us']) / 1000:,.3g}"
+    value = float(row["median_us"]) / 1000
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 def plot(rows: list[Row]) -> None:

@@ -114,7 +114,7 @@ def wide_case(B, K, names="tanh,maxmin,identity", *, own=False, widths=WIDE, dty
 def test_bits_depend_on_nothing_but_the_row(backend, B, K, own, widths):
     """Any cut of inputs or probes, number of threads or repetition gives the same bits.
 
-    Norms alone may have other bits than beside products: a wide first layer gives way to its factor.
+    Norms alone may differ from those beside products: a wide first layer gives way to its factor.
     """
     if backend == "reference":
         pytest.skip("a library's products may depend on the shape")
