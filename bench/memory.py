@@ -31,7 +31,8 @@ def peak_growth(module: str, name: str, small: tuple, large: tuple) -> float:
     script = SCRIPT.format(
         module=module, name=name, small=small, large=large, threads=torch.get_num_threads()
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, cwd="/")  # not in a checkout
     if done.returncode:
         raise RuntimeError(f"the peak of {module}.{name} was not measured: {done.stderr}")
     return float(done.stdout.split()[-1])

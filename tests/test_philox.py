@@ -318,5 +318,5 @@ def test_cpp_on_every_isa_level():
     ]
     for level in _C.isa_levels():
         environment = {**os.environ, "VAEFAST_ISA": level}
-        result = subprocess.run(command, env=environment, capture_output=True, text=True)
+        result = subprocess.run(command, env=environment, capture_output=True, text=True, cwd="/")
         assert result.returncode == 0, f"{level}: {result.stdout}"

@@ -29,5 +29,6 @@ def test_bits_and_errors(level):
         capture_output=True,
         text=True,
         check=False,
+        cwd="/",  # a checkout's own folder would shadow the installed package
     )
     assert result.returncode == 0, result.stdout[-3000:]

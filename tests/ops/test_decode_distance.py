@@ -174,7 +174,7 @@ def test_memory_does_not_depend_on_the_samples():
     if not (support := vf.supports("decode_distance", "cpp")):
         pytest.skip(support.reason)
     done = subprocess.run(
-        [sys.executable, "-c", MEMORY, "cpp"], capture_output=True, text=True, check=True
+        [sys.executable, "-c", MEMORY, "cpp"], capture_output=True, text=True, check=True, cwd="/"
     )
     assert int(done.stdout) < 64 * 1024  # KiB
 
