@@ -99,16 +99,15 @@ void make_factor(const FirstFactor<T>& factor, const Layer<T>& w, const Packed<T
     worker.everyone->wait();
 }
 
-// body(begin, end) over this worker's panels: of a triangle the first weigh most, so each worker
+// body(range) over this worker's panels: of a triangle the first weigh most, so each worker
 // takes from both ends.
 template <typename Body>
 void share_panels(int64_t panels, bool triangular, const Worker& worker, Body body) {
     const int64_t parts = triangular ? 2 * worker.ranks : worker.ranks;
     const Range own = share(panels, worker.rank, parts);
-    body(own.begin, own.end);
+    body(own);
     if (!triangular) return;
-    const Range other = share(panels, parts - 1 - worker.rank, parts);
-    body(other.begin, other.end);
+    body(share(panels, parts - 1 - worker.rank, parts));
 }
 
 }  // namespace VAEFAST_LEVEL

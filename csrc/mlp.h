@@ -2,6 +2,7 @@
 #pragma once
 
 #include "activations.h"
+#include "kept.h"
 #include "product.h"
 #include "turned.h"
 #include "worker.h"
@@ -105,15 +106,20 @@ struct Tape {
     T** slope;  // φ'(a_l) as activate stores it, where the call goes back
     T* up[2];   // cotangents, by turns
     int64_t up_stride;
-    T* sums;  // of turned products
+    T* sums;     // of turned products
+    Kept* kept;  // per layer, where rows of probes pass
 };
 
 template <typename T>
 Tape<T> take_tape(Arena& arena, const Network<T>& mlp, int64_t rows, bool slopes,
                   bool turned = false) {
-    Tape<T> tape = {arena.take<int64_t>(mlp.depth), arena.take<T*>(mlp.depth),
-                    arena.take<T*>(mlp.depth),      {},
-                    padded<T>(mlp.inputs()),        nullptr};
+    Tape<T> tape = {arena.take<int64_t>(mlp.depth),
+                    arena.take<T*>(mlp.depth),
+                    arena.take<T*>(mlp.depth),
+                    {},
+                    padded<T>(mlp.inputs()),
+                    nullptr,
+                    nullptr};
     int64_t sums = 0;
     for (int64_t l = 0; l < mlp.depth; ++l) {
         const Layer<T>& layer = mlp.layers[l];
@@ -184,7 +190,11 @@ struct Pass {
 
     template <typename Epilogue>
     void multiply(const T* x, int64_t stride, const Packed<T>& w, Epilogue epilogue) const {
-        const Range own = share(w.panels(), worker.rank, worker.ranks);
+        multiply(x, stride, w, share(w.panels(), worker.rank, worker.ranks), epilogue);
+    }
+    template <typename Epilogue>
+    void multiply(const T* x, int64_t stride, const Packed<T>& w, Range own,
+                  Epilogue epilogue) const {
         if (worker.ranks > 1)  // most of x lies in the caches of mates
             for (int64_t r = 0; r < rows; ++r)
                 for (int64_t k = 0; k < w.depth; k += 2 * CACHE_LINE / int64_t(sizeof(T)))

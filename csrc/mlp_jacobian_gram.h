@@ -67,6 +67,7 @@ Gram<T> take_gram(Arena& arena, const MlpJacobianGram<T>& call, int64_t teams, i
         T* packed = arena.take<T>(packed_size<T>(d, columns));
         if (arena.base) gram.roots[t] = {own, {packed, d, columns, false}};
     }
+    take_kept(arena, gram.work, mlp, most, d, teams);
     if (!arena.base) return gram;
     gram.work.net.layers[0].backward.data = nullptr;  // F and `entry` stand for these two
     gram.work.net.layers[mlp.depth - 1].backward.data = nullptr;
@@ -82,6 +83,11 @@ void prepare(const Gram<T>& gram, const Worker& worker) {
         copy_row(mlp.layers[gram.depth() - 1], i, gram.entry[i]);
     pack_network(gram.work.net, mlp, worker);
     make_factor(gram.factor, mlp.layers[0], gram.work.net[0].forward, worker);
+    for (int64_t l = 1; l + 1 < mlp.depth; ++l)
+        look_at(gram.work, gram.work.net[l].backward, worker);
+    look_at(gram.work, gram.work.net.last().forward, worker);
+    look_at(gram.work, gram.factor.across, worker);
+    worker.everyone->wait();
 }
 
 // Rows of S M F for inputs from `first` of the call on; the team meets.
@@ -100,14 +106,13 @@ void pull_roots(const Gram<T>& gram, const Pass<T>& pass, const ProbeRows& at, i
             return;
         }
         T* row = tape.up[0] + r * tape.up_stride;
-        copy_padded(row, from, width);
-        multiply_slope_of(pass, l, b, 0, row, row, panels_of<T>(width) * PANEL<T>);
+        mask_row(pass, l, b, from, row, width);
     });
     worker.sync();
     if (l < 0) return;
     int64_t now = 0;
     for (int64_t s = l; s > 0; --s, now = 1 - now)
-        carry(pass, at, tape.up[now], pass.net[s].backward, s - 1, tape.up[1 - now]);
+        carry(pass, at, tape.up[now], s, pass.net[s].backward, s - 1, tape.up[1 - now]);
     const auto arrive = [&](const Tile<T>& tile) {
         at.each({0, pass.rows}, [&](int64_t r, int64_t b, int64_t i) VAEFAST_FLAT {
             const T scale = gram.scale(tape, first + b, b, i);
@@ -115,11 +120,10 @@ void pull_roots(const Gram<T>& gram, const Pass<T>& pass, const ProbeRows& at, i
                 to[r * gram.stride() + tile.first + j] = scale * tile[r][j];
         });
     };
-    share_panels(gram.factor.across.panels(), gram.factor.wide(), worker,
-                 [&](int64_t begin, int64_t end) {
-                     product(tape.up[now], tape.up_stride, pass.rows, gram.factor.across, begin,
-                             end, pass.scratch, arrive);
-                 });
+    const Packed<T>& across = gram.factor.across;
+    share_panels(across.panels(), across.triangular, worker, [&](Range own) {
+        multiply_masked(pass, at, tape.up[now], 0, across, own, arrive);
+    });
     worker.sync();
 }
 
@@ -152,6 +156,7 @@ void gram_block(const Gram<T>& gram, const Worker& worker, Range block) {
     const int64_t d = gram.d(), layers = gram.depth() - (gram.last() == Activation::identity);
     const Pass<T> primal(gram.work, worker, block.size());
     forward_hidden(primal, gram.call.x[block.begin], gram.call.x.stride, layers);
+    keep_slopes(primal);
     T* roots = gram.roots[worker.team].rows;
     for (int64_t b = 0; b < block.size(); b += gram.piece) {
         const int64_t count = block.size() - b < gram.piece ? block.size() - b : gram.piece;

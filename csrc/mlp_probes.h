@@ -1,77 +1,11 @@
-// K tangents or cotangents per input beside one pass: rows (b, k) go through products, each
-// multiplied by the slopes of input b.
+// K tangents or cotangents per input beside one pass.
 #pragma once
 
 #include "first_factor.h"
+#include "probe_rows.h"
 
 namespace vaefast {
 namespace VAEFAST_LEVEL {
-
-// Rows (b, k) in order; `first` = b·K + k of the first one, b counted from the tape's first input.
-struct ProbeRows {
-    int64_t first, K;
-
-    // body(r, b, k) for rows `own`.
-    template <typename Body>
-    VAEFAST_INLINE void each(Range own, Body body) const {
-        int64_t b = (first + own.begin) / K, k = (first + own.begin) % K;
-        for (int64_t r = own.begin; r < own.end; ++r) {
-            body(r, b, k);
-            if (++k == K) k = 0, ++b;
-        }
-    }
-};
-
-// Rows that pass together: as many as keep two layers in cache, whole register tiles.
-template <typename T>
-int64_t probe_rows(const Network<T>& mlp) {
-    int64_t widest = mlp.inputs();
-    for (int64_t l = 0; l < mlp.depth; ++l)
-        if (mlp.layers[l].outputs > widest) widest = mlp.layers[l].outputs;
-    const int64_t bytes = 2 * padded<T>(widest) * int64_t(sizeof(T));
-    const int64_t rows = BLOCK_BYTES / bytes / ROWS * ROWS;
-    return rows < ROWS ? ROWS : rows > MOST_ROWS ? MOST_ROWS : rows;
-}
-
-// Inputs whose slopes a block keeps: enough for a pass of their own to read weights seldom, and for
-// one of rows.
-constexpr int64_t probed_inputs(int64_t rows, int64_t K) {
-    return rows / K > MOST_ROWS / 2 ? rows / K : MOST_ROWS / 2;
-}
-
-// body(range) over [0, count) in pieces of `rows`, whole register tiles but for the last, until the
-// team stops.
-template <typename Body>
-void for_each_piece(const Worker& worker, int64_t count, int64_t rows, Body body) {
-    for (int64_t r = 0; r < count; r += rows) {
-        worker.look();
-        worker.sync();
-        if (worker.stopped()) return;
-        body(Range{r, count - r < rows ? count : r + rows});
-    }
-}
-
-// to ← φ' of layer l at input b times the `count` columns at t, from column `first` on.
-template <typename T>
-void multiply_slope_of(const Pass<T>& pass, int64_t l, int64_t b, int64_t first, const T* t, T* to,
-                       int64_t count) {
-    multiply_slope<T>(pass.net[l].activation, pass.tape.slope[l] + b * pass.tape.stride[l] + first,
-                      t, to, count);
-}
-
-// to ← layer l's slopes times (from · wᵀ), rows up_stride apart; the team meets.
-template <typename T>
-void carry(const Pass<T>& pass, const ProbeRows& at, const T* from, const Packed<T>& w, int64_t l,
-           T* to) {
-    const int64_t stride = pass.tape.up_stride;
-    pass.multiply(from, stride, w, [&](const Tile<T>& tile) {
-        at.each({0, pass.rows}, [&](int64_t r, int64_t b, int64_t) VAEFAST_FLAT {
-            multiply_slope_of(pass, l, b, tile.first, tile[r], to + r * stride + tile.first,
-                              tile.padded);
-        });
-    });
-    pass.worker.sync();
-}
 
 // A call of mlp_jvp or mlp_vjp on its way.
 template <typename T>
@@ -133,6 +67,7 @@ Probes<T> take_probes(Arena& arena, const MlpProbes<T>& call, bool back, int64_t
         probes.ends = panels_of<T>(probes.factor.across.outputs);
     }
     probes.shares = arena.take<double>(teams * rows * probes.ends);
+    take_kept(arena, probes.work, mlp, most, K, teams);
     if (!arena.base) return probes;
     *probes.bad_probes = false;
     if (probes.factor.rows.data) probes.work.net.layers[0].backward.data = nullptr;
@@ -160,6 +95,9 @@ void prepare(const Probes<T>& probes, const Worker& worker) {
     pack_network(probes.work.net, call.mlp, worker);
     if (probes.factor.rows.data)
         make_factor(probes.factor, call.mlp.layers[0], probes.work.net[0].forward, worker);
+    for (int64_t s = 0; s < probes.depth(); ++s) look_at(probes.work, probes.weights(s), worker);
+    look_at(probes.work, probes.factor.across, worker);
+    worker.everyone->wait();
     if (!probes.first.data) return;
     const Range panels = share(probes.weights(0).panels(), worker.id, worker.threads);
     for (int64_t k = 0; k < call.K; k += probes.rows) {
@@ -185,8 +123,10 @@ void enter(const Probes<T>& probes, const Pass<T>& pass, const ProbeRows& at, in
         const T* from =
             ready ? probes.first[k] : probes.call.probes[probes.call.shared ? k : n + r];
         T* to = pass.tape.up[0] + r * pass.tape.up_stride;
-        copy_padded(to, from, width);
-        if (l >= 0) multiply_slope_of(pass, l, b, 0, to, to, panels_of<T>(width) * PANEL<T>);
+        if (l >= 0)
+            mask_row(pass, l, b, from, to, width);
+        else
+            copy_padded(to, from, width);
     });
     pass.worker.sync();
 }
@@ -217,12 +157,13 @@ void leave(const Probes<T>& probes, const Pass<T>& pass, const ProbeRows& at, in
            const T* from) {
     const MlpProbes<T>& call = probes.call;
     const Packed<T>&w = probes.weights(probes.depth() - 1), &across = probes.factor.across;
-    const int64_t l = probes.slope(probes.depth() - 1), stride = pass.tape.up_stride;
+    const int64_t l = probes.slope(probes.depth() - 1), m = probes.slope(probes.depth() - 2);
     double* shares = probes.shares + pass.worker.team * probes.rows * probes.ends;
     if (across.data)
-        share_panels(across.panels(), true, pass.worker, [&](int64_t begin, int64_t end) {
-            product(from, stride, pass.rows, across, begin, end, pass.scratch,
-                    [&](const Tile<T>& tile) { square_rows(probes, tile, pass.rows, shares); });
+        share_panels(across.panels(), true, pass.worker, [&](Range own) {
+            multiply_masked(pass, at, from, m, across, own, [&](const Tile<T>& tile) {
+                square_rows(probes, tile, pass.rows, shares);
+            });
         });
     const auto arrive = [&](const Tile<T>& tile) {
         at.each({0, pass.rows}, [&](int64_t r, int64_t b, int64_t) VAEFAST_FLAT {
@@ -232,7 +173,8 @@ void leave(const Probes<T>& probes, const Pass<T>& pass, const ProbeRows& at, in
         });
         square_rows(probes, tile, pass.rows, shares);
     };
-    if (!across.data) pass.multiply(from, stride, w, arrive);
+    const Range panels = share(w.panels(), pass.worker.rank, pass.worker.ranks);
+    if (!across.data) multiply_masked(pass, at, from, m, w, panels, arrive);
     pass.worker.sync();
     const Range own = share(pass.rows, pass.worker.rank, pass.worker.ranks);
     for (int64_t r = own.begin; r < own.end; ++r) {
@@ -252,6 +194,7 @@ void probe_block(const Probes<T>& probes, const Worker& worker, Range block) {
     const int64_t d = call.mlp.outputs(), last = probes.depth() - 1;
     const Pass<T> primal(probes.work, worker, end - begin);
     forward_hidden(primal, call.x[begin], call.x.stride, last + 1);
+    keep_slopes(primal);
     const Range own = share(end - begin, worker.rank, worker.ranks);
     for (int64_t b = begin + own.begin; b < begin + own.end; ++b) {
         if (b * K < block.begin) continue;  // another block's
@@ -266,8 +209,8 @@ void probe_block(const Probes<T>& probes, const Worker& worker, Range block) {
         enter(probes, pass, at, n);
         int64_t now = 0;
         for (int64_t s = probes.first.data ? 1 : 0; s < last; ++s, now = 1 - now)
-            carry(pass, at, pass.tape.up[now], probes.weights(s), probes.slope(s),
-                  pass.tape.up[1 - now]);
+            carry(pass, at, pass.tape.up[now], probes.slope(s - 1), probes.weights(s),
+                  probes.slope(s), pass.tape.up[1 - now]);
         leave(probes, pass, at, n, pass.tape.up[now]);
     });
 }

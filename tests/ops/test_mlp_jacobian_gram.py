@@ -111,12 +111,13 @@ def broad_case(B, widths=BROAD, names="tanh,maxmin,identity", dtype=torch.float6
 
 
 @pytest.mark.parametrize("widths", [BROAD, THIN, (200, 130)])
+@pytest.mark.parametrize("hidden", ["tanh,maxmin", "relu,relu"])
 @pytest.mark.parametrize("B", [1, 3, 50])
-def test_bits_depend_on_nothing_but_the_row(backend, B, widths):
+def test_bits_depend_on_nothing_but_the_row(backend, B, widths, hidden):
     """Any cut of the batch, number of threads or repetition gives the same bits, symmetric."""
     if backend == "reference":
         pytest.skip("a library's products may depend on the shape")
-    names = ",".join(["tanh", "maxmin", "sigmoid"][1 - len(widths) :])
+    names = ",".join([*hidden.split(","), "sigmoid"][1 - len(widths) :])
     x, mlp, inv_std = broad_case(B, widths, names, torch.float32)
     before = torch.get_num_threads()
     results = []
@@ -135,7 +136,9 @@ def test_bits_depend_on_nothing_but_the_row(backend, B, widths):
 
 
 @pytest.mark.parametrize("widths", [BROAD, THIN])
-@pytest.mark.parametrize("names", ["tanh,silu,identity", "relu,maxmin,sigmoid"])
+@pytest.mark.parametrize(
+    "names", ["tanh,silu,identity", "relu,maxmin,sigmoid", "relu,relu,identity"]
+)
 def test_float32_errs_at_most_twice_as_much_as_eager(backend, names, widths):
     x, mlp, inv_std = broad_case(20, widths, names, torch.float32)
     exact = MLP([w.double() for w in mlp.weights], [b.double() for b in mlp.biases], names)
@@ -204,6 +207,17 @@ def test_bad_first_weights_leave_nothing_finite(backend, widths, bad):
     mlp.weights[0][50, 7] = bad
     gram = mlp_jacobian_gram(x, mlp, inv_std=inv_std, backend=backend)
     assert not gram.isfinite().any()
+
+
+@pytest.mark.parametrize("widths", [BROAD, THIN])
+@pytest.mark.parametrize(("layer", "row", "column"), [(0, 60, 7), (1, 69, 95)])
+def test_bad_weights_spread_as_they_do_in_eager(backend, layer, row, column, widths):
+    """Zero slopes of relu do not hide them, although zeros are skipped where weights are finite."""
+    x, mlp, inv_std = broad_case(3, widths, "relu,relu,identity", torch.float32)
+    mlp.weights[layer][row, column] = math.nan
+    expected = mlp_jacobian_gram(x, mlp, inv_std=inv_std, backend="reference")
+    found = mlp_jacobian_gram(x, mlp, inv_std=inv_std, backend=backend)
+    assert torch.equal(found.isfinite(), expected.isfinite())
 
 
 def test_any_cut_of_the_batch_gives_the_same_rows(backend):

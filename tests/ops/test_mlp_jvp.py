@@ -106,12 +106,13 @@ def wide_case(B, K, names="tanh,maxmin,identity", *, own=False, widths=WIDE, dty
 
 
 @pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize("names", ["tanh,maxmin,identity", "relu,relu,identity"])
 @pytest.mark.parametrize(("B", "K"), [(1, 8), (3, 150), (130, 1), (33, 7)])
-def test_bits_depend_on_nothing_but_the_row(backend, B, K, own):
+def test_bits_depend_on_nothing_but_the_row(backend, B, K, own, names):
     """Any cut of inputs or probes, number of threads or repetition gives the same bits."""
     if backend == "reference":
         pytest.skip("a library's products may depend on the shape")
-    x, v, mlp = wide_case(B, K, own=own, dtype=torch.float32)
+    x, v, mlp = wide_case(B, K, names, own=own, dtype=torch.float32)
     before = torch.get_num_threads()
     results = []
     try:
@@ -133,7 +134,7 @@ def test_bits_depend_on_nothing_but_the_row(backend, B, K, own):
 
 
 @pytest.mark.parametrize("own", [False, True])
-@pytest.mark.parametrize("names", ["tanh,silu,identity", "relu,maxmin,sigmoid"])
+@pytest.mark.parametrize("names", ["tanh,silu,identity", "relu,maxmin,sigmoid", "relu,relu,relu"])
 def test_float32_errs_at_most_twice_as_much_as_eager(backend, names, own):
     x, v, mlp = wide_case(20, 9, names, own=own, dtype=torch.float32)
     exact = MLP([w.double() for w in mlp.weights], [b.double() for b in mlp.biases], names)
@@ -162,6 +163,18 @@ def test_a_bad_shared_probe_makes_all_rows_nan(backend, where):
     v[0 if where == "first" else -1, 2] = math.nan
     for result in mlp_jvp(x, v, mlp, full=True, backend=backend):
         assert result.isnan().all()
+
+
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize(("layer", "row", "column"), [(0, 60, 7), (1, 69, 95), (2, 3, 69)])
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_bad_weights_spread_as_they_do_in_eager(backend, bad, layer, row, column, own):
+    """Zero slopes of relu do not hide them, although zeros are skipped where weights are finite."""
+    x, v, mlp = wide_case(3, 9, "relu,relu,identity", own=own, dtype=torch.float32)
+    mlp.weights[layer][row, column] = bad
+    expected = mlp_jvp(x, v, mlp, full=True, backend="reference")
+    for found, e in zip(mlp_jvp(x, v, mlp, full=True, backend=backend), expected):
+        assert torch.equal(found.isfinite(), e.isfinite())
 
 
 def test_inputs_that_require_grad():

@@ -110,15 +110,16 @@ def wide_case(B, K, names="tanh,maxmin,identity", *, own=False, widths=WIDE, dty
 
 @pytest.mark.parametrize("widths", [WIDE, BROAD])
 @pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize("names", ["tanh,maxmin,identity", "relu,relu,identity"])
 @pytest.mark.parametrize(("B", "K"), [(1, 8), (3, 150), (130, 1), (33, 7)])
-def test_bits_depend_on_nothing_but_the_row(backend, B, K, own, widths):
+def test_bits_depend_on_nothing_but_the_row(backend, B, K, own, widths, names):
     """Any cut of inputs or probes, number of threads or repetition gives the same bits.
 
     Norms alone may differ from those beside products: a wide first layer gives way to its factor.
     """
     if backend == "reference":
         pytest.skip("a library's products may depend on the shape")
-    x, u, mlp = wide_case(B, K, own=own, widths=widths, dtype=torch.float32)
+    x, u, mlp = wide_case(B, K, names, own=own, widths=widths, dtype=torch.float32)
     before = torch.get_num_threads()
     results = []
     try:
@@ -151,6 +152,7 @@ def test_bits_depend_on_nothing_but_the_row(backend, B, K, own, widths):
         (WIDE, "relu,maxmin,sigmoid"),
         (BROAD, "tanh,silu,identity"),
         (BROAD, "relu,maxmin,sigmoid"),
+        (BROAD, "relu,relu,relu"),
         ((400, 40), "sigmoid"),
     ],
 )
@@ -182,6 +184,18 @@ def test_a_bad_shared_probe_makes_all_rows_nan(backend, where):
     u[0 if where == "first" else -1, 2] = math.nan
     for result in mlp_vjp(x, u, mlp, full=True, backend=backend):
         assert result.isnan().all()
+
+
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize(("layer", "row", "column"), [(0, 60, 7), (1, 69, 95), (2, 3, 69)])
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_bad_weights_spread_as_they_do_in_eager(backend, bad, layer, row, column, own):
+    """Zero slopes of relu do not hide them, although zeros are skipped where weights are finite."""
+    x, u, mlp = wide_case(3, 9, "relu,relu,identity", own=own, dtype=torch.float32)
+    mlp.weights[layer][row, column] = bad
+    expected = mlp_vjp(x, u, mlp, full=True, backend="reference")
+    for found, e in zip(mlp_vjp(x, u, mlp, full=True, backend=backend), expected):
+        assert torch.equal(found.isfinite(), e.isfinite())
 
 
 def test_inputs_that_require_grad():

@@ -1,0 +1,148 @@
+// K rows per input beside one pass: rows (b, k) go through products, each multiplied by the slopes
+// of input b.
+#pragma once
+
+#include "mlp.h"
+
+namespace vaefast {
+namespace VAEFAST_LEVEL {
+
+// Rows (b, k) in order; `first` = b·K + k of the first one, b counted from the tape's first input.
+struct ProbeRows {
+    int64_t first, K;
+
+    // body(r, b, k) for rows `own`.
+    template <typename Body>
+    VAEFAST_INLINE void each(Range own, Body body) const {
+        int64_t b = (first + own.begin) / K, k = (first + own.begin) % K;
+        for (int64_t r = own.begin; r < own.end; ++r) {
+            body(r, b, k);
+            if (++k == K) k = 0, ++b;
+        }
+    }
+};
+
+// Rows that pass together: as many as keep two layers in cache, whole register tiles.
+template <typename T>
+int64_t probe_rows(const Network<T>& mlp) {
+    int64_t widest = mlp.inputs();
+    for (int64_t l = 0; l < mlp.depth; ++l)
+        if (mlp.layers[l].outputs > widest) widest = mlp.layers[l].outputs;
+    const int64_t bytes = 2 * padded<T>(widest) * int64_t(sizeof(T));
+    const int64_t rows = BLOCK_BYTES / bytes / ROWS * ROWS;
+    return rows < ROWS ? ROWS : rows > MOST_ROWS ? MOST_ROWS : rows;
+}
+
+// Inputs whose slopes a block keeps: enough for a pass of their own to read weights seldom, and for
+// one of rows.
+constexpr int64_t probed_inputs(int64_t rows, int64_t K) {
+    return rows / K > MOST_ROWS / 2 ? rows / K : MOST_ROWS / 2;
+}
+
+// body(range) over [0, count) in pieces of `rows`, whole register tiles but for the last, until the
+// team stops.
+template <typename Body>
+void for_each_piece(const Worker& worker, int64_t count, int64_t rows, Body body) {
+    for (int64_t r = 0; r < count; r += rows) {
+        worker.look();
+        worker.sync();
+        if (worker.stopped()) return;
+        body(Range{r, count - r < rows ? count : r + rows});
+    }
+}
+
+// to ← φ' of layer l at input b times the `count` columns at t, from column `first` on.
+template <typename T>
+void multiply_slope_of(const Pass<T>& pass, int64_t l, int64_t b, int64_t first, const T* t, T* to,
+                       int64_t count) {
+    multiply_slope<T>(pass.net[l].activation, pass.tape.slope[l] + b * pass.tape.stride[l] + first,
+                      t, to, count);
+}
+
+// The same, into a row of which relu keeps what its slopes do.
+template <typename T>
+void mask(const Pass<T>& pass, int64_t l, int64_t b, int64_t first, const T* t, T* row,
+          int64_t count) {
+    if (pass.tape.kept[l].on())
+        gather(pass.tape.kept[l], b, first, t, row, count);
+    else
+        multiply_slope_of(pass, l, b, first, t, row + first, count);
+}
+
+// A whole row of `width` elements, masked.
+template <typename T>
+void mask_row(const Pass<T>& pass, int64_t l, int64_t b, const T* from, T* row, int64_t width) {
+    const int64_t padded = panels_of<T>(width) * PANEL<T>;
+    if (pass.tape.kept[l].on()) return mask(pass, l, b, 0, from, row, padded);
+    copy_padded(row, from, width);
+    mask(pass, l, b, 0, row, row, padded);
+}
+
+// Rows masked by layer m (none: −1) times panels `own` of w.
+template <typename T, typename Epilogue>
+void multiply_masked(const Pass<T>& pass, const ProbeRows& at, const T* from, int64_t m,
+                     const Packed<T>& w, Range own, Epilogue epilogue) {
+    const int64_t stride = pass.tape.up_stride;
+    if (m >= 0 && pass.tape.kept[m].on())
+        product_of_kept(pass.tape.kept[m], at.first, at.K, from, stride, pass.rows, w, own.begin,
+                        own.end, pass.scratch, epilogue);
+    else
+        pass.multiply(from, stride, w, own, epilogue);
+}
+
+// to ← layer l's slopes times (from · wᵀ), rows up_stride apart, `from` masked by layer m; the team
+// meets.
+template <typename T>
+void carry(const Pass<T>& pass, const ProbeRows& at, const T* from, int64_t m, const Packed<T>& w,
+           int64_t l, T* to) {
+    const Range own = share(w.panels(), pass.worker.rank, pass.worker.ranks);
+    multiply_masked(pass, at, from, m, w, own, [&](const Tile<T>& tile) {
+        at.each({0, pass.rows}, [&](int64_t r, int64_t b, int64_t) VAEFAST_FLAT {
+            mask(pass, l, b, tile.first, tile[r], to + r * pass.tape.up_stride, tile.padded);
+        });
+    });
+    pass.worker.sync();
+}
+
+// What a block of inputs keeps in hidden layers where K rows each pass.
+template <typename T>
+void take_kept(Arena& arena, const Workspace<T>& work, const Network<T>& mlp, int64_t inputs,
+               int64_t K, int64_t teams) {
+    bool* refuse = arena.take<bool>(1);
+    if (arena.base) *refuse = false;
+    for (int64_t t = 0; t < teams; ++t) {
+        Kept* kept = arena.take<Kept>(mlp.depth);
+        if (arena.base) work.tapes[t].kept = kept;
+        for (int64_t l = 0; l < mlp.depth; ++l) {
+            const bool skip = l + 1 < mlp.depth && skips(mlp.layers[l], K);
+            const Kept own = skip ? take_kept(arena, mlp.layers[l], inputs, refuse)
+                                  : Kept{nullptr, nullptr, 0, 0, refuse};
+            if (arena.base) kept[l] = own;
+        }
+    }
+}
+
+// Refuse to skip where weights are not finite: a slope of zero does not make them zero, be it
+// before or after the product. Before everyone meets.
+template <typename T>
+void look_at(const Workspace<T>& work, const Packed<T>& w, const Worker& worker) {
+    const Kept* kept = work.tapes[worker.team].kept;
+    bool skip = false;
+    for (int64_t l = 0; l < work.net.depth; ++l) skip = skip || kept[l].list;
+    const Range own = share(w.panels(), worker.id, worker.threads);
+    if (skip && w.data && !all_finite(w.panel(own.begin), own.size() * w.depth * PANEL<T>))
+        __atomic_store_n(kept->refuse, true, __ATOMIC_RELAXED);
+}
+
+// The block's inputs after their pass; the team meets.
+template <typename T>
+void keep_slopes(const Pass<T>& pass) {
+    const Range own = share(pass.rows, pass.worker.rank, pass.worker.ranks);
+    for (int64_t l = 0; l < pass.net.depth; ++l)
+        for (int64_t b = own.begin; pass.tape.kept[l].on() && b < own.end; ++b)
+            keep(pass.tape.kept[l], b, pass.tape.slope[l] + b * pass.tape.stride[l]);
+    pass.worker.sync();
+}
+
+}  // namespace VAEFAST_LEVEL
+}  // namespace vaefast
