@@ -44,12 +44,6 @@ def mlp_chain_f32(
     threads: int,
     /,
 ) -> None: ...
-
-mlp_forward_f64 = mlp_forward_f32
-mlp_potential_f64 = mlp_potential_f32
-mlp_trajectory_f64 = mlp_trajectory_f32
-mlp_chain_f64 = mlp_chain_f32
-
 def isa() -> str: ...
 def isa_levels() -> list[str]: ...
 def pgd_step_f32(
@@ -64,34 +58,10 @@ def pgd_step_f32(
     threads: int,
     /,
 ) -> None: ...
-def pgd_step_f64(
-    data: tuple[int, int, int, int],
-    strides: tuple[int, int, int, int],
-    B: int,
-    D: int,
-    scalars: Sequence[float],
-    rows: int,
-    l2: bool,
-    norm_eps: float,
-    threads: int,
-    /,
-) -> None: ...
 def leapfrog_step_f32(
     data: Sequence[int],  # addresses of z, p, grad, inv_mass (or 0)
     strides: Sequence[int],  # of their rows, in elements
     step: int,  # address of [N]
-    N: int,
-    d: int,
-    chains: int,
-    kick: float,
-    drift: bool,
-    threads: int,
-    /,
-) -> None: ...
-def leapfrog_step_f64(
-    data: Sequence[int],
-    strides: Sequence[int],
-    step: int,
     N: int,
     d: int,
     chains: int,
@@ -111,34 +81,13 @@ def log_likelihood_f32(
     threads: int,
     /,
 ) -> None: ...
-def log_likelihood_f64(
-    data: Sequence[int],
-    strides: Sequence[int],
-    N: int,
-    D: int,
-    chains: int,
-    likelihood: int,
-    obs_std: float,
-    threads: int,
-    /,
-) -> None: ...
 def mlp_jvp_f32(
     results: tuple[_Rows, _Rows],  # y, products (address 0 for none)
     sq: int,  # address of [B, K] float64
     given: tuple[_Rows, _Rows],  # x, probes [K, ·] or [B·K, ·]
     shared: bool,  # whether the probes are [K, ·]
     counts: tuple[int, int],  # B, K
-    mlp: list[tuple],  # vaefast.ops._cpp.layers_of
-    threads: int,
-    /,
-) -> None: ...
-def mlp_jvp_f64(
-    results: tuple[_Rows, _Rows],
-    sq: int,
-    given: tuple[_Rows, _Rows],
-    shared: bool,
-    counts: tuple[int, int],
-    mlp: list[tuple],
+    mlp: _Layers,
     threads: int,
     /,
 ) -> None: ...
@@ -148,17 +97,7 @@ def mlp_vjp_f32(
     given: tuple[_Rows, _Rows],
     shared: bool,
     counts: tuple[int, int],
-    mlp: list[tuple],
-    threads: int,
-    /,
-) -> None: ...
-def mlp_vjp_f64(
-    results: tuple[_Rows, _Rows],
-    sq: int,
-    given: tuple[_Rows, _Rows],
-    shared: bool,
-    counts: tuple[int, int],
-    mlp: list[tuple],
+    mlp: _Layers,
     threads: int,
     /,
 ) -> None: ...
@@ -167,16 +106,7 @@ def mlp_jacobian_gram_f32(
     x: _Rows,
     inv_std: _Rows,  # address 0 for ones
     B: int,
-    mlp: list[tuple],
-    threads: int,
-    /,
-) -> None: ...
-def mlp_jacobian_gram_f64(
-    out: int,
-    x: _Rows,
-    inv_std: _Rows,
-    B: int,
-    mlp: list[tuple],
+    mlp: _Layers,
     threads: int,
     /,
 ) -> None: ...
@@ -186,17 +116,7 @@ def decode_distance_f32(
     rows: Sequence[int],  # addresses of r and of index, [B]
     counts: tuple[int, int, int],  # B, first_sample, samples
     seed: int,  # modulo 2**64
-    mlp: Sequence[tuple],  # vaefast.ops._cpp.layers_of
-    threads: int,
-    /,
-) -> None: ...
-def decode_distance_f64(
-    hits: int,
-    data: Sequence[tuple[int, int]],
-    rows: Sequence[int],
-    counts: tuple[int, int, int],
-    seed: int,
-    mlp: Sequence[tuple],
+    mlp: _Layers,
     threads: int,
     /,
 ) -> None: ...
@@ -226,24 +146,25 @@ def philox_normal_f32(
     out: int,  # address of [rows, count] float32
     /,
 ) -> None: ...
-def philox_normal_f64(
-    seed: int,
-    index: int,
-    rows: int,
-    step: int,
-    lane: int,
-    use: int,
-    count: int,
-    out: int,
-    /,
-) -> None: ...
 def activate_f32(
     kind: int, parameter: float, a: int, h: int, slope: int, count: int, /
 ) -> None: ...
 def multiply_slope_f32(kind: int, slope: int, t: int, count: int, /) -> None: ...
 def evaluate_f32(function: int, values: int, out: int, count: int, /) -> None: ...
-def activate_f64(
-    kind: int, parameter: float, a: int, h: int, slope: int, count: int, /
-) -> None: ...
-def multiply_slope_f64(kind: int, slope: int, t: int, count: int, /) -> None: ...
-def evaluate_f64(function: int, values: int, out: int, count: int, /) -> None: ...
+
+# the same in float64
+mlp_forward_f64 = mlp_forward_f32
+mlp_potential_f64 = mlp_potential_f32
+mlp_trajectory_f64 = mlp_trajectory_f32
+mlp_chain_f64 = mlp_chain_f32
+pgd_step_f64 = pgd_step_f32
+leapfrog_step_f64 = leapfrog_step_f32
+log_likelihood_f64 = log_likelihood_f32
+mlp_jvp_f64 = mlp_jvp_f32
+mlp_vjp_f64 = mlp_vjp_f32
+mlp_jacobian_gram_f64 = mlp_jacobian_gram_f32
+decode_distance_f64 = decode_distance_f32
+philox_normal_f64 = philox_normal_f32
+activate_f64 = activate_f32
+multiply_slope_f64 = multiply_slope_f32
+evaluate_f64 = evaluate_f32
