@@ -2,7 +2,7 @@
 #pragma once
 
 #include "likelihoods.h"
-#include "mlp.h"
+#include "mlp_blocks.h"
 #include "philox.h"
 
 namespace vaefast {
@@ -112,27 +112,13 @@ void distance_block(const DecodeDistance<T>& call, const Pass<T>& pass, const Sa
 
 template <typename T>
 Outcome decode_distance(const DecodeDistance<T>& call, const Call& how) {
-    const int64_t N = call.B * call.samples,
-                  teams = teams_of(N, how.threads, enough_rows(call.mlp));
-    const int64_t rows = block_rows(call.mlp, false);
-    Samples<T>* all = nullptr;
-    Memory memory;
-    const auto work = memory.layout([&](Arena& arena) {
-        all = arena.take<Samples<T>>(teams);
-        for (int64_t t = 0; t < teams; ++t) {
-            const Samples<T> one = take_samples(arena, call.mlp, rows);
-            if (arena.base) all[t] = one;
-        }
-        return take_workspace(arena, call.mlp, rows, teams, how.threads, false);
-    });
-    if (!memory.base) return Outcome::no_memory;
-    return run_workers(how, teams, [&](const Worker& worker) {
-        pack_network(work.net, call.mlp, worker);
-        for_each_block(worker, N, rows, [&](Range block) {
-            distance_block(call, Pass<T>(work, worker, block.size()), all[worker.team],
-                           block.begin);
-        });
-    });
+    const auto take = [&](Arena& arena, int64_t rows) {
+        return take_samples(arena, call.mlp, rows);
+    };
+    return run_blocks(call.mlp, call.B * call.samples, how, false, take,
+                      [&](const Pass<T>& pass, int64_t first, const Samples<T>& samples) {
+                          distance_block(call, pass, samples, first);
+                      });
 }
 
 }  // namespace VAEFAST_LEVEL

@@ -149,26 +149,13 @@ void chain_block(const MlpChain<T>& call, const Pass<T>& pass, const Chains<T>& 
 template <typename T>
 Outcome mlp_chain(const MlpChain<T>& call, const Call& how) {
     const Network<T>& mlp = call.target.mlp;
-    const int64_t teams = teams_of(call.N, how.threads, enough_rows(mlp)),
-                  rows = block_rows(mlp, true);
-    Chains<T>* all = nullptr;
-    Memory memory;
-    const auto work = memory.layout([&](Arena& arena) {
-        all = arena.take<Chains<T>>(teams);
-        for (int64_t t = 0; t < teams; ++t) {
-            const Chains<T> one = take_chains(arena, mlp, rows, call.inv_mass.data != nullptr);
-            if (arena.base) all[t] = one;
-        }
-        return take_workspace(arena, mlp, rows, teams, how.threads, true,
-                              turns(mlp, call.N, how.threads));
-    });
-    if (!memory.base) return Outcome::no_memory;
-    return run_workers(how, teams, [&](const Worker& worker) {
-        pack_network(work.net, mlp, worker);
-        for_each_block(worker, call.N, rows, [&](Range block) {
-            chain_block(call, Pass<T>(work, worker, block.size()), all[worker.team], block.begin);
-        });
-    });
+    const auto take = [&](Arena& arena, int64_t rows) {
+        return take_chains(arena, mlp, rows, call.inv_mass.data != nullptr);
+    };
+    return run_blocks(mlp, call.N, how, true, take,
+                      [&](const Pass<T>& pass, int64_t first, const Chains<T>& chains) {
+                          chain_block(call, pass, chains, first);
+                      });
 }
 
 }  // namespace VAEFAST_LEVEL

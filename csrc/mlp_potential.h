@@ -2,7 +2,7 @@
 #pragma once
 
 #include "likelihoods.h"
-#include "mlp.h"
+#include "mlp_blocks.h"
 
 namespace vaefast {
 namespace VAEFAST_LEVEL {
@@ -88,24 +88,13 @@ void potential_block(const MlpPotential<T>& call, const Pass<T>& pass, int64_t f
 template <typename T>
 Outcome mlp_potential(const MlpPotential<T>& call, const Call& how) {
     const Network<T>& mlp = call.target.mlp;
-    const int64_t teams = teams_of(call.N, how.threads, enough_rows(mlp)),
-                  rows = block_rows(mlp, true);
-    const int64_t shares = rows * panels_of<T>(mlp.outputs());
-    double* energies = nullptr;
-    Memory memory;
-    const auto work = memory.layout([&](Arena& arena) {
-        energies = arena.take<double>(teams * shares);
-        return take_workspace(arena, mlp, rows, teams, how.threads, true,
-                              turns(mlp, call.N, how.threads));
-    });
-    if (!memory.base) return Outcome::no_memory;
-    return run_workers(how, teams, [&](const Worker& worker) {
-        pack_network(work.net, mlp, worker);
-        for_each_block(worker, call.N, rows, [&](Range block) {
-            potential_block(call, Pass<T>(work, worker, block.size()), block.begin,
-                            energies + worker.team * shares);
-        });
-    });
+    const auto take = [&](Arena& arena, int64_t rows) {
+        return arena.take<double>(rows * panels_of<T>(mlp.outputs()));
+    };
+    return run_blocks(mlp, call.N, how, true, take,
+                      [&](const Pass<T>& pass, int64_t first, double* energies) {
+                          potential_block(call, pass, first, energies);
+                      });
 }
 
 }  // namespace VAEFAST_LEVEL

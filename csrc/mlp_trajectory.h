@@ -116,27 +116,13 @@ void trajectory_block(const MlpTrajectory<T>& call, const Pass<T>& pass, const P
 template <typename T>
 Outcome mlp_trajectory(const MlpTrajectory<T>& call, const Call& how) {
     const Network<T>& mlp = call.target.mlp;
-    const int64_t teams = teams_of(call.N, how.threads, enough_rows(mlp)),
-                  rows = block_rows(mlp, true);
-    Phase<T>* phases = nullptr;
-    Memory memory;
-    const auto work = memory.layout([&](Arena& arena) {
-        phases = arena.take<Phase<T>>(teams);
-        for (int64_t t = 0; t < teams; ++t) {
-            const Phase<T> phase = take_phase(arena, mlp, rows, call.inv_mass.data != nullptr);
-            if (arena.base) phases[t] = phase;
-        }
-        return take_workspace(arena, mlp, rows, teams, how.threads, true,
-                              turns(mlp, call.N, how.threads));
-    });
-    if (!memory.base) return Outcome::no_memory;
-    return run_workers(how, teams, [&](const Worker& worker) {
-        pack_network(work.net, mlp, worker);
-        for_each_block(worker, call.N, rows, [&](Range block) {
-            trajectory_block(call, Pass<T>(work, worker, block.size()), phases[worker.team],
-                             block.begin);
-        });
-    });
+    const auto take = [&](Arena& arena, int64_t rows) {
+        return take_phase(arena, mlp, rows, call.inv_mass.data != nullptr);
+    };
+    return run_blocks(mlp, call.N, how, true, take,
+                      [&](const Pass<T>& pass, int64_t first, const Phase<T>& phase) {
+                          trajectory_block(call, pass, phase, first);
+                      });
 }
 
 }  // namespace VAEFAST_LEVEL
