@@ -27,6 +27,7 @@ F = TypeVar("F", bound=Callable)
 logger = logging.getLogger("vaefast")
 
 _implemented: dict[str, tuple[str, ...]] = {}  # op -> backends that it has
+_triton_dtypes: dict[str, tuple[torch.dtype, ...]] = {}  # op -> what its Triton backend takes
 _said: set[str] = set()
 _forced: str | None = None
 
@@ -50,9 +51,15 @@ def constant_when_traced(function: F) -> F:
     return function
 
 
-def declare(op: str, backends: tuple[str, ...]) -> None:
-    """Record which backends an op is implemented in; called once by the op's own module."""
+def declare(
+    op: str, backends: tuple[str, ...], triton_dtypes: tuple[torch.dtype, ...] = FAST_DTYPES
+) -> None:
+    """Record which backends an op is implemented in, and for which dtypes.
+
+    Called once by the op's own module.
+    """
     _implemented[op] = backends
+    _triton_dtypes[op] = triton_dtypes
 
 
 def has(op: str, backend: str) -> bool:
@@ -82,15 +89,19 @@ def supports(
     """
     option(op, "op", _implemented)
     option(backend, "backend", BACKENDS)
-    reason = _dtype_reason(backend, dtype) or _other_reason(op, backend, torch.device(device).type)
+    reason = _dtype_reason(op, backend, dtype) or _other_reason(
+        op, backend, torch.device(device).type
+    )
     return Support(not reason, reason)
 
 
-def _dtype_reason(backend: str, dtype: torch.dtype) -> str:
-    if backend == "reference" or dtype in FAST_DTYPES:
+def _dtype_reason(op: str, backend: str, dtype: torch.dtype) -> str:
+    taken = _triton_dtypes[op] if backend == "triton" else FAST_DTYPES
+    if backend == "reference" or dtype in taken:
         return ""
+    whose = "" if taken == FAST_DTYPES else f"{op}'s "
     return (
-        f'backend "{backend}" takes float32 or float64, got {short(dtype)}; '
+        f'{whose}backend "{backend}" takes {" or ".join(map(short, taken))}, got {short(dtype)}; '
         'pass x.float() or backend="reference"'
     )
 
@@ -161,13 +172,13 @@ def resolve(op: str, backend: str | None, tensor: Tensor) -> str:
     name = named(backend)
     device, dtype = tensor.device.type, tensor.dtype
     if name is not None:
-        if reason := _dtype_reason(option(name, "backend", BACKENDS), dtype):
+        if reason := _dtype_reason(op, option(name, "backend", BACKENDS), dtype):
             raise TypeError(reason)
         if reason := _other_reason(op, name, device):
             raise RuntimeError(reason)
         return name
     fast = "triton" if device == "cuda" else "cpp"
-    reason = _dtype_reason(fast, dtype) or _other_reason(op, fast, device)
+    reason = _dtype_reason(op, fast, dtype) or _other_reason(op, fast, device)
     if not reason:
         return fast
     if not torch.compiler.is_compiling():

@@ -3,6 +3,7 @@
 import sys
 
 import pytest
+import torch
 
 import vaefast as vf
 from vaefast.backends import ops
@@ -16,7 +17,10 @@ def _needs_backend(request):
     op = request.path.stem.removeprefix("test_")
     if op not in ops() or "backend" not in request.fixturenames:
         return
-    if not (support := vf.supports(op, request.getfixturevalue("backend"))):
+    backend, dtype = request.getfixturevalue("backend"), torch.float32
+    if hasattr(request.node, "callspec"):
+        dtype = request.node.callspec.params.get("dtype", dtype)
+    if not (support := vf.supports(op, backend, dtype=dtype)):
         pytest.skip(support.reason)
 
 

@@ -250,7 +250,7 @@ def test_inputs_that_require_grad():
 def test_registered_op_passes_opcheck(backend, requires_grad):
     mean, std, centre, r, mlp = case()
     mean.requires_grad_(requires_grad)
-    arguments = (mean, std, centre, r, *mlp, torch.arange(4), 0, 0, 5, "ieee", backend)
+    arguments = (mean, std, centre, r, *mlp, torch.arange(4), 0, 0, 5, "ieee", 0, backend)
     torch.library.opcheck(torch.ops.vaefast.decode_distance.default, arguments)
 
 

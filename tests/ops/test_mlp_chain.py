@@ -298,7 +298,7 @@ def test_registered_op_passes_opcheck(backend, steps, requires_grad):
     step, index = torch.full((3,), 0.1, dtype=torch.float64), torch.arange(3)
     state = case.z, U, grad, case.x, *case.mlp, "bernoulli", 1.0, step, masses(case), index
     torch.library.opcheck(
-        torch.ops.vaefast.mlp_chain.default, (*state, 2, 0.1, 7, 0, steps, 2, "ieee", backend)
+        torch.ops.vaefast.mlp_chain.default, (*state, 2, 0.1, 7, 0, steps, 2, "ieee", 0, backend)
     )
 
 

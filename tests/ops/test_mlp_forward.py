@@ -126,7 +126,7 @@ def test_second_derivatives_are_the_reference_s_and_never_silently_zero():
 def test_registered_op_passes_opcheck(backend, grad):
     mlp, z = network(WIDTHS, "tanh,maxmin,sigmoid"), latents().requires_grad_(grad)
     for biases in (mlp.biases, [None, mlp.biases[1], None]):
-        arguments = (z, mlp.weights, biases, mlp.activations, backend)
+        arguments = (z, mlp.weights, biases, mlp.activations, None, "ieee", 0, backend)
         torch.library.opcheck(torch.ops.vaefast.mlp_forward.default, arguments)
 
 

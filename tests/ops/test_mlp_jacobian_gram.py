@@ -252,7 +252,7 @@ def test_inputs_that_require_grad(widths):
 def test_registered_op_passes_opcheck(backend, whiten, requires_grad):
     x, mlp, inv_std = case()
     x.requires_grad_(requires_grad)
-    arguments = (x, *mlp, inv_std if whiten else None, backend)
+    arguments = (x, *mlp, inv_std if whiten else None, "ieee", 0, backend)
     torch.library.opcheck(torch.ops.vaefast.mlp_jacobian_gram.default, arguments)
 
 

@@ -191,7 +191,7 @@ def test_inputs_that_require_grad():
 def test_registered_op_passes_opcheck(backend, full, requires_grad):
     x, v, mlp = case()
     x.requires_grad_(requires_grad)
-    torch.library.opcheck(torch.ops.vaefast.mlp_jvp.default, (x, v, *mlp, full, backend))
+    torch.library.opcheck(torch.ops.vaefast.mlp_jvp.default, (x, v, *mlp, full, "ieee", 0, backend))
 
 
 def test_compiles_without_graph_breaks(backend):

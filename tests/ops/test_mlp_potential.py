@@ -152,7 +152,7 @@ def test_reference_is_differentiable_twice():
 def test_registered_op_passes_opcheck(backend, grad):
     case = posterior()
     case.z.requires_grad_(grad)
-    arguments = (case.z, case.x, *case.mlp, "bernoulli", 1.0, "ieee", backend)
+    arguments = (case.z, case.x, *case.mlp, "bernoulli", 1.0, "ieee", 0, backend)
     torch.library.opcheck(torch.ops.vaefast.mlp_potential.default, arguments)
 
 

@@ -186,7 +186,7 @@ def test_registered_op_passes_opcheck(backend, massive, requires_grad):
     step, mass = torch.full((6,), 0.1, dtype=torch.float64), masses(case) if massive else None
     state = case.z, p, grad, case.x, *case.mlp, step, mass
     torch.library.opcheck(
-        torch.ops.vaefast.mlp_trajectory.default, (*state, "bernoulli", 1.0, 3, "ieee", backend)
+        torch.ops.vaefast.mlp_trajectory.default, (*state, "bernoulli", 1.0, 3, "ieee", 0, backend)
     )
 
 

@@ -212,7 +212,7 @@ def test_inputs_that_require_grad():
 def test_registered_op_passes_opcheck(backend, full, requires_grad):
     x, u, mlp = case()
     x.requires_grad_(requires_grad)
-    torch.library.opcheck(torch.ops.vaefast.mlp_vjp.default, (x, u, *mlp, full, backend))
+    torch.library.opcheck(torch.ops.vaefast.mlp_vjp.default, (x, u, *mlp, full, "ieee", 0, backend))
 
 
 def test_compiles_without_graph_breaks(backend):

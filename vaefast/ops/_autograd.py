@@ -55,7 +55,8 @@ def through_reference(name: str, backend: str | None, *tensors: Tensor | None) -
 def with_biases(mlp: MLP) -> MLP:
     """Zeros for the missing biases: torch tracks gradients only through lists without None."""
     pairs = zip(mlp.biases, mlp.weights)
-    return mlp._replace(biases=[w.new_zeros(w.shape[0]) if b is None else b for b, w in pairs])
+    biases: list[Tensor | None] = [w.new_zeros(w.shape[0]) if b is None else b for b, w in pairs]
+    return MLP(mlp.weights, biases, mlp.activations, mlp.packed)  # which holds these zeros
 
 
 class Pulled(NamedTuple):

@@ -28,9 +28,11 @@ __all__ = [
     "check_range",
     "check_seed",
     "check_target",
+    "check_tile",
 ]
 
 PRECISIONS = ("ieee", "tf32", "bf16")
+TILES = (16, 32, 64, 128)
 MAX_STEP = 1 << 32
 
 
@@ -83,6 +85,10 @@ def check_network(mlp: MLP, like: Tensor, like_name: str) -> None:
         if bias is not None:
             check_like(bias, f"mlp.biases[{layer}]", weight, name, [width])
     _check_pairs(mlp)
+    if mlp.packed is not None:
+        checks.same_device(
+            **{like_name: like, "mlp.packed": checks.tensor(mlp.packed, "mlp.packed")}
+        )
 
 
 @backends.constant_when_traced
@@ -114,8 +120,15 @@ def check_likelihood(likelihood: str, obs_std: float) -> None:
         raise ValueError(f"obs_std must be positive and finite, got {obs_std}")
 
 
-def check_precision(precision: str) -> None:
-    checks.option(precision, "precision", PRECISIONS)
+def check_precision(precision: str) -> str:
+    return checks.option(precision, "precision", PRECISIONS)
+
+
+def check_tile(tile: int | None) -> int:
+    """The tile as a registered op takes it: 0 where the launcher chooses."""
+    if tile is None:
+        return 0
+    return checks.option(checks.count(tile, "tile"), "tile", TILES)
 
 
 def check_seed(seed: int) -> int:

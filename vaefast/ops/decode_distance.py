@@ -15,6 +15,7 @@ from vaefast.ops._inputs import (
     check_precision,
     check_range,
     check_seed,
+    check_tile,
 )
 from vaefast.ops._register import register
 from vaefast.reference.decode_distance import decode_distance as reference
@@ -35,6 +36,7 @@ def decode_distance(
     first_sample: int = 0,
     samples: int,
     precision: str = "ieee",
+    tile: int | None = None,
     backend: str | None = None,
 ) -> Tensor:
     """Count the posterior samples whose reconstruction lies within r of a centre.
@@ -62,6 +64,8 @@ def decode_distance(
         samples: how many samples S.
         precision: ``"ieee"``, ``"tf32"`` or ``"bf16"``: the lowest that a backend may use inside
             matrix products; the reference always computes in the dtype of ``mean``.
+        tile: rows that one GPU program works on, 16, 32, 64 or 128; ``None`` chooses it from the
+            batch. It pins the bits of a result on CUDA; the CPU has no tiles and ignores it.
         backend: ``"reference"``, ``"cpp"`` or ``"triton"``; ``None`` chooses.
 
     Returns:
@@ -78,13 +82,13 @@ def decode_distance(
     check_like(std, "std", mean, "mean", list(mean.shape))
     check_network(mlp, mean, "mean")
     check_like(centre, "centre", mean, "mean", [len(mean), mlp.out_features])
-    check_precision(precision)
     check_range(first_sample, samples, "first_sample", "samples")
     rows = len(mean)
     r = checks.per_row(r, "r", rows, like=mean)
     index = checks.row_index(index, rows, mean.device)
-    numbers = check_seed(seed), first_sample, samples, precision
-    arguments = mean, std, centre, r, *mlp, index, *numbers
+    numbers = check_seed(seed), first_sample, samples
+    how = check_precision(precision), check_tile(tile)
+    arguments = mean, std, centre, r, *mlp, index, *numbers, *how
     chosen = backends.resolve("decode_distance", backend, mean)
     if through_reference("decode_distance", backend, mean, std, centre, r, *tensors_of(mlp)):
         return _run_reference(*arguments)
@@ -92,8 +96,8 @@ def decode_distance(
 
 
 def _run_reference(
-    mean, std, centre, r, weights, biases, activations, index, seed, first_sample, samples,
-    precision,
+    mean, std, centre, r, weights, biases, activations, packed, index, seed, first_sample,
+    samples, precision, tile,
 ) -> Tensor:  # fmt: skip
     return reference(
         mean,
@@ -110,8 +114,8 @@ def _run_reference(
 
 
 def _run_cpp(
-    mean, std, centre, r, weights, biases, activations, index, seed, first_sample, samples,
-    precision,
+    mean, std, centre, r, weights, biases, activations, packed, index, seed, first_sample,
+    samples, precision, tile,
 ) -> Tensor:  # fmt: skip
     layers, _alive = layers_of(weights, biases, activations)
     hits = torch.zeros(len(mean), dtype=torch.int64)
@@ -128,16 +132,18 @@ def _run_cpp(
     return hits
 
 
-def _fake(mean, std, centre, r, weights, biases, activations, index, *arguments) -> Tensor:
+def _fake(mean, std, centre, r, weights, biases, activations, packed, index, *_) -> Tensor:
     return index.new_empty(mean.shape[0])
 
 
 _op = register(
     "decode_distance",
     "(Tensor mean, Tensor std, Tensor centre, Tensor r,"
-    " Tensor[] weights, Tensor?[] biases, str activations, Tensor index,"
-    " int seed, int first_sample, int samples, str precision, str backend) -> Tensor",
+    " Tensor[] weights, Tensor?[] biases, str activations, Tensor? packed,"
+    " Tensor index, int seed, int first_sample, int samples,"
+    " str precision, int tile, str backend) -> Tensor",
     fake=_fake,
     reference=_run_reference,
     cpp=_run_cpp,
+    triton_dtypes=(torch.float32,),
 )

@@ -18,6 +18,7 @@ from vaefast.ops._inputs import (
     check_range,
     check_seed,
     check_target,
+    check_tile,
 )
 from vaefast.ops._register import register
 from vaefast.reference.chain import Chain, kept
@@ -46,6 +47,7 @@ def mlp_chain(
     steps: int,
     thin: int = 0,
     precision: str = "ieee",
+    tile: int | None = None,
     backend: str | None = None,
 ) -> Chain:
     """Run HMC transitions: momentum, trajectory, Metropolis; each costs L gradients.
@@ -80,6 +82,8 @@ def mlp_chain(
         thin: k > 0 keeps each transition whose number plus one is a multiple of k; 0 keeps none.
         precision: ``"ieee"``, ``"tf32"`` or ``"bf16"``: the lowest that a backend may use inside
             matrix products; the reference always computes in z's dtype.
+        tile: rows that one GPU program works on, 16, 32, 64 or 128; ``None`` chooses it from the
+            batch. It pins the bits of a result on CUDA; the CPU has no tiles and ignores it.
         backend: ``"reference"``, ``"cpp"`` or ``"triton"``; ``None`` chooses.
 
     Returns:
@@ -99,7 +103,7 @@ def mlp_chain(
     check_energy(U, z)
     check_like(grad, "grad", z, "z", list(z.shape))
     check_mass(inv_mass, z, x)
-    check_precision(precision)
+    how = check_precision(precision), check_tile(tile)
     check_range(first_step, steps, "first_step", "steps")
     rows = len(x)
     step = checks.per_row(step, "step", rows, like=z)
@@ -107,7 +111,7 @@ def mlp_chain(
     like = likelihood, float(obs_std)
     numbers = checks.count(leapfrog, "leapfrog"), check_jitter(jitter), check_seed(seed)
     span = first_step, steps, checks.count(thin, "thin", minimum=0)
-    arguments = z, U, grad, x, *mlp, *like, step, inv_mass, index, *numbers, *span, precision
+    arguments = z, U, grad, x, *mlp, *like, step, inv_mass, index, *numbers, *span, *how
     chosen = backends.resolve("mlp_chain", backend, z)
     tensors = z, U, grad, x, step, inv_mass, *tensors_of(mlp)
     if through_reference("mlp_chain", backend, *tensors):
@@ -116,8 +120,8 @@ def mlp_chain(
 
 
 def _run_reference(
-    z, U, grad, x, weights, biases, activations, likelihood, obs_std, step, inv_mass, index,
-    leapfrog, jitter, seed, first_step, steps, thin, precision,
+    z, U, grad, x, weights, biases, activations, packed, likelihood, obs_std, step, inv_mass,
+    index, leapfrog, jitter, seed, first_step, steps, thin, precision, tile,
 ) -> tuple[Tensor, ...]:  # fmt: skip
     result = reference(
         z,
@@ -142,8 +146,8 @@ def _run_reference(
 
 
 def _run_cpp(
-    z, U, grad, x, weights, biases, activations, likelihood, obs_std, step, inv_mass, index,
-    leapfrog, jitter, seed, first_step, steps, thin, precision,
+    z, U, grad, x, weights, biases, activations, packed, likelihood, obs_std, step, inv_mass,
+    index, leapfrog, jitter, seed, first_step, steps, thin, precision, tile,
 ) -> tuple[Tensor, ...]:  # fmt: skip
     layers, _alive = layers_of(weights, biases, activations)
     N, n = len(z), kept(first_step, steps, thin)
@@ -168,8 +172,8 @@ def _run_cpp(
 
 
 def _fake(
-    z, U, grad, x, weights, biases, activations, likelihood, obs_std, step, inv_mass, index,
-    leapfrog, jitter, seed, first_step, steps, thin, precision, backend,
+    z, U, grad, x, weights, biases, activations, packed, likelihood, obs_std, step, inv_mass,
+    index, leapfrog, jitter, seed, first_step, steps, thin, precision, tile, backend,
 ) -> tuple[Tensor, ...]:  # fmt: skip
     N, n = z.shape[0], kept(first_step, steps, thin)
     state = z.new_empty(z.shape), U.new_empty(N), z.new_empty(z.shape)
@@ -180,11 +184,13 @@ def _fake(
 _op = register(
     "mlp_chain",
     "(Tensor z, Tensor U, Tensor grad, Tensor x,"
-    " Tensor[] weights, Tensor?[] biases, str activations, str likelihood, float obs_std,"
-    " Tensor step, Tensor? inv_mass, Tensor index, int leapfrog, float jitter, int seed,"
-    " int first_step, int steps, int thin, str precision, str backend)"
+    " Tensor[] weights, Tensor?[] biases, str activations, Tensor? packed,"
+    " str likelihood, float obs_std, Tensor step, Tensor? inv_mass, Tensor index,"
+    " int leapfrog, float jitter, int seed, int first_step, int steps, int thin,"
+    " str precision, int tile, str backend)"
     " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
     fake=_fake,
     reference=_run_reference,
     cpp=_run_cpp,
+    triton_dtypes=(torch.float32,),
 )

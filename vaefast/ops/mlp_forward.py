@@ -18,7 +18,7 @@ from vaefast.ops._autograd import (
 )
 from vaefast.ops._cpp import kernel, layers_of, plain_rows, rows_at
 from vaefast.ops._derivatives import Seed, Totals, bytes_per_row, network_gradients
-from vaefast.ops._inputs import check_matrix, check_network
+from vaefast.ops._inputs import check_matrix, check_network, check_precision, check_tile
 from vaefast.ops._register import register
 from vaefast.reference.mlp_forward import mlp_forward as reference
 from vaefast.reference.rows import chunked
@@ -27,7 +27,14 @@ from vaefast.types import MLP
 __all__ = ["mlp_forward"]
 
 
-def mlp_forward(z: Tensor, mlp: MLP, *, backend: str | None = None) -> Tensor:
+def mlp_forward(
+    z: Tensor,
+    mlp: MLP,
+    *,
+    precision: str = "ieee",
+    tile: int | None = None,
+    backend: str | None = None,
+) -> Tensor:
     """Evaluate an MLP, every layer and the epilogue.
 
         h ← φ_l(W_l h + b_l),  l = 1 … layers
@@ -42,6 +49,10 @@ def mlp_forward(z: Tensor, mlp: MLP, *, backend: str | None = None) -> Tensor:
     Args:
         z: inputs [N, d].
         mlp: the network, d to D, in z's dtype and on its device.
+        precision: ``"ieee"``, ``"tf32"`` or ``"bf16"``: the lowest that a backend may use inside
+            matrix products; the reference always computes in z's dtype.
+        tile: rows that one GPU program works on, 16, 32, 64 or 128; ``None`` chooses it from the
+            batch. It pins the bits of a result on CUDA; the CPU has no tiles and ignores it.
         backend: ``"reference"``, ``"cpp"`` or ``"triton"``; ``None`` chooses.
 
     Returns:
@@ -57,18 +68,19 @@ def mlp_forward(z: Tensor, mlp: MLP, *, backend: str | None = None) -> Tensor:
     """
     check_matrix(z, "z", "[N, d]")
     check_network(mlp, z, "z")
+    how = check_precision(precision), check_tile(tile)
     chosen = backends.resolve("mlp_forward", backend, z)
     if reference_named(backend, z, *tensors_of(mlp)):
         return reference(z, mlp)
     network = with_biases(mlp) if wants_grad(z, *tensors_of(mlp)) else mlp
-    return _op(z, *network, chosen)
+    return _op(z, *network, *how, chosen)
 
 
-def _run_reference(z, weights, biases, activations) -> Tensor:
+def _run_reference(z, weights, biases, activations, *_) -> Tensor:
     return reference(z, MLP(weights, biases, activations))
 
 
-def _run_cpp(z, weights, biases, activations) -> Tensor:
+def _run_cpp(z, weights, biases, activations, packed, *_) -> Tensor:
     layers, _alive = layers_of(weights, biases, activations)
     out = z.new_empty((len(z), weights[-1].shape[0]))
     (rows,) = plain_rows(z)
@@ -77,27 +89,30 @@ def _run_cpp(z, weights, biases, activations) -> Tensor:
     return out
 
 
-def _fake(z, weights, biases, activations, backend) -> Tensor:
+def _fake(z, weights, *_) -> Tensor:
     return z.new_empty((z.shape[0], weights[-1].shape[0]))
 
 
 _op = register(
     "mlp_forward",
-    "(Tensor z, Tensor[] weights, Tensor?[] biases, str activations, str backend) -> Tensor",
+    "(Tensor z, Tensor[] weights, Tensor?[] biases, str activations, Tensor? packed,"
+    " str precision, int tile, str backend) -> Tensor",
     fake=_fake,
     reference=_run_reference,
     cpp=_run_cpp,
+    triton_dtypes=(torch.float32,),
 )
 
 
 def _pull(pulled: Pulled) -> list[Any]:
-    z, weights, biases, activations, backend = pulled.arguments
+    z, weights, biases, activations, *rest = pulled.arguments
+    packed, *how = rest
     (upstream,) = pulled.upstream
     assert upstream is not None
     in_z_alone = not any(pulled.needed[1]) and not any(pulled.needed[2])
-    if in_z_alone and backends.has("mlp_vjp", backend):
+    if in_z_alone and backends.has("mlp_vjp", how[-1]):
         op, u = torch.ops.vaefast.mlp_vjp.default, upstream.contiguous().unsqueeze(1)
-        return [op(z, u, weights, biases, activations, True, backend)[2][:, 0]]
+        return [op(z, u, weights, biases, activations, packed, True, *how)[2][:, 0]]
     mlp = MLP(weights, biases, activations)
     totals = Totals(mlp)
 

@@ -8,7 +8,13 @@ from torch import Tensor
 from vaefast import backends
 from vaefast.ops._autograd import tensors_of, through_reference
 from vaefast.ops._cpp import kernel, layers_of, plain_rows, rows_at
-from vaefast.ops._inputs import check_like, check_matrix, check_network
+from vaefast.ops._inputs import (
+    check_like,
+    check_matrix,
+    check_network,
+    check_precision,
+    check_tile,
+)
 from vaefast.ops._register import register
 from vaefast.reference.mlp_jacobian_gram import mlp_jacobian_gram as reference
 from vaefast.types import MLP
@@ -17,7 +23,13 @@ __all__ = ["mlp_jacobian_gram"]
 
 
 def mlp_jacobian_gram(
-    x: Tensor, mlp: MLP, *, inv_std: Tensor | None = None, backend: str | None = None
+    x: Tensor,
+    mlp: MLP,
+    *,
+    inv_std: Tensor | None = None,
+    precision: str = "ieee",
+    tile: int | None = None,
+    backend: str | None = None,
 ) -> Tensor:
     """The d×d matrix S J Jᵀ S of the Jacobian J = ∂mlp/∂x at each x, S = diag(inv_std).
 
@@ -34,6 +46,10 @@ def mlp_jacobian_gram(
         x: inputs [B, D].
         mlp: the network, D to d.
         inv_std: what scales the outputs, 1/σ(x) to whiten [B, d]; None for ones.
+        precision: ``"ieee"``, ``"tf32"`` or ``"bf16"``: the lowest that a backend may use inside
+            matrix products; the reference always computes in x's dtype.
+        tile: rows that one GPU program works on, 16, 32, 64 or 128; ``None`` chooses it from the
+            batch. It pins the bits of a result on CUDA; the CPU has no tiles and ignores it.
         backend: ``"reference"``, ``"cpp"`` or ``"triton"``; ``None`` chooses.
 
     Returns:
@@ -48,19 +64,20 @@ def mlp_jacobian_gram(
     """
     check_matrix(x, "x", "[B, D]")
     check_network(mlp, x, "x")
+    how = check_precision(precision), check_tile(tile)
     if inv_std is not None:
         check_like(inv_std, "inv_std", x, "x", [len(x), mlp.out_features])
     chosen = backends.resolve("mlp_jacobian_gram", backend, x)
     if through_reference("mlp_jacobian_gram", backend, x, inv_std, *tensors_of(mlp)):
         return reference(x, mlp, inv_std=inv_std)
-    return _op(x, *mlp, inv_std, chosen)
+    return _op(x, *mlp, inv_std, *how, chosen)
 
 
-def _run_reference(x, weights, biases, activations, inv_std) -> Tensor:
+def _run_reference(x, weights, biases, activations, packed, inv_std, *_) -> Tensor:
     return reference(x, MLP(weights, biases, activations), inv_std=inv_std)
 
 
-def _run_cpp(x, weights, biases, activations, inv_std) -> Tensor:
+def _run_cpp(x, weights, biases, activations, packed, inv_std, *_) -> Tensor:
     layers, _alive = layers_of(weights, biases, activations)
     d = weights[-1].shape[0]
     out = x.new_empty((len(x), d, d))
@@ -78,16 +95,17 @@ def _run_cpp(x, weights, biases, activations, inv_std) -> Tensor:
     return out
 
 
-def _fake(x, weights, biases, activations, inv_std, backend) -> Tensor:
+def _fake(x, weights, *_) -> Tensor:
     d = weights[-1].shape[0]
     return x.new_empty((x.shape[0], d, d))
 
 
 _op = register(
     "mlp_jacobian_gram",
-    "(Tensor x, Tensor[] weights, Tensor?[] biases, str activations, Tensor? inv_std,"
-    " str backend) -> Tensor",
+    "(Tensor x, Tensor[] weights, Tensor?[] biases, str activations, Tensor? packed,"
+    " Tensor? inv_std, str precision, int tile, str backend) -> Tensor",
     fake=_fake,
     reference=_run_reference,
     cpp=_run_cpp,
+    triton_dtypes=(torch.float32,),
 )

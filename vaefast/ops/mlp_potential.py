@@ -18,7 +18,7 @@ from vaefast.ops._autograd import (
 )
 from vaefast.ops._cpp import kernel, layers_of, like_of, plain_rows, rows_at
 from vaefast.ops._derivatives import potential_gradients
-from vaefast.ops._inputs import check_precision, check_target
+from vaefast.ops._inputs import check_precision, check_target, check_tile
 from vaefast.ops._register import register
 from vaefast.reference.mlp_potential import mlp_potential as reference
 from vaefast.types import MLP
@@ -34,6 +34,7 @@ def mlp_potential(
     likelihood: str,
     obs_std: float = 1.0,
     precision: str = "ieee",
+    tile: int | None = None,
     backend: str | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The negative log-joint of latents and images, and its gradient in the latents.
@@ -57,6 +58,8 @@ def mlp_potential(
         obs_std: standard deviation of the Gaussian, in the scale of x.
         precision: ``"ieee"``, ``"tf32"`` or ``"bf16"``: the lowest that a backend may use inside
             matrix products; the reference always computes in z's dtype.
+        tile: rows that one GPU program works on, 16, 32, 64 or 128; ``None`` chooses it from the
+            batch. It pins the bits of a result on CUDA; the CPU has no tiles and ignores it.
         backend: ``"reference"``, ``"cpp"`` or ``"triton"``; ``None`` chooses.
 
     Returns:
@@ -70,8 +73,7 @@ def mlp_potential(
     Source: Kuzina et al. 2022 (mathematics.md §1.3).
     """
     check_target(z, x, mlp, likelihood, obs_std)
-    check_precision(precision)
-    options = likelihood, float(obs_std), precision
+    options = likelihood, float(obs_std), check_precision(precision), check_tile(tile)
     chosen = backends.resolve("mlp_potential", backend, z)
     if reference_named(backend, z, x, *tensors_of(mlp)):
         return _run_reference(z, x, *mlp, *options)
@@ -80,14 +82,14 @@ def mlp_potential(
 
 
 def _run_reference(
-    z, x, weights, biases, activations, likelihood, obs_std, precision
+    z, x, weights, biases, activations, packed, likelihood, obs_std, precision, *_
 ) -> tuple[Tensor, Tensor]:
     mlp = MLP(weights, biases, activations)
     return reference(z, x, mlp, likelihood=likelihood, obs_std=obs_std, precision=precision)
 
 
 def _run_cpp(
-    z, x, weights, biases, activations, likelihood, obs_std, precision
+    z, x, weights, biases, activations, packed, likelihood, obs_std, *_
 ) -> tuple[Tensor, Tensor]:
     layers, _alive = layers_of(weights, biases, activations)
     U, grad = z.new_empty(len(z), dtype=torch.float64), z.new_empty(z.shape)
@@ -110,18 +112,19 @@ def _fake(z, x, *arguments) -> tuple[Tensor, Tensor]:
 
 _op = register(
     "mlp_potential",
-    "(Tensor z, Tensor x, Tensor[] weights, Tensor?[] biases, str activations,"
-    " str likelihood, float obs_std, str precision, str backend) -> (Tensor, Tensor)",
+    "(Tensor z, Tensor x, Tensor[] weights, Tensor?[] biases, str activations, Tensor? packed,"
+    " str likelihood, float obs_std, str precision, int tile, str backend) -> (Tensor, Tensor)",
     fake=_fake,
     reference=_run_reference,
     cpp=_run_cpp,
+    triton_dtypes=(torch.float32,),
 )
 
 
 def _pull(pulled: Pulled) -> list[Any]:
     if (by_slope := pulled.by_slope()) is not None:
         return [by_slope]
-    z, x, weights, biases, activations, likelihood, obs_std, *_ = pulled.arguments
+    z, x, weights, biases, activations, _, likelihood, obs_std, *_ = pulled.arguments
     mlp = MLP(weights, biases, activations)
     return potential_gradients(z, x, mlp, likelihood, obs_std, *pulled.upstream)
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from vaefast import backends, checks
 from vaefast.ops._autograd import tensors_of, through_reference
 from vaefast.ops._cpp import kernel, layers_of, like_of, plain_rows, rows_at
-from vaefast.ops._inputs import check_like, check_mass, check_precision, check_target
+from vaefast.ops._inputs import check_like, check_mass, check_precision, check_target, check_tile
 from vaefast.ops._register import register
 from vaefast.reference.mlp_trajectory import mlp_trajectory as reference
 from vaefast.types import MLP
@@ -29,6 +29,7 @@ def mlp_trajectory(
     inv_mass: Tensor | None = None,
     leapfrog: int,
     precision: str = "ieee",
+    tile: int | None = None,
     backend: str | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Follow Hamilton's equations for ``leapfrog`` steps, with exactly as many gradients.
@@ -59,6 +60,8 @@ def mlp_trajectory(
         leapfrog: number of steps L, at least 1.
         precision: ``"ieee"``, ``"tf32"`` or ``"bf16"``: the lowest that a backend may use inside
             matrix products; the reference always computes in z's dtype.
+        tile: rows that one GPU program works on, 16, 32, 64 or 128; ``None`` chooses it from the
+            batch. It pins the bits of a result on CUDA; the CPU has no tiles and ignores it.
         backend: ``"reference"``, ``"cpp"`` or ``"triton"``; ``None`` chooses.
 
     Returns:
@@ -75,10 +78,10 @@ def mlp_trajectory(
     check_like(p, "p", z, "z", list(z.shape))
     check_like(grad, "grad", z, "z", list(z.shape))
     check_mass(inv_mass, z, x)
-    check_precision(precision)
     step = checks.per_row(step, "step", z.shape[0], like=z)
-    options = likelihood, float(obs_std), checks.count(leapfrog, "leapfrog"), precision
-    arguments = z, p, grad, x, *mlp, step, inv_mass, *options
+    options = likelihood, float(obs_std), checks.count(leapfrog, "leapfrog")
+    how = check_precision(precision), check_tile(tile)
+    arguments = z, p, grad, x, *mlp, step, inv_mass, *options, *how
     chosen = backends.resolve("mlp_trajectory", backend, z)
     tensors = z, p, grad, x, step, inv_mass, *tensors_of(mlp)
     if through_reference("mlp_trajectory", backend, *tensors):
@@ -87,8 +90,8 @@ def mlp_trajectory(
 
 
 def _run_reference(
-    z, p, grad, x, weights, biases, activations, step, inv_mass, likelihood, obs_std, leapfrog,
-    precision,
+    z, p, grad, x, weights, biases, activations, packed, step, inv_mass, likelihood, obs_std,
+    leapfrog, precision, tile,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     return reference(
         z,
@@ -106,8 +109,8 @@ def _run_reference(
 
 
 def _run_cpp(
-    z, p, grad, x, weights, biases, activations, step, inv_mass, likelihood, obs_std, leapfrog,
-    precision,
+    z, p, grad, x, weights, biases, activations, packed, step, inv_mass, likelihood, obs_std,
+    leapfrog, precision, tile,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     layers, _alive = layers_of(weights, biases, activations)
     end = [z.new_empty(z.shape) for _ in range(3)]
@@ -136,10 +139,12 @@ def _fake(z, *arguments) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 _op = register(
     "mlp_trajectory",
     "(Tensor z, Tensor p, Tensor grad, Tensor x,"
-    " Tensor[] weights, Tensor?[] biases, str activations, Tensor step, Tensor? inv_mass,"
-    " str likelihood, float obs_std, int leapfrog, str precision, str backend)"
+    " Tensor[] weights, Tensor?[] biases, str activations, Tensor? packed, Tensor step,"
+    " Tensor? inv_mass, str likelihood, float obs_std, int leapfrog,"
+    " str precision, int tile, str backend)"
     " -> (Tensor, Tensor, Tensor, Tensor)",
     fake=_fake,
     reference=_run_reference,
     cpp=_run_cpp,
+    triton_dtypes=(torch.float32,),
 )

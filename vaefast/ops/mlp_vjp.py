@@ -8,7 +8,13 @@ from torch import Tensor
 from vaefast import backends
 from vaefast.ops._autograd import tensors_of, through_reference
 from vaefast.ops._cpp import run_probes
-from vaefast.ops._inputs import check_matrix, check_network, check_probes
+from vaefast.ops._inputs import (
+    check_matrix,
+    check_network,
+    check_precision,
+    check_probes,
+    check_tile,
+)
 from vaefast.ops._register import register
 from vaefast.reference.mlp_vjp import mlp_vjp as reference
 from vaefast.types import MLP
@@ -17,7 +23,14 @@ __all__ = ["mlp_vjp"]
 
 
 def mlp_vjp(
-    x: Tensor, u: Tensor, mlp: MLP, *, full: bool = False, backend: str | None = None
+    x: Tensor,
+    u: Tensor,
+    mlp: MLP,
+    *,
+    full: bool = False,
+    precision: str = "ieee",
+    tile: int | None = None,
+    backend: str | None = None,
 ) -> tuple[Tensor, ...]:
     """Pull K cotangents back through an MLP: y = mlp(x) and ‖J(x)ᵀ u_k‖².
 
@@ -35,6 +48,10 @@ def mlp_vjp(
         u: cotangents, [K, d] shared by all inputs or [B, K, d], in x's dtype.
         mlp: the network, D to d.
         full: also return the products.
+        precision: ``"ieee"``, ``"tf32"`` or ``"bf16"``: the lowest that a backend may use inside
+            matrix products; the reference always computes in x's dtype.
+        tile: rows that one GPU program works on, 16, 32, 64 or 128; ``None`` chooses it from the
+            batch. It pins the bits of a result on CUDA; the CPU has no tiles and ignores it.
         backend: ``"reference"``, ``"cpp"`` or ``"triton"``; ``None`` chooses.
 
     Returns:
@@ -49,23 +66,26 @@ def mlp_vjp(
     """
     check_matrix(x, "x", "[B, D]")
     check_network(mlp, x, "x")
+    how = check_precision(precision), check_tile(tile)
     check_probes(u, "u", x, mlp.out_features)
     chosen = backends.resolve("mlp_vjp", backend, x)
     if through_reference("mlp_vjp", backend, x, u, *tensors_of(mlp)):
         return reference(x, u, mlp, full=full)
-    return _op(x, u, *mlp, full, chosen)[: 2 + full]
+    return _op(x, u, *mlp, full, *how, chosen)[: 2 + full]
 
 
-def _run_reference(x, u, weights, biases, activations, full) -> tuple[Tensor, Tensor, Tensor]:
+def _run_reference(
+    x, u, weights, biases, activations, packed, full, *_
+) -> tuple[Tensor, Tensor, Tensor]:
     y, sq, *products = reference(x, u, MLP(weights, biases, activations), full=full)
     return y, sq, products[0] if full else x.new_empty((len(x), 0, x.shape[1]))
 
 
-def _run_cpp(x, u, weights, biases, activations, full) -> tuple[Tensor, Tensor, Tensor]:
+def _run_cpp(x, u, weights, biases, activations, packed, full, *_) -> tuple[Tensor, Tensor, Tensor]:
     return run_probes("mlp_vjp", x, u, x.shape[1], (weights, biases, activations), full)
 
 
-def _fake(x, u, weights, biases, activations, full, backend) -> tuple[Tensor, Tensor, Tensor]:
+def _fake(x, u, weights, biases, activations, packed, full, *_) -> tuple[Tensor, Tensor, Tensor]:
     B, K, d = x.shape[0], u.shape[-2], weights[-1].shape[0]
     sq = x.new_empty((B, K), dtype=torch.float64)
     return x.new_empty((B, d)), sq, x.new_empty((B, K if full else 0, x.shape[1]))
@@ -73,9 +93,10 @@ def _fake(x, u, weights, biases, activations, full, backend) -> tuple[Tensor, Te
 
 _op = register(
     "mlp_vjp",
-    "(Tensor x, Tensor u, Tensor[] weights, Tensor?[] biases, str activations,"
-    " bool full, str backend) -> (Tensor, Tensor, Tensor)",
+    "(Tensor x, Tensor u, Tensor[] weights, Tensor?[] biases, str activations, Tensor? packed,"
+    " bool full, str precision, int tile, str backend) -> (Tensor, Tensor, Tensor)",
     fake=_fake,
     reference=_run_reference,
     cpp=_run_cpp,
+    triton_dtypes=(torch.float32,),
 )

@@ -1,0 +1,116 @@
+"""What all ops on networks take alike: a pack beside the weights, a precision, a tile; dtypes."""
+
+import inspect
+import logging
+
+import pytest
+import torch
+
+import vaefast as vf
+from vaefast import backends, ops
+from vaefast.bench.cases import network, posterior
+from vaefast.types import MLP
+
+NETWORK_OPS = [*sorted(op for op in backends.ops() if op.startswith("mlp_")), "decode_distance"]
+ACTIVATIONS = "tanh,silu,identity"
+
+
+def run(op, mlp, **options):
+    """An op on a small case, with whatever it needs beside the network."""
+    z, x, _ = posterior(2, 2, dtype=mlp.weights[0].dtype)
+    target = {"likelihood": "bernoulli", **options}
+    call, ones = getattr(ops, op), torch.ones_like(z)
+    if op in ("mlp_forward", "mlp_jacobian_gram"):
+        return call(z, mlp, **options)
+    if op in ("mlp_jvp", "mlp_vjp"):
+        return call(z, (z if op == "mlp_jvp" else x)[:1], mlp, **options)
+    if op == "mlp_potential":
+        return call(z, x, mlp, **target)
+    if op == "mlp_trajectory":
+        return call(z, z, z, x, mlp, step=0.1, leapfrog=2, **target)
+    if op == "mlp_chain":
+        U = torch.zeros(4, dtype=torch.float64)
+        return call(z, U, z, x, mlp, step=0.1, leapfrog=2, steps=2, **target)
+    return call(z, ones, x.repeat_interleave(2, 0), 1.0, mlp, samples=3, **options)
+
+
+def decoder(dtype=torch.float32):
+    return network((3, 8, 6, 10), ACTIVATIONS, dtype=dtype)
+
+
+@pytest.mark.parametrize("op", NETWORK_OPS)
+def test_schemas_agree(op):
+    arguments = [a.name for a in getattr(torch.ops.vaefast, op).default._schema.arguments]
+    start = arguments.index("weights")
+    assert arguments[start : start + 4] == ["weights", "biases", "activations", "packed"]
+    assert arguments[-3:] == ["precision", "tile", "backend"]
+    parameters = inspect.signature(getattr(ops, op)).parameters
+    assert [parameters[name].default for name in arguments[-3:]] == ["ieee", None, None]
+
+
+@pytest.mark.parametrize("op", NETWORK_OPS)
+def test_the_cpu_ignores_tiles(op):
+    found = [run(op, decoder(), tile=tile) for tile in (None, 16, 128)]
+    torch.testing.assert_close(found[1:], [found[0]] * 2, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("op", NETWORK_OPS)
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"tile": 8}, ValueError, "tile must be one of 16, 32, 64, 128, got 8"),
+        ({"tile": 48}, ValueError, "tile must be one of 16, 32, 64, 128, got 48"),
+        ({"tile": 32.0}, TypeError, "tile must be a whole number, got float"),
+        ({"precision": "fp8"}, ValueError, "precision must be one of 'ieee', 'tf32', 'bf16'"),
+    ],
+)
+def test_options_that_no_op_takes(op, options, error, message):
+    with pytest.raises(error, match=message):
+        run(op, decoder(), **options)
+
+
+@pytest.mark.parametrize("op", NETWORK_OPS)
+def test_triton_takes_float32(op):
+    reason = vf.supports(op, "triton", dtype=torch.float64).reason
+    assert reason == (
+        f'{op}\'s backend "triton" takes float32, got float64; pass x.float() or '
+        'backend="reference"'
+    )
+    with pytest.raises(TypeError, match=f'{op}\'s backend "triton" takes float32, got float64'):
+        run(op, decoder(torch.float64), backend="triton")
+
+
+def test_float64_on_cuda_falls_to_the_reference_with_the_reason(caplog):
+    class OnCuda:
+        device, dtype = torch.device("cuda"), torch.float64
+
+    backends._said.clear()
+    with caplog.at_level(logging.INFO, logger="vaefast"):
+        assert backends.resolve("mlp_forward", None, OnCuda()) == "reference"
+    assert "mlp_forward runs on the reference: mlp_forward's backend" in caplog.text
+
+
+@pytest.mark.parametrize("op", NETWORK_OPS)
+def test_a_pack_is_a_tensor_on_the_device_of_the_rows(op):
+    with pytest.raises(TypeError, match=r"mlp.packed must be a torch.Tensor, got str"):
+        run(op, decoder()._replace(packed="no"))
+    with pytest.raises(ValueError, match=r"mlp.packed is on meta"):
+        run(op, decoder()._replace(packed=torch.empty(8, device="meta")))
+
+
+def test_the_reference_needs_no_pack():
+    mlp, z = decoder(), torch.ones(2, 3)
+    beside = mlp._replace(packed=torch.full((4,), torch.nan))
+    result = ops.mlp_forward(z, beside, backend="reference")
+    assert torch.equal(result, ops.mlp_forward(z, mlp, backend="reference"))
+
+
+def test_a_pack_stays_with_its_weights():
+    packed = torch.zeros(4)
+    mlp = MLP([torch.ones(2, 2)], [None], "tanh", packed)
+    assert MLP(*mlp[:3]).packed is None
+    assert mlp.with_epilogue("sigmoid") == ([mlp.weights[0]], [None], "sigmoid", packed)
+    assert mlp._replace(activations="relu").packed is packed
+    assert mlp._replace(weights=[torch.zeros(2, 2)]).packed is None
+    assert mlp._replace(biases=[torch.ones(2)]).packed is None
+    assert mlp._replace(biases=[torch.ones(2)], packed=packed).packed is packed
