@@ -13,14 +13,13 @@ import triton.language as tl
 
 from vaefast.kernels.elementary import (
     NAN_ALL,
-    TANH,
     exp,
     exp_below,
     exp_of_minus,
     log1p_unit,
     normal_distribution,
-    polynomial,
     reciprocal_above_one,
+    tanh,
 )
 
 __all__ = ["activate", "through"]
@@ -34,7 +33,7 @@ def activate(v, i_out, WIDTH: tl.constexpr, ACT: tl.constexpr, PARAM: tl.constex
     """(y, s): y = φ(v) and s = φ'(v).
 
     Args:
-        v: pre-activations [BLOCK_M, BLOCK_N], float32, of features ``i_out``.
+        v: pre-activations [BLOCK_M, BLOCK_N] of features ``i_out``.
         i_out: [BLOCK_M], consecutive features, the first of them even.
         WIDTH: features of the layer; the last of an odd number has no partner in maxmin.
         ACT: a name of ``vaefast.reference.activations``, e.g. ``"tanh"``.
@@ -47,7 +46,8 @@ def activate(v, i_out, WIDTH: tl.constexpr, ACT: tl.constexpr, PARAM: tl.constex
     elif ACT == "relu":
         y, s = tl.maximum(v, 0.0, propagate_nan=NAN_ALL), tl.where(v > 0, 1.0, 0.0)
     elif ACT == "leaky_relu":
-        y, s = tl.where(v > 0, v, PARAM * v), tl.where(v > 0, 1.0, PARAM)
+        s = tl.where(v > 0, 1.0, tl.full(v.shape, PARAM, v.dtype))
+        y = tl.where(v > 0, v, PARAM * v)
     elif ACT == "elu":
         y, s = _elu(v, PARAM)
     elif ACT == "tanh":
@@ -113,13 +113,9 @@ def _elu(v, PARAM: tl.constexpr):
 
 @triton.jit
 def _tanh(v):
-    square = v * v
     decay = exp_of_minus(2.0 * tl.abs(v))
     r = reciprocal_above_one(decay)
-    near = tl.fma(polynomial(square, TANH) * square, v, v)
-    far = tl.fma(-2.0 * decay, r, tl.full(v.shape, 1.0, v.dtype))
-    far = tl.where(v < 0, -far, far)
-    return tl.where(tl.abs(v) < 0.5625, near, far), 4.0 * r * r * decay
+    return tanh(v), 4.0 * r * r * decay
 
 
 @triton.jit
@@ -144,7 +140,7 @@ def _gelu_tanh(v):
     """v·σ(u), u = √(8/π)·(v + 0.044715·v³)"""
     inside = tl.clamp(v, -64.0, 64.0, propagate_nan=NAN_ALL)  # σ(u) is 0 or 1 beyond
     square = inside * inside
-    u = ROOT_8_OVER_PI * inside * tl.fma(square, CUBIC, 1.0)
+    u = ROOT_8_OVER_PI * inside * (CUBIC * square + 1.0)
     s, slope = _sigmoid(u, exp_of_minus(tl.abs(u)))
-    du = ROOT_8_OVER_PI * tl.fma(square, 3.0 * CUBIC, 1.0)
+    du = ROOT_8_OVER_PI * (3.0 * CUBIC * square + 1.0)
     return v * s, tl.fma(inside * du, slope, s)

@@ -1,4 +1,4 @@
-"""Elementary functions of float32 tensors, as csrc/math.h and csrc/normal.h have them.
+"""Elementary functions of float32 and float64 tensors, as csrc/math.h and csrc/normal.h have them.
 
 Polynomials instead of the GPU's approximate instructions: ``tl.exp`` rounds x·log₂e first, which
 costs |x|/2 units in the last place, and ``tl.sin`` needs memory for its range. An element's result
@@ -6,7 +6,7 @@ depends on that element alone, NaN gives NaN, and products that meet a sum are f
 that no compiler chooses. Errors stay below 2 units in the last place (the normal distribution's:
 6.5) wherever the result is a normal number; what would be smaller than 2⁻¹²⁶ is 0, but for ``exp``.
 
-``exp_of_minus``, ``log``, ``log1p_unit`` and ``reciprocal_above_one`` take float64 as well.
+In float64 the GPU's own functions serve, which are accurate there.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ MAGIC = tl.constexpr(12582912.0)  # 1.5·2²³: v + MAGIC is v rounded, in its l
 MAGIC_BITS = tl.constexpr(0x4B400000)
 ONE_BITS = tl.constexpr(0x3F800000)
 ROOT_HALF_BITS = tl.constexpr(0x3F3504F3)
+ROOT_HALF = tl.constexpr(0.7071067811865476)
+ROOT_1_OVER_2_PI = tl.constexpr(0.3989422804014327)
 VANISHES = tl.constexpr(87.3)  # exp(−v) of a larger v is taken for 0
 # (eʳ − 1 − r)/r²
 EXP = tl.constexpr((0.5, 0.16666512, 0.041666187, 0.008369598, 0.0013951713))
@@ -72,11 +74,15 @@ def _power(bits):
 @triton.jit
 def exp(x):
     """eˣ, with gradual underflow."""
-    q, bits = _exponential(x, None)
-    n = bits - MAGIC_BITS
-    half = n >> 1
-    value = (1.0 + q) * _power(half) * _power(n - half)
-    return tl.where(x > 89.0, INFINITY, tl.where(x < -104.0, 0.0, value))
+    if x.dtype == tl.float64:
+        value = tl.exp(x)
+    else:
+        q, bits = _exponential(x, None)
+        n = bits - MAGIC_BITS
+        half = n >> 1
+        value = (1.0 + q) * _power(half) * _power(n - half)
+        value = tl.where(x > 89.0, INFINITY, tl.where(x < -104.0, 0.0, value))
+    return value
 
 
 @triton.jit
@@ -93,11 +99,34 @@ def exp_of_minus(v):
 @triton.jit
 def exp_below(x):
     """(eˣ − 1, eˣ) of an x ≤ 0; anything for a larger one"""
-    q, bits = _exponential(x, None)
-    power = _power(bits)
-    small = x < -VANISHES
-    value = tl.where(small, 0.0, (1.0 + q) * power)
-    return tl.where(small, -1.0, tl.fma(q, power, power - 1.0)), value
+    if x.dtype == tl.float64:
+        value = tl.exp(x)
+        safe = tl.where((value > 0) & (value < 1), value, 0.5)
+        exact = (value - 1.0) * x / tl.log(safe)  # the errors of eˣ cancel in the quotient
+        less_one = tl.where(value == 1.0, x, tl.where(value > 0, exact, value - 1.0))
+    else:
+        q, bits = _exponential(x, None)
+        power = _power(bits)
+        small = x < -VANISHES
+        value = tl.where(small, 0.0, (1.0 + q) * power)
+        less_one = tl.where(small, -1.0, tl.fma(q, power, power - 1.0))
+    return less_one, value
+
+
+@triton.jit
+def tanh(v):
+    """tanh v"""
+    if v.dtype == tl.float64:
+        less_one, _ = exp_below(-2.0 * tl.abs(v))
+        size = -less_one / (2.0 + less_one)
+        value = tl.where(v < 0, -size, size)
+    else:
+        square = v * v
+        decay = exp_of_minus(2.0 * tl.abs(v))
+        near = tl.fma(polynomial(square, TANH) * square, v, v)
+        far = tl.fma(-2.0 * decay, reciprocal_above_one(decay), tl.full(v.shape, 1.0, v.dtype))
+        value = tl.where(tl.abs(v) < 0.5625, near, tl.where(v < 0, -far, far))
+    return value
 
 
 @triton.jit
@@ -148,7 +177,17 @@ def reciprocal_above_one(u):
 
 @triton.jit
 def normal_distribution(a):
-    """Φ(a) and its density, accurate in the tails."""
+    """Φ(a) and its density, accurate in the tails (float64: to 1e-16 of 1)."""
+    if a.dtype == tl.float64:
+        value = 0.5 + 0.5 * tl.erf(a * ROOT_HALF)
+        density = ROOT_1_OVER_2_PI * tl.exp(-0.5 * a * a)
+    else:
+        value, density = _normal_distribution_32(a)
+    return value, density
+
+
+@triton.jit
+def _normal_distribution_32(a):
     size = tl.minimum(tl.abs(a), 14.5, propagate_nan=NAN_ALL)
     head = (size.to(tl.int32, bitcast=True) & -4096).to(tl.float32, bitcast=True)
     rest = -0.5 * (size - head) * (size + head)  # the square of head is exact
@@ -159,4 +198,4 @@ def normal_distribution(a):
     tail = e * (s * polynomial(s + s - 1.0, TAIL))
     centred = tl.fma(a, polynomial(a * a, CENTRED), 0.5)
     far = tl.where(a < 0, tail, 1.0 - tail)
-    return tl.where(size < 0.75, centred, far), e * 0.3989422804014327
+    return tl.where(size < 0.75, centred, far), e * ROOT_1_OVER_2_PI

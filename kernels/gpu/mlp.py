@@ -118,9 +118,7 @@ def forward_hidden(
     for layer in tl.static_range(of(NET, "depth") - 1):
         for o in range(0, of(NET, "widths", layer + 1), BLOCK_M):
             i_out = o + tl.arange(0, BLOCK_M)
-            y, slope = layer_tile(
-                p_full, p_w, p_h, i_out, NET, layer, BLOCK_K, BLOCK_N, PRECISION
-            )
+            y, slope = layer_tile(p_full, p_w, p_h, i_out, NET, layer, BLOCK_K, BLOCK_N, PRECISION)
             put(p_h, of(NET, "post", layer + 1), i_out, y, NET)
             if SLOPES:
                 put(p_h, of(NET, "slope", layer), i_out, slope, NET)

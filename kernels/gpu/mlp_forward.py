@@ -6,6 +6,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from vaefast.kernels.forms import mlp_variants
 from vaefast.kernels.launch import device_of, plan, scratch
 from vaefast.kernels.mlp import forward_hidden, layer_tile, operands, take_rows
 from vaefast.kernels.network import net_of, of, unpack
@@ -55,4 +56,4 @@ def mlp_forward(z, weights, biases, activations, packed, precision, tile) -> Ten
 
 def variants():
     """Every form of the kernel that ``plan`` can choose, for ahead-of-time compilation."""
-    yield from mlp_variants(_mlp_forward_kernel, ("p_out", "p_z"))
+    yield from mlp_variants(_mlp_forward_kernel, last="sigmoid")

@@ -9,6 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from vaefast.kernels.forms import mlp_variants
 from vaefast.kernels.launch import device_of, plan, scratch, two_floats
 from vaefast.kernels.likelihoods import constant
 from vaefast.kernels.mlp import flaw_of, input_cotangent, operands, take_rows
@@ -17,6 +18,11 @@ from vaefast.kernels.posterior import pull_score, sum_of
 from vaefast.ops._register import rows_of
 
 __all__ = ["constant_energy", "mlp_potential"]
+
+TYPES = {
+    "p_U": "*fp64",
+    **dict.fromkeys(("std_high", "std_low", "energy_high", "energy_low"), "fp32"),
+}
 
 
 @triton.jit
@@ -80,3 +86,8 @@ def constant_energy(net: Net, likelihood: str, obs_std: float) -> float:
     """What an energy holds besides ½‖z‖² and the pixels' terms, in nats."""
     prior = 0.5 * net.widths[0] * math.log(2 * math.pi)
     return prior - net.widths[-1] * constant(likelihood, obs_std)
+
+
+def variants():
+    """Every form of the kernel that ``plan`` can choose, for ahead-of-time compilation."""
+    yield from mlp_variants(_mlp_potential_kernel, types=TYPES, LIKELIHOOD="bernoulli")

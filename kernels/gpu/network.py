@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 import torch
 import triton
 from torch import Tensor
 
-__all__ = ["Net", "Packed", "net_of", "of", "pack", "scratch_for", "size_of", "unpack"]
+__all__ = ["Net", "describe", "net_of", "of", "pack", "size_of", "unpack"]
 
 ROW_PAD = 128  # outputs of a layer are computed in tiles of at most so many rows
 COLUMN_PAD = 64  # sums over a layer's inputs run in blocks that divide this
@@ -50,14 +51,15 @@ def of(net, field, layer=None):
 
 def net_of(weights: list[Tensor], activations: str) -> Net:
     """The description of a network with these matrices."""
-    return _net(tuple([weights[0].shape[1], *(w.shape[0] for w in weights)]), activations)
+    return describe((weights[0].shape[1], *(w.shape[0] for w in weights)), activations)
 
 
 @lru_cache(maxsize=256)
-def _net(widths: tuple[int, ...], names: str) -> Net:
+def describe(widths: tuple[int, ...], names: str) -> Net:
+    """The Net of these widths, d to D, and activations, one name a layer, comma separated."""
     parts = [name.strip().partition(":") for name in names.split(",")]
     at, weight, turned, bias = 0, [], [], []
-    for inputs, outputs in zip(widths, widths[1:]):
+    for inputs, outputs in pairwise(widths):
         sizes = _size(outputs, inputs), _size(inputs, outputs), _up(outputs, ROW_PAD)
         for offsets, size in zip((weight, turned, bias), sizes):
             offsets.append(at)
