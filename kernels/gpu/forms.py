@@ -31,13 +31,15 @@ def mlp_variants(
     networks: tuple = DECODERS,
     last: str = "identity",
     types: dict[str, str] | None = None,
+    ends: bool = False,
     **constants,
 ) -> Iterator[Variant]:
     """Every precision and tile for the first network, one tile for the others.
 
     Args:
         types: argument types by name, where they are not a pointer to the storage type (names
-            that begin with ``p_``) or an int; "storage" stands for that type.
+            that begin with ``p_``) or an int.
+        ends: all of it in the precision of a trajectory's ends.
         constants: constexpr arguments besides those of a plan and the network.
     """
     for place, (widths, names) in enumerate(networks):
@@ -45,14 +47,16 @@ def mlp_variants(
         for kind, widest in WIDEST_TILE.items():
             tile = NARROWEST_TILE if not place else widest
             while tile <= widest:
-                yield _variant(kernel, net, kind, tile, types or {}, constants)
+                yield _variant(kernel, net, kind, tile, types or {}, ends, constants)
                 tile *= 2
 
 
-def _variant(kernel, net, kind: str, tile: int, types: dict[str, str], constants: dict) -> Variant:
-    plan = blocks_of(kind, tile)._asdict()
+def _variant(kernel, net, kind, tile, types, ends: bool, constants: dict) -> Variant:
+    blocks = blocks_of(kind, tile)
+    plan = blocks.end_options() if ends else blocks._asdict()
     warps, stages = plan.pop("num_warps"), plan.pop("num_stages")
     constants = {"NET": net, **plan, **constants}
+    constants = {name: value for name, value in constants.items() if name in kernel.arg_names}
     storage = "fp64" if kind == "fp64" else "fp32"
     half = "bf16" if storage == "fp32" else storage
     types = {"p_half": f"*{half}", **types}

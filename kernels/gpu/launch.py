@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -28,8 +28,19 @@ class Plan(NamedTuple):
     BLOCK_K: int
     BLOCK_N: int
     PRECISION: str
+    END_BLOCK_K: int
+    END_PRECISION: str  # of a trajectory's energies and of its first and last gradient
     num_warps: int
     num_stages: int
+
+    def options(self) -> dict[str, Any]:
+        """Launch options of a kernel with one precision."""
+        ends = ("END_BLOCK_K", "END_PRECISION")
+        return {name: value for name, value in self._asdict().items() if name not in ends}
+
+    def end_options(self) -> dict[str, Any]:
+        """The same in the precision of a trajectory's ends."""
+        return self._replace(BLOCK_K=self.END_BLOCK_K, PRECISION=self.END_PRECISION).options()
 
 
 def plan(rows: int, dtype: torch.dtype, precision: str, tile: int, device: torch.device) -> Plan:
@@ -49,8 +60,15 @@ def plan(rows: int, dtype: torch.dtype, precision: str, tile: int, device: torch
 def blocks_of(kind: str, tile: int) -> Plan:
     """The launch for "fp64" or a precision, and a tile."""
     if kind in ("fp64", "ieee"):
-        return Plan(64, 16 if kind == "fp64" else 32, tile, "ieee", 8, 2)
-    return Plan(64, 32 if kind == "tf32" else 64, tile, kind, 4 if tile < 64 else 8, 3)
+        block = 16 if kind == "fp64" else 32
+        return Plan(64, block, tile, "ieee", block, "ieee", 8, 2)
+    warps = 4 if tile < 64 else 8
+    return Plan(64, 32 if kind == "tf32" else 64, tile, kind, 32, full_precision(), warps, 3)
+
+
+def full_precision() -> str:
+    """What serves for float32 on matrix units: three passes of tf32, or AMD's own float32."""
+    return "ieee" if torch.version.hip else "tf32x3"
 
 
 def two_floats(value: float) -> tuple[float, float]:

@@ -49,7 +49,7 @@ def mlp_forward(z, weights, biases, activations, packed, precision, tile) -> Ten
     work = scratch(net, blocks.BLOCK_N, len(z), z)
     with device_of(z):
         _mlp_forward_kernel[(len(work),)](
-            out, z, full, half, work, len(z), z.stride(0), NET=net, **blocks._asdict(),
+            out, z, full, half, work, len(z), z.stride(0), NET=net, **blocks.options(),
         )  # fmt: skip
     return out
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 import triton
 import triton.language as tl
@@ -11,10 +9,9 @@ from torch import Tensor
 
 from vaefast.kernels.forms import mlp_variants
 from vaefast.kernels.launch import device_of, plan, scratch, two_floats
-from vaefast.kernels.likelihoods import constant
 from vaefast.kernels.mlp import flaw_of, input_cotangent, operands, take_rows
-from vaefast.kernels.network import Net, net_of, of, unpack
-from vaefast.kernels.posterior import pull_score, sum_of
+from vaefast.kernels.network import net_of, of, unpack
+from vaefast.kernels.posterior import NUMBERS, constant_energy, pull_score, sum_of
 from vaefast.ops._register import rows_of
 
 __all__ = ["constant_energy", "mlp_potential"]
@@ -71,23 +68,23 @@ def mlp_potential(
     if not len(z):
         return U, grad
     full, half = unpack(weights, biases, packed, net)
+    # the function that HMC's trajectories end with: no chain may start from another energy
     blocks = plan(len(z), z.dtype, precision, tile, z.device)
     work = scratch(net, blocks.BLOCK_N, len(z), z)
     with device_of(z):
         _mlp_potential_kernel[(len(work),)](
             U, grad, z, x, full, half, work, len(z), len(z) // len(x), z.stride(0), x.stride(0),
             *two_floats(obs_std), *two_floats(constant_energy(net, likelihood, obs_std)),
-            NET=net, LIKELIHOOD=likelihood, **blocks._asdict(),
+            NET=net, LIKELIHOOD=likelihood, **blocks.end_options(),
         )  # fmt: skip
     return U, grad
 
 
-def constant_energy(net: Net, likelihood: str, obs_std: float) -> float:
-    """What an energy holds besides ½‖z‖² and the pixels' terms, in nats."""
-    prior = 0.5 * net.widths[0] * math.log(2 * math.pi)
-    return prior - net.widths[-1] * constant(likelihood, obs_std)
-
-
 def variants():
     """Every form of the kernel that ``plan`` can choose, for ahead-of-time compilation."""
-    yield from mlp_variants(_mlp_potential_kernel, types=TYPES, LIKELIHOOD="bernoulli")
+    yield from mlp_variants(
+        _mlp_potential_kernel,
+        types={"p_U": "*fp64", **dict.fromkeys(NUMBERS, "fp32")},
+        ends=True,
+        LIKELIHOOD="bernoulli",
+    )

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import triton
 import triton.language as tl
 
 from vaefast.kernels.activations import through
-from vaefast.kernels.likelihoods import log_density
+from vaefast.kernels.likelihoods import constant, log_density
 from vaefast.kernels.mlp import forward_hidden, layer_tile, operands, pull_to_first, put
-from vaefast.kernels.network import of
+from vaefast.kernels.network import Net, of
+
+NUMBERS = ("std_high", "std_low", "energy_high", "energy_low")  # launch arguments, float32
 
 
 @triton.jit
@@ -51,3 +55,8 @@ def pull_score(
         BLOCK_M, BLOCK_K, BLOCK_N, PRECISION, p_full.dtype.element_ty,
     )  # fmt: skip
     return logp
+
+def constant_energy(net: Net, likelihood: str, obs_std: float) -> float:
+    """What an energy holds besides ½‖z‖² and the pixels' terms, in nats."""
+    prior = 0.5 * net.widths[0] * math.log(2 * math.pi)
+    return prior - net.widths[-1] * constant(likelihood, obs_std)
