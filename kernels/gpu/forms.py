@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import triton
 
-from vaefast.kernels.aot import Variant
+from vaefast.kernels.aot import AMD, NVIDIA, Variant
 from vaefast.kernels.launch import NARROWEST_TILE, WIDEST_TILE, blocks_of
 from vaefast.kernels.network import describe
 
@@ -47,12 +47,13 @@ def mlp_variants(
         for kind, widest in WIDEST_TILE.items():
             tile = NARROWEST_TILE if not place else widest
             while tile <= widest:
-                yield _variant(kernel, net, kind, tile, types or {}, ends, constants)
+                for targets in (NVIDIA, AMD):
+                    yield _variant(kernel, net, kind, tile, targets, types or {}, ends, constants)
                 tile *= 2
 
 
-def _variant(kernel, net, kind, tile, types, ends: bool, constants: dict) -> Variant:
-    blocks = blocks_of(kind, tile)
+def _variant(kernel, net, kind, tile, targets, types, ends, constants) -> Variant:
+    blocks = blocks_of(kind, tile, targets == AMD)
     plan = blocks.end_options() if ends else blocks._asdict()
     warps, stages = plan.pop("num_warps"), plan.pop("num_stages")
     constants = {"NET": net, **plan, **constants}
@@ -65,5 +66,8 @@ def _variant(kernel, net, kind, tile, types, ends: bool, constants: dict) -> Var
         for name in kernel.arg_names
         if name not in constants
     }
-    label = f"{'-'.join(map(str, net.widths))} {kind} tile {tile}"
-    return Variant(label, kernel, signature, constants, warps, stages, matrix=MATRIX.get(kind, ""))
+    label = f"{'-'.join(map(str, net.widths))} {kind} tile {tile}{' AMD' * (targets == AMD)}"
+    matrix = MATRIX.get(kind, "")
+    return Variant(
+        label, kernel, signature, constants, warps, stages, matrix=matrix, targets=targets
+    )

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vaefast.kernels.network import Net
 
-__all__ = ["Plan", "blocks_of", "device_of", "plan", "processors", "scratch", "two_floats"]
+__all__ = ["Plan", "blocks_of", "device_of", "plan", "processors", "scratch", "two_floats", "words"]
 
 NARROWEST_TILE = 16  # the fewest columns of a matrix instruction
 WIDEST_TILE = {"fp64": 32, "ieee": 64, "tf32": 64, "bf16": 64}  # that leaves registers enough
@@ -57,24 +57,30 @@ def plan(rows: int, dtype: torch.dtype, precision: str, tile: int, device: torch
     return blocks_of(kind, tile)
 
 
-def blocks_of(kind: str, tile: int) -> Plan:
-    """The launch for "fp64" or a precision, and a tile."""
+def blocks_of(kind: str, tile: int, amd: bool = torch.version.hip is not None) -> Plan:
+    """The launch for "fp64" or a precision, and a tile.
+
+    Where the rest is cheap, ends take three passes of tf32, or AMD's matrix units for float32.
+    """
     if kind in ("fp64", "ieee"):
         block = 16 if kind == "fp64" else 32
         return Plan(64, block, tile, "ieee", block, "ieee", 8, 2)
     warps = 4 if tile < 64 else 8
-    return Plan(64, 32 if kind == "tf32" else 64, tile, kind, 32, full_precision(), warps, 3)
-
-
-def full_precision() -> str:
-    """What serves for float32 on matrix units: three passes of tf32, or AMD's own float32."""
-    return "ieee" if torch.version.hip else "tf32x3"
+    return Plan(
+        64, 32 if kind == "tf32" else 64, tile, kind, 32, "ieee" if amd else "tf32x3", warps, 3
+    )
 
 
 def two_floats(value: float) -> tuple[float, float]:
     """A number as a sum of two float32, which is what a launch can carry."""
     high = float(np.float32(value))
     return high, value - high
+
+
+def words(seed: int) -> tuple[int, int]:
+    """A 64-bit seed's low and high half as signed 32-bit launch arguments."""
+    low, high = np.array([seed % (1 << 64)], np.uint64).view(np.int32).tolist()
+    return low, high
 
 
 def scratch(net: Net, tile: int, rows: int, like: Tensor) -> Tensor:

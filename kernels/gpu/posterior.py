@@ -56,6 +56,7 @@ def pull_score(
     )  # fmt: skip
     return logp
 
+
 def constant_energy(net: Net, likelihood: str, obs_std: float) -> float:
     """What an energy holds besides ½‖z‖² and the pixels' terms, in nats."""
     prior = 0.5 * net.widths[0] * math.log(2 * math.pi)
