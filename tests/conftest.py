@@ -8,7 +8,7 @@ import torch
 
 import vaefast as vf
 from vaefast import ops as _  # noqa: F401 - the ops declare themselves
-from vaefast.backends import BACKENDS, ops
+from vaefast.backends import BACKENDS, interpreted, ops
 
 
 def pytest_addoption(parser):
@@ -64,3 +64,21 @@ def _fresh_settings():
     yield
     vf.set_memory(1 << 30)
     vf.set_block(64)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quick_interpreter():
+    """Triton's interpreter patches ``tl`` anew in every device function; once a module is enough."""
+    if not interpreted():
+        return
+    from triton.runtime import interpreter
+
+    patch, patched = interpreter._patch_lang, set()
+
+    def call(self, *arguments, **options):
+        if id(self.fn.__globals__) not in patched:
+            patched.add(id(self.fn.__globals__))
+            patch(self.fn)
+        return self.rewrite()(*arguments, **options)
+
+    interpreter.InterpretedFunction.__call__ = call

@@ -116,7 +116,7 @@ def forward_hidden(
 ):  # fmt: skip
     """All layers but the last: scratch gets their outputs and, where asked, their slopes."""
     for layer in tl.static_range(of(NET, "depth") - 1):
-        for o in range(0, of(NET, "widths", layer + 1), BLOCK_M):
+        for o in tl.range(0, of(NET, "widths", layer + 1), BLOCK_M, disable_licm=True):
             i_out = o + tl.arange(0, BLOCK_M)
             y, slope = layer_tile(p_full, p_w, p_h, i_out, NET, layer, BLOCK_K, BLOCK_N, PRECISION)
             put(p_h, of(NET, "post", layer + 1), i_out, y, NET)
@@ -151,7 +151,7 @@ def pull_layer(
 ):  # fmt: skip
     """The cotangent of layer LAYER − 1's pre-activations from that of layer LAYER's."""
     IN: tl.constexpr = of(NET, "widths", LAYER)
-    for o in range(0, IN, BLOCK_M):
+    for o in tl.range(0, IN, BLOCK_M, disable_licm=True):
         i_in = o + tl.arange(0, BLOCK_M)
         up = product(
             p_w + of(NET, "turned", LAYER), p_up + of(NET, "post", LAYER + 1),

@@ -75,7 +75,7 @@ def arrive(
     d: tl.constexpr = of(NET, "widths", 0)
     energy = tl.zeros([BLOCK_N], dtype=tl.float64)
     prior = tl.zeros([BLOCK_N], dtype=tl.float64)
-    for o in range(0, d, BLOCK_M):
+    for o in tl.range(0, d, BLOCK_M, disable_licm=True):
         i_d = o + tl.arange(0, BLOCK_M)
         m = (i_d < d)[:, None] & m_n[None, :]
         z, p, grad = end_of(
@@ -146,7 +146,9 @@ def _mlp_chain_kernel(
     p_states += program * 3 * of(NET, "columns", 0) * BLOCK_N
     every = tl.maximum(thin, 1)
     obs_std, jitter = sum_of(std_high, std_low), sum_of(jitter_high, jitter_low)
-    for tile in range(tl.program_id(0), tl.cdiv(N, BLOCK_N), tl.num_programs(0)):
+    for tile in tl.range(
+        tl.program_id(0), tl.cdiv(N, BLOCK_N), tl.num_programs(0), disable_licm=True
+    ):
         i_n = tile * BLOCK_N + tl.arange(0, BLOCK_N).to(tl.int64)
         m_n = i_n < N
         i_x, lane = i_n // chains, i_n % chains
@@ -159,7 +161,7 @@ def _mlp_chain_kernel(
         U += (flaw + 0.0 * step).to(tl.float64) + 0.0 * U  # NaN never moves
         accepted = tl.zeros([BLOCK_N], dtype=tl.int64)
         divergent = tl.zeros([BLOCK_N], dtype=tl.int64)
-        for t in range(first_step, first_step + steps):
+        for t in tl.range(first_step, first_step + steps, disable_licm=True):
             u = uniform(0, t, index, USE_JITTER, 0, seed_low, seed_high)
             step_t = (step.to(tl.float64) * (1.0 + jitter * (2.0 * u - 1.0))).to(step.dtype)
             kinetic = set_out(

@@ -36,7 +36,9 @@ def _mlp_potential_kernel(
     p_w, p_h = operands(p_full, p_half, p_scratch, PRECISION)
     obs_std = sum_of(std_high, std_low)
     energy = sum_of(energy_high, energy_low)
-    for tile in range(tl.program_id(0), tl.cdiv(N, BLOCK_N), tl.num_programs(0)):
+    for tile in tl.range(
+        tl.program_id(0), tl.cdiv(N, BLOCK_N), tl.num_programs(0), disable_licm=True
+    ):
         i_n = tile * BLOCK_N + tl.arange(0, BLOCK_N).to(tl.int64)
         m_n = i_n < N
         p_image = p_x + i_n // chains * s_x  # [BLOCK_N]
@@ -46,7 +48,7 @@ def _mlp_potential_kernel(
             BLOCK_M, BLOCK_K, BLOCK_N, PRECISION,
         )  # fmt: skip
         square = tl.zeros([BLOCK_N], dtype=tl.float64)
-        for o in range(0, d, BLOCK_M):
+        for o in tl.range(0, d, BLOCK_M, disable_licm=True):
             i_d = o + tl.arange(0, BLOCK_M)
             m = (i_d < d)[:, None] & m_n[None, :]
             z = tl.load(p_z + i_n[None, :] * s_z + i_d[:, None], mask=m, other=0.0)

@@ -80,13 +80,13 @@ def follow(
     """
     TYPE: tl.constexpr = p_full.dtype.element_ty
     p_w, p_h = operands(p_full, p_half, p_scratch, PRECISION)
-    for _ in range(1, leapfrog):
+    for _ in tl.range(1, leapfrog, disable_licm=True):
         enter(p_h, p_state, NET, BLOCK_N)
         pull_score(
             p_full, p_half, p_scratch, p_image, m_n, obs_std, NET, LIKELIHOOD, False,
             BLOCK_M, BLOCK_K, BLOCK_N, PRECISION,
         )  # fmt: skip
-        for o in range(0, of(NET, "widths", 0), BLOCK_M):
+        for o in tl.range(0, of(NET, "widths", 0), BLOCK_M, disable_licm=True):
             i_d = o + tl.arange(0, BLOCK_M)
             m = (i_d < of(NET, "widths", 0))[:, None] & m_n[None, :]
             pull = input_cotangent(p_w, p_h, i_d, NET, BLOCK_K, BLOCK_N, PRECISION, TYPE)
@@ -131,7 +131,9 @@ def _mlp_trajectory_kernel(
     p_scratch += program * of(NET, "features") * BLOCK_N
     p_states += program * 3 * of(NET, "columns", 0) * BLOCK_N
     obs_std = sum_of(std_high, std_low)
-    for tile in range(tl.program_id(0), tl.cdiv(N, BLOCK_N), tl.num_programs(0)):
+    for tile in tl.range(
+        tl.program_id(0), tl.cdiv(N, BLOCK_N), tl.num_programs(0), disable_licm=True
+    ):
         i_n = tile * BLOCK_N + tl.arange(0, BLOCK_N).to(tl.int64)
         m_n = i_n < N
         p_image = p_x + i_n // chains * s_x  # [BLOCK_N]
@@ -156,7 +158,7 @@ def _mlp_trajectory_kernel(
             END_BLOCK_K, END_PRECISION,
         )  # fmt: skip
         square = tl.zeros([BLOCK_N], dtype=tl.float64)
-        for o in range(0, d, BLOCK_M):
+        for o in tl.range(0, d, BLOCK_M, disable_licm=True):
             i_d = o + tl.arange(0, BLOCK_M)
             m = (i_d < d)[:, None] & m_n[None, :]
             z, p, grad = end_of(

@@ -18,7 +18,7 @@ NUMBERS = ("std_high", "std_low", "energy_high", "energy_low")  # launch argumen
 @triton.jit
 def sum_of(high, low):
     """A launch's number in float64."""
-    return tl.to_tensor(high).to(tl.float64) + tl.to_tensor(low).to(tl.float64)
+    return tl.zeros([], dtype=tl.float64) + high + low
 
 
 @triton.jit
@@ -39,7 +39,7 @@ def pull_score(
     ACT: tl.constexpr = of(NET, "activations", LAST)
     D: tl.constexpr = of(NET, "widths", LAST + 1)
     logp = tl.zeros([BLOCK_N], dtype=tl.float64)
-    for o in range(0, D, BLOCK_M):
+    for o in tl.range(0, D, BLOCK_M, disable_licm=True):
         i_out = o + tl.arange(0, BLOCK_M)
         m = (i_out < D)[:, None] & m_n[None, :]
         out, slope = layer_tile(p_full, p_w, p_h, i_out, NET, LAST, BLOCK_K, BLOCK_N, PRECISION)
