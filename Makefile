@@ -15,6 +15,7 @@ demo: $(VENV)/installed  ## train a small VAE on real digits, audit it, write re
 test: $(VENV)/installed  ## the whole suite, then the Triton kernels in their interpreter
 	$(BIN)/pytest -q tests
 	TRITON_INTERPRET=1 VAEFAST_REQUIRE=triton $(BIN)/pytest -q tests/ops --backend triton
+	TRITON_INTERPRET=1 $(BIN)/pytest -q tests/kernels/test_elementary_gpu.py
 
 ifdef TRITON
 kernels: export PYTHONPATH := $(CURDIR)/.triton/$(TRITON)

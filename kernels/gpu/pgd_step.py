@@ -161,6 +161,8 @@ def pgd_step(out, x_adv, grad, x, scalars, rows, norm, norm_eps) -> None:
     if rows is None and x.dtype == torch.float64:  # launch scalars are float32
         rows = torch.stack([x.new_full((B,), value) for value in scalars])
     images = (out, x_adv, grad, x)
+    if norm == "l2":
+        images = tuple(_aligned_as_its_width(image) for image in images)
     parameters = scalars if rows is None else rows.unbind(0)
     extra = () if norm == "linf" else (norm_eps,)
     with device_of(x):
@@ -168,6 +170,18 @@ def pgd_step(out, x_adv, grad, x, scalars, rows, norm, norm_eps) -> None:
             *images, B, D, *(t.stride(0) for t in images), *parameters, *extra,
             PER_ROW=rows is not None, **constants,
         )  # fmt: skip
+    if images[0] is not out:
+        out.copy_(images[0])
+
+
+def _aligned_as_its_width(image: Tensor) -> Tensor:
+    """The image, or a copy where its width and its memory do not agree on multiples of 16.
+
+    Triton loads aligned rows in another layout, in which the sums of a norm have another order.
+    """
+    wide = image.shape[1] % 16 == 0
+    as_wide = (image.stride(0) % 16 == 0) == wide and not (wide and image.data_ptr() % 16)
+    return image if as_wide else image.clone(memory_format=torch.contiguous_format)
 
 
 def plan(B: int, D: int, norm: str, itemsize: int):

@@ -16,7 +16,7 @@ import triton.language as tl
 
 from vaefast.kernels.elementary import log_near_one, polynomial, split_at_root_half
 
-__all__ = ["bits", "block", "normal", "normals", "uniform"]
+__all__ = ["bits", "block", "box_muller", "normal", "normals", "uniform"]
 
 # (sin a − a)/a³ and (cos a − 1 + a²/2)/a⁴ as polynomials of a², |a| ≤ π/4
 SINE = tl.constexpr((-1.6666654611e-1, 8.3321608736e-3, -1.9515295891e-4))
@@ -71,13 +71,14 @@ def normal(element, step, index, use, lane, seed_low, seed_high):
 def normals(number, step, index, use, lane, seed_low, seed_high):
     """The normals of elements 4·number to 4·number + 3, from one block of words."""
     k0, k1, k2, k3 = block(number, step, index, use, lane, seed_low, seed_high)
-    n0, n1 = _box_muller(k0, k1)
-    n2, n3 = _box_muller(k2, k3)
+    n0, n1 = box_muller(k0, k1)
+    n2, n3 = box_muller(k2, k3)
     return n0, n1, n2, n3
 
 
 @triton.jit
-def _box_muller(u, v):
+def box_muller(u, v):
+    """Two normals of two words."""
     radius = _radius(u)
     quarter, sine, cosine = _angle(v)
     return radius * _turned(quarter, sine, cosine), radius * _turned(quarter - 1, sine, cosine)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from functools import cache
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from vaefast.kernels import aot
 from vaefast.kernels.binary import Binary, examine
 
 __all__ = ["Job", "compiles_with_ones", "jobs", "survey"]
+
+T = TypeVar("T")
 
 
 class Job(NamedTuple):
@@ -32,12 +35,21 @@ def jobs(module: str, targets: Iterable[str] = aot.TARGETS) -> list[Job]:
 def survey(wanted: Iterable[Job]) -> dict[Job, Binary]:
     """Compile on every core; triton keeps the binaries, so that a second time costs little."""
     wanted = list(wanted)
-    return dict(zip(wanted, _pool().map(_compile, wanted)))
+    return dict(zip(wanted, _on_every_core(_compile, wanted)))
 
 
 def compiles_with_ones(wanted: Iterable[Job]) -> None:
     """Compile forms whose integers are all 1; raises where one does not compile."""
-    list(_pool().map(_compile_with_ones, wanted))
+    _on_every_core(_compile_with_ones, list(wanted))
+
+
+def _on_every_core(compile_one: Callable[[Job], T], wanted: list[Job]) -> list[T]:
+    try:
+        return list(_pool().map(compile_one, wanted))
+    except BrokenProcessPool:  # an assertion of the compiler ends its process
+        _pool.cache_clear()
+        names = "\n".join(" ".join(job) for job in wanted)
+        raise RuntimeError(f"the compiler crashed on one of these:\n{names}") from None
 
 
 @cache
