@@ -68,7 +68,7 @@ def _fresh_settings():
 
 @pytest.fixture(scope="session", autouse=True)
 def _quick_interpreter():
-    """Triton's interpreter patches ``tl`` anew in every device function; once a module is enough."""
+    """Triton's interpreter patches ``tl`` in every device function; once a module is enough."""
     if not interpreted():
         return
     from triton.runtime import interpreter

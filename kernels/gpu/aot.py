@@ -102,7 +102,8 @@ def _arguments(variant: Variant, target: str) -> tuple[dict, dict, dict]:
             if leaf == "constexpr":
                 constants[path] = None
             elif leaf.startswith("*"):
-                attributes[path] = ALIGNED + NEAR if target in AMD else ALIGNED
+                free = parameter.do_not_specialize or parameter.do_not_specialize_on_alignment
+                attributes[path] = ALIGNED * (not free) + NEAR * (target in AMD)
             elif name in variant.aligned:
                 attributes[path] = ALIGNED
     return signature, constants, attributes

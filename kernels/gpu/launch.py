@@ -64,8 +64,8 @@ def blocks_of(kind: str, tile: int, amd: bool = torch.version.hip is not None) -
     """
     if kind in ("fp64", "ieee"):
         block = 16 if kind == "fp64" else 32
-        return Plan(64, block, tile, "ieee", block, "ieee", 8, 2)
-    warps = 4 if tile < 64 else 8
+        return Plan(64, block, tile, "ieee", block, "ieee", 4 if amd else 8, 2)
+    warps = 4 if amd or tile < 64 else 8
     return Plan(
         64, 32 if kind == "tf32" else 64, tile, kind, 32, "ieee" if amd else "tf32x3", warps, 3
     )

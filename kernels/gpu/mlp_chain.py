@@ -32,11 +32,25 @@ from vaefast.reference.chain import kept
 
 __all__ = ["mlp_chain"]
 
+INTEGERS = [
+    "s_x",
+    "s_inv_mass",
+    "n_draws",
+    "N",
+    "chains",
+    "leapfrog",
+    "first_step",
+    "steps",
+    "thin",
+    "seed_low",
+    "seed_high",
+]
+INPUTS = ["p_x", "p_step", "p_inv_mass", "p_index"]  # whose alignment must not choose a layout
+
 DIVERGENCE = tl.constexpr(1000.0)  # nats of energy error above which a trajectory diverges
 USE_MOMENTUM = tl.constexpr(int(Use.MOMENTUM))
 USE_ACCEPT = tl.constexpr(int(Use.ACCEPT))
 USE_JITTER = tl.constexpr(int(Use.JITTER))
-SCALARS = ("N", "chains", "leapfrog", "first_step", "steps", "thin", "seed_low", "seed_high")
 FLOATS = ("jitter_high", "jitter_low", *NUMBERS)
 
 
@@ -131,7 +145,7 @@ def takes_end(before, after, u):
     return ~divergent & ((error <= 0) | (u < tl.exp(-tl.abs(error)))), divergent
 
 
-@triton.jit(do_not_specialize=list(SCALARS))
+@triton.jit(do_not_specialize=INTEGERS, do_not_specialize_on_alignment=INPUTS)
 def _mlp_chain_kernel(
     p_z, p_U, p_grad, p_accepted, p_divergent, p_draws, p_energies, p_x, p_step, p_inv_mass,
     p_index, p_full, p_half, p_scratch, p_states, s_x, s_inv_mass, n_draws,

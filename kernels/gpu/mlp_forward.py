@@ -14,8 +14,11 @@ from vaefast.ops._register import rows_of
 
 __all__ = ["mlp_forward"]
 
+INTEGERS = ["N", "s_z"]
+INPUTS = ["p_z"]  # whose alignment must not choose a layout
 
-@triton.jit
+
+@triton.jit(do_not_specialize=INTEGERS, do_not_specialize_on_alignment=INPUTS)
 def _mlp_forward_kernel(
     p_out, p_z, p_full, p_half, p_scratch, N, s_z,
     NET: tl.constexpr, PRECISION: tl.constexpr,

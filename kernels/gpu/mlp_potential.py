@@ -16,13 +16,16 @@ from vaefast.ops._register import rows_of
 
 __all__ = ["constant_energy", "mlp_potential"]
 
+INTEGERS = ["N", "chains", "s_z", "s_x"]
+INPUTS = ["p_z", "p_x"]  # whose alignment must not choose a layout
+
 TYPES = {
     "p_U": "*fp64",
     **dict.fromkeys(("std_high", "std_low", "energy_high", "energy_low"), "fp32"),
 }
 
 
-@triton.jit
+@triton.jit(do_not_specialize=INTEGERS, do_not_specialize_on_alignment=INPUTS)
 def _mlp_potential_kernel(
     p_U, p_grad, p_z, p_x, p_full, p_half, p_scratch, N, chains, s_z, s_x,
     std_high, std_low, energy_high, energy_low,

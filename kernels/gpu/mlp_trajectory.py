@@ -20,6 +20,16 @@ from vaefast.ops._register import rows_of
 
 __all__ = ["STATES", "mlp_trajectory"]
 
+INTEGERS = ["N", "chains", "leapfrog", "s_z", "s_p", "s_grad", "s_x", "s_inv_mass"]
+INPUTS = [
+    "p_z",
+    "p_p",
+    "p_grad",
+    "p_x",
+    "p_step",
+    "p_inv_mass",
+]  # whose alignment must not choose a layout
+
 STATES = 3  # position, momentum and gradient: [STATES, BLOCK_N, columns of d] of a tile's state
 POSITION = tl.constexpr(0)
 MOMENTUM = tl.constexpr(1)
@@ -116,7 +126,7 @@ def end_of(
     return z, tl.fma(-0.5 * step[None, :] + tl.zeros_like(p), grad, p), grad
 
 
-@triton.jit(do_not_specialize=["N", "chains", "leapfrog"])
+@triton.jit(do_not_specialize=INTEGERS, do_not_specialize_on_alignment=INPUTS)
 def _mlp_trajectory_kernel(
     p_z_end, p_p_end, p_grad_end, p_U, p_z, p_p, p_grad, p_x, p_step, p_inv_mass,
     p_full, p_half, p_scratch, p_states, N, chains, leapfrog, s_z, s_p, s_grad, s_x, s_inv_mass,
