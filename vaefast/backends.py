@@ -164,6 +164,11 @@ def fast(device: str) -> str:
     return "triton" if device == "cuda" else "cpp"
 
 
+def wanted(backend: str | None, tensor: Tensor) -> str:
+    """The backend named, else the fast one for the tensor's device, whether it can run or not."""
+    return named(backend) or fast(tensor.device.type)
+
+
 def resolve(op: str, backend: str | None, tensor: Tensor) -> str:
     """The backend that runs ``op`` on tensors like ``tensor``.
 

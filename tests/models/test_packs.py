@@ -89,6 +89,11 @@ def test_a_public_call_packs_each_network_once(vae, x, made, name):
     assert all(t is not None and t.data_ptr() in pointers for t in seen.given)
 
 
+def test_a_backend_by_name_shares_the_pack(vae, x, made):
+    vf.hmc.defend(vae, x, **HMC, backend="cpp")
+    assert len(made) == 2
+
+
 def write_data(tensors):
     for t in tensors:
         t.data.mul_(1.5)

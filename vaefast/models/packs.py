@@ -43,7 +43,7 @@ class Packs:
             backend: as it will be given to the ops.
         """
         weight = mlp.weights[0]
-        key = name, weight.dtype, weight.device, backends.named(backend)
+        key = name, weight.dtype, weight.device, backends.wanted(backend, weight)
         kept = MLP(mlp.weights, mlp.biases, mlp.activations, self._made.get(key))
         ready = pack(kept, backward=backward, backend=backend)
         self._made[key] = ready.packed

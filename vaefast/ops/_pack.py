@@ -28,7 +28,7 @@ def pack(mlp: MLP, *, backward: bool = True, backend: str | None = None) -> MLP:
         backend: as it will be given to the ops.
     """
     first = mlp.weights[0]
-    chosen = backends.named(backend) or backends.fast(first.device.type)
+    chosen = backends.wanted(backend, first)
     if chosen not in PACKERS:
         return mlp
     if not backends.supports("mlp_forward", chosen, device=first.device, dtype=first.dtype):
