@@ -35,8 +35,10 @@ template <typename T>
 struct Packed {
     T* data;
     int64_t outputs, depth;
-    bool triangular;  // W[j, k] = 0 where k < j: a panel's sums start at its first output
+    bool triangular;     // W[j, k] = 0 where k < j: a panel's sums start at its first output
+    bool ready = false;  // packed before the call
 
+    Packed as_ready() const { return {data, outputs, depth, triangular, true}; }
     int64_t panels() const { return panels_of<T>(outputs); }
     const T* panel(int64_t p) const { return data + p * depth * PANEL<T>; }
 };

@@ -159,6 +159,16 @@ def named(backend: str | None) -> str | None:
     return backend or _forced
 
 
+def fast(device: str) -> str:
+    """The fast backend on a type of device."""
+    return "triton" if device == "cuda" else "cpp"
+
+
+def wanted(backend: str | None, tensor: Tensor) -> str:
+    """The backend named, else the fast one for the tensor's device, whether it can run or not."""
+    return named(backend) or fast(tensor.device.type)
+
+
 def resolve(op: str, backend: str | None, tensor: Tensor) -> str:
     """The backend that runs ``op`` on tensors like ``tensor``.
 
@@ -177,10 +187,10 @@ def resolve(op: str, backend: str | None, tensor: Tensor) -> str:
         if reason := _other_reason(op, name, device):
             raise RuntimeError(reason)
         return name
-    fast = "triton" if device == "cuda" else "cpp"
-    reason = _dtype_reason(op, fast, dtype) or _other_reason(op, fast, device)
+    chosen = fast(device)
+    reason = _dtype_reason(op, chosen, dtype) or _other_reason(op, chosen, device)
     if not reason:
-        return fast
+        return chosen
     if not torch.compiler.is_compiling():
         _say_once(f"{op} runs on the reference: {reason}")
     return "reference"

@@ -182,6 +182,8 @@ def _sample(
     vae: VAE, inputs: Inputs, options: Options, backend: str | None, progress: bool
 ) -> HMCResult:
     decoder, paths = _lowered(vae, inputs, options), Paths.of(vae, inputs.x)
+    if decoder is not None:
+        decoder = paths.packs.packed("decoder", decoder, backend=backend)
     promise = _promise(paths, decoder, inputs, options, backend)
     result = replace(_empty(inputs, options), reproducible=promise)
     bytes_per_row = _bytes_per_row(vae, inputs, options)

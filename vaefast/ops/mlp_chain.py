@@ -149,7 +149,7 @@ def _run_cpp(
     z, U, grad, x, weights, biases, activations, packed, likelihood, obs_std, step, inv_mass,
     index, leapfrog, jitter, seed, first_step, steps, thin, precision, tile,
 ) -> tuple[Tensor, ...]:  # fmt: skip
-    layers, _alive = layers_of(weights, biases, activations)
+    layers, _alive = layers_of(weights, biases, activations, packed)
     N, n = len(z), kept(first_step, steps, thin)
     state = [t.clone(memory_format=torch.contiguous_format) for t in (z, grad, U)]
     counts = [torch.zeros(N, dtype=torch.int64) for _ in range(2)]

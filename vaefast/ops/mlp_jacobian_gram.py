@@ -78,7 +78,7 @@ def _run_reference(x, weights, biases, activations, packed, inv_std, *_) -> Tens
 
 
 def _run_cpp(x, weights, biases, activations, packed, inv_std, *_) -> Tensor:
-    layers, _alive = layers_of(weights, biases, activations)
+    layers, _alive = layers_of(weights, biases, activations, packed)
     d = weights[-1].shape[0]
     out = x.new_empty((len(x), d, d))
     if not out.numel():

@@ -81,7 +81,9 @@ def _run_reference(
 
 
 def _run_cpp(x, v, weights, biases, activations, packed, full, *_) -> tuple[Tensor, Tensor, Tensor]:
-    return run_probes("mlp_jvp", x, v, weights[-1].shape[0], (weights, biases, activations), full)
+    return run_probes(
+        "mlp_jvp", x, v, weights[-1].shape[0], (weights, biases, activations, packed), full
+    )
 
 
 def _fake(x, v, weights, biases, activations, packed, full, *_) -> tuple[Tensor, Tensor, Tensor]:

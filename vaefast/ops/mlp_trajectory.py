@@ -112,7 +112,7 @@ def _run_cpp(
     z, p, grad, x, weights, biases, activations, packed, step, inv_mass, likelihood, obs_std,
     leapfrog, precision, tile,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    layers, _alive = layers_of(weights, biases, activations)
+    layers, _alive = layers_of(weights, biases, activations, packed)
     end = [z.new_empty(z.shape) for _ in range(3)]
     U, step = z.new_empty(len(z), dtype=torch.float64), step.contiguous()
     *start, images, mass = plain_rows(z, p, grad, x, inv_mass)

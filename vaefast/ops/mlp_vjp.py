@@ -82,7 +82,7 @@ def _run_reference(
 
 
 def _run_cpp(x, u, weights, biases, activations, packed, full, *_) -> tuple[Tensor, Tensor, Tensor]:
-    return run_probes("mlp_vjp", x, u, x.shape[1], (weights, biases, activations), full)
+    return run_probes("mlp_vjp", x, u, x.shape[1], (weights, biases, activations, packed), full)
 
 
 def _fake(x, u, weights, biases, activations, packed, full, *_) -> tuple[Tensor, Tensor, Tensor]:
