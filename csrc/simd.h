@@ -138,6 +138,12 @@ VAEFAST_INLINE void in_register(V& v) {
 #endif
 }
 
+// The same for an address, of which the compiler then knows nothing.
+template <typename T>
+VAEFAST_INLINE void in_register(const T*& p) {
+    __asm__("" : "+r"(p));
+}
+
 // a·b + c, rounded once where the level has a fused multiply-add.
 #if defined(__AVX512F__)
 VAEFAST_INLINE Vec<float> fma(Vec<float> a, Vec<float> b, Vec<float> c) {
