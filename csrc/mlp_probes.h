@@ -30,7 +30,7 @@ struct Probes {
     bool in_place() const { return !call.shared && !bends(); }
     // Whether slopes multiply the probes.
     bool bends() const {
-        return back && call.mlp.layers[depth() - 1].activation != Activation::identity;
+        return back && call.mlp.layers[call.mlp.depth - 1].activation != Activation::identity;
     }
     // The layer whose slopes multiply product s, or for s = −1 the probes; −1 for none.
     int64_t slope(int64_t s) const { return back ? depth() - 2 - s : s; }
@@ -62,8 +62,7 @@ Probes<T> take_probes(Arena& arena, const MlpProbes<T>& call, bool back, int64_t
                         {},
                         arena.take<bool>(call.B),
                         arena.take<bool>(1)};
-    const bool bends = back && mlp.layers[mlp.depth - 1].activation != Activation::identity;
-    if (call.shared && mlp.depth > 1 && !bends) {
+    if (call.shared && mlp.depth > 1 && !probes.bends()) {
         const int64_t stride =
             padded<T>(back ? mlp.layers[mlp.depth - 1].inputs : mlp.layers[0].outputs);
         probes.first = {arena.take<T>(call.K * stride), stride};
