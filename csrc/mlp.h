@@ -240,14 +240,16 @@ void activate_row(const PackedLayer<T>& layer, const Tile<T>& tile, int64_t r, T
     activate(layer.activation, layer.parameter, a, post, slope, tile.padded);
 }
 
-// Layers [0, layers) of the pass on x; the team meets after each.
-template <typename T>
-void forward_hidden(const Pass<T>& pass, const T* x, int64_t stride, int64_t layers) {
+// Layers [0, layers) of the pass on x; the team meets after each. see(tile) sees x times the first
+// layer's W.
+template <typename T, typename See>
+void forward_hidden(const Pass<T>& pass, const T* x, int64_t stride, int64_t layers, See see) {
     for (int64_t l = 0; l < layers; ++l) {
         const PackedLayer<T>& layer = pass.net[l];
         const Tape<T>& tape = pass.tape;
         const int64_t to = tape.stride[l];
         pass.advance(x, stride, layer, [&](const Tile<T>& tile) {
+            if (l == 0) see(tile);
             for (int64_t r = 0; r < pass.rows; ++r) {
                 const int64_t at = r * to + tile.first;
                 T* slope = tape.slope[l] ? tape.slope[l] + at : nullptr;
@@ -258,6 +260,10 @@ void forward_hidden(const Pass<T>& pass, const T* x, int64_t stride, int64_t lay
         x = tape.post[l];
         stride = to;
     }
+}
+template <typename T>
+void forward_hidden(const Pass<T>& pass, const T* x, int64_t stride, int64_t layers) {
+    forward_hidden(pass, x, stride, layers, [](const Tile<T>&) {});
 }
 
 // The cotangent up[0] of the last layer's pre-activations goes back to the first layer's; returns

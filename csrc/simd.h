@@ -95,6 +95,20 @@ VAEFAST_INLINE V min(V a, V b) {
 }
 #endif
 
+// As many floats from p as a vector holds doubles, exactly.
+#if defined(__AVX512F__)
+VAEFAST_INLINE Vec<double> widen(const float* p) { return _mm512_cvtps_pd(_mm256_loadu_ps(p)); }
+#elif defined(__AVX__)
+VAEFAST_INLINE Vec<double> widen(const float* p) { return _mm256_cvtps_pd(_mm_loadu_ps(p)); }
+#else
+VAEFAST_INLINE Vec<double> widen(const float* p) {
+    typedef float Half __attribute__((vector_size(VAEFAST_VECTOR_BYTES / 2)));
+    Half v;
+    std::memcpy(&v, p, sizeof v);
+    return __builtin_convertvector(v, Vec<double>);
+}
+#endif
+
 // Tell the processor that this thread waits in a loop.
 VAEFAST_INLINE void pause() {
 #if defined(__x86_64__) || defined(__i386__)
@@ -122,6 +136,12 @@ VAEFAST_INLINE void in_register(V& v) {
 #else
     (void)v;
 #endif
+}
+
+// The same for an address, of which the compiler then knows nothing.
+template <typename T>
+VAEFAST_INLINE void in_register(const T*& p) {
+    __asm__("" : "+r"(p));
 }
 
 // a·b + c, rounded once where the level has a fused multiply-add.
