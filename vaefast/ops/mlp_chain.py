@@ -20,7 +20,7 @@ from vaefast.ops._inputs import (
     check_target,
     check_tile,
 )
-from vaefast.ops._register import register
+from vaefast.ops._register import lazy, register
 from vaefast.reference.chain import Chain, kept
 from vaefast.reference.mlp_chain import mlp_chain as reference
 from vaefast.types import MLP
@@ -192,5 +192,5 @@ _op = register(
     fake=_fake,
     reference=_run_reference,
     cpp=_run_cpp,
-    triton_dtypes=(torch.float32,),
+    triton=lazy("vaefast.kernels.mlp_chain", "mlp_chain"),
 )

@@ -19,7 +19,7 @@ from vaefast.ops._autograd import (
 from vaefast.ops._cpp import kernel, layers_of, plain_rows, rows_at
 from vaefast.ops._derivatives import Seed, Totals, bytes_per_row, network_gradients
 from vaefast.ops._inputs import check_matrix, check_network, check_precision, check_tile
-from vaefast.ops._register import register
+from vaefast.ops._register import lazy, register
 from vaefast.reference.mlp_forward import mlp_forward as reference
 from vaefast.reference.rows import chunked
 from vaefast.types import MLP
@@ -100,7 +100,7 @@ _op = register(
     fake=_fake,
     reference=_run_reference,
     cpp=_run_cpp,
-    triton_dtypes=(torch.float32,),
+    triton=lazy("vaefast.kernels.mlp_forward", "mlp_forward"),
 )
 
 

@@ -107,5 +107,4 @@ _op = register(
     fake=_fake,
     reference=_run_reference,
     cpp=_run_cpp,
-    triton_dtypes=(torch.float32,),
 )

@@ -19,7 +19,7 @@ from vaefast.ops._autograd import (
 from vaefast.ops._cpp import kernel, layers_of, like_of, plain_rows, rows_at
 from vaefast.ops._derivatives import potential_gradients
 from vaefast.ops._inputs import check_precision, check_target, check_tile
-from vaefast.ops._register import register
+from vaefast.ops._register import lazy, register
 from vaefast.reference.mlp_potential import mlp_potential as reference
 from vaefast.types import MLP
 
@@ -117,7 +117,7 @@ _op = register(
     fake=_fake,
     reference=_run_reference,
     cpp=_run_cpp,
-    triton_dtypes=(torch.float32,),
+    triton=lazy("vaefast.kernels.mlp_potential", "mlp_potential"),
 )
 
 

@@ -9,7 +9,7 @@ from vaefast import backends, checks
 from vaefast.ops._autograd import tensors_of, through_reference
 from vaefast.ops._cpp import kernel, layers_of, like_of, plain_rows, rows_at
 from vaefast.ops._inputs import check_like, check_mass, check_precision, check_target, check_tile
-from vaefast.ops._register import register
+from vaefast.ops._register import lazy, register
 from vaefast.reference.mlp_trajectory import mlp_trajectory as reference
 from vaefast.types import MLP
 
@@ -146,5 +146,5 @@ _op = register(
     fake=_fake,
     reference=_run_reference,
     cpp=_run_cpp,
-    triton_dtypes=(torch.float32,),
+    triton=lazy("vaefast.kernels.mlp_trajectory", "mlp_trajectory"),
 )

@@ -1,0 +1,73 @@
+"""The forms of an MLP kernel that launches can choose, for ahead-of-time compilation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import triton
+
+from vaefast.kernels.aot import AMD, NVIDIA, Variant
+from vaefast.kernels.launch import NARROWEST_TILE, WIDEST_TILE, blocks_of
+from vaefast.kernels.network import describe
+
+__all__ = ["DECODERS", "ENCODERS", "mlp_variants"]
+
+# the networks of the benchmarks: the large one in every form, the odd ones in one form a precision
+DECODERS = (
+    ((32, 512, 512, 784), "tanh,tanh,{last}"),
+    ((17, 100, 333, 300), "relu,relu,{last}"),
+    ((8, 64, 3072), "silu,{last}"),
+)
+ENCODERS = (
+    ((784, 512, 512, 32), "tanh,tanh,{last}"),
+    ((300, 333, 100, 17), "relu,relu,{last}"),
+    ((3072, 64, 8), "silu,{last}"),
+)
+MATRIX = {"tf32": "wgmma", "bf16": "wgmma"}
+
+
+def mlp_variants(
+    kernel: triton.JITFunction,
+    networks: tuple = DECODERS,
+    last: str = "identity",
+    types: dict[str, str] | None = None,
+    ends: bool = False,
+    **constants,
+) -> Iterator[Variant]:
+    """Every precision and tile for the first network, one tile for the others.
+
+    Args:
+        types: argument types by name, where they are not a pointer to the storage type (names
+            that begin with ``p_``) or an int.
+        ends: all of it in the precision of a trajectory's ends.
+        constants: constexpr arguments besides those of a plan and the network.
+    """
+    for place, (widths, names) in enumerate(networks):
+        net = describe(widths, names.format(last=last))
+        for kind, widest in WIDEST_TILE.items():
+            tile = NARROWEST_TILE if not place else widest
+            while tile <= widest:
+                for targets in (NVIDIA, AMD):
+                    yield _variant(kernel, net, kind, tile, targets, types or {}, ends, constants)
+                tile *= 2
+
+
+def _variant(kernel, net, kind, tile, targets, types, ends, constants) -> Variant:
+    blocks = blocks_of(kind, tile, targets == AMD)
+    plan = blocks.end_options() if ends else blocks._asdict()
+    warps, stages = plan.pop("num_warps"), plan.pop("num_stages")
+    constants = {"NET": net, **plan, **constants}
+    constants = {name: value for name, value in constants.items() if name in kernel.arg_names}
+    storage = "fp64" if kind == "fp64" else "fp32"
+    half = "bf16" if storage == "fp32" else storage
+    types = {"p_half": f"*{half}", **types}
+    signature = {
+        name: types.get(name, f"*{storage}" if name.startswith("p_") else "i32")
+        for name in kernel.arg_names
+        if name not in constants
+    }
+    label = f"{'-'.join(map(str, net.widths))} {kind} tile {tile}{' AMD' * (targets == AMD)}"
+    matrix = MATRIX.get(kind, "")
+    return Variant(
+        label, kernel, signature, constants, warps, stages, matrix=matrix, targets=targets
+    )

@@ -1,0 +1,63 @@
+"""The energy of a tile of latents and its gradient: what HMC's kernels share."""
+
+from __future__ import annotations
+
+import math
+
+import triton
+import triton.language as tl
+
+from vaefast.kernels.activations import through
+from vaefast.kernels.likelihoods import constant, log_density
+from vaefast.kernels.mlp import forward_hidden, layer_tile, operands, pull_to_first, put
+from vaefast.kernels.network import Net, of
+
+NUMBERS = ("std_high", "std_low", "energy_high", "energy_low")  # launch arguments, float32
+
+
+@triton.jit
+def sum_of(high, low):
+    """A launch's number in float64."""
+    return tl.to_tensor(high).to(tl.float64) + tl.to_tensor(low).to(tl.float64)
+
+
+@triton.jit
+def pull_score(
+    p_full, p_half, p_scratch, p_x, m_n, obs_std, NET: tl.constexpr, LIKELIHOOD: tl.constexpr,
+    ENERGY: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_N: tl.constexpr,
+    PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Both passes at the latents in scratch, but for the last product of the way back.
+
+    p_x [BLOCK_N] points at each row's image. Returns Σ log p [BLOCK_N] in float64, less the
+    likelihood's constant; 0 where not ENERGY. What is left is :func:`input_cotangent`, which
+    then gives −Jᵀ ∂log p/∂out.
+    """
+    p_w, p_h = operands(p_full, p_half, p_scratch, PRECISION)
+    forward_hidden(p_full, p_w, p_h, NET, True, BLOCK_M, BLOCK_K, BLOCK_N, PRECISION)
+    LAST: tl.constexpr = of(NET, "depth") - 1
+    ACT: tl.constexpr = of(NET, "activations", LAST)
+    D: tl.constexpr = of(NET, "widths", LAST + 1)
+    logp = tl.zeros([BLOCK_N], dtype=tl.float64)
+    for o in range(0, D, BLOCK_M):
+        i_out = o + tl.arange(0, BLOCK_M)
+        m = (i_out < D)[:, None] & m_n[None, :]
+        out, slope = layer_tile(p_full, p_w, p_h, i_out, NET, LAST, BLOCK_K, BLOCK_N, PRECISION)
+        x = tl.load(p_x[None, :] + i_out[:, None], mask=m, other=0.0)
+        terms, score = log_density(out, x, LIKELIHOOD, obs_std)
+        if ENERGY:
+            logp += tl.sum(tl.where(m, terms, 0.0).to(tl.float64), axis=0)
+        up = through(tl.where(m, -score, 0.0), slope, i_out, D, ACT)
+        put(p_h, of(NET, "post", LAST + 1), i_out, up, NET)
+    tl.debug_barrier()
+    pull_to_first(
+        p_w, p_h, p_h, tl.arange(0, BLOCK_N), of(NET, "features"), NET,
+        BLOCK_M, BLOCK_K, BLOCK_N, PRECISION, p_full.dtype.element_ty,
+    )  # fmt: skip
+    return logp
+
+
+def constant_energy(net: Net, likelihood: str, obs_std: float) -> float:
+    """What an energy holds besides ½‖z‖² and the pixels' terms, in nats."""
+    prior = 0.5 * net.widths[0] * math.log(2 * math.pi)
+    return prior - net.widths[-1] * constant(likelihood, obs_std)
