@@ -57,9 +57,11 @@ class CudaRecorder:
         with torch.cuda.device(self.device):
             current, side = torch.cuda.current_stream(), _side_stream(self.device)
             side.wait_stream(current)
-            with torch.cuda.stream(side):
-                yield
-            current.wait_stream(side)
+            try:
+                with torch.cuda.stream(side):
+                    yield
+            finally:
+                current.wait_stream(side)
 
     def _capture(self, run: Callable[[], Outputs]) -> tuple[Callable[[], None], Outputs]:
         graph = torch.cuda.CUDAGraph()

@@ -57,7 +57,8 @@ class Potential:
             if t.ndim == 4
         }
         decoder = _Decoder(self.vae)
-        return lambda z: functional_call(decoder, weights, (z,))
+        # tie_weights would leave a module that is in two places with the copies for good
+        return lambda z: functional_call(decoder, weights, (z,), tie_weights=False)
 
     def exact(self, z: Tensor, x: Tensor, decode: Decode) -> tuple[Tensor, Tensor]:
         """U [N] float64 in nats and its gradient [N, d], both in full precision."""
