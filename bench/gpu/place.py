@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -86,7 +87,7 @@ class Captured:
                 self.function()
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # JAX has threads too
             self.result = self.function()
         self.graph = graph
 
@@ -109,6 +110,7 @@ def at_precision(precision: str) -> Iterator[None]:
         if not jx.found():
             yield
             return
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # torch needs room as well
         import jax
 
         with jax.default_matmul_precision(JAX_PRECISION[precision]):
