@@ -13,7 +13,17 @@ from torch import Tensor
 
 from vaefast.kernels.network import Net
 
-__all__ = ["Plan", "blocks_of", "device_of", "plan", "processors", "scratch", "two_floats", "words"]
+__all__ = [
+    "Plan",
+    "blocks_of",
+    "device_of",
+    "plan",
+    "processors",
+    "row_numbers",
+    "scratch",
+    "two_floats",
+    "words",
+]
 
 NARROWEST_TILE = 16  # the fewest columns of a matrix instruction
 WIDEST_TILE = {"fp64": 32, "ieee": 64, "tf32": 64, "bf16": 64}  # that leaves registers enough
@@ -64,7 +74,7 @@ def blocks_of(kind: str, tile: int, amd: bool = torch.version.hip is not None) -
     """
     if kind in ("fp64", "ieee"):
         block = 16 if kind == "fp64" else 32
-        return Plan(64, block, tile, "ieee", block, "ieee", 4 if amd else 8, 2)
+        return Plan(64, block, tile, "ieee", block, "ieee", 4 if amd or tile < 32 else 8, 2)
     warps = 4 if amd or tile < 64 else 8
     return Plan(
         64, 32 if kind == "tf32" else 64, tile, kind, 32, "ieee" if amd else "tf32x3", warps, 3
@@ -88,6 +98,11 @@ def scratch(net: Net, tile: int, rows: int, like: Tensor) -> Tensor:
     tiles = triton.cdiv(rows, tile)
     programs = min(tiles, PROGRAMS_PER_PROCESSOR * processors(like.device))
     return like.new_empty((max(programs, 1), net.features, tile))
+
+
+def row_numbers(work: Tensor) -> Tensor:
+    """Where each program of a launch notes its tile's rows, [programs, tile] int64."""
+    return torch.empty((len(work), work.shape[2]), dtype=torch.int64, device=work.device)
 
 
 @cache

@@ -22,14 +22,29 @@ def sum_of(high, low):
 
 
 @triton.jit
+def note_rows(p_rows, tile, BLOCK_N: tl.constexpr):
+    """The numbers of a tile's rows go to memory, for :func:`rows_of_tile`."""
+    i_n = tl.arange(0, BLOCK_N)
+    tl.store(p_rows + i_n, tile * BLOCK_N + i_n.to(tl.int64))
+    tl.debug_barrier()
+
+
+@triton.jit
+def rows_of_tile(p_rows, N, BLOCK_N: tl.constexpr):
+    """(i_n, i_n < N) [BLOCK_N], read anew at each use: no register keeps them across a product."""
+    i_n = tl.load(p_rows + tl.arange(0, BLOCK_N))
+    return i_n, i_n < N
+
+
+@triton.jit
 def pull_score(
-    p_full, p_half, p_scratch, p_x, m_n, obs_std, NET: tl.constexpr, LIKELIHOOD: tl.constexpr,
-    ENERGY: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_N: tl.constexpr,
-    PRECISION: tl.constexpr,
+    p_full, p_half, p_scratch, p_rows, p_x, s_x, chains, N, obs_std,
+    NET: tl.constexpr, LIKELIHOOD: tl.constexpr, ENERGY: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_N: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Both passes at the latents in scratch, but for the last product of the way back.
 
-    p_x [BLOCK_N] points at each row's image. Returns Σ log p [BLOCK_N] in float64, less the
+    Row n belongs to image n // chains. Returns Σ log p [BLOCK_N] in float64, less the
     likelihood's constant; 0 where not ENERGY. What is left is :func:`input_cotangent`, which
     then gives −Jᵀ ∂log p/∂out.
     """
@@ -41,9 +56,10 @@ def pull_score(
     logp = tl.zeros([BLOCK_N], dtype=tl.float64)
     for o in tl.range(0, D, BLOCK_M, disable_licm=True):
         i_out = o + tl.arange(0, BLOCK_M)
-        m = (i_out < D)[:, None] & m_n[None, :]
         out, slope = layer_tile(p_full, p_w, p_h, i_out, NET, LAST, BLOCK_K, BLOCK_N, PRECISION)
-        x = tl.load(p_x[None, :] + i_out[:, None], mask=m, other=0.0)
+        i_n, m_n = rows_of_tile(p_rows, N, BLOCK_N)
+        m = (i_out < D)[:, None] & m_n[None, :]
+        x = tl.load(p_x + (i_n // chains * s_x)[None, :] + i_out[:, None], mask=m, other=0.0)
         terms, score = log_density(out, x, LIKELIHOOD, obs_std)
         if ENERGY:
             logp += tl.sum(tl.where(m, terms, 0.0).to(tl.float64), axis=0)

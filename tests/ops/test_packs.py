@@ -153,3 +153,20 @@ def test_compiles_with_a_pack():
         lambda z: mlp_forward(z, mlp._replace(biases=mlp.biases)), fullgraph=True, backend="eager"
     )
     assert torch.equal(replaced(z), mlp_forward(z, mlp))
+
+
+def test_kernels_of_any_backend_take_its_packs(backend):
+    mlp = decoder()
+    with vf.use_backend(backend):
+        ready = pack(mlp, backend=backend)
+        assert (ready.packed is None) == (backend == "reference")
+        assert torch.equal(energies(ready), energies(mlp))
+
+
+def test_triton_refuses_another_network_s_pack(backend, require):
+    require("mlp_forward", "triton")
+    if backend != "triton":
+        pytest.skip("the C++ kernels' refusals are tested above")
+    wide = pack(decoder(widths=(3, 200, 10)), backend=backend)
+    with pytest.raises(ValueError, match="another network or backend; pack it again"):
+        mlp_forward(torch.randn(2, 3), decoder()._replace(packed=wide.packed), backend=backend)

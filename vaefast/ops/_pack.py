@@ -52,5 +52,20 @@ def _pack_cpp(mlp: MLP, backward: bool) -> Tensor:
     return packed
 
 
+def _pack_triton(mlp: MLP, backward: bool) -> Tensor:
+    """The padded matrices of kernels/gpu/network.py, both directions, in the weights' dtype."""
+    if mlp.packed is not None:
+        return mlp.packed
+    from vaefast.kernels import network
+
+    weights = [w.detach() for w in mlp.weights]
+    biases = [None if b is None else b.detach() for b in mlp.biases]
+    with torch.inference_mode(False):
+        return network.pack(weights, biases, network.net_of(weights, mlp.activations))
+
+
 # by backend; a network that is no key's is packed by its op in each call
-PACKERS: dict[str, Callable[[MLP, bool], Tensor]] = {"cpp": _pack_cpp}
+PACKERS: dict[str, Callable[[MLP, bool], Tensor]] = {
+    "cpp": _pack_cpp,
+    "triton": _pack_triton,
+}
