@@ -31,6 +31,7 @@ def mlp_variants(
     networks: tuple = DECODERS,
     last: str = "identity",
     types: dict[str, str] | None = None,
+    prefix: str = "",
     **constants,
 ) -> Iterator[Variant]:
     """Every precision and tile for the first network, one tile for the others.
@@ -38,6 +39,7 @@ def mlp_variants(
     Args:
         types: argument types by name, where they are not a pointer to the storage type (names
             that begin with ``p_``) or an int; "storage" stands for that type.
+        prefix: what the variants' labels begin with.
         constants: constexpr arguments besides those of a plan and the network.
     """
     for place, (widths, names) in enumerate(networks):
@@ -45,7 +47,8 @@ def mlp_variants(
         for kind, widest in WIDEST_TILE.items():
             tile = NARROWEST_TILE if not place else widest
             while tile <= widest:
-                yield _variant(kernel, net, kind, tile, types or {}, constants)
+                variant = _variant(kernel, net, kind, tile, types or {}, constants)
+                yield variant._replace(label=prefix + variant.label)
                 tile *= 2
 
 
