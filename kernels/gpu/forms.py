@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import triton
 
 from vaefast.kernels.aot import Variant
-from vaefast.kernels.launch import NARROWEST_TILE, WIDEST_TILE, blocks_of
+from vaefast.kernels.launch import NARROWEST_TILE, WIDEST_TILE, Plan, blocks_of
 from vaefast.kernels.network import describe
 
 __all__ = ["DECODERS", "ENCODERS", "mlp_variants"]
@@ -32,6 +32,7 @@ def mlp_variants(
     last: str = "identity",
     types: dict[str, str] | None = None,
     prefix: str = "",
+    blocks: Callable[[str, int], Plan] = blocks_of,
     **constants,
 ) -> Iterator[Variant]:
     """Every precision and tile for the first network, one tile for the others.
@@ -40,6 +41,7 @@ def mlp_variants(
         types: argument types by name, where they are not a pointer to the storage type (names
             that begin with ``p_``) or an int; "storage" stands for that type.
         prefix: what the variants' labels begin with.
+        blocks: the launch for "fp64" or a precision, and a tile.
         constants: constexpr arguments besides those of a plan and the network.
     """
     for place, (widths, names) in enumerate(networks):
@@ -47,22 +49,24 @@ def mlp_variants(
         for kind, widest in WIDEST_TILE.items():
             tile = NARROWEST_TILE if not place else widest
             while tile <= widest:
-                variant = _variant(kernel, net, kind, tile, types or {}, constants)
+                plan = blocks(kind, tile)
+                variant = _variant(kernel, net, kind, plan, types or {}, constants)
                 yield variant._replace(label=prefix + variant.label)
                 tile *= 2
 
 
-def _variant(kernel, net, kind: str, tile: int, types: dict[str, str], constants: dict) -> Variant:
-    plan = blocks_of(kind, tile)._asdict()
-    warps, stages = plan.pop("num_warps"), plan.pop("num_stages")
-    constants = {"NET": net, **plan, **constants}
+def _variant(kernel, net, kind: str, plan: Plan, types: dict[str, str], constants: dict) -> Variant:
+    options = plan._asdict()
+    warps, stages = options.pop("num_warps"), options.pop("num_stages")
+    constants = {"NET": net, **options, **constants}
     storage = "fp64" if kind == "fp64" else "fp32"
     half = "bf16" if storage == "fp32" else storage
-    types = {"p_half": f"*{half}", **types}
+    halves = (name for name in kernel.arg_names if name.endswith("_half"))
+    types = {**dict.fromkeys(halves, f"*{half}"), **types}
     signature = {
         name: types.get(name, f"*{storage}" if name.startswith("p_") else "i32")
         for name in kernel.arg_names
         if name not in constants
     }
-    label = f"{'-'.join(map(str, net.widths))} {kind} tile {tile}"
+    label = f"{'-'.join(map(str, net.widths))} {kind} tile {plan.BLOCK_N}"
     return Variant(label, kernel, signature, constants, warps, stages, matrix=MATRIX.get(kind, ""))

@@ -12,13 +12,15 @@ from torch import Tensor
 
 from vaefast.kernels.activations import through
 from vaefast.kernels.forms import ENCODERS, mlp_variants
-from vaefast.kernels.launch import device_of, plan, scratch
+from vaefast.kernels.launch import device_of, scratch
 from vaefast.kernels.mlp import operands, product, put, take_rows
 from vaefast.kernels.network import net_of, of, unpack
 from vaefast.kernels.probes import (
+    blocks_of,
     flaw_in,
     flaw_of_probes,
     grid,
+    plan,
     primal,
     probe_rows,
     push_tile,
@@ -50,17 +52,20 @@ def _mlp_jvp_kernel(
         )  # fmt: skip
         columns = tl.minimum(B - first, BLOCK_N) * K
         for o_c in range(part * BLOCK_N, columns, parts * BLOCK_N):
-            i_c = o_c + tl.arange(0, BLOCK_N)
-            m_c = i_c < columns
-            i_c = tl.where(m_c, i_c, 0)
-            i_v = (tl.zeros([BLOCK_N], tl.int64) + first) * K + i_c  # rows of the results
-            p_own = p_first + (i_c % K) * of(NET, "columns", 1) if SHARED else p_v + i_v * s_v
+            i_c = tl.arange(0, BLOCK_N)
+            m_c = o_c + i_c < columns
+            i_row = tl.where(m_c, (o_c + i_c) // K, 0)
+            i_result = tl.to_tensor(first).to(tl.int64) * K + o_c  # the chunk's first
+            if SHARED:
+                p_own = p_first + (o_c + i_c) % K * of(NET, "columns", 1)
+            else:
+                p_own = p_v + i_result * s_v + i_c * s_v
             _push_hidden(
-                p_own, m_c, p_w, p_h, p_up, i_c // K, NET, SHARED,
+                p_own, m_c, p_w, p_h, p_up, i_row, NET, SHARED,
                 BLOCK_M, BLOCK_K, BLOCK_N, PRECISION, TYPE,
             )  # fmt: skip
             _push_last(
-                p_sq, p_out, p_own, i_v, m_c, p_w, p_h, p_up, i_c // K, NET, SHARED,
+                p_sq, p_out, p_own, i_result, m_c, p_w, p_h, p_up, i_row, NET, SHARED,
                 BLOCK_M, BLOCK_K, BLOCK_N, PRECISION, TYPE,
             )  # fmt: skip
             tl.debug_barrier()
@@ -90,9 +95,9 @@ def _push_hidden(
 
 @triton.jit
 def _push_last(
-    p_sq, p_out, p_own, i_v, m_c, p_w, p_h, p_up, i_row, NET: tl.constexpr, SHARED: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_N: tl.constexpr, PRECISION: tl.constexpr,
-    TYPE: tl.constexpr,
+    p_sq, p_out, p_own, i_result, m_c, p_w, p_h, p_up, i_row, NET: tl.constexpr,
+    SHARED: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_N: tl.constexpr,
+    PRECISION: tl.constexpr, TYPE: tl.constexpr,
 ):  # fmt: skip
     """The last layer of a chunk: squared norms, and the products where p_out is given."""
     LAST: tl.constexpr = of(NET, "depth") - 1
@@ -111,8 +116,9 @@ def _push_last(
         t = tl.where(m, t, 0.0)
         square += tl.sum(t.to(tl.float64) * t.to(tl.float64), axis=0)
         if p_out is not None:
-            tl.store(p_out + i_v[None, :] * d + i_out[:, None], t + flaw[None, :], mask=m)
-    tl.store(p_sq + i_v, square, mask=m_c)
+            a_out = tl.arange(0, BLOCK_N)[None, :] * d + i_out[:, None]
+            tl.store(p_out + i_result * d + a_out, t + flaw[None, :], mask=m)
+    tl.store(p_sq + i_result + tl.arange(0, BLOCK_N), square, mask=m_c)
 
 
 @triton.jit
@@ -195,10 +201,12 @@ def _first_products(v: Tensor, matrices, net, blocks) -> Tensor:
 
 def variants():
     """Every form of the kernels that ``plan`` can choose, for ahead-of-time compilation."""
-    yield from mlp_variants(_first_product_kernel, ENCODERS, prefix="first product ")
+    yield from mlp_variants(
+        _first_product_kernel, ENCODERS, prefix="first product ", blocks=blocks_of
+    )
     for shared in (True, False):
-        types = {"p_sq": "*fp64", "p_v" if shared else "p_first": "constexpr"}
-        prefix = "shared probes " if shared else "own probes "
+        prefix, absent = ("shared probes ", "p_v") if shared else ("own probes ", "p_first")
         yield from mlp_variants(
-            _mlp_jvp_kernel, ENCODERS, types=types, prefix=prefix, SHARED=shared
-        )
+            _mlp_jvp_kernel, ENCODERS, types={"p_sq": "*fp64"}, prefix=prefix,
+            blocks=blocks_of, SHARED=shared, **{absent: None},
+        )  # fmt: skip

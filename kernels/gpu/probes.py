@@ -15,13 +15,24 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from vaefast.kernels import launch
 from vaefast.kernels.activations import through
 from vaefast.kernels.launch import PROGRAMS_PER_PROCESSOR, Plan, processors
 from vaefast.kernels.mlp import forward_hidden, layer_tile, product, put, take_rows
 from vaefast.kernels.network import Net, of
 from vaefast.ops._register import rows_of
 
-__all__ = ["flaw_in", "flaw_of_probes", "grid", "primal", "push_tile", "slopes_of"]
+__all__ = [
+    "blocks_of",
+    "flaw_in",
+    "flaw_of_probes",
+    "grid",
+    "plan",
+    "primal",
+    "probe_rows",
+    "push_tile",
+    "slopes_of",
+]
 
 
 @triton.jit
@@ -80,6 +91,18 @@ def push_tile(
     )  # fmt: skip
     slope = slopes_of(p_h, i_row, i_out, NET, LAYER, TYPE)
     return through(t, slope, i_out, OUT, of(NET, "activations", LAYER))
+
+
+def plan(columns: int, dtype: torch.dtype, precision: str, tile: int, device: torch.device) -> Plan:
+    """Block sizes for so many columns in all; ``tile`` pins them."""
+    tile = launch.plan(columns, dtype, precision, tile, device).BLOCK_N
+    return blocks_of("fp64" if dtype == torch.float64 else precision, tile)
+
+
+def blocks_of(kind: str, tile: int) -> Plan:
+    """The launch for "fp64" or a precision, and a tile: narrower where registers would spill."""
+    blocks = launch.blocks_of(kind, tile)
+    return blocks._replace(BLOCK_M=32, num_warps=4) if kind == "ieee" else blocks
 
 
 def flaw_of_probes(probes: Tensor) -> Tensor:
