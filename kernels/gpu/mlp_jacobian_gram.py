@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from vaefast.kernels import launch, probes
+from vaefast.kernels import launch
 from vaefast.kernels.activations import through
 from vaefast.kernels.first_factor import factor_rows, packed_factor
 from vaefast.kernels.forms import ENCODERS, mlp_variants
@@ -217,7 +217,10 @@ def plan(
 def blocks_of(kind: str, tile: int) -> tuple[Plan, int]:
     """The launch for "fp64" or a precision and a tile of inputs, and its columns."""
     columns = WIDEST_TILE[kind]
-    return probes.blocks_of(kind, columns)._replace(BLOCK_N=tile), columns
+    blocks = launch.blocks_of(kind, columns)._replace(BLOCK_N=tile)
+    if kind == "ieee":  # narrow enough for registers
+        blocks = blocks._replace(BLOCK_M=32, BLOCK_K=16, num_warps=4)
+    return blocks, columns
 
 
 def variants():
