@@ -17,6 +17,7 @@ from vaefast.reference.eigenvalue_bound import SQUARINGS, bound_of
 __all__ = ["eigenvalue_bound"]
 
 PROGRAMS = 4 * PROGRAMS_PER_PROCESSOR  # a processor; they are small
+STAGES = 2
 
 
 @triton.jit
@@ -113,7 +114,7 @@ def eigenvalue_bound(A: Tensor) -> Tensor:
     with device_of(A):
         _eigenvalue_bound_kernel[(programs,)](
             exponent, square, A.contiguous(), scratch, B,
-            d=d, SIZE=size, SQUARES=SQUARINGS, BLOCK=block, num_warps=warps,
+            d=d, SIZE=size, SQUARES=SQUARINGS, BLOCK=block, num_warps=warps, num_stages=STAGES,
         )  # fmt: skip
     return bound_of(exponent, square, d)
 
@@ -131,4 +132,4 @@ def variants():
         block, size, warps = plan(d)
         constants = {"d": d, "SIZE": size, "SQUARES": SQUARINGS, "BLOCK": block}
         signature = {**types, "B": "i32"}
-        yield Variant(f"d={d}", _eigenvalue_bound_kernel, signature, constants, warps)
+        yield Variant(f"d={d}", _eigenvalue_bound_kernel, signature, constants, warps, STAGES)

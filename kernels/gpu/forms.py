@@ -23,6 +23,7 @@ ENCODERS = (
     ((300, 333, 100, 17), "relu,relu,{last}"),
     ((3072, 64, 8), "silu,{last}"),
 )
+NVIDIA, AMD = ("sm_80", "sm_90", "sm_100"), ("gfx942",)
 MATRIX = {"tf32": "wgmma", "bf16": "wgmma"}
 
 
@@ -33,6 +34,7 @@ def mlp_variants(
     types: dict[str, str] | None = None,
     prefix: str = "",
     blocks: Callable[[str, int], Plan] = blocks_of,
+    on_amd: Callable[[Plan], Plan] | None = None,
     **constants,
 ) -> Iterator[Variant]:
     """Every precision and tile for the first network, one tile for the others.
@@ -42,6 +44,7 @@ def mlp_variants(
             that begin with ``p_``) or an int; "storage" stands for that type.
         prefix: what the variants' labels begin with.
         blocks: the launch for "fp64" or a precision, and a tile.
+        on_amd: what AMD's GPUs take for a launch, where it may differ.
         constants: constexpr arguments besides those of a plan and the network.
     """
     for place, (widths, names) in enumerate(networks):
@@ -50,8 +53,14 @@ def mlp_variants(
             tile = NARROWEST_TILE if not place else widest
             while tile <= widest:
                 plan = blocks(kind, tile)
+                other = plan if on_amd is None else on_amd(plan)
                 variant = _variant(kernel, net, kind, plan, types or {}, constants)
-                yield variant._replace(label=prefix + variant.label)
+                variant = variant._replace(label=prefix + variant.label)
+                yield variant if other == plan else variant._replace(targets=NVIDIA)
+                if other != plan:
+                    variant = _variant(kernel, net, kind, other, types or {}, constants)
+                    label = f"{prefix}{variant.label} on AMD"
+                    yield variant._replace(label=label, targets=AMD)
                 tile *= 2
 
 

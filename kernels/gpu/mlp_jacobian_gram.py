@@ -18,7 +18,7 @@ from vaefast.kernels.forms import ENCODERS, mlp_variants
 from vaefast.kernels.launch import WIDEST_TILE, Plan, device_of
 from vaefast.kernels.mlp import flaw_of, operands, pull_layer, put
 from vaefast.kernels.network import net_of, of, unpack
-from vaefast.kernels.probes import flaw_in, grid, primal, slopes_of
+from vaefast.kernels.probes import flaw_in, grid, on_amd, primal, slopes_of
 from vaefast.ops._register import rows_of
 
 __all__ = ["mlp_jacobian_gram"]
@@ -211,7 +211,9 @@ def plan(
 ) -> tuple[Plan, int]:
     """Block sizes for a batch, and how many columns pass together: always the most."""
     kind = "fp64" if dtype == torch.float64 else precision
-    return blocks_of(kind, launch.plan(rows, dtype, precision, tile, device).BLOCK_N)
+    inputs = launch.plan(rows, dtype, precision, tile, device).BLOCK_N
+    blocks, columns = blocks_of(kind, inputs)
+    return on_amd(blocks) if torch.version.hip else blocks, columns
 
 
 def blocks_of(kind: str, tile: int) -> tuple[Plan, int]:
@@ -228,6 +230,6 @@ def variants():
     for kind, columns in WIDEST_TILE.items():
         forms = mlp_variants(
             _mlp_jacobian_gram_kernel, ENCODERS, blocks=lambda *how: blocks_of(*how)[0],
-            BLOCK_C=columns,
+            on_amd=on_amd, BLOCK_C=columns,
         )  # fmt: skip
         yield from (v for v in forms if f" {kind} " in v.label)

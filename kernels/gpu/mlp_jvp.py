@@ -20,6 +20,7 @@ from vaefast.kernels.probes import (
     flaw_in,
     flaw_of_probes,
     grid,
+    on_amd,
     plan,
     primal,
     probe_rows,
@@ -202,11 +203,11 @@ def _first_products(v: Tensor, matrices, net, blocks) -> Tensor:
 def variants():
     """Every form of the kernels that ``plan`` can choose, for ahead-of-time compilation."""
     yield from mlp_variants(
-        _first_product_kernel, ENCODERS, prefix="first product ", blocks=blocks_of
+        _first_product_kernel, ENCODERS, prefix="first product ", blocks=blocks_of, on_amd=on_amd
     )
     for shared in (True, False):
         prefix, absent = ("shared probes ", "p_v") if shared else ("own probes ", "p_first")
         yield from mlp_variants(
             _mlp_jvp_kernel, ENCODERS, types={"p_sq": "*fp64"}, prefix=prefix,
-            blocks=blocks_of, SHARED=shared, **{absent: None},
+            blocks=blocks_of, on_amd=on_amd, SHARED=shared, **{absent: None},
         )  # fmt: skip

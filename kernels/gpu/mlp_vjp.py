@@ -21,6 +21,7 @@ from vaefast.kernels.probes import (
     flaw_in,
     flaw_of_probes,
     grid,
+    on_amd,
     plan,
     primal,
     probe_rows,
@@ -151,11 +152,12 @@ def variants():
         prefix = "shared probes " if shared else "own probes "
         yield from mlp_variants(
             _mlp_vjp_kernel, ENCODERS, types={"p_sq": "*fp64"}, prefix=prefix,
-            blocks=blocks_of, SHARED=shared, FACTOR=False, p_factor=None, p_factor_half=None,
+            blocks=blocks_of, on_amd=on_amd, SHARED=shared, FACTOR=False,
+            p_factor=None, p_factor_half=None,
         )  # fmt: skip
         by_factor = mlp_variants(
             _mlp_vjp_kernel, ENCODERS[2:], types={"p_sq": "*fp64", "p_factor_half": "*bf16"},
-            prefix=prefix + "norms by factor ", blocks=blocks_of,
+            prefix=prefix + "norms by factor ", blocks=blocks_of, on_amd=on_amd,
             SHARED=shared, FACTOR=True, p_out=None,
         )  # fmt: skip
         yield from (v for v in by_factor if "fp64" not in v.label)

@@ -27,6 +27,7 @@ __all__ = [
     "flaw_in",
     "flaw_of_probes",
     "grid",
+    "on_amd",
     "plan",
     "primal",
     "probe_rows",
@@ -96,13 +97,21 @@ def push_tile(
 def plan(columns: int, dtype: torch.dtype, precision: str, tile: int, device: torch.device) -> Plan:
     """Block sizes for so many columns in all; ``tile`` pins them."""
     tile = launch.plan(columns, dtype, precision, tile, device).BLOCK_N
-    return blocks_of("fp64" if dtype == torch.float64 else precision, tile)
+    blocks = blocks_of("fp64" if dtype == torch.float64 else precision, tile)
+    return on_amd(blocks) if torch.version.hip else blocks
 
 
 def blocks_of(kind: str, tile: int) -> Plan:
     """The launch for "fp64" or a precision, and a tile: narrower where registers would spill."""
     blocks = launch.blocks_of(kind, tile)
+    if kind == "fp64":
+        return blocks._replace(BLOCK_M=32)
     return blocks._replace(BLOCK_M=32, num_warps=4) if kind == "ieee" else blocks
+
+
+def on_amd(blocks: Plan) -> Plan:
+    """The same with as few warps as leave a thread 512 registers."""
+    return blocks._replace(num_warps=min(4, blocks.num_warps))
 
 
 def flaw_of_probes(probes: Tensor) -> Tensor:
