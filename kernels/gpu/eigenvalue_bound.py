@@ -17,7 +17,7 @@ from vaefast.reference.eigenvalue_bound import SQUARINGS, bound_of
 __all__ = ["eigenvalue_bound"]
 
 PROGRAMS = 4 * PROGRAMS_PER_PROCESSOR  # a processor; they are small
-STAGES = 2
+STAGES = 1
 
 
 @triton.jit
@@ -122,7 +122,8 @@ def eigenvalue_bound(A: Tensor) -> Tensor:
 def plan(d: int) -> tuple[int, int, int]:
     """Block size, padded size and warps: they follow the width only."""
     block = 16 if d <= 16 else 32
-    return block, triton.cdiv(d, block) * block, 1 if block == 16 else 4
+    warps = 1 if block == 16 else 4 if d <= block else 8
+    return block, triton.cdiv(d, block) * block, warps
 
 
 def variants():
