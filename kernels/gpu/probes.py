@@ -104,7 +104,7 @@ def plan(columns: int, dtype: torch.dtype, precision: str, tile: int, device: to
 def blocks_of(kind: str, tile: int) -> Plan:
     """The launch for "fp64" or a precision, and a tile: narrower where registers would spill."""
     blocks = launch.blocks_of(kind, tile)
-    if kind == "fp64":
+    if kind == "fp64" and tile > launch.NARROWEST_TILE:
         return blocks._replace(BLOCK_M=32)
     return blocks._replace(BLOCK_M=32, num_warps=4) if kind == "ieee" else blocks
 
