@@ -48,6 +48,7 @@ class Variant(NamedTuple):
     aligned: tuple[str, ...] = ()  # integers that are multiples of 16, as all pointers are
     matrix: str = ""  # on sm_90 "wgmma", "mma" or both; then the others use their units as well
     targets: tuple[str, ...] = tuple(TARGETS)
+    maxnreg: int | None = None  # registers of a thread that NVIDIA's assembler may use
 
 
 def modules() -> dict[str, ModuleType]:
@@ -73,6 +74,8 @@ def build(variant: Variant, target: str):
     options = {"num_warps": variant.num_warps}
     if variant.num_stages is not None:
         options["num_stages"] = variant.num_stages
+    if variant.maxnreg is not None:
+        options["maxnreg"] = variant.maxnreg
     source = ASTSource(variant.kernel, *_arguments(variant, target))
     return triton.compile(source, target=TARGETS[target], options=options)
 

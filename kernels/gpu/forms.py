@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import triton
 
 from vaefast.kernels.aot import AMD, NVIDIA, Variant
-from vaefast.kernels.launch import NARROWEST_TILE, WIDEST_TILE, blocks_of
+from vaefast.kernels.launch import NARROWEST_TILE, WIDEST_TILE, Plan, blocks_of
 from vaefast.kernels.network import describe
 
 __all__ = ["DECODERS", "ENCODERS", "mlp_variants"]
@@ -31,14 +31,18 @@ def mlp_variants(
     networks: tuple = DECODERS,
     last: str = "identity",
     types: dict[str, str] | None = None,
+    prefix: str = "",
+    blocks: Callable[[str, int, bool], Plan] = blocks_of,
     ends: bool = False,
     **constants,
 ) -> Iterator[Variant]:
-    """Every precision and tile for the first network, one tile for the others.
+    """Every precision and tile for the first network, the widest tile for the others.
 
     Args:
         types: argument types by name, where they are not a pointer to the storage type (names
             that begin with ``p_``) or an int.
+        prefix: what the variants' labels begin with.
+        blocks: the launch for "fp64" or a precision, a tile, and whether for AMD.
         ends: all of it in the precision of a trajectory's ends.
         constants: constexpr arguments besides those of a plan and the network.
     """
@@ -48,26 +52,33 @@ def mlp_variants(
             tile = NARROWEST_TILE if not place else widest
             while tile <= widest:
                 for targets in (NVIDIA, AMD):
-                    yield _variant(kernel, net, kind, tile, targets, types or {}, ends, constants)
+                    plan = blocks(kind, tile, targets == AMD)
+                    options = plan.end_options() if ends else plan.trajectory_options()
+                    label = f"{prefix}{'-'.join(map(str, widths))} {kind} tile {tile}"
+                    yield _variant(label, kernel, net, kind, targets, options, types, constants)
                 tile *= 2
 
 
-def _variant(kernel, net, kind, tile, targets, types, ends, constants) -> Variant:
-    blocks = blocks_of(kind, tile, targets == AMD)
-    plan = blocks.end_options() if ends else blocks._asdict()
-    warps, stages = plan.pop("num_warps"), plan.pop("num_stages")
-    constants = {"NET": net, **plan, **constants}
+def _variant(label, kernel, net, kind, targets, options, types, constants) -> Variant:
+    constants = {"NET": net, **options, **constants}
     constants = {name: value for name, value in constants.items() if name in kernel.arg_names}
     storage = "fp64" if kind == "fp64" else "fp32"
     half = "bf16" if storage == "fp32" else storage
-    types = {"p_half": f"*{half}", **types}
+    halves = (name for name in kernel.arg_names if name.endswith("_half"))
+    types = {**dict.fromkeys(halves, f"*{half}"), **(types or {})}
     signature = {
         name: types.get(name, f"*{storage}" if name.startswith("p_") else "i32")
         for name in kernel.arg_names
         if name not in constants
     }
-    label = f"{'-'.join(map(str, net.widths))} {kind} tile {tile}{' AMD' * (targets == AMD)}"
-    matrix = MATRIX.get(kind, "")
     return Variant(
-        label, kernel, signature, constants, warps, stages, matrix=matrix, targets=targets
+        label + " AMD" * (targets == AMD),
+        kernel,
+        signature,
+        constants,
+        options["num_warps"],
+        options["num_stages"],
+        matrix=MATRIX.get(kind, ""),
+        targets=targets,
+        maxnreg=options.get("maxnreg"),
     )

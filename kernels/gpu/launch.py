@@ -14,6 +14,7 @@ from torch import Tensor
 from vaefast.kernels.network import Net
 
 __all__ = [
+    "ON_AMD",
     "Plan",
     "blocks_of",
     "device_of",
@@ -28,7 +29,9 @@ __all__ = [
 NARROWEST_TILE = 16  # the fewest columns of a matrix instruction
 WIDEST_TILE = {"fp64": 32, "ieee": 64, "tf32": 64, "bf16": 64}  # that leaves registers enough
 PROGRAMS_PER_PROCESSOR = 2
+MOST_REGISTERS = 255  # left alone, the assembler spills some kernels to stay below 128
 INTERPRETED_PROGRAMS = 3
+ON_AMD = torch.version.hip is not None
 
 
 class Plan(NamedTuple):
@@ -42,15 +45,20 @@ class Plan(NamedTuple):
     END_PRECISION: str  # of a trajectory's energies and of its first and last gradient
     num_warps: int
     num_stages: int
+    maxnreg: int | None = None  # registers of a thread that NVIDIA's assembler may use
 
     def options(self) -> dict[str, Any]:
         """Launch options of a kernel with one precision."""
         ends = ("END_BLOCK_K", "END_PRECISION")
-        return {name: value for name, value in self._asdict().items() if name not in ends}
+        return {k: v for k, v in self._asdict().items() if k not in ends and v is not None}
 
     def end_options(self) -> dict[str, Any]:
         """The same in the precision of a trajectory's ends."""
         return self._replace(BLOCK_K=self.END_BLOCK_K, PRECISION=self.END_PRECISION).options()
+
+    def trajectory_options(self) -> dict[str, Any]:
+        """Launch options of a kernel with a precision for the ends."""
+        return {k: v for k, v in self._asdict().items() if v is not None}
 
 
 def plan(rows: int, dtype: torch.dtype, precision: str, tile: int, device: torch.device) -> Plan:
@@ -67,18 +75,17 @@ def plan(rows: int, dtype: torch.dtype, precision: str, tile: int, device: torch
     return blocks_of(kind, tile)
 
 
-def blocks_of(kind: str, tile: int, amd: bool = torch.version.hip is not None) -> Plan:
+def blocks_of(kind: str, tile: int, amd: bool = ON_AMD) -> Plan:
     """The launch for "fp64" or a precision, and a tile.
 
     Where the rest is cheap, ends take three passes of tf32, or AMD's matrix units for float32.
     """
+    most = None if amd else MOST_REGISTERS
     if kind in ("fp64", "ieee"):
         block = 16 if kind == "fp64" else 32
-        return Plan(64, block, tile, "ieee", block, "ieee", 4 if amd or tile < 32 else 8, 2)
-    warps = 4 if amd or tile < 64 else 8
-    return Plan(
-        64, 32 if kind == "tf32" else 64, tile, kind, 32, "ieee" if amd else "tf32x3", warps, 3
-    )
+        return Plan(64, block, tile, "ieee", block, "ieee", 4 if amd else 8, 2, most)
+    block, ends = 32 if kind == "tf32" else 64, "ieee" if amd else "tf32x3"
+    return Plan(64, block, tile, kind, 32, ends, 4 if amd or tile < 64 else 8, 3, most)
 
 
 def two_floats(value: float) -> tuple[float, float]:

@@ -38,9 +38,12 @@ def operands(p_full, p_half, p_scratch, PRECISION: tl.constexpr):
 @triton.jit
 def product(
     p_w, p_h, i_out, NET: tl.constexpr, INPUTS: tl.constexpr, BLOCK_K: tl.constexpr,
-    BLOCK_N: tl.constexpr, PRECISION: tl.constexpr, TYPE: tl.constexpr,
+    BLOCK_N: tl.constexpr, PRECISION: tl.constexpr, TYPE: tl.constexpr, begin=0,
 ):  # fmt: skip
-    """Rows i_out of W h [BLOCK_M, BLOCK_N] in TYPE, for h [K, BLOCK_N], K = widths[INPUTS]."""
+    """Rows i_out of W h [BLOCK_M, BLOCK_N] in TYPE, for h [K, BLOCK_N], K = widths[INPUTS].
+
+    These rows of W are zero before column ``begin``, a multiple of BLOCK_K.
+    """
     K: tl.constexpr = of(NET, "widths", INPUTS)
     STRIDE: tl.constexpr = of(NET, "columns", INPUTS)
     EXACTNESS: tl.constexpr = "tf32" if PRECISION == "bf16" else PRECISION
@@ -49,7 +52,7 @@ def product(
     p_w += i_out[:, None] * STRIDE + i_k[None, :]  # [BLOCK_M, BLOCK_K]
     p_h += i_k[:, None] + i_n[None, :] * of(NET, "features")  # [BLOCK_K, BLOCK_N]
     total = tl.zeros([i_out.shape[0], BLOCK_N], dtype=TYPE)
-    for o_k in range(0, K, BLOCK_K):
+    for o_k in range(begin, K, BLOCK_K):
         w = tl.load(p_w + o_k)
         h = tl.load(p_h + o_k)
         if WIDEN:

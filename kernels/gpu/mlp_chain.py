@@ -258,7 +258,7 @@ def mlp_chain(
             z, U, grad, *counts, draws, energies, x, step.contiguous(), mass, index.contiguous(),
             full, half, work, states, rows, step_t, kinetic, x.stride(0), mass.stride(0), n, *span,
             *numbers[0], *numbers[1], *two_floats(numbers[2]),
-            NET=net, LIKELIHOOD=likelihood, MASS=inv_mass is not None, **blocks._asdict(),
+            NET=net, LIKELIHOOD=likelihood, MASS=inv_mass is not None, **blocks.trajectory_options(),
         )  # fmt: skip
     return z, U, grad, counts[0].clone(), counts[1].clone(), draws, energies
 

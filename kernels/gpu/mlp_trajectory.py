@@ -232,7 +232,7 @@ def mlp_trajectory(
         _mlp_trajectory_kernel[(len(work),)](
             *end, U, z, p, grad, x, step.contiguous(), mass, full, half, work, states, rows,
             N, N // len(x), leapfrog, *strides, *numbers,
-            NET=net, LIKELIHOOD=likelihood, MASS=inv_mass is not None, **blocks._asdict(),
+            NET=net, LIKELIHOOD=likelihood, MASS=inv_mass is not None, **blocks.trajectory_options(),
         )  # fmt: skip
     return *end, U
 

@@ -15,7 +15,7 @@ from vaefast.ops._inputs import (
     check_precision,
     check_tile,
 )
-from vaefast.ops._register import register
+from vaefast.ops._register import lazy, register
 from vaefast.reference.mlp_jacobian_gram import mlp_jacobian_gram as reference
 from vaefast.types import MLP
 
@@ -107,4 +107,5 @@ _op = register(
     fake=_fake,
     reference=_run_reference,
     cpp=_run_cpp,
+    triton=lazy("vaefast.kernels.mlp_jacobian_gram", "mlp_jacobian_gram"),
 )

@@ -15,7 +15,7 @@ from vaefast.ops._inputs import (
     check_probes,
     check_tile,
 )
-from vaefast.ops._register import register
+from vaefast.ops._register import lazy, register
 from vaefast.reference.mlp_jvp import mlp_jvp as reference
 from vaefast.types import MLP
 
@@ -99,4 +99,5 @@ _op = register(
     fake=_fake,
     reference=_run_reference,
     cpp=_run_cpp,
+    triton=lazy("vaefast.kernels.mlp_jvp", "mlp_jvp"),
 )

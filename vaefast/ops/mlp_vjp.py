@@ -15,7 +15,7 @@ from vaefast.ops._inputs import (
     check_probes,
     check_tile,
 )
-from vaefast.ops._register import register
+from vaefast.ops._register import lazy, register
 from vaefast.reference.mlp_vjp import mlp_vjp as reference
 from vaefast.types import MLP
 
@@ -98,4 +98,5 @@ _op = register(
     fake=_fake,
     reference=_run_reference,
     cpp=_run_cpp,
+    triton=lazy("vaefast.kernels.mlp_vjp", "mlp_vjp"),
 )
