@@ -12,7 +12,8 @@ from vaefast.kernels.network import describe
 
 __all__ = ["DECODERS", "ENCODERS", "mlp_variants"]
 
-# the networks of the benchmarks: the large one in every form, the odd ones in one form a precision
+# the networks of the benchmarks: the large one in every form and for every target, the odd ones
+# as ODDLY
 DECODERS = (
     ((32, 512, 512, 784), "tanh,tanh,{last}"),
     ((17, 100, 333, 300), "relu,relu,{last}"),
@@ -23,6 +24,7 @@ ENCODERS = (
     ((300, 333, 100, 17), "relu,relu,{last}"),
     ((3072, 64, 8), "silu,{last}"),
 )
+ODDLY = {("ieee", "sm_90"), ("bf16", "sm_90"), ("ieee", "gfx942"), ("bf16", "gfx942")}
 MATRIX = {"tf32": "wgmma", "bf16": "wgmma"}
 
 
@@ -36,7 +38,7 @@ def mlp_variants(
     ends: bool = False,
     **constants,
 ) -> Iterator[Variant]:
-    """Every precision and tile for the first network, the widest tile for the others.
+    """Every precision, tile and target for the first network, a few forms for the others.
 
     Args:
         types: argument types by name, where they are not a pointer to the storage type (names
@@ -48,15 +50,22 @@ def mlp_variants(
     """
     for place, (widths, names) in enumerate(networks):
         net = describe(widths, names.format(last=last))
-        for kind, widest in WIDEST_TILE.items():
-            tile = NARROWEST_TILE if not place else widest
-            while tile <= widest:
-                for targets in (NVIDIA, AMD):
-                    plan = blocks(kind, tile, targets == AMD)
-                    options = plan.end_options() if ends else plan.trajectory_options()
-                    label = f"{prefix}{'-'.join(map(str, widths))} {kind} tile {tile}"
-                    yield _variant(label, kernel, net, kind, targets, options, types, constants)
-                tile *= 2
+        for kind, tile, targets in _forms(odd=place > 0):
+            plan = blocks(kind, tile, targets[0] in AMD)
+            options = plan.end_options() if ends else plan.trajectory_options()
+            label = f"{prefix}{'-'.join(map(str, widths))} {kind} tile {tile}"
+            yield _variant(label, kernel, net, kind, targets, options, types, constants)
+
+
+def _forms(odd: bool) -> Iterator[tuple[str, int, tuple[str, ...]]]:
+    for kind, widest in WIDEST_TILE.items():
+        tile = widest if odd else NARROWEST_TILE
+        while tile <= widest:
+            for targets in (NVIDIA, AMD):
+                wanted = tuple(t for t in targets if not odd or (kind, t) in ODDLY)
+                if wanted:
+                    yield kind, tile, wanted
+            tile *= 2
 
 
 def _variant(label, kernel, net, kind, targets, options, types, constants) -> Variant:
@@ -72,7 +81,7 @@ def _variant(label, kernel, net, kind, targets, options, types, constants) -> Va
         if name not in constants
     }
     return Variant(
-        label + " AMD" * (targets == AMD),
+        label + " AMD" * (targets[0] in AMD),
         kernel,
         signature,
         constants,

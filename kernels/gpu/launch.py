@@ -18,6 +18,7 @@ __all__ = [
     "Plan",
     "blocks_of",
     "device_of",
+    "kind_of",
     "plan",
     "processors",
     "row_numbers",
@@ -27,7 +28,7 @@ __all__ = [
 ]
 
 NARROWEST_TILE = 16  # the fewest columns of a matrix instruction
-WIDEST_TILE = {"fp64": 32, "ieee": 64, "tf32": 64, "bf16": 64}  # that leaves registers enough
+WIDEST_TILE = {"fp64": 16, "ieee": 64, "tf32": 64, "bf16": 64}  # that leaves registers enough
 PROGRAMS_PER_PROCESSOR = 2
 MOST_REGISTERS = 255  # left alone, the assembler spills some kernels to stay below 128
 INTERPRETED_PROGRAMS = 3
@@ -67,12 +68,17 @@ def plan(rows: int, dtype: torch.dtype, precision: str, tile: int, device: torch
     A tile is as wide as leaves each multiprocessor one: fewer programs would idle it, narrower
     tiles would stream the weights more often.
     """
-    kind = "fp64" if dtype == torch.float64 else precision
+    kind = kind_of(dtype, precision)
     if not tile:
         tile = NARROWEST_TILE
         while tile < WIDEST_TILE[kind] and rows > tile * processors(device):
             tile *= 2
     return blocks_of(kind, tile)
+
+
+def kind_of(dtype: torch.dtype, precision: str) -> str:
+    """What a plan follows: float64 has one precision."""
+    return "fp64" if dtype == torch.float64 else precision
 
 
 def blocks_of(kind: str, tile: int, amd: bool = ON_AMD) -> Plan:

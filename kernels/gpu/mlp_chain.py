@@ -11,7 +11,7 @@ import triton.language as tl
 from torch import Tensor
 
 from vaefast.kernels.forms import mlp_variants
-from vaefast.kernels.launch import device_of, plan, row_numbers, scratch, two_floats, words
+from vaefast.kernels.launch import device_of, row_numbers, scratch, two_floats, words
 from vaefast.kernels.mlp import COLUMN_BLOCK, flaw_of
 from vaefast.kernels.mlp_trajectory import (
     GRADIENT,
@@ -27,8 +27,10 @@ from vaefast.kernels.network import net_of, of, unpack
 from vaefast.kernels.philox import normal, uniform
 from vaefast.kernels.posterior import (
     NUMBERS,
+    blocks_of,
     constant_energy,
     note_rows,
+    plan,
     rows_of_tile,
     sum_of,
 )
@@ -258,7 +260,8 @@ def mlp_chain(
             z, U, grad, *counts, draws, energies, x, step.contiguous(), mass, index.contiguous(),
             full, half, work, states, rows, step_t, kinetic, x.stride(0), mass.stride(0), n, *span,
             *numbers[0], *numbers[1], *two_floats(numbers[2]),
-            NET=net, LIKELIHOOD=likelihood, MASS=inv_mass is not None, **blocks.trajectory_options(),
+            NET=net, LIKELIHOOD=likelihood, MASS=inv_mass is not None,
+            **blocks.trajectory_options(),
         )  # fmt: skip
     return z, U, grad, counts[0].clone(), counts[1].clone(), draws, energies
 
@@ -268,6 +271,7 @@ def variants():
     wide = ("p_U", "p_energies", "p_kinetic"), ("p_accepted", "p_divergent", "p_index", "p_rows")
     yield from mlp_variants(
         _mlp_chain_kernel,
+        blocks=blocks_of,
         types=dict.fromkeys(wide[0], "*fp64")
         | dict.fromkeys(wide[1], "*i64")
         | dict.fromkeys(FLOATS, "fp32"),

@@ -210,7 +210,7 @@ def plan(
     rows: int, dtype: torch.dtype, precision: str, tile: int, device: torch.device
 ) -> tuple[Plan, int]:
     """Block sizes for a batch, and how many columns pass together: always the most."""
-    kind = "fp64" if dtype == torch.float64 else precision
+    kind = launch.kind_of(dtype, precision)
     inputs = launch.plan(rows, dtype, precision, tile, device).BLOCK_N
     return blocks_of(kind, inputs)
 

@@ -8,13 +8,15 @@ import triton.language as tl
 from torch import Tensor
 
 from vaefast.kernels.forms import mlp_variants
-from vaefast.kernels.launch import device_of, plan, row_numbers, scratch, two_floats
+from vaefast.kernels.launch import device_of, row_numbers, scratch, two_floats
 from vaefast.kernels.mlp import flaw_of, input_cotangent, operands, take_rows
 from vaefast.kernels.network import net_of, of, unpack
 from vaefast.kernels.posterior import (
     NUMBERS,
+    blocks_of,
     constant_energy,
     note_rows,
+    plan,
     pull_score,
     rows_of_tile,
     sum_of,
@@ -104,6 +106,7 @@ def variants():
     """Every form of the kernel that ``plan`` can choose, for ahead-of-time compilation."""
     yield from mlp_variants(
         _mlp_potential_kernel,
+        blocks=blocks_of,
         types={"p_U": "*fp64", "p_rows": "*i64", **dict.fromkeys(NUMBERS, "fp32")},
         ends=True,
         LIKELIHOOD="bernoulli",

@@ -12,13 +12,15 @@ import triton.language as tl
 from torch import Tensor
 
 from vaefast.kernels.forms import mlp_variants
-from vaefast.kernels.launch import device_of, plan, row_numbers, scratch, two_floats
+from vaefast.kernels.launch import device_of, row_numbers, scratch, two_floats
 from vaefast.kernels.mlp import COLUMN_BLOCK, flaw_of, input_cotangent, operands, put
 from vaefast.kernels.network import net_of, of, unpack
 from vaefast.kernels.posterior import (
     NUMBERS,
+    blocks_of,
     constant_energy,
     note_rows,
+    plan,
     pull_score,
     rows_of_tile,
     sum_of,
@@ -232,7 +234,8 @@ def mlp_trajectory(
         _mlp_trajectory_kernel[(len(work),)](
             *end, U, z, p, grad, x, step.contiguous(), mass, full, half, work, states, rows,
             N, N // len(x), leapfrog, *strides, *numbers,
-            NET=net, LIKELIHOOD=likelihood, MASS=inv_mass is not None, **blocks.trajectory_options(),
+            NET=net, LIKELIHOOD=likelihood, MASS=inv_mass is not None,
+            **blocks.trajectory_options(),
         )  # fmt: skip
     return *end, U
 
@@ -241,6 +244,7 @@ def variants():
     """Every form of the kernel that ``plan`` can choose, for ahead-of-time compilation."""
     yield from mlp_variants(
         _mlp_trajectory_kernel,
+        blocks=blocks_of,
         types={"p_U": "*fp64", "p_rows": "*i64", **dict.fromkeys(NUMBERS, "fp32")},
         LIKELIHOOD="bernoulli",
         MASS=True,

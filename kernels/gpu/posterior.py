@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 
+import torch
 import triton
 import triton.language as tl
 
+from vaefast.kernels import launch
 from vaefast.kernels.activations import through
+from vaefast.kernels.launch import Plan
 from vaefast.kernels.likelihoods import constant, log_density
 from vaefast.kernels.mlp import forward_hidden, layer_tile, operands, pull_to_first, put
 from vaefast.kernels.network import Net, of
@@ -77,3 +80,24 @@ def constant_energy(net: Net, likelihood: str, obs_std: float) -> float:
     """What an energy holds besides ½‖z‖² and the pixels' terms, in nats."""
     prior = 0.5 * net.widths[0] * math.log(2 * math.pi)
     return prior - net.widths[-1] * constant(likelihood, obs_std)
+
+
+def plan(rows: int, dtype: torch.dtype, precision: str, tile: int, device: torch.device) -> Plan:
+    """Block sizes for a batch of chains; energies and trajectories share them.
+
+    The energy that a chain starts from is then that of the function its trajectories end with.
+    """
+    tile = launch.plan(rows, dtype, precision, tile, device).BLOCK_N
+    return blocks_of(launch.kind_of(dtype, precision), tile)
+
+
+def blocks_of(kind: str, tile: int, amd: bool = launch.ON_AMD) -> Plan:
+    """As ``launch.blocks_of``, with shorter blocks of k where two precisions fill the registers."""
+    blocks = launch.blocks_of(kind, tile, amd)
+    if amd or kind in ("fp64", "ieee") or tile < 32:
+        return blocks
+    if tile < 64:
+        return blocks._replace(num_warps=8)
+    if kind == "tf32":
+        return blocks._replace(BLOCK_K=16, END_BLOCK_K=16, num_stages=2)
+    return blocks._replace(BLOCK_K=32, END_BLOCK_K=16)

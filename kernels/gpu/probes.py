@@ -96,14 +96,12 @@ def push_tile(
 def plan(columns: int, dtype: torch.dtype, precision: str, tile: int, device: torch.device) -> Plan:
     """Block sizes for so many columns in all; ``tile`` pins them."""
     tile = launch.plan(columns, dtype, precision, tile, device).BLOCK_N
-    return blocks_of("fp64" if dtype == torch.float64 else precision, tile)
+    return blocks_of(launch.kind_of(dtype, precision), tile)
 
 
 def blocks_of(kind: str, tile: int, amd: bool = ON_AMD) -> Plan:
     """The launch for "fp64" or a precision, and a tile: narrower where registers would spill."""
     blocks = launch.blocks_of(kind, tile, amd)
-    if kind == "fp64" and tile > launch.NARROWEST_TILE:
-        return blocks._replace(BLOCK_M=32)
     return blocks._replace(BLOCK_M=32, num_warps=4) if kind == "ieee" else blocks
 
 
