@@ -73,17 +73,20 @@ VAEFAST_INLINE void store(T* p, Vec<T> v, int64_t n = width<T>) {
     std::memcpy(p, &v, n * sizeof(T));
 }
 
-// The larger and the smaller lane by lane; the second operand where either is NaN.
+// The larger and the smaller lane by lane; the second operand where either is NaN. Then as many
+// floats from p as a vector holds doubles.
 #if defined(__AVX512F__)
 VAEFAST_INLINE Vec<float> max(Vec<float> a, Vec<float> b) { return _mm512_max_ps(a, b); }
 VAEFAST_INLINE Vec<float> min(Vec<float> a, Vec<float> b) { return _mm512_min_ps(a, b); }
 VAEFAST_INLINE Vec<double> max(Vec<double> a, Vec<double> b) { return _mm512_max_pd(a, b); }
 VAEFAST_INLINE Vec<double> min(Vec<double> a, Vec<double> b) { return _mm512_min_pd(a, b); }
+VAEFAST_INLINE Vec<double> widen(const float* p) { return _mm512_cvtps_pd(_mm256_loadu_ps(p)); }
 #elif defined(__AVX__)
 VAEFAST_INLINE Vec<float> max(Vec<float> a, Vec<float> b) { return _mm256_max_ps(a, b); }
 VAEFAST_INLINE Vec<float> min(Vec<float> a, Vec<float> b) { return _mm256_min_ps(a, b); }
 VAEFAST_INLINE Vec<double> max(Vec<double> a, Vec<double> b) { return _mm256_max_pd(a, b); }
 VAEFAST_INLINE Vec<double> min(Vec<double> a, Vec<double> b) { return _mm256_min_pd(a, b); }
+VAEFAST_INLINE Vec<double> widen(const float* p) { return _mm256_cvtps_pd(_mm_loadu_ps(p)); }
 #else
 template <typename V>
 VAEFAST_INLINE V max(V a, V b) {
@@ -93,19 +96,10 @@ template <typename V>
 VAEFAST_INLINE V min(V a, V b) {
     return a < b ? a : b;
 }
-#endif
-
-// As many floats from p as a vector holds doubles, exactly.
-#if defined(__AVX512F__)
-VAEFAST_INLINE Vec<double> widen(const float* p) { return _mm512_cvtps_pd(_mm256_loadu_ps(p)); }
-#elif defined(__AVX__)
-VAEFAST_INLINE Vec<double> widen(const float* p) { return _mm256_cvtps_pd(_mm_loadu_ps(p)); }
-#else
 VAEFAST_INLINE Vec<double> widen(const float* p) {
-    typedef float Half __attribute__((vector_size(VAEFAST_VECTOR_BYTES / 2)));
-    Half v;
-    std::memcpy(&v, p, sizeof v);
-    return __builtin_convertvector(v, Vec<double>);
+    Vec<double> v;
+    for (int i = 0; i < width<double>; ++i) v[i] = p[i];
+    return v;
 }
 #endif
 

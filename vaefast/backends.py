@@ -27,7 +27,6 @@ F = TypeVar("F", bound=Callable)
 logger = logging.getLogger("vaefast")
 
 _implemented: dict[str, tuple[str, ...]] = {}  # op -> backends that it has
-_triton_dtypes: dict[str, tuple[torch.dtype, ...]] = {}  # op -> what its Triton backend takes
 _said: set[str] = set()
 _forced: str | None = None
 
@@ -51,15 +50,9 @@ def constant_when_traced(function: F) -> F:
     return function
 
 
-def declare(
-    op: str, backends: tuple[str, ...], triton_dtypes: tuple[torch.dtype, ...] = FAST_DTYPES
-) -> None:
-    """Record which backends an op is implemented in, and for which dtypes.
-
-    Called once by the op's own module.
-    """
+def declare(op: str, backends: tuple[str, ...]) -> None:
+    """Record which backends an op is implemented in; called once by the op's own module."""
     _implemented[op] = backends
-    _triton_dtypes[op] = triton_dtypes
 
 
 def has(op: str, backend: str) -> bool:
@@ -89,19 +82,15 @@ def supports(
     """
     option(op, "op", _implemented)
     option(backend, "backend", BACKENDS)
-    reason = _dtype_reason(op, backend, dtype) or _other_reason(
-        op, backend, torch.device(device).type
-    )
+    reason = _dtype_reason(backend, dtype) or _other_reason(op, backend, torch.device(device).type)
     return Support(not reason, reason)
 
 
-def _dtype_reason(op: str, backend: str, dtype: torch.dtype) -> str:
-    taken = _triton_dtypes[op] if backend == "triton" else FAST_DTYPES
-    if backend == "reference" or dtype in taken:
+def _dtype_reason(backend: str, dtype: torch.dtype) -> str:
+    if backend == "reference" or dtype in FAST_DTYPES:
         return ""
-    whose = "" if taken == FAST_DTYPES else f"{op}'s "
     return (
-        f'{whose}backend "{backend}" takes {" or ".join(map(short, taken))}, got {short(dtype)}; '
+        f'backend "{backend}" takes float32 or float64, got {short(dtype)}; '
         'pass x.float() or backend="reference"'
     )
 
@@ -182,13 +171,13 @@ def resolve(op: str, backend: str | None, tensor: Tensor) -> str:
     name = named(backend)
     device, dtype = tensor.device.type, tensor.dtype
     if name is not None:
-        if reason := _dtype_reason(op, option(name, "backend", BACKENDS), dtype):
+        if reason := _dtype_reason(option(name, "backend", BACKENDS), dtype):
             raise TypeError(reason)
         if reason := _other_reason(op, name, device):
             raise RuntimeError(reason)
         return name
     chosen = fast(device)
-    reason = _dtype_reason(op, chosen, dtype) or _other_reason(op, chosen, device)
+    reason = _dtype_reason(chosen, dtype) or _other_reason(op, chosen, device)
     if not reason:
         return chosen
     if not torch.compiler.is_compiling():

@@ -155,7 +155,8 @@ def test_compiles_with_a_pack():
     assert torch.equal(replaced(z), mlp_forward(z, mlp))
 
 
-def test_kernels_of_any_backend_take_its_packs(backend):
+def test_kernels_of_any_backend_take_its_packs(backend, require):
+    require("mlp_chain", backend)
     mlp = decoder()
     with vf.use_backend(backend):
         ready = pack(mlp, backend=backend)
@@ -164,9 +165,9 @@ def test_kernels_of_any_backend_take_its_packs(backend):
 
 
 def test_triton_refuses_another_network_s_pack(backend, require):
-    require("mlp_forward", "triton")
     if backend != "triton":
         pytest.skip("the C++ kernels' refusals are tested above")
+    require("mlp_forward", "triton")
     wide = pack(decoder(widths=(3, 200, 10)), backend=backend)
     with pytest.raises(ValueError, match="another network or backend; pack it again"):
         mlp_forward(torch.randn(2, 3), decoder()._replace(packed=wide.packed), backend=backend)

@@ -1,12 +1,10 @@
 """What all ops on networks take alike: a pack beside the weights, a precision, a tile; dtypes."""
 
 import inspect
-import logging
 
 import pytest
 import torch
 
-import vaefast as vf
 from vaefast import backends, ops
 from vaefast.bench.cases import network, posterior
 from vaefast.types import MLP
@@ -67,27 +65,6 @@ def test_the_cpu_ignores_tiles(op):
 def test_options_that_no_op_takes(op, options, error, message):
     with pytest.raises(error, match=message):
         run(op, decoder(), **options)
-
-
-@pytest.mark.parametrize("op", NETWORK_OPS)
-def test_triton_takes_float32(op):
-    reason = vf.supports(op, "triton", dtype=torch.float64).reason
-    assert reason == (
-        f'{op}\'s backend "triton" takes float32, got float64; pass x.float() or '
-        'backend="reference"'
-    )
-    with pytest.raises(TypeError, match=f'{op}\'s backend "triton" takes float32, got float64'):
-        run(op, decoder(torch.float64), backend="triton")
-
-
-def test_float64_on_cuda_falls_to_the_reference_with_the_reason(caplog):
-    class OnCuda:
-        device, dtype = torch.device("cuda"), torch.float64
-
-    backends._said.clear()
-    with caplog.at_level(logging.INFO, logger="vaefast"):
-        assert backends.resolve("mlp_forward", None, OnCuda()) == "reference"
-    assert "mlp_forward runs on the reference: mlp_forward's backend" in caplog.text
 
 
 @pytest.mark.parametrize("op", NETWORK_OPS)
