@@ -28,8 +28,8 @@ BELOW_ROOT_HALF = tl.constexpr(0.29289322)  # 1 − √½
 @triton.jit
 def block(number, step, index, use, lane, seed_low, seed_high):
     """The four 32-bit words of elements 4·number to 4·number + 3."""
-    index = tl.to_tensor(index)
-    top = (index >> 32 if index.dtype.primitive_bitwidth == 64 else 0 * index).to(tl.uint32)
+    index += tl.zeros([], dtype=tl.int64)
+    top = (index >> 32).to(tl.uint32)
     return tl.philox_impl(
         _word(number), _word(step), index.to(tl.uint32),
         (_word(use) << 24) | (_word(lane) << 12) | top,
@@ -39,7 +39,7 @@ def block(number, step, index, use, lane, seed_low, seed_high):
 
 @triton.jit
 def _word(v):
-    return tl.to_tensor(v).to(tl.uint32)
+    return (v + tl.zeros([], dtype=tl.int64)).to(tl.uint32)
 
 
 @triton.jit
