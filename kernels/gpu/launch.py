@@ -13,7 +13,16 @@ from torch import Tensor
 
 from vaefast.kernels.network import Net
 
-__all__ = ["Plan", "blocks_of", "device_of", "plan", "processors", "scratch", "two_floats"]
+__all__ = [
+    "Plan",
+    "blocks_of",
+    "device_of",
+    "plan",
+    "processors",
+    "scratch",
+    "two_floats",
+    "words_of",
+]
 
 NARROWEST_TILE = 16  # the fewest columns of a matrix instruction
 WIDEST_TILE = {"fp64": 32, "ieee": 64, "tf32": 64, "bf16": 64}  # that leaves registers enough
@@ -57,6 +66,13 @@ def two_floats(value: float) -> tuple[float, float]:
     """A number as a sum of two float32, which is what a launch can carry."""
     high = float(np.float32(value))
     return high, value - high
+
+
+def words_of(seed: int) -> tuple[int, int]:
+    """A seed's low and high half, as the signed numbers that a launch carries."""
+    halves = seed & 0xFFFFFFFF, seed >> 32 & 0xFFFFFFFF
+    low, high = ((half ^ 1 << 31) - (1 << 31) for half in halves)
+    return low, high
 
 
 def scratch(net: Net, tile: int, rows: int, like: Tensor) -> Tensor:

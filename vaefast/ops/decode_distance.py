@@ -17,7 +17,7 @@ from vaefast.ops._inputs import (
     check_seed,
     check_tile,
 )
-from vaefast.ops._register import register
+from vaefast.ops._register import lazy, register
 from vaefast.reference.decode_distance import decode_distance as reference
 from vaefast.types import MLP
 
@@ -145,4 +145,5 @@ _op = register(
     fake=_fake,
     reference=_run_reference,
     cpp=_run_cpp,
+    triton=lazy("vaefast.kernels.decode_distance", "decode_distance"),
 )
