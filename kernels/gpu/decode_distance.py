@@ -25,7 +25,14 @@ from vaefast.kernels.launch import NARROWEST_TILE, Plan, device_of, processors, 
 from vaefast.kernels.mlp import COLUMN_BLOCK, operands
 from vaefast.kernels.network import Net, forward_only, net_of, of, unpack
 from vaefast.kernels.philox import normals
-from vaefast.kernels.wide import NARROWEST, put_wide, rest_of, wide_hidden, wide_layer
+from vaefast.kernels.wide import (
+    NARROWEST,
+    put_wide,
+    rest_of,
+    rows_in_scratch,
+    wide_hidden,
+    wide_layer,
+)
 from vaefast.ops._register import rows_of
 from vaefast.philox import Use
 
@@ -39,6 +46,8 @@ MOST_ROWS = 1 << 30  # of a launch: sizes stay 32-bit numbers
 MOST_OPEN = 1 << 22  # of a launch that writes rows down
 PROGRAMS_PER_PROCESSOR = {"fp64": 1, "ieee": 3, "tf32": 2, "bf16": 2}
 EXACT = ("fp64", "ieee")
+FEWEST_ALONE = 48  # samples of an input that get tiles of their own
+INTERPRETED_TILE = 1024  # an operation costs the interpreter the same for any tile
 WIDEST_TILE = {"fp64": 32, "ieee": 64, "tf32": 128, "bf16": 128}
 
 LATENT = tl.constexpr(int(Use.LATENT))
@@ -46,112 +55,154 @@ COUNTED, MEASURED = tl.constexpr(0), tl.constexpr(1)  # Philox lanes: samples, a
 
 
 @triton.jit
-def draw_latents(
-    p_h, p_mean, p_std, i_sample, i_index, LANE: tl.constexpr, seed_low, seed_high,
-    NET: tl.constexpr,
-):  # fmt: skip
-    """mean + std·η becomes the first layer's inputs; 0 [BLOCK_N], NaN where mean or std is bad.
+def of_rows(p, i_column, MIXED: tl.constexpr):
+    """Addresses of columns [M] of one row for all, or of as many rows as p [BLOCK_N] points at."""
+    return p[:, None] + i_column[None, :] if MIXED else (p + i_column)[None, :]
 
-    p_mean, p_std, i_sample and i_index are [BLOCK_N], one for every row of the tile.
+
+@triton.jit
+def draw_latents(
+    p_h, i_n, p_mean, p_std, i_sample, i_index, LANE: tl.constexpr, MIXED: tl.constexpr,
+    seed_low, seed_high, NET: tl.constexpr,
+):  # fmt: skip
+    """mean + std·η becomes the first layer's inputs; 0, NaN where mean or std is not finite.
+
+    i_sample is [BLOCK_N]; what belongs to an input is [BLOCK_N] where MIXED.
     """
     IN: tl.constexpr = of(NET, "widths", 0)
-    flaw = tl.zeros(i_sample.shape, dtype=p_mean.dtype.element_ty)
+    flaw = 0.0 * tl.load(p_mean)
     for o in range(0, IN, COLUMN_BLOCK):
         number = o // 4 + tl.arange(0, COLUMN_BLOCK // 4)
         noise = normals(
-            number[None, :], i_sample[:, None], i_index[:, None], LATENT, LANE, seed_low, seed_high
-        )
+            number[None, :], i_sample[:, None], i_index[:, None] if MIXED else i_index,
+            LATENT, LANE, seed_low, seed_high,
+        )  # fmt: skip
         for place in tl.static_range(4):
             i_in = 4 * number + place
             m = (i_in < IN)[None, :]
-            mean = tl.load(p_mean[:, None] + i_in[None, :], mask=m, other=0.0)
-            std = tl.load(p_std[:, None] + i_in[None, :], mask=m, other=0.0)
-            flaw += tl.sum(0.0 * mean + 0.0 * std, axis=1)
+            mean = tl.load(of_rows(p_mean, i_in, MIXED), mask=m, other=0.0)
+            std = tl.load(of_rows(p_std, i_in, MIXED), mask=m, other=0.0)
+            bad = tl.sum(0.0 * mean + 0.0 * std, axis=1)
+            flaw += bad if MIXED else tl.sum(bad, axis=0)
             z = mean + std * noise[place].to(std.dtype)
-            put_wide(p_h, of(NET, "post", 0) + i_in, z, NET)
+            put_wide(p_h, i_n, of(NET, "post", 0) + i_in, z, NET)
     tl.debug_barrier()
     return flaw
 
 
 @triton.jit
-def squares(
-    p_full, p_w, p_h, p_centre, i_out, NET: tl.constexpr, BLOCK_K: tl.constexpr,
-    BLOCK_N: tl.constexpr, PRECISION: tl.constexpr,
+def add_squares(
+    p_sum, p_full, p_w, p_h, i_n, p_centre, i_out, MIXED: tl.constexpr, NET: tl.constexpr,
+    BLOCK_K: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Σ (out − centre)² [BLOCK_N] over the pixels i_out, in float64."""
+    """Add Σ (out − centre)² over the pixels i_out to a float64 for each row of the tile."""
     LAST: tl.constexpr = of(NET, "depth") - 1
     m = (i_out < of(NET, "widths", LAST + 1))[None, :]
-    out = wide_layer(p_full, p_w, p_h, i_out, NET, LAST, BLOCK_K, BLOCK_N, PRECISION)
-    centre = tl.load(p_centre[:, None] + i_out[None, :], mask=m, other=0.0)
+    out = wide_layer(p_full, p_w, p_h, i_n, i_out, NET, LAST, BLOCK_K, PRECISION)
+    centre = tl.load(of_rows(p_centre, i_out, MIXED), mask=m, other=0.0)
     difference = tl.where(m, out - centre, 0.0)
     terms = difference * difference
     if PRECISION == "ieee":
         terms = terms.to(tl.float64)
-    return tl.sum(terms, axis=1).to(tl.float64)
+    share = tl.sum(terms, axis=1).to(tl.float64)
+    tl.store(p_sum + i_n, tl.load(p_sum + i_n) + share)
 
 
 @triton.jit
 def distances(
-    p_full, p_half, p_scratch, p_centre, NET: tl.constexpr, BLOCK_M: tl.constexpr,
-    BLOCK_K: tl.constexpr, BLOCK_N: tl.constexpr, PRECISION: tl.constexpr,
+    p_sum, p_full, p_half, p_scratch, i_n, p_centre, MIXED: tl.constexpr, NET: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """‖g(z) − centre‖₂ [BLOCK_N] in float64, of the latents in scratch."""
+    """‖g(z) − centre‖₂ [BLOCK_N] in float64, of the latents in scratch.
+
+    The sums lie in memory between the blocks of pixels: they would fill a quarter of the registers.
+    """
     p_w, p_h = operands(p_full, p_half, p_scratch, PRECISION)
-    wide_hidden(p_full, p_w, p_h, NET, BLOCK_M, BLOCK_K, BLOCK_N, PRECISION)
+    wide_hidden(p_full, p_w, p_h, i_n, NET, BLOCK_M, BLOCK_K, PRECISION)
     D: tl.constexpr = of(NET, "widths", of(NET, "depth"))
     WHOLE: tl.constexpr = D // BLOCK_M * BLOCK_M
     REST: tl.constexpr = rest_of(D, BLOCK_M, NARROWEST)
-    total = tl.zeros([BLOCK_N], dtype=tl.float64)
+    tl.store(p_sum + i_n, tl.zeros(i_n.shape, dtype=tl.float64))
     for o in range(0, WHOLE, BLOCK_M):
         i_out = o + tl.arange(0, BLOCK_M)
-        total += squares(p_full, p_w, p_h, p_centre, i_out, NET, BLOCK_K, BLOCK_N, PRECISION)
+        add_squares(p_sum, p_full, p_w, p_h, i_n, p_centre, i_out, MIXED, NET, BLOCK_K, PRECISION)
     if REST:
         i_out = WHOLE + tl.arange(0, REST)
-        total += squares(p_full, p_w, p_h, p_centre, i_out, NET, BLOCK_K, BLOCK_N, PRECISION)
-    return tl.sqrt(total)
+        add_squares(p_sum, p_full, p_w, p_h, i_n, p_centre, i_out, MIXED, NET, BLOCK_K, PRECISION)
+    return tl.sqrt(tl.load(p_sum + i_n))
+
+
+@triton.jit
+def rows_of_tile(tile, i_n, rows, p_open, samples, MIXED: tl.constexpr):
+    """Which sample each row of a tile is, of which input, and whether it is one at all.
+
+    Rows are numbered input by input. A tile has one input, or takes the rows as they come.
+    """
+    BLOCK_N: tl.constexpr = i_n.shape[0]
+    if MIXED:
+        place = tile * BLOCK_N + i_n
+        m = place < rows
+        number = tl.where(m, place, 0)
+        if p_open is not None:
+            number = tl.load(p_open + number)
+        i_b = number // samples
+        i_s = number % samples
+    else:
+        tiles = tl.cdiv(samples, BLOCK_N)
+        i_b = tile // tiles
+        i_s = tile % tiles * BLOCK_N + i_n
+        m = i_s < samples
+    return i_b.to(tl.int64), i_s, m
 
 
 @triton.jit(do_not_specialize=["samples", "first_sample", "seed_low", "seed_high"])
 def _decode_distance_kernel(
     p_hits, p_distance, p_open, p_opened, p_mean, p_std, p_centre, p_r, p_band, p_index,
-    p_full, p_half, p_scratch, N, samples, first_sample, seed_low, seed_high,
-    s_mean, s_std, s_centre, TASK: tl.constexpr, NET: tl.constexpr, PRECISION: tl.constexpr,
+    p_full, p_half, p_scratch, p_sum, B, samples, first_sample, seed_low, seed_high,
+    s_mean, s_std, s_centre, TASK: tl.constexpr, MIXED: tl.constexpr, NET: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     LANE: tl.constexpr = MEASURED if TASK == "measure" else COUNTED
     p_scratch += tl.program_id(0).to(tl.int64) * of(NET, "features") * BLOCK_N
+    p_sum += tl.program_id(0) * BLOCK_N
     _, p_h = operands(p_full, p_half, p_scratch, PRECISION)
-    rows = tl.load(p_opened) if TASK == "decide" else N
-    for tile in range(tl.program_id(0), tl.cdiv(rows, BLOCK_N), tl.num_programs(0)):
-        i = tile * BLOCK_N + tl.arange(0, BLOCK_N)
-        m = i < rows
-        i_n = tl.where(m, i, 0)
-        if TASK == "decide":
-            i_n = tl.load(p_open + i_n)
-        i_b = (i_n // samples).to(tl.int64)
-        r = tl.load(p_r + i_b)
-        flaw = 0.0 * r + draw_latents(
-            p_h, p_mean + i_b * s_mean, p_std + i_b * s_std, first_sample + i_n % samples,
-            tl.load(p_index + i_b), LANE, seed_low, seed_high, NET,
+    rows = tl.load(p_opened) if TASK == "decide" else B * samples
+    tiles = tl.cdiv(rows, BLOCK_N) if MIXED else B * tl.cdiv(samples, BLOCK_N)
+    p_rows = p_open if TASK == "decide" else None
+    for tile in range(tl.program_id(0), tiles, tl.num_programs(0)):
+        i_n = rows_in_scratch(tile, BLOCK_N)
+        i_b, i_s, m = rows_of_tile(tile, i_n, rows, p_rows, samples, MIXED)
+        flaw = draw_latents(
+            p_h, i_n, p_mean + i_b * s_mean, p_std + i_b * s_std, first_sample + i_s,
+            tl.load(p_index + i_b), LANE, MIXED, seed_low, seed_high, NET,
         )  # fmt: skip
         distance = distances(
-            p_full, p_half, p_scratch, p_centre + i_b * s_centre, NET,
-            BLOCK_M, BLOCK_K, BLOCK_N, PRECISION,
+            p_sum, p_full, p_half, p_scratch, i_n, p_centre + i_b * s_centre, MIXED, NET,
+            BLOCK_M, BLOCK_K, PRECISION,
         )  # fmt: skip
-        good = m & (flaw == 0.0)
+        r = tl.load(p_r + i_b)
+        good = m & (tl.zeros(i_n.shape, dtype=r.dtype) + 0.0 * r + flaw == 0.0)
         r = r.to(tl.float64)
         if TASK == "measure":
-            tl.store(p_distance + i, distance, mask=m)
+            tl.store(p_distance + tile * BLOCK_N + i_n, distance, mask=m)
         elif TASK == "sort":
             band = tl.load(p_band + i_b)
             hit = good & (distance <= r - band)
             clear = hit | (distance > r + band)  # neither for NaN
-            tl.atomic_add(p_hits + i_b, tl.full([BLOCK_N], 1, tl.int64), mask=hit)
-            _write_down(p_open, p_opened, i_n, good & ~clear)
+            _write_down(p_open, p_opened, (i_b * samples).to(tl.int32) + i_s, good & ~clear)
+            _add_hits(p_hits + i_b, hit, MIXED)
         else:
-            hit = good & (distance <= r)
-            tl.atomic_add(p_hits + i_b, tl.full([BLOCK_N], 1, tl.int64), mask=hit)
+            _add_hits(p_hits + i_b, good & (distance <= r), MIXED)
         tl.debug_barrier()
+
+
+@triton.jit
+def _add_hits(p_hits, hit, MIXED: tl.constexpr):
+    one = hit.to(tl.int64)
+    if MIXED:
+        tl.atomic_add(p_hits, one, mask=hit)
+    else:
+        tl.atomic_add(p_hits, tl.sum(one, axis=0))
 
 
 @triton.jit
@@ -271,17 +322,20 @@ def _launch(
     N = len(mean) * samples
     if not N:
         return
+    mixed = task in ("decide", "measure") or samples < FEWEST_ALONE
     blocks = plan(N, kind, call.tile, mean.device)
-    programs = PROGRAMS_PER_PROCESSOR[kind] * processors(mean.device)
-    work = mean.new_empty(
-        (min(triton.cdiv(N, blocks.BLOCK_N), programs), call.net.features, blocks.BLOCK_N)
-    )
+    most = PROGRAMS_PER_PROCESSOR[kind] * processors(mean.device)
+    tile = blocks.BLOCK_N
+    tiles = triton.cdiv(N, tile) if mixed else len(mean) * triton.cdiv(samples, tile)
+    programs = min(tiles, most)
+    work = mean.new_empty((programs, call.net.features, tile))
+    sums = mean.new_empty((programs, tile), dtype=torch.float64)
     with device_of(mean):
-        _decode_distance_kernel[(len(work),)](
+        _decode_distance_kernel[(programs,)](
             call.hits, distance, rows, opened, mean, std, centre, call.r, band, call.index,
-            call.full, call.half, work, N, samples, first, *call.seed,
+            call.full, call.half, work, sums, len(mean), samples, first, *call.seed,
             mean.stride(0), std.stride(0), centre.stride(0),
-            TASK=task, NET=call.net, **blocks._asdict(),
+            TASK=task, MIXED=mixed, NET=call.net, **blocks._asdict(),
         )  # fmt: skip
 
 
@@ -289,7 +343,8 @@ def plan(rows: int, kind: str, tile: int, device: torch.device) -> Plan:
     """Block sizes for "fp64" or a precision; ``tile`` pins them, 0 follows the rows."""
     if not tile:
         tile = NARROWEST_TILE
-        while tile < WIDEST_TILE[kind] and rows > tile * processors(device):
+        widest = WIDEST_TILE[kind] if device.type == "cuda" else INTERPRETED_TILE
+        while tile < widest and rows > tile * processors(device):
             tile *= 2
     return blocks_of(kind, tile)
 
