@@ -21,8 +21,9 @@ import triton.language as tl
 from torch import Tensor
 
 from vaefast import memory
+from vaefast.kernels.elementary import INFINITY
 from vaefast.kernels.launch import NARROWEST_TILE, Plan, device_of, processors, words_of
-from vaefast.kernels.mlp import COLUMN_BLOCK, operands
+from vaefast.kernels.mlp import operands
 from vaefast.kernels.network import Net, forward_only, net_of, of, unpack
 from vaefast.kernels.philox import normals
 from vaefast.kernels.wide import (
@@ -42,7 +43,7 @@ logger = logging.getLogger("vaefast")
 
 CALIBRATION = 16  # draws per input that its error band rests on
 SAFETY = 8.0  # times their root mean square
-MOST_ROWS = 1 << 30  # of a launch: sizes stay 32-bit numbers
+MOST_ROWS = 1 << 27  # of a launch
 MOST_OPEN = 1 << 22  # of a launch that writes rows down
 PROGRAMS_PER_PROCESSOR = {"fp64": 1, "ieee": 3, "tf32": 2, "bf16": 2}
 EXACT = ("fp64", "ieee")
@@ -51,6 +52,7 @@ INTERPRETED_TILE = 1024  # an operation costs the interpreter the same for any t
 WIDEST_TILE = {"fp64": 32, "ieee": 64, "tf32": 128, "bf16": 128}
 
 LATENT = tl.constexpr(int(Use.LATENT))
+LATENT_BLOCK = tl.constexpr(32)  # drawn at a time: more would fill the registers
 COUNTED, MEASURED = tl.constexpr(0), tl.constexpr(1)  # Philox lanes: samples, and the band's own
 
 
@@ -63,16 +65,16 @@ def of_rows(p, i_column, MIXED: tl.constexpr):
 @triton.jit
 def draw_latents(
     p_h, i_n, p_mean, p_std, i_sample, i_index, LANE: tl.constexpr, MIXED: tl.constexpr,
-    seed_low, seed_high, NET: tl.constexpr,
+    seed_low, seed_high, NET: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """mean + std·η becomes the first layer's inputs; 0, NaN where mean or std is not finite.
+    """mean + std·η becomes the first layer's inputs; returns 0, NaN where they are not finite.
 
     i_sample is [BLOCK_N]; what belongs to an input is [BLOCK_N] where MIXED.
     """
     IN: tl.constexpr = of(NET, "widths", 0)
     flaw = 0.0 * tl.load(p_mean)
-    for o in range(0, IN, COLUMN_BLOCK):
-        number = o // 4 + tl.arange(0, COLUMN_BLOCK // 4)
+    for o in range(0, tl.cdiv(IN, BLOCK_K) * BLOCK_K, LATENT_BLOCK):
+        number = o // 4 + tl.arange(0, LATENT_BLOCK // 4)
         noise = normals(
             number[None, :], i_sample[:, None], i_index[:, None] if MIXED else i_index,
             LATENT, LANE, seed_low, seed_high,
@@ -95,7 +97,10 @@ def add_squares(
     p_sum, p_full, p_w, p_h, i_n, p_centre, i_out, MIXED: tl.constexpr, NET: tl.constexpr,
     BLOCK_K: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Add Σ (out − centre)² over the pixels i_out to a float64 for each row of the tile."""
+    """Add Σ (out − centre)² over the pixels i_out to a float64 for each row of the tile.
+
+    It lies in memory between the blocks of pixels: in registers it would fill a quarter of them.
+    """
     LAST: tl.constexpr = of(NET, "depth") - 1
     m = (i_out < of(NET, "widths", LAST + 1))[None, :]
     out = wide_layer(p_full, p_w, p_h, i_n, i_out, NET, LAST, BLOCK_K, PRECISION)
@@ -106,30 +111,6 @@ def add_squares(
         terms = terms.to(tl.float64)
     share = tl.sum(terms, axis=1).to(tl.float64)
     tl.store(p_sum + i_n, tl.load(p_sum + i_n) + share)
-
-
-@triton.jit
-def distances(
-    p_sum, p_full, p_half, p_scratch, i_n, p_centre, MIXED: tl.constexpr, NET: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
-    """‖g(z) − centre‖₂ [BLOCK_N] in float64, of the latents in scratch.
-
-    The sums lie in memory between the blocks of pixels: they would fill a quarter of the registers.
-    """
-    p_w, p_h = operands(p_full, p_half, p_scratch, PRECISION)
-    wide_hidden(p_full, p_w, p_h, i_n, NET, BLOCK_M, BLOCK_K, PRECISION)
-    D: tl.constexpr = of(NET, "widths", of(NET, "depth"))
-    WHOLE: tl.constexpr = D // BLOCK_M * BLOCK_M
-    REST: tl.constexpr = rest_of(D, BLOCK_M, NARROWEST)
-    tl.store(p_sum + i_n, tl.zeros(i_n.shape, dtype=tl.float64))
-    for o in range(0, WHOLE, BLOCK_M):
-        i_out = o + tl.arange(0, BLOCK_M)
-        add_squares(p_sum, p_full, p_w, p_h, i_n, p_centre, i_out, MIXED, NET, BLOCK_K, PRECISION)
-    if REST:
-        i_out = WHOLE + tl.arange(0, REST)
-        add_squares(p_sum, p_full, p_w, p_h, i_n, p_centre, i_out, MIXED, NET, BLOCK_K, PRECISION)
-    return tl.sqrt(tl.load(p_sum + i_n))
 
 
 @triton.jit
@@ -159,13 +140,16 @@ def rows_of_tile(tile, i_n, rows, p_open, samples, MIXED: tl.constexpr):
 def _decode_distance_kernel(
     p_hits, p_distance, p_open, p_opened, p_mean, p_std, p_centre, p_r, p_band, p_index,
     p_full, p_half, p_scratch, p_sum, B, samples, first_sample, seed_low, seed_high,
-    s_mean, s_std, s_centre, TASK: tl.constexpr, MIXED: tl.constexpr, NET: tl.constexpr, PRECISION: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_N: tl.constexpr,
+    s_mean, s_std, s_centre, NET: tl.constexpr, TASK: tl.constexpr, MIXED: tl.constexpr,
+    PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
+    D: tl.constexpr = of(NET, "widths", of(NET, "depth"))
+    WHOLE: tl.constexpr = D // BLOCK_M * BLOCK_M
+    REST: tl.constexpr = rest_of(D, BLOCK_M, NARROWEST)
     LANE: tl.constexpr = MEASURED if TASK == "measure" else COUNTED
     p_scratch += tl.program_id(0).to(tl.int64) * of(NET, "features") * BLOCK_N
     p_sum += tl.program_id(0) * BLOCK_N
-    _, p_h = operands(p_full, p_half, p_scratch, PRECISION)
+    p_w, p_h = operands(p_full, p_half, p_scratch, PRECISION)
     rows = tl.load(p_opened) if TASK == "decide" else B * samples
     tiles = tl.cdiv(rows, BLOCK_N) if MIXED else B * tl.cdiv(samples, BLOCK_N)
     p_rows = p_open if TASK == "decide" else None
@@ -174,25 +158,39 @@ def _decode_distance_kernel(
         i_b, i_s, m = rows_of_tile(tile, i_n, rows, p_rows, samples, MIXED)
         flaw = draw_latents(
             p_h, i_n, p_mean + i_b * s_mean, p_std + i_b * s_std, first_sample + i_s,
-            tl.load(p_index + i_b), LANE, MIXED, seed_low, seed_high, NET,
+            tl.load(p_index + i_b), LANE, MIXED, seed_low, seed_high, NET, BLOCK_K,
         )  # fmt: skip
-        distance = distances(
-            p_sum, p_full, p_half, p_scratch, i_n, p_centre + i_b * s_centre, MIXED, NET,
-            BLOCK_M, BLOCK_K, PRECISION,
-        )  # fmt: skip
-        r = tl.load(p_r + i_b)
-        good = m & (tl.zeros(i_n.shape, dtype=r.dtype) + 0.0 * r + flaw == 0.0)
-        r = r.to(tl.float64)
+        tl.store(p_sum + i_n, tl.zeros([BLOCK_N], dtype=tl.float64) + flaw)
+        wide_hidden(p_full, p_w, p_h, tile, NET, BLOCK_M, BLOCK_K, BLOCK_N, PRECISION)
+        for o in range(0, WHOLE, BLOCK_M):
+            i_n = rows_in_scratch(tile + o, BLOCK_N)
+            i_b, i_s, m = rows_of_tile(tile, i_n, rows, p_rows, samples, MIXED)
+            add_squares(
+                p_sum, p_full, p_w, p_h, i_n, p_centre + i_b * s_centre,
+                o + tl.arange(0, BLOCK_M), MIXED, NET, BLOCK_K, PRECISION,
+            )  # fmt: skip
+        if REST:
+            i_n = rows_in_scratch(tile + WHOLE, BLOCK_N)
+            i_b, i_s, m = rows_of_tile(tile, i_n, rows, p_rows, samples, MIXED)
+            add_squares(
+                p_sum, p_full, p_w, p_h, i_n, p_centre + i_b * s_centre,
+                WHOLE + tl.arange(0, REST), MIXED, NET, BLOCK_K, PRECISION,
+            )  # fmt: skip
+        i_n = rows_in_scratch(tile + 1, BLOCK_N)
+        i_b, i_s, m = rows_of_tile(tile, i_n, rows, p_rows, samples, MIXED)
+        distance = tl.sqrt(tl.load(p_sum + i_n))
+        r = tl.zeros([BLOCK_N], dtype=tl.float64) + tl.load(p_r + i_b)
+        m &= r < INFINITY  # false for NaN
         if TASK == "measure":
             tl.store(p_distance + tile * BLOCK_N + i_n, distance, mask=m)
         elif TASK == "sort":
             band = tl.load(p_band + i_b)
-            hit = good & (distance <= r - band)
+            hit = m & (distance <= r - band)
             clear = hit | (distance > r + band)  # neither for NaN
-            _write_down(p_open, p_opened, (i_b * samples).to(tl.int32) + i_s, good & ~clear)
+            _write_down(p_open, p_opened, (i_b * samples).to(tl.int32) + i_s, m & ~clear)
             _add_hits(p_hits + i_b, hit, MIXED)
         else:
-            _add_hits(p_hits + i_b, good & (distance <= r), MIXED)
+            _add_hits(p_hits + i_b, m & (distance <= r), MIXED)
         tl.debug_barrier()
 
 

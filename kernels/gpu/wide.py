@@ -8,7 +8,7 @@ whole lines of shared memory; matrix units take both operands with k running fas
 demands; and a sum over features stays within a thread but for its last steps. A layer ends with a
 narrower block, so that a width like 784 is not rounded up to a multiple of BLOCK_M.
 
-``i_n`` [BLOCK_N] numbers a tile's rows in its scratch, see :func:`rows_in_scratch`.
+``i_n`` [BLOCK_N] are a tile's rows in its scratch, from :func:`rows_in_scratch`.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ def rest_of(width, block, least):
 
 
 @triton.jit
-def rows_in_scratch(tile, BLOCK_N: tl.constexpr):
-    """0 to BLOCK_N − 1, in a form that the compiler computes anew for every tile.
+def rows_in_scratch(number, BLOCK_N: tl.constexpr):
+    """0 to BLOCK_N − 1, in a form that the compiler computes anew for every ``number`` >= 0.
 
-    Else it keeps each element's address in registers across all tiles, and spills. There are
-    fewer than 2³⁰ tiles, which it does not know.
+    Else it keeps what follows from it, an address for each element, in registers across tiles,
+    layers and blocks, and spills. Numbers are below 2²⁸, which it does not know.
     """
-    return tl.arange(0, BLOCK_N) + (tile >> 30)
+    return tl.arange(0, BLOCK_N) + (number >> 28)
 
 
 @triton.jit
@@ -90,29 +90,31 @@ def put_wide(p_h, i_n, i_feature, v, NET: tl.constexpr):
 
 @triton.jit
 def wide_hidden(
-    p_full, p_w, p_h, i_n, NET: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr,
-    PRECISION: tl.constexpr,
+    p_full, p_w, p_h, tile, NET: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr,
+    BLOCK_N: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """All layers but the last, through scratch."""
     for layer in tl.static_range(of(NET, "depth") - 1):
-        _hidden_layer(p_full, p_w, p_h, i_n, NET, layer, BLOCK_M, BLOCK_K, PRECISION)
+        _hidden_layer(p_full, p_w, p_h, tile, NET, layer, BLOCK_M, BLOCK_K, BLOCK_N, PRECISION)
         tl.debug_barrier()
 
 
 @triton.jit
 def _hidden_layer(
-    p_full, p_w, p_h, i_n, NET: tl.constexpr, LAYER: tl.constexpr, BLOCK_M: tl.constexpr,
-    BLOCK_K: tl.constexpr, PRECISION: tl.constexpr,
+    p_full, p_w, p_h, tile, NET: tl.constexpr, LAYER: tl.constexpr, BLOCK_M: tl.constexpr,
+    BLOCK_K: tl.constexpr, BLOCK_N: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     OUT: tl.constexpr = of(NET, "widths", LAYER + 1)
     AT: tl.constexpr = of(NET, "post", LAYER + 1)
     WHOLE: tl.constexpr = OUT // BLOCK_M * BLOCK_M
     REST: tl.constexpr = rest_of(OUT, BLOCK_M, BLOCK_K)  # the next layer reads whole blocks of k
     for o in range(0, WHOLE, BLOCK_M):
+        i_n = rows_in_scratch(tile + o, BLOCK_N)
         i_out = o + tl.arange(0, BLOCK_M)
         y = wide_layer(p_full, p_w, p_h, i_n, i_out, NET, LAYER, BLOCK_K, PRECISION)
         put_wide(p_h, i_n, AT + i_out, y, NET)
     if REST:
+        i_n = rows_in_scratch(tile + WHOLE, BLOCK_N)
         i_out = WHOLE + tl.arange(0, REST)
         y = wide_layer(p_full, p_w, p_h, i_n, i_out, NET, LAYER, BLOCK_K, PRECISION)
         put_wide(p_h, i_n, AT + i_out, y, NET)
