@@ -21,119 +21,51 @@ import triton.language as tl
 from torch import Tensor
 
 from vaefast import memory
+from vaefast.kernels.aot import Variant
 from vaefast.kernels.elementary import INFINITY
-from vaefast.kernels.launch import NARROWEST_TILE, Plan, device_of, processors, words_of
+from vaefast.kernels.forms import DECODERS, variant
+from vaefast.kernels.launch import device_of, processors, words_of
 from vaefast.kernels.mlp import operands
-from vaefast.kernels.network import Net, forward_only, net_of, of, unpack
-from vaefast.kernels.philox import normals
-from vaefast.kernels.wide import (
-    NARROWEST,
-    put_wide,
-    rest_of,
-    rows_in_scratch,
-    wide_hidden,
-    wide_layer,
+from vaefast.kernels.network import Net, describe, forward_only, net_of, of, unpack
+from vaefast.kernels.sample_plans import (
+    MIXED_TILE,
+    TARGETS,
+    WIDEST_TILE,
+    blocks_of,
+    plan,
 )
+from vaefast.kernels.sample_tiles import (
+    add_hits,
+    add_squares,
+    draw_latents,
+    rows_of_tile,
+    write_down,
+)
+from vaefast.kernels.wide import NARROWEST, rest_of, rows_in_scratch, wide_hidden
 from vaefast.ops._register import rows_of
-from vaefast.philox import Use
 
 __all__ = ["Counted", "count", "decode_distance", "error_band", "plan", "variants"]
 
 logger = logging.getLogger("vaefast")
 
+TYPES = {
+    "p_hits": "*i64",
+    "p_distance": "*fp64",
+    "p_open": "*i32",
+    "p_opened": "*i32",
+    "p_band": "*fp64",
+    "p_index": "*i64",
+    "p_sum": "*fp64",
+}
+
 CALIBRATION = 16  # draws per input that its error band rests on
-SAFETY = 8.0  # times their root mean square
+SAFETY = 12.0  # times their root mean square
 MOST_ROWS = 1 << 27  # of a launch
 MOST_OPEN = 1 << 22  # of a launch that writes rows down
-PROGRAMS_PER_PROCESSOR = {"fp64": 1, "ieee": 3, "tf32": 2, "bf16": 2}
+WARPS_PER_PROCESSOR = 8  # that the registers hold
+COUNTED, MEASURED = tl.constexpr(0), tl.constexpr(1)  # Philox lanes: samples; the band's draws
 EXACT = ("fp64", "ieee")
 FEWEST_ALONE = 48  # samples of an input that get tiles of their own
-INTERPRETED_TILE = 1024  # an operation costs the interpreter the same for any tile
-WIDEST_TILE = {"fp64": 32, "ieee": 64, "tf32": 128, "bf16": 128}
-
-LATENT = tl.constexpr(int(Use.LATENT))
-LATENT_BLOCK = tl.constexpr(32)  # drawn at a time: more would fill the registers
-COUNTED, MEASURED = tl.constexpr(0), tl.constexpr(1)  # Philox lanes: samples, and the band's own
-
-
-@triton.jit
-def of_rows(p, i_column, MIXED: tl.constexpr):
-    """Addresses of columns [M] of one row for all, or of as many rows as p [BLOCK_N] points at."""
-    return p[:, None] + i_column[None, :] if MIXED else (p + i_column)[None, :]
-
-
-@triton.jit
-def draw_latents(
-    p_h, i_n, p_mean, p_std, i_sample, i_index, LANE: tl.constexpr, MIXED: tl.constexpr,
-    seed_low, seed_high, NET: tl.constexpr, BLOCK_K: tl.constexpr,
-):  # fmt: skip
-    """mean + std·η becomes the first layer's inputs; returns 0, NaN where they are not finite.
-
-    i_sample is [BLOCK_N]; what belongs to an input is [BLOCK_N] where MIXED.
-    """
-    IN: tl.constexpr = of(NET, "widths", 0)
-    flaw = 0.0 * tl.load(p_mean)
-    for o in range(0, tl.cdiv(IN, BLOCK_K) * BLOCK_K, LATENT_BLOCK):
-        number = o // 4 + tl.arange(0, LATENT_BLOCK // 4)
-        noise = normals(
-            number[None, :], i_sample[:, None], i_index[:, None] if MIXED else i_index,
-            LATENT, LANE, seed_low, seed_high,
-        )  # fmt: skip
-        for place in tl.static_range(4):
-            i_in = 4 * number + place
-            m = (i_in < IN)[None, :]
-            mean = tl.load(of_rows(p_mean, i_in, MIXED), mask=m, other=0.0)
-            std = tl.load(of_rows(p_std, i_in, MIXED), mask=m, other=0.0)
-            bad = tl.sum(0.0 * mean + 0.0 * std, axis=1)
-            flaw += bad if MIXED else tl.sum(bad, axis=0)
-            z = mean + std * noise[place].to(std.dtype)
-            put_wide(p_h, i_n, of(NET, "post", 0) + i_in, z, NET)
-    tl.debug_barrier()
-    return flaw
-
-
-@triton.jit
-def add_squares(
-    p_sum, p_full, p_w, p_h, i_n, p_centre, i_out, MIXED: tl.constexpr, NET: tl.constexpr,
-    BLOCK_K: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
-    """Add Σ (out − centre)² over the pixels i_out to a float64 for each row of the tile.
-
-    It lies in memory between the blocks of pixels: in registers it would fill a quarter of them.
-    """
-    LAST: tl.constexpr = of(NET, "depth") - 1
-    m = (i_out < of(NET, "widths", LAST + 1))[None, :]
-    out = wide_layer(p_full, p_w, p_h, i_n, i_out, NET, LAST, BLOCK_K, PRECISION)
-    centre = tl.load(of_rows(p_centre, i_out, MIXED), mask=m, other=0.0)
-    difference = tl.where(m, out - centre, 0.0)
-    terms = difference * difference
-    if PRECISION == "ieee":
-        terms = terms.to(tl.float64)
-    share = tl.sum(terms, axis=1).to(tl.float64)
-    tl.store(p_sum + i_n, tl.load(p_sum + i_n) + share)
-
-
-@triton.jit
-def rows_of_tile(tile, i_n, rows, p_open, samples, MIXED: tl.constexpr):
-    """Which sample each row of a tile is, of which input, and whether it is one at all.
-
-    Rows are numbered input by input. A tile has one input, or takes the rows as they come.
-    """
-    BLOCK_N: tl.constexpr = i_n.shape[0]
-    if MIXED:
-        place = tile * BLOCK_N + i_n
-        m = place < rows
-        number = tl.where(m, place, 0)
-        if p_open is not None:
-            number = tl.load(p_open + number)
-        i_b = number // samples
-        i_s = number % samples
-    else:
-        tiles = tl.cdiv(samples, BLOCK_N)
-        i_b = tile // tiles
-        i_s = tile % tiles * BLOCK_N + i_n
-        m = i_s < samples
-    return i_b.to(tl.int64), i_s, m
 
 
 @triton.jit(do_not_specialize=["samples", "first_sample", "seed_low", "seed_high"])
@@ -161,6 +93,7 @@ def _decode_distance_kernel(
             tl.load(p_index + i_b), LANE, MIXED, seed_low, seed_high, NET, BLOCK_K,
         )  # fmt: skip
         tl.store(p_sum + i_n, tl.zeros([BLOCK_N], dtype=tl.float64) + flaw)
+        tl.debug_barrier()
         wide_hidden(p_full, p_w, p_h, tile, NET, BLOCK_M, BLOCK_K, BLOCK_N, PRECISION)
         for o in range(0, WHOLE, BLOCK_M):
             i_n = rows_in_scratch(tile + o, BLOCK_N)
@@ -187,28 +120,11 @@ def _decode_distance_kernel(
             band = tl.load(p_band + i_b)
             hit = m & (distance <= r - band)
             clear = hit | (distance > r + band)  # neither for NaN
-            _write_down(p_open, p_opened, (i_b * samples).to(tl.int32) + i_s, m & ~clear)
-            _add_hits(p_hits + i_b, hit, MIXED)
+            write_down(p_open, p_opened, (i_b * samples).to(tl.int32) + i_s, m & ~clear)
+            add_hits(p_hits + i_b, hit, MIXED)
         else:
-            _add_hits(p_hits + i_b, m & (distance <= r), MIXED)
+            add_hits(p_hits + i_b, m & (distance <= r), MIXED)
         tl.debug_barrier()
-
-
-@triton.jit
-def _add_hits(p_hits, hit, MIXED: tl.constexpr):
-    one = hit.to(tl.int64)
-    if MIXED:
-        tl.atomic_add(p_hits, one, mask=hit)
-    else:
-        tl.atomic_add(p_hits, tl.sum(one, axis=0))
-
-
-@triton.jit
-def _write_down(p_open, p_opened, i_n, m):
-    """Append the rows i_n with m to a list; their order does not matter."""
-    one = m.to(tl.int32)
-    place = tl.atomic_add(p_opened, tl.sum(one, axis=0)) + tl.cumsum(one, axis=0) - one
-    tl.store(p_open + place, i_n, mask=m)
 
 
 class Counted(NamedTuple):
@@ -321,8 +237,8 @@ def _launch(
     if not N:
         return
     mixed = task in ("decide", "measure") or samples < FEWEST_ALONE
-    blocks = plan(N, kind, call.tile, mean.device)
-    most = PROGRAMS_PER_PROCESSOR[kind] * processors(mean.device)
+    blocks = plan(N, kind, call.tile, mixed, mean.device)
+    most = WARPS_PER_PROCESSOR // blocks.num_warps * processors(mean.device)
     tile = blocks.BLOCK_N
     tiles = triton.cdiv(N, tile) if mixed else len(mean) * triton.cdiv(samples, tile)
     programs = min(tiles, most)
@@ -337,26 +253,42 @@ def _launch(
         )  # fmt: skip
 
 
-def plan(rows: int, kind: str, tile: int, device: torch.device) -> Plan:
-    """Block sizes for "fp64" or a precision; ``tile`` pins them, 0 follows the rows."""
-    if not tile:
-        tile = NARROWEST_TILE
-        widest = WIDEST_TILE[kind] if device.type == "cuda" else INTERPRETED_TILE
-        while tile < widest and rows > tile * processors(device):
-            tile *= 2
-    return blocks_of(kind, tile)
-
-
-def blocks_of(kind: str, tile: int) -> Plan:
-    """The launch for a tile."""
-    warps = 8 if tile == 128 else 4
-    if kind == "fp64":
-        return Plan(64, 16, tile, "ieee", 8, 2)
-    if kind == "ieee":
-        return Plan(128, 16, tile, "ieee", warps, 3)
-    return Plan(128, 32 if kind == "tf32" else 64, tile, kind, warps, 3)
-
-
 def _pieces(total: int, size: int) -> Iterator[slice]:
     for start in range(0, total, size):
         yield slice(start, min(start + size, total))
+
+
+def variants() -> Iterator[Variant]:
+    """Every form of the kernel that ``plan`` can choose, for ahead-of-time compilation."""
+    for place, (widths, names) in enumerate(DECODERS):
+        net = forward_only(describe(widths, names.format(last="sigmoid")))
+        for kind, task, mixed, tile in _forms(place == 0):
+            for maker in TARGETS:
+                yield _variant(net, kind, task, mixed, tile, maker)
+
+
+def _forms(every: bool) -> Iterator[tuple[str, str, bool, int]]:
+    """(kind, task, mixed, tile); one a precision where not ``every``."""
+    for kind in ("fp64", "ieee", "tf32", "bf16"):
+        task = "count" if kind in EXACT else "sort"
+        tiles = (16, 32, 64, 128) if every and kind != "fp64" else (WIDEST_TILE[kind],)
+        yield from ((kind, task, False, tile) for tile in tiles)
+        if every:
+            tasks = [task] if kind == "fp64" else [task, "measure"]
+            tasks += ["decide"] if kind == "ieee" else []
+            yield from ((kind, task, True, MIXED_TILE[kind]) for task in tasks)
+
+
+def _variant(net: Net, kind: str, task: str, mixed: bool, tile: int, maker: str) -> Variant:
+    rows, widths = " mixed" if mixed else "", "-".join(map(str, net.widths))
+    return variant(
+        _decode_distance_kernel,
+        f"{widths} {kind} {task}{rows} tile {tile} {maker}",
+        net,
+        kind,
+        blocks_of(kind, tile, mixed, maker),
+        TYPES,
+        {"TASK": task, "MIXED": mixed},
+        matrix="wgmma" if kind not in EXACT and maker == "hopper" and tile >= 64 else "",
+        targets=TARGETS[maker],
+    )

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import triton
 
 from vaefast.kernels.aot import Variant
-from vaefast.kernels.launch import NARROWEST_TILE, WIDEST_TILE, blocks_of
-from vaefast.kernels.network import describe
+from vaefast.kernels.launch import NARROWEST_TILE, WIDEST_TILE, Plan, blocks_of
+from vaefast.kernels.network import Net, describe
 
-__all__ = ["DECODERS", "ENCODERS", "mlp_variants"]
+__all__ = ["DECODERS", "ENCODERS", "mlp_variants", "variant"]
 
 # the networks of the benchmarks: the large one in every form, the odd ones in one form a precision
 DECODERS = (
@@ -50,9 +50,24 @@ def mlp_variants(
 
 
 def _variant(kernel, net, kind: str, tile: int, types: dict[str, str], constants: dict) -> Variant:
-    plan = blocks_of(kind, tile)._asdict()
-    warps, stages = plan.pop("num_warps"), plan.pop("num_stages")
-    constants = {"NET": net, **plan, **constants}
+    label = f"{'-'.join(map(str, net.widths))} {kind} tile {tile}"
+    return variant(kernel, label, net, kind, blocks_of(kind, tile), types, constants)
+
+
+def variant(
+    kernel: triton.JITFunction,
+    label: str,
+    net: Net,
+    kind: str,
+    plan: Plan,
+    types: dict[str, str],
+    constants: dict,
+    **options,
+) -> Variant:
+    """One form of a kernel; ``options`` are further fields of a Variant."""
+    blocks = plan._asdict()
+    warps, stages = blocks.pop("num_warps"), blocks.pop("num_stages")
+    constants = {"NET": net, **blocks, **constants}
     storage = "fp64" if kind == "fp64" else "fp32"
     half = "bf16" if storage == "fp32" else storage
     types = {"p_half": f"*{half}", **types}
@@ -61,5 +76,5 @@ def _variant(kernel, net, kind: str, tile: int, types: dict[str, str], constants
         for name in kernel.arg_names
         if name not in constants
     }
-    label = f"{'-'.join(map(str, net.widths))} {kind} tile {tile}"
-    return Variant(label, kernel, signature, constants, warps, stages, matrix=MATRIX.get(kind, ""))
+    options = {"matrix": MATRIX.get(kind, ""), **options}
+    return Variant(label, kernel, signature, constants, warps, stages, **options)
