@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import triton
 
 from vaefast.kernels.aot import AMD, NVIDIA, Variant
 from vaefast.kernels.launch import NARROWEST_TILE, WIDEST_TILE, Plan, blocks_of
-from vaefast.kernels.network import describe
+from vaefast.kernels.network import Net, describe
 
-__all__ = ["DECODERS", "ENCODERS", "mlp_variants"]
+__all__ = ["DECODERS", "ENCODERS", "mlp_variants", "variant"]
 
 # the networks of the benchmarks: the large one in every form and for every target, the odd ones
 # as ODDLY
@@ -54,7 +55,8 @@ def mlp_variants(
             plan = blocks(kind, tile, targets[0] in AMD)
             options = plan.end_options() if ends else plan.trajectory_options()
             label = f"{prefix}{'-'.join(map(str, widths))} {kind} tile {tile}"
-            yield _variant(label, kernel, net, kind, targets, options, types, constants)
+            label += " AMD" * (targets[0] in AMD)
+            yield variant(label, kernel, net, kind, targets, options, types, constants)
 
 
 def _forms(odd: bool) -> Iterator[tuple[str, int, tuple[str, ...]]]:
@@ -68,7 +70,17 @@ def _forms(odd: bool) -> Iterator[tuple[str, int, tuple[str, ...]]]:
             tile *= 2
 
 
-def _variant(label, kernel, net, kind, targets, options, types, constants) -> Variant:
+def variant(
+    label: str,
+    kernel: triton.JITFunction,
+    net: Net,
+    kind: str,
+    targets: tuple[str, ...],
+    options: dict[str, Any],
+    types: dict[str, str] | None,
+    constants: dict[str, Any],
+) -> Variant:
+    """One form of a kernel; ``options`` are a plan's, the rest as ``mlp_variants``'."""
     constants = {"NET": net, **options, **constants}
     constants = {name: value for name, value in constants.items() if name in kernel.arg_names}
     storage = "fp64" if kind == "fp64" else "fp32"
@@ -81,7 +93,7 @@ def _variant(label, kernel, net, kind, targets, options, types, constants) -> Va
         if name not in constants
     }
     return Variant(
-        label + " AMD" * (targets[0] in AMD),
+        label,
         kernel,
         signature,
         constants,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
 
@@ -10,7 +10,7 @@ import torch
 import triton
 from torch import Tensor
 
-__all__ = ["Net", "describe", "net_of", "of", "pack", "size_of", "unpack"]
+__all__ = ["Net", "describe", "forward_only", "net_of", "of", "pack", "size_of", "unpack"]
 
 ROW_PAD = 128  # outputs of a layer are computed in tiles of at most so many rows
 COLUMN_PAD = 64  # sums over a layer's inputs run in blocks that divide this
@@ -82,6 +82,15 @@ def describe(widths: tuple[int, ...], names: str) -> Net:
         tuple(slope),
         features,
     )
+
+
+@lru_cache(maxsize=256)
+def forward_only(net: Net) -> Net:
+    """The same network with a scratch for the forward pass: two layers' inputs, in turns."""
+    sizes = [_up(width, ROW_PAD) for width in net.widths[:-1]]
+    even, odd = max(sizes[::2]), max(sizes[1::2], default=0)
+    places = tuple(layer % 2 * even for layer in range(net.depth))
+    return replace(net, post=places, slope=(), features=even + odd)
 
 
 def pack(weights: list[Tensor], biases: list[Tensor | None], net: Net) -> Tensor:

@@ -186,3 +186,16 @@ def test_half_precision_is_refused(vae, x):
 
 def test_empty_batch(vae, x):
     assert margin(vae, x[:0], 1.0).margin.shape == (0,)
+
+
+def test_reduced_precision_is_an_estimate(build):
+    x = torch.rand(2, 1, 4, 4).double()
+    vae = build("mlp")
+    result = margin(vae, x, 1.0, samples=50, precision="bf16")
+    assert result.guarantee is Guarantee.ESTIMATE
+    assert not result.guarantee.sound
+    shared = robust_probability(vae, x, 1.0, samples=50, precision="tf32")
+    assert shared.precision == "tf32"
+    assert margin(vae, x, 1.0, probability=shared).guarantee is Guarantee.ESTIMATE
+    with pytest.raises(ValueError, match="precision must be"):
+        robust_probability(vae, x, 1.0, precision="fp16")

@@ -60,6 +60,7 @@ def margin(
     alpha: float = 1e-3,
     seed: int = 0,
     index: Tensor | None = None,
+    precision: str = "ieee",
     probability: RobustProbability | None = None,
 ) -> MarginResult:
     """Lower bound, to first order, of the r-robustness margin of each input.
@@ -84,9 +85,11 @@ def margin(
         alpha: error probability of ``p_lower``, per input.
         seed: seed of the draws.
         index: [B] int64, the global number of each input; default ``arange(B)``.
+        precision: as in :func:`robust_probability`; with another than ``"ieee"`` the guarantee is
+            ``Guarantee.ESTIMATE``.
         probability: the result of :func:`robust_probability` on the same arguments, to share its
-            draws among methods; ``r``, ``samples``, ``alpha``, ``seed`` are then not used,
-            and ``index`` only places the rows of models that do not lower.
+            draws among methods; ``r``, ``samples``, ``alpha``, ``seed``, ``precision`` are then
+            not used, and ``index`` only places the rows of models that do not lower.
 
     Returns:
         :class:`MarginResult`.
@@ -103,7 +106,7 @@ def margin(
     checks.option(method, "method", METHODS)
     if probability is None:
         probability = robust_probability(
-            vae, x, r, samples=samples, alpha=alpha, seed=seed, index=index
+            vae, x, r, samples=samples, alpha=alpha, seed=seed, index=index, precision=precision
         )
     p_lower = checks.shape(probability.p_lower, "probability.p_lower", [len(x)], "the rows of x")
     q = torch.from_numpy(special.ndtri(p_lower.cpu().numpy())).to(x.device)
@@ -112,11 +115,17 @@ def margin(
     bound = q / _sensitivity(vae, x, std, method, index)
     abstain = ~((p_lower > 0.5) & (bound > 0) & (std > 0) & std.isfinite())
     bound = bound.masked_fill(abstain, 0.0).masked_fill(p_lower.isnan(), torch.nan)
-    guarantee = Guarantee.FIRST_ORDER if vae.fixed_std else Guarantee.FIRST_ORDER_STD_HELD
+    guarantee = _guarantee(vae, probability)
     generic = Maps.of(vae, x).generic("encoder", std=True)
     own = blocks.reproducible(generic, ("mlp_forward", "mlp_jacobian_gram"), x)
     promise = blocks.weakest(own, probability.reproducible)
     return MarginResult(bound, p_lower, abstain, guarantee, method, promise)
+
+
+def _guarantee(vae: VAE, probability: RobustProbability) -> Guarantee:
+    if probability.precision != "ieee":
+        return Guarantee.ESTIMATE
+    return Guarantee.FIRST_ORDER if vae.fixed_std else Guarantee.FIRST_ORDER_STD_HELD
 
 
 def _sensitivity(vae: VAE, x: Tensor, std: Tensor, method: str, index: Tensor | None) -> Tensor:

@@ -15,6 +15,7 @@ from vaefast.certify.sampling import check, hits, posterior
 from vaefast.geometry.chunks import usable
 from vaefast.geometry.maps import Maps
 from vaefast.models import VAE
+from vaefast.ops._inputs import check_precision
 from vaefast.philox import check_seed
 from vaefast.reference.rows import finite
 
@@ -34,6 +35,8 @@ class RobustProbability:
         alpha: error probability of ``p_lower``, per input.
         reproducible: how far a row depends on the batch it stood in: ``"bits"``, ``"blocks"`` or
             ``"round-off"``, see :func:`vaefast.blocks.reproducible`.
+        precision: as asked for. Only with ``"ieee"`` is ``p_lower`` a bound on p; with another it
+            is an estimate, as the hits may be those of a slightly different decoder.
     """
 
     p: Tensor
@@ -42,6 +45,7 @@ class RobustProbability:
     samples: int
     alpha: float
     reproducible: str = "round-off"
+    precision: str = "ieee"
 
 
 @torch.inference_mode(False)
@@ -55,6 +59,7 @@ def robust_probability(
     alpha: float = 1e-3,
     seed: int = 0,
     index: Tensor | None = None,
+    precision: str = "ieee",
 ) -> RobustProbability:
     """Estimate how likely a sampled reconstruction stays within r of the mean's.
 
@@ -71,6 +76,9 @@ def robust_probability(
             about n inputs pass alpha/n.
         seed: seed of η.
         index: [B] int64, the global number of each input; default ``arange(B)``.
+        precision: ``"ieee"``, or ``"tf32"`` or ``"bf16"``: the lowest that a GPU may decode an MLP
+            in. It decides samples anew in float32 whose distance is within an error band of r that
+            is estimated for each input, not proven: the result is an estimate then.
 
     Returns:
         :class:`RobustProbability`. A draw whose reconstruction is NaN is no hit.
@@ -85,6 +93,7 @@ def robust_probability(
     checks.count(samples, "samples")
     check_alpha(alpha)
     seed = check_seed(seed)
+    check_precision(precision)
     r = checks.per_row(r, "r", len(x), like=x, minimum=0.0)
     if r.isinf().any():
         raise ValueError("r must be finite, got inf")
@@ -94,7 +103,8 @@ def robust_probability(
 
     def run(rows: Rows) -> tuple[Tensor, ...]:
         at_x = posterior(maps, x[rows])
-        return (hits(maps, at_x, r[rows], seed=seed, index=index[rows], samples=samples),)
+        how = index[rows], samples, precision
+        return (hits(maps, at_x, r[rows], *how, seed=seed),)
 
     pixels = x.shape[1:].numel()
     cost = 4 * maps.mean.bytes_per_row(pixels, 1, x.element_size())
@@ -104,7 +114,7 @@ def robust_probability(
     p_lower = torch.where(good, clopper_pearson(k, samples, alpha), torch.nan)
     p = torch.where(good, k.double() / samples, torch.nan)
     promise = blocks.reproducible(generic, ("mlp_forward", "decode_distance"), x)
-    return RobustProbability(p, p_lower, k * good, samples, alpha, promise)
+    return RobustProbability(p, p_lower, k * good, samples, alpha, promise, precision)
 
 
 def clopper_pearson(hits: Tensor, samples: int, alpha: float) -> Tensor:

@@ -73,12 +73,25 @@ def smallest_std(vae: VAE, x: Tensor, index: Tensor | None = None) -> Tensor:
 
 
 def hits(
-    maps: Maps, own: Posterior, r: Tensor, *, seed: int, index: Tensor, samples: int
+    maps: Maps,
+    own: Posterior,
+    r: Tensor,
+    index: Tensor,
+    samples: int,
+    precision: str,
+    *,
+    seed: int,
 ) -> Tensor:
     """#{s < samples : ‖g(μ + σ⊙η_s) − g(μ)‖₂ ≤ r}, [b] int64; the same η on every path."""
     if isinstance(maps.pixels, MLPMap):
         return ops.decode_distance(
-            *own, r, maps.pixels.packed(), seed=seed, index=index, samples=samples
+            *own,
+            r,
+            maps.pixels.packed(),
+            seed=seed,
+            index=index,
+            samples=samples,
+            precision=precision,
         )
     return count_hits(maps, own, r, seed=seed, index=index, samples=samples, use=Use.LATENT)
 

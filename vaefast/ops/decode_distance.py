@@ -17,7 +17,7 @@ from vaefast.ops._inputs import (
     check_seed,
     check_tile,
 )
-from vaefast.ops._register import register
+from vaefast.ops._register import lazy, register
 from vaefast.reference.decode_distance import decode_distance as reference
 from vaefast.types import MLP
 
@@ -63,7 +63,9 @@ def decode_distance(
         first_sample: number of the first sample.
         samples: how many samples S.
         precision: ``"ieee"``, ``"tf32"`` or ``"bf16"``: the lowest that a backend may use inside
-            matrix products; the reference always computes in the dtype of ``mean``.
+            matrix products; the reference always computes in the dtype of ``mean``. On CUDA a
+            lower one decides only samples whose distance is farther from r than an error band;
+            the band is estimated for each input, so the hits are an estimate of the ieee ones.
         tile: rows that one GPU program works on, 16, 32, 64 or 128; ``None`` chooses it from the
             batch. It pins the bits of a result on CUDA; the CPU has no tiles and ignores it.
         backend: ``"reference"``, ``"cpp"`` or ``"triton"``; ``None`` chooses.
@@ -145,4 +147,5 @@ _op = register(
     fake=_fake,
     reference=_run_reference,
     cpp=_run_cpp,
+    triton=lazy("vaefast.kernels.decode_distance", "decode_distance"),
 )
