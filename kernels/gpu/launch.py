@@ -32,6 +32,7 @@ WIDEST_TILE = {"fp64": 16, "ieee": 64, "tf32": 64, "bf16": 64}  # that leaves re
 PROGRAMS_PER_PROCESSOR = 2
 MOST_REGISTERS = 255  # left alone, the assembler spills some kernels to stay below 128
 INTERPRETED_PROGRAMS = 3
+INTERPRETED_TILE = 256  # an operation costs the interpreter about the same for any tile
 ON_AMD = torch.version.hip is not None
 
 
@@ -71,7 +72,8 @@ def plan(rows: int, dtype: torch.dtype, precision: str, tile: int, device: torch
     kind = kind_of(dtype, precision)
     if not tile:
         tile = NARROWEST_TILE
-        while tile < WIDEST_TILE[kind] and rows > tile * processors(device):
+        widest = WIDEST_TILE[kind] if device.type == "cuda" else INTERPRETED_TILE
+        while tile < widest and rows > tile * processors(device):
             tile *= 2
     return blocks_of(kind, tile)
 

@@ -59,7 +59,7 @@ def _mlp_vjp_kernel(
             i_c = tl.arange(0, BLOCK_N)
             m_c = o_c + i_c < columns
             i_row = tl.where(m_c, (o_c + i_c) // K, 0)
-            i_result = (first + tl.zeros([], dtype=tl.int64)) * K + o_c  # the chunk's first
+            i_result = (tl.zeros([], dtype=tl.int64) + first) * K + o_c  # the chunk's first
             if SHARED:
                 p_own = p_u + (o_c + i_c) % K * s_u
             else:

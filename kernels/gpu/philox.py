@@ -28,7 +28,7 @@ BELOW_ROOT_HALF = tl.constexpr(0.29289322)  # 1 − √½
 @triton.jit
 def block(number, step, index, use, lane, seed_low, seed_high):
     """The four 32-bit words of elements 4·number to 4·number + 3."""
-    index += tl.zeros([], dtype=tl.int64)
+    index = tl.zeros([], dtype=tl.int64) + index
     top = (index >> 32).to(tl.uint32)
     return tl.philox_impl(
         _word(number), _word(step), index.to(tl.uint32),
@@ -39,7 +39,7 @@ def block(number, step, index, use, lane, seed_low, seed_high):
 
 @triton.jit
 def _word(v):
-    return (v + tl.zeros([], dtype=tl.int64)).to(tl.uint32)
+    return (tl.zeros([], dtype=tl.int64) + v).to(tl.uint32)
 
 
 @triton.jit

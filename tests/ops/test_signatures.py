@@ -91,3 +91,24 @@ def test_a_pack_stays_with_its_weights():
     assert mlp._replace(weights=[torch.zeros(2, 2)]).packed is None
     assert mlp._replace(biases=[torch.ones(2)]).packed is None
     assert mlp._replace(biases=[torch.ones(2)], packed=packed).packed is packed
+
+
+def test_a_tile_is_a_matter_of_speed(backend, require):
+    """Rows in several tiles, the last one short, are the rows in one tile but for round-off."""
+    require("mlp_chain", backend)
+    case = posterior(7, 5, widths=(3, 40, 6, 10))
+    like = {"likelihood": "bernoulli", "backend": backend}
+    U, grad = ops.mlp_potential(*case, **like)
+    runs = []
+    for tile in (None, 16):
+        out = ops.mlp_forward(case.z, case.mlp, backend=backend, tile=tile)
+        energy, slope = ops.mlp_potential(*case, **like, tile=tile)
+        end = ops.mlp_trajectory(
+            case.z, case.z, grad, case.x, case.mlp, step=0.1, leapfrog=2, **like, tile=tile
+        )
+        chain = ops.mlp_chain(
+            case.z, U, grad, case.x, case.mlp, step=0.1, leapfrog=2, steps=2, **like, tile=tile
+        )
+        runs.append([out, energy, slope, *end, chain.z, chain.U])
+    for one, many in zip(*runs):
+        torch.testing.assert_close(one, many, rtol=1e-10, atol=1e-10)
