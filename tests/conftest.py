@@ -83,10 +83,11 @@ def data_root():
 
 @pytest.fixture(autouse=True)
 def _fresh_settings():
-    """No test leaves a memory budget or a block behind."""
+    """No test leaves a memory budget, a block or a tile behind."""
     yield
     vf.set_memory(1 << 30)
     vf.set_block(64)
+    vf.set_tile(None)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -11,7 +11,7 @@ from vaefast.backends import _implemented
 ROOT = Path(__file__).parent.parent
 PLANNED = {"mlp_displacement_bound"}  # comes with the certificates
 FLOORS = (
-    {"types", "philox", "memory", "checks", "backends", "blocks"},
+    {"types", "philox", "tiles", "memory", "checks", "backends", "blocks"},
     {"reference", "kernels", "_C"},
     {"ops"},
     {"environment", "numerics", "graphs", "cuda_graphs"},

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from vaefast.models.packs import frozen
     from vaefast.ops import supports
     from vaefast.ops.pgd_step import pgd_step
+    from vaefast.tiles import set_tile
 
 __version__ = "0.1.0"
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "pgd_step",
     "set_block",
     "set_memory",
+    "set_tile",
     "supports",
     "training",
     "use_backend",
@@ -52,6 +54,7 @@ _HOMES = {
     "pgd_step": "vaefast.ops",
     "set_block": "vaefast.blocks",
     "set_memory": "vaefast.memory",
+    "set_tile": "vaefast.tiles",
     "supports": "vaefast.ops",
     "use_backend": "vaefast.backends",
 }

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vaefast import backends, memory
+from vaefast import backends, memory, tiles
 
 __all__ = [
     "Block",
@@ -93,13 +93,15 @@ def reproducible(
 
     Returns:
         "bits": always; "blocks": on the same kind of machine and versions, with the same block and
-        memory budget; "round-off" otherwise: on the reference, without blocks, and for modules on
-        a GPU, whose libraries may add in any order.
+        memory budget; "round-off" otherwise: on the reference, without blocks, on a GPU without a
+        pinned tile (``vaefast.set_tile``), and for modules there, whose libraries may add in any
+        order.
     """
     if generic:
         return "blocks" if _block and like.device.type == "cpu" else "round-off"
     chosen = {backends.resolve(op, backend, like) for op in ops}
-    return "round-off" if "reference" in chosen else "bits"
+    free = "triton" in chosen and not tiles.pinned()
+    return "round-off" if "reference" in chosen or free else "bits"
 
 
 def weakest(*promises: str) -> str:

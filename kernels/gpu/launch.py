@@ -64,17 +64,18 @@ class Plan(NamedTuple):
 
 
 def plan(rows: int, dtype: torch.dtype, precision: str, tile: int, device: torch.device) -> Plan:
-    """Block sizes for a batch; ``tile`` pins them, 0 follows the batch.
+    """Block sizes for a batch; ``tile`` pins them, as far as registers go; 0 follows the batch.
 
     A tile is as wide as leaves each multiprocessor one: fewer programs would idle it, narrower
     tiles would stream the weights more often.
     """
     kind = kind_of(dtype, precision)
-    if not tile:
-        tile = NARROWEST_TILE
-        widest = WIDEST_TILE[kind] if device.type == "cuda" else INTERPRETED_TILE
-        while tile < widest and rows > tile * processors(device):
-            tile *= 2
+    widest = WIDEST_TILE[kind] if device.type == "cuda" else INTERPRETED_TILE
+    if tile:
+        return blocks_of(kind, min(tile, widest))
+    tile = NARROWEST_TILE
+    while tile < widest and rows > tile * processors(device):
+        tile *= 2
     return blocks_of(kind, tile)
 
 

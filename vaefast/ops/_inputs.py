@@ -28,11 +28,9 @@ __all__ = [
     "check_range",
     "check_seed",
     "check_target",
-    "check_tile",
 ]
 
 PRECISIONS = ("ieee", "tf32", "bf16")
-TILES = (16, 32, 64, 128)
 MAX_STEP = 1 << 32
 
 
@@ -122,13 +120,6 @@ def check_likelihood(likelihood: str, obs_std: float) -> None:
 
 def check_precision(precision: str) -> str:
     return checks.option(precision, "precision", PRECISIONS)
-
-
-def check_tile(tile: int | None) -> int:
-    """The tile as a registered op takes it: 0 where the launcher chooses."""
-    if tile is None:
-        return 0
-    return checks.option(checks.count(tile, "tile"), "tile", TILES)
 
 
 def check_seed(seed: int) -> int:

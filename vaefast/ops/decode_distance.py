@@ -15,10 +15,10 @@ from vaefast.ops._inputs import (
     check_precision,
     check_range,
     check_seed,
-    check_tile,
 )
 from vaefast.ops._register import lazy, register
 from vaefast.reference.decode_distance import decode_distance as reference
+from vaefast.tiles import check_tile
 from vaefast.types import MLP
 
 __all__ = ["decode_distance"]

@@ -18,11 +18,11 @@ from vaefast.ops._inputs import (
     check_range,
     check_seed,
     check_target,
-    check_tile,
 )
 from vaefast.ops._register import lazy, register
 from vaefast.reference.chain import Chain, kept
 from vaefast.reference.mlp_chain import mlp_chain as reference
+from vaefast.tiles import check_tile
 from vaefast.types import MLP
 
 __all__ = ["Chain", "mlp_chain"]

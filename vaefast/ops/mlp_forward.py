@@ -18,10 +18,11 @@ from vaefast.ops._autograd import (
 )
 from vaefast.ops._cpp import kernel, layers_of, plain_rows, rows_at
 from vaefast.ops._derivatives import Seed, Totals, bytes_per_row, network_gradients
-from vaefast.ops._inputs import check_matrix, check_network, check_precision, check_tile
+from vaefast.ops._inputs import check_matrix, check_network, check_precision
 from vaefast.ops._register import lazy, register
 from vaefast.reference.mlp_forward import mlp_forward as reference
 from vaefast.reference.rows import chunked
+from vaefast.tiles import check_tile
 from vaefast.types import MLP
 
 __all__ = ["mlp_forward"]

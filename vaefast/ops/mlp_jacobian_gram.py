@@ -13,10 +13,10 @@ from vaefast.ops._inputs import (
     check_matrix,
     check_network,
     check_precision,
-    check_tile,
 )
 from vaefast.ops._register import lazy, register
 from vaefast.reference.mlp_jacobian_gram import mlp_jacobian_gram as reference
+from vaefast.tiles import check_tile
 from vaefast.types import MLP
 
 __all__ = ["mlp_jacobian_gram"]

@@ -18,9 +18,10 @@ from vaefast.ops._autograd import (
 )
 from vaefast.ops._cpp import kernel, layers_of, like_of, plain_rows, rows_at
 from vaefast.ops._derivatives import potential_gradients
-from vaefast.ops._inputs import check_precision, check_target, check_tile
+from vaefast.ops._inputs import check_precision, check_target
 from vaefast.ops._register import lazy, register
 from vaefast.reference.mlp_potential import mlp_potential as reference
+from vaefast.tiles import check_tile
 from vaefast.types import MLP
 
 __all__ = ["mlp_potential"]

@@ -8,9 +8,10 @@ from torch import Tensor
 from vaefast import backends, checks
 from vaefast.ops._autograd import tensors_of, through_reference
 from vaefast.ops._cpp import kernel, layers_of, like_of, plain_rows, rows_at
-from vaefast.ops._inputs import check_like, check_mass, check_precision, check_target, check_tile
+from vaefast.ops._inputs import check_like, check_mass, check_precision, check_target
 from vaefast.ops._register import lazy, register
 from vaefast.reference.mlp_trajectory import mlp_trajectory as reference
+from vaefast.tiles import check_tile
 from vaefast.types import MLP
 
 __all__ = ["mlp_trajectory"]
