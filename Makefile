@@ -7,7 +7,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SOURCES := setup.py pyproject.toml $(shell find csrc vaefast kernels bench -type f -not -name '*.pyc' -not -name '*.so' -not -path '*/results/*')
 
-.PHONY: demo test lint format develop bench sanitize clean
+.PHONY: demo test kernels lint format develop bench sanitize clean
 
 demo: $(VENV)/installed  ## train a small VAE on real digits, audit it, write report/
 	$(BIN)/vaefast audit --data digits --out report --force
@@ -15,6 +15,20 @@ demo: $(VENV)/installed  ## train a small VAE on real digits, audit it, write re
 test: $(VENV)/installed  ## the whole suite, then the Triton kernels in their interpreter
 	$(BIN)/pytest -q tests
 	TRITON_INTERPRET=1 VAEFAST_REQUIRE=triton $(BIN)/pytest -q tests/ops --backend triton
+	TRITON_INTERPRET=1 $(BIN)/pytest -q tests/kernels/test_elementary_gpu.py
+
+ifdef TRITON
+kernels: export PYTHONPATH := $(CURDIR)/.triton/$(TRITON)
+kernels: $(VENV)/installed .triton/$(TRITON)  ## with TRITON=3.6.0: proof by that version, and what differs
+	$(BIN)/pytest -q tests/kernels/test_binaries.py
+	cd docs && $(abspath $(BIN))/python -m vaefast.kernels.table --compare kernels.md
+else
+kernels: $(VENV)/installed  ## compile all kernels for all targets and write docs/kernels.md
+	cd docs && $(abspath $(BIN))/python -m vaefast.kernels.table kernels.md
+endif
+
+.triton/%: $(VENV)/torch
+	$(BIN)/pip install -q --no-deps --target $@ triton==$*
 
 lint: $(VENV)/installed  ## ruff, mypy and clang-format, without changing anything
 	$(BIN)/ruff check .
@@ -57,4 +71,4 @@ $(VENV)/installed: $(VENV)/torch $(SOURCES)
 	touch $@
 
 clean:
-	rm -rf $(VENV) .sanitize build dist report *.egg-info
+	rm -rf $(VENV) .sanitize .triton build dist report *.egg-info

@@ -8,6 +8,7 @@ AddressSanitizer and UndefinedBehaviorSanitizer, for ``make sanitize``.
 
 import os
 import platform
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from pybind11 import get_include
@@ -32,20 +33,24 @@ def levels():
 
 
 class BuildExtension(build_ext):
-    """Compile ``csrc/level.cpp`` once per level and link all of them into the one module."""
+    """Compile ``csrc/level.cpp`` once per level, all at once, and link them into the one module."""
 
     def build_extension(self, ext):
         macros = [(f"VAEFAST_HAS_{name.upper()}", "1") for name in levels()]
-        for name, flags in levels().items():
-            ext.extra_objects += self.compiler.compile(
-                ["csrc/level.cpp"],
-                output_dir=str(Path(self.build_temp) / name),
-                macros=[("VAEFAST_LEVEL", name)],
-                extra_postargs=[*ext.extra_compile_args, *flags],
-                depends=ext.depends,
-            )
+        with ThreadPoolExecutor() as pool:
+            for objects in pool.map(lambda level: self._compile(ext, *level), levels().items()):
+                ext.extra_objects += objects
         ext.define_macros += macros
         super().build_extension(ext)
+
+    def _compile(self, ext, name, flags):
+        return self.compiler.compile(
+            ["csrc/level.cpp"],
+            output_dir=str(Path(self.build_temp) / name),
+            macros=[("VAEFAST_LEVEL", name)],
+            extra_postargs=[*ext.extra_compile_args, *flags],
+            depends=ext.depends,
+        )
 
 
 strict = os.environ.get("VAEFAST_STRICT_BUILD") == "1"

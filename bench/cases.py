@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -36,16 +36,24 @@ class Images(NamedTuple):
 
 
 def images(
-    B: int, D: int, *, dtype: torch.dtype = torch.float32, device: str = "cpu", seed: int = 0
+    B: int, D: int, *, dtype: torch.dtype = torch.float32, device: str | None = None, seed: int = 0
 ) -> Images:
-    """Images in [0, 1] with saturated pixels, perturbed ones, and gradients with zeros."""
-    generator = torch.Generator().manual_seed(seed)
-    x = torch.rand(B, D, generator=generator, dtype=torch.float64)
+    """Images in [0, 1] with saturated pixels, perturbed ones, and gradients with zeros.
+
+    Here and below the numbers are those of the CPU; the device is torch's default one.
+    """
+    generator = torch.Generator(device="cpu").manual_seed(seed)
+    drawn: dict[str, Any] = {"generator": generator, "device": "cpu", "dtype": torch.float64}
+    x = torch.rand(B, D, **drawn)
     x = torch.where(x < 0.2, 0.0, torch.where(x > 0.9, 1.0, x))
-    x_adv = (x + 0.05 * torch.randn(B, D, generator=generator, dtype=torch.float64)).clamp(0, 1)
-    grad = torch.randn(B, D, generator=generator, dtype=torch.float64)
-    grad[torch.rand(B, D, generator=generator) < 0.1] = 0.0
-    return Images(*(t.to(device=device, dtype=dtype) for t in (x_adv, grad, x)))
+    x_adv = (x + 0.05 * torch.randn(B, D, **drawn)).clamp(0, 1)
+    grad = torch.randn(B, D, **drawn)
+    grad[torch.rand(B, D, generator=generator, device="cpu") < 0.1] = 0.0
+    return Images(*(_placed(t, device, dtype) for t in (x_adv, grad, x)))
+
+
+def _placed(t: Tensor, device: str | None, dtype: torch.dtype) -> Tensor:
+    return t.to(device or torch.get_default_device(), dtype)
 
 
 class Posterior(NamedTuple):
@@ -59,14 +67,15 @@ def network(
     activations: str,
     *,
     dtype: torch.dtype = torch.float64,
-    device: str = "cpu",
+    device: str | None = None,
     seed: int = 0,
 ) -> MLP:
     """An MLP with Gaussian weights of standard deviation 1.5/√in and small biases."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator(device="cpu").manual_seed(seed)
 
     def draw(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator, dtype=torch.float64).to(device, dtype)
+        drawn = torch.randn(shape, generator=generator, device="cpu", dtype=torch.float64)
+        return _placed(drawn, device, dtype)
 
     pairs = list(pairwise(widths))
     weights = [1.5 * draw(after, before) / max(before, 1) ** 0.5 for before, after in pairs]
@@ -80,12 +89,13 @@ def posterior(
     widths: tuple[int, ...] = (3, 8, 6, 10),
     activations: str = "tanh,silu,identity",
     dtype: torch.dtype = torch.float64,
-    device: str = "cpu",
+    device: str | None = None,
     seed: int = 0,
 ) -> Posterior:
     """Images, a decoder, and C latents for each image."""
-    generator = torch.Generator().manual_seed(seed)
-    z = torch.randn(B * C, widths[0], generator=generator, dtype=torch.float64)
+    generator = torch.Generator(device="cpu").manual_seed(seed)
+    shape = B * C, widths[0]
+    z = torch.randn(shape, generator=generator, device="cpu", dtype=torch.float64)
     x = images(B, widths[-1], dtype=dtype, device=device, seed=seed).x
     mlp = network(widths, activations, dtype=dtype, device=device, seed=seed)
-    return Posterior(z.to(device, dtype), x, mlp)
+    return Posterior(_placed(z, device, dtype), x, mlp)

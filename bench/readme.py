@@ -14,6 +14,7 @@ from pathlib import Path
 __all__ = ["main"]
 
 RESULTS = Path("bench/results/cpu.csv")
+GPU_RESULTS = Path("bench/results/gpu.csv")
 PLOT = Path("docs/images/pgd_step.svg")
 CASES = ("linf B=256 D=3072 float32 cpu", "l2 B=256 D=3072 float32 cpu")
 TICKS = (50, 100, 200, 500, 1000, 2000, 5000)  # µs
@@ -124,9 +125,16 @@ def against_peers(rows: list[Row]) -> str:
         "|---|---|---:|---|---:|---:|---:|",
     ]
     chosen = [row for op in ENGINE for row in rows if row["op"] == op]
-    for case in dict.fromkeys((row["op"], row["case"]) for row in chosen):
-        lines.append(line([row for row in chosen if (row["op"], row["case"]) == case]))
+    lines += [line(group) for group in cases(chosen)]
     return "\n".join([*lines, "", machine(chosen[-1]) if chosen else "", ""])
+
+
+def cases(rows: list[Row]) -> list[list[Row]]:
+    """The rows of each case, ours first."""
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row["op"], row["case"]), []).append(row)
+    return list(groups.values())
 
 
 def line(rows: list[Row]) -> str:
@@ -139,6 +147,49 @@ def line(rows: list[Row]) -> str:
         f"| `{ours['op']}` | {ours['case'].partition(' float32 cpu')[0]} | {ms(ours)} "
         f"| {best['provider']} | {ms(best)} | **{float(best['times_ours']):.2f}** | {limit} |"
     )
+
+
+def gpu(rows: list[Row]) -> str:
+    """The GPU's table, or that there is none; the CPU's rows do not matter."""
+    if not GPU_RESULTS.exists():
+        return "Not yet measured on a GPU.\n"
+    found = latest(GPU_RESULTS)
+    lines = [
+        "| op | case | ours | best peer | its time | times ours | of the ceiling |",
+        "|---|---|---:|---|---:|---:|---:|",
+    ]
+    lines += [gpu_line(group) for group in cases(found) if group[0]["op"] != "ceiling"]
+    reached = [ceiling(row) for row in found if row["op"] == "ceiling"]
+    row = found[-1]
+    packages = f"torch {row['torch']}, triton {row['triton']}"
+    where = f"{row['device']}; {packages}, commit {row['commit']}, {row['date'][:10]}."
+    return "\n".join([*lines, "", f"{where} Ceilings of the same run: {', '.join(reached)}.", ""])
+
+
+def gpu_line(rows: list[Row]) -> str:
+    ours, *others = rows
+    peers = [row for row in others if not row["provider"].startswith("vaefast")]
+    best = min(peers, key=lambda row: float(row["median_us"]), default=None)
+    theirs = "| | | " if best is None else (
+        f"| {best['provider']} | {duration(best)} | **{float(best['times_ours']):.2f}** "
+    )  # fmt: skip
+    share = float(ours["percent_of_ceiling"])
+    limit = "" if math.isnan(share) else f"{share:.0f} %"
+    case = ours["case"].removesuffix(" cuda")
+    return f"| `{ours['op']}` | {case} | {duration(ours)} {theirs}| {limit} |"
+
+
+def ceiling(row: Row) -> str:
+    what, rate = row["case"].removesuffix(" cuda"), float(row["gflop_per_s"])
+    if not rate:
+        return f"{what} {float(row['gb_per_s']) / 1e3:.2f} TB/s"
+    return f"{what} {rate / 1e3:.0f} TFLOP/s"
+
+
+def duration(row: Row) -> str:
+    us = float(row["median_us"])
+    unit, size = next((u, s) for u, s in (("s", 1e6), ("ms", 1e3), ("µs", 0.0)) if us >= s)
+    return f"{us / (size or 1):.3g} {unit}"
 
 
 def ms(row: Row) -> str:
@@ -176,6 +227,7 @@ BLOCKS = {
     "table": table,
     "engine": engine,
     "engine_small": engine_small,
+    "gpu": gpu,
 }
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ from vaefast.bench.runner import Benchmark, Result
 
 __all__ = ["Verdict", "verdicts"]
 
+AT_MOST = ("MiB", "s")
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -18,9 +20,9 @@ class Verdict:
     Args:
         op, case: as in the table.
         against: the best peer, the ceiling, or what memory is counted beyond.
-        reached: the peer's time over ours, the percentage of the ceiling, or MiB.
-        unit: "x", "%" or "MiB".
-        asked: at least this; of memory, at most.
+        reached: the peer's time over ours, the percentage of the ceiling, MiB, or seconds.
+        unit: "x", "%", "MiB" or "s".
+        asked: at least this; of memory and time, at most.
     """
 
     op: str
@@ -32,11 +34,11 @@ class Verdict:
 
     @property
     def met(self) -> bool:
-        return self.reached <= self.asked if self.unit == "MiB" else self.reached >= self.asked
+        return self.reached <= self.asked if self.unit in AT_MOST else self.reached >= self.asked
 
     def __str__(self) -> str:
-        digits = 2 if self.unit == "x" else 0
-        bound = "at most" if self.unit == "MiB" else "at least"
+        digits = 2 if self.unit in ("x", "s") else 0
+        bound = "at most" if self.unit in AT_MOST else "at least"
         return (
             f"  {'met   ' if self.met else 'MISSED'}  {self.op}  {self.case}:  "
             f"{self.reached:.{digits}f} {self.unit} {self.against}"
@@ -58,7 +60,11 @@ def verdicts(benchmark: Benchmark, rows: list[Result]) -> Iterator[Verdict]:
         yield Verdict(*name, best.provider, best.times_ours, "x", target)
     if not math.isnan(benchmark.percent_at_least):
         reached = ours.percent_of_ceiling
-        yield Verdict(*name, f"of {benchmark.ceiling}", reached, "%", benchmark.percent_at_least)
+        ceiling = benchmark.ceiling or f"the {benchmark.limit} ceiling"
+        yield Verdict(*name, f"of {ceiling}", reached, "%", benchmark.percent_at_least)
+    if not math.isnan(benchmark.seconds_at_most):
+        seconds = ours.median_us / 1e6
+        yield Verdict(*name, "for the whole job", seconds, "s", benchmark.seconds_at_most)
     if benchmark.memory is not None:
         used = benchmark.memory()
         yield Verdict(*name, "beyond the inputs", used, "MiB", benchmark.mib_at_most)

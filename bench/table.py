@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import importlib
 import math
+import os
 import subprocess
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from datetime import datetime, timezone
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -18,7 +20,7 @@ from vaefast.bench.runner import Benchmark, Result, run
 from vaefast.bench.summary import Verdict, verdicts
 from vaefast.environment import gpu, processor, versions
 
-__all__ = ["benchmarks", "run_cli"]
+__all__ = ["append", "benchmarks", "line", "run_cli"]
 
 BESIDES = ("hmc_defence",)  # whole jobs, not ops: modules of vaefast.bench
 
@@ -51,18 +53,18 @@ def run_cli(
         say(f"\n{benchmark.op}  {benchmark.case}")
         rows = run(benchmark, rounds)
         for row in rows:
-            say(_line(row))
+            say(line(row))
         results += rows
         summary += verdicts(benchmark, rows)
         if out is not None:
-            _append(out, rows)
+            append(out, rows)
     say("\nAgainst the best peer, the machine's limit and the memory allowed")
     for verdict in summary:
         say(str(verdict))
     return results
 
 
-def _line(row: Result) -> str:
+def line(row: Result) -> str:
     limit = (
         "" if math.isnan(row.percent_of_ceiling) else f"{row.percent_of_ceiling:5.0f} % of limit"
     )
@@ -73,9 +75,10 @@ def _line(row: Result) -> str:
     )
 
 
-def _append(path: Path, rows: list[Result]) -> None:
+def append(path: Path, rows: list[Result]) -> None:
+    """Write rows with the machine, versions and commit to a CSV file, old or new."""
     where = {
-        "device": gpu() if gpu() != "none" else processor(),
+        "device": gpu() if rows[0].case.endswith("cuda") else processor(),
         "threads": torch.get_num_threads(),
         **versions(),
         "commit": _commit(),
@@ -91,7 +94,11 @@ def _append(path: Path, rows: list[Result]) -> None:
             writer.writerow({**asdict(row), **where})
 
 
+@cache
 def _commit() -> str:
+    """``VAEFAST_COMMIT`` names that of a copy that is no checkout."""
+    if named := os.environ.get("VAEFAST_COMMIT"):
+        return named
     command = ["git", "describe", "--always", "--dirty"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

@@ -22,6 +22,12 @@ PYBIND11_MODULE(_C, module) {
     module.def("pgd_step_f64", &pgd_step<double>);
     module.def("leapfrog_step_f32", &leapfrog_step<float>);
     module.def("leapfrog_step_f64", &leapfrog_step<double>);
+    module.def("mlp_pack_bytes_f32", &mlp_pack_bytes<float>);
+    module.def("mlp_pack_bytes_f64", &mlp_pack_bytes<double>);
+    module.def("mlp_pack_start_f32", &mlp_pack_start<float>);
+    module.def("mlp_pack_start_f64", &mlp_pack_start<double>);
+    module.def("mlp_pack_f32", &mlp_pack<float>);
+    module.def("mlp_pack_f64", &mlp_pack<double>);
     module.def("mlp_forward_f32", &mlp_forward<float>);
     module.def("mlp_forward_f64", &mlp_forward<double>);
     module.def("mlp_potential_f32", &mlp_potential<float>);

@@ -1,7 +1,7 @@
 // The bindings of the ops on MLPs.
 #pragma once
 
-#include "binding.h"
+#include "bind_network.h"
 
 namespace vaefast {
 namespace {
@@ -17,7 +17,7 @@ void mlp_forward(const RowsAt& out, const RowsAt& z, int64_t N, const LayersAt& 
 using LikelihoodAt = std::tuple<RowsAt, int64_t, int, double>;
 
 template <typename T>
-Target<T> target(const LikelihoodAt& given, const std::vector<Layer<T>>& layers) {
+Target<T> target(const LikelihoodAt& given, const Layers<T>& layers) {
     const auto& [x, chains, likelihood, obs_std] = given;
     return {rows_at<const T>(x), chains, network(layers), Likelihood(likelihood), obs_std};
 }

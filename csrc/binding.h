@@ -6,6 +6,7 @@
 
 #include <array>
 #include <cstdlib>
+#include <cstring>
 #include <new>
 #include <stdexcept>
 #include <string>
@@ -112,26 +113,6 @@ using RowsAt = std::pair<Address, int64_t>;  // address, elements from row to ro
 template <typename T>
 Rows<T> rows_at(const RowsAt& rows) {
     return rows_at<T>(rows.first, rows.second);
-}
-
-// A network's layers: weight, its row and column stride, bias or 0, outputs, inputs, activation
-// and its parameter.
-using LayersAt =
-    std::vector<std::tuple<Address, int64_t, int64_t, Address, int64_t, int64_t, int, double>>;
-
-template <typename T>
-std::vector<Layer<T>> layers_at(const LayersAt& given) {
-    std::vector<Layer<T>> layers;
-    for (const auto& [weight, row, column, bias, outputs, inputs, activation, parameter] : given)
-        layers.push_back({reinterpret_cast<const T*>(weight), row, column,
-                          reinterpret_cast<const T*>(bias), outputs, inputs, Activation(activation),
-                          T(parameter)});
-    return layers;
-}
-
-template <typename T>
-Network<T> network(const std::vector<Layer<T>>& layers) {
-    return {layers.data(), int64_t(layers.size())};
 }
 
 // A signal handler raised: the error stays with this thread until run() throws it.

@@ -15,8 +15,8 @@ struct Cholesky {
     double* squares;        // [H], the diagonal of W Wᵀ
     double* rows;           // [H, WIDE_STRIDE], DEPTH columns of W
     Packed<double> across;  // the rows of L that a block of columns takes
-    double* solved;         // [COLUMNS, COLUMNS], the block's own rows of Lᵀ, zero up to their
-    double* inverse;        // [COLUMNS] diagonal, whose inverses, or zeros, are here
+    double* minus;          // [COLUMNS, COLUMNS], the block's own rows of −Lᵀ
+    double* inverse;        // [COLUMNS], of its diagonal, or zeros
 };
 
 inline Cholesky take_cholesky(Arena& arena, int64_t H) {
@@ -25,16 +25,20 @@ inline Cholesky take_cholesky(Arena& arena, int64_t H) {
     double* squares = arena.take<double>(H);
     double* rows = arena.take<double>(H * WIDE_STRIDE);
     double* across = arena.take<double>(packed_size<double>(n, H));
-    double* solved = arena.take<double>(n * n);
-    return {g, H, stride, squares, rows, {across, n, H, false}, solved, arena.take<double>(n)};
+    double* minus = arena.take<double>(n * n);
+    return {g, H, stride, squares, rows, {across, n, H, false}, minus, arena.take<double>(n)};
 }
 
 constexpr int64_t CHOLESKY_SCRATCH = scratch_size<double>(MOST_ROWS) + DEPTH * PANEL<double>;
 
-// Rows of a lower triangle that weigh the same for every worker.
+// Rows of a lower triangle that weigh the same for every worker: row r takes r / PANEL + 1 panels.
 inline Range share_triangle(int64_t H, const Worker& worker) {
-    const auto end = [&](int t) { return int64_t(H * __builtin_sqrt(double(t) / worker.threads)); };
-    return {end(worker.id), end(worker.id + 1)};
+    constexpr double least = PANEL<double>;
+    const double all = (double(H) + 2 * least) * double(H);
+    const auto end = [&](int t) {
+        return int64_t(__builtin_sqrt(all * t / worker.threads + least * least) - least);
+    };
+    return {end(worker.id), worker.id + 1 < worker.threads ? end(worker.id + 1) : H};
 }
 
 // Columns [k, k + depth) of a panel of W from panels of floats, which are twice as wide.
@@ -43,70 +47,80 @@ inline void widen_panel(double* to, const Packed<float>& w, int64_t p, int64_t k
     static_assert(PANEL<float> == 2 * n, "");
     const float* from = w.panel(p / 2) + k * 2 * n + p % 2 * n;
     for (int64_t i = 0; i < depth; ++i)
-        for (int64_t j = 0; j < n; ++j) to[i * n + j] = double(from[i * 2 * n + j]);
+        for (int64_t j = 0; j < n; j += width<double>)
+            store<double>(to + i * n + j, widen(from + i * 2 * n + j));
 }
 
 // Columns [k, k + depth) of a row of W.
 inline void widen_row(double* to, const Layer<float>& w, int64_t row, int64_t k, int64_t depth) {
     const float* from = w.weight + row * w.row + k * w.column;
-    if (w.column == 1)
-        for (int64_t i = 0; i < depth; ++i) to[i] = double(from[i]);
-    else
-        for (int64_t i = 0; i < depth; ++i) to[i] = double(from[i * w.column]);
+    int64_t i = 0;
+    for (; w.column == 1 && i + width<double> <= depth; i += width<double>)
+        store<double>(to + i, widen(from + i));
+    for (; i < depth; ++i) to[i] = double(from[i * w.column]);
 }
 
 // This worker's rows of the lower triangle of W Wᵀ.
 inline void square(const Cholesky& c, const Layer<float>& w, const Packed<float>& packed, Range own,
-                   double* scratch) {
+                   double* panel) {
     constexpr int64_t n = PANEL<double>;
-    double* panel = scratch + scratch_size<double>(MOST_ROWS);
     for (int64_t k = 0; k < w.inputs; k += DEPTH) {
         const int64_t depth = w.inputs - k < DEPTH ? w.inputs - k : DEPTH;
         for (int64_t r = own.begin; r < own.end; ++r)
             widen_row(c.rows + r * WIDE_STRIDE, w, r, k, depth);
         for (int64_t p = 0; p * n < own.end; ++p) {
             widen_panel(panel, packed, p, k, depth);
-            int64_t r = p * n > own.begin ? p * n : own.begin;
-            for (int64_t count; r < own.end; r += count) {
-                count = own.end - r < MOST_ROWS ? own.end - r : MOST_ROWS;
-                product(c.rows + r * WIDE_STRIDE, WIDE_STRIDE, count, {panel, n, depth, false}, 0,
-                        1, scratch, [&](const Tile<double>& tile) {
-                            for (int64_t i = 0; i < count; ++i) {
-                                double* to = c.g + (r + i) * c.stride + p * n;
-                                if (k) add_multiple(1, to, tile[i], n);
-                                std::memcpy(to, tile[i], n * sizeof(double));
-                            }
-                        });
+            const int64_t first = p * n > own.begin ? p * n : own.begin, rows = own.end - first;
+            const int64_t blocks = (rows + ROWS - 1) / ROWS;
+            for (int64_t b = 0; b < blocks; ++b) {
+                const int64_t r = first + rows * b / blocks, end = first + rows * (b + 1) / blocks;
+                register_tile_of<double>(end - r, 1)(c.rows + r * WIDE_STRIDE, WIDE_STRIDE, panel,
+                                                     0, depth, c.g + r * c.stride + p * n, c.stride,
+                                                     k > 0, panel, 0);
             }
         }
     }
     for (int64_t r = own.begin; r < own.end; ++r) c.squares[r] = c.g[r * c.stride + r];
 }
 
-// The first `count` columns of a row of L below or in the block, from what is left of W Wᵀ.
-inline void solve(const Cholesky& c, double* row, int64_t count) {
-    for (int64_t j = 0; j < count; ++j) {
-        row[j] *= c.inverse[j];
-        add_multiple(-row[j], c.solved + j * COLUMNS, row, COLUMNS);
+// A block's columns of `count` rows of L, at most a vector of them, from what is left of W Wᵀ.
+inline void solve(const Cholesky& c, double* rows, int64_t count) {
+    constexpr int64_t n = width<double>;
+    double turned[COLUMNS * n] = {};
+    for (int64_t r = 0; r < count; ++r)
+        for (int64_t j = 0; j < COLUMNS; ++j) turned[j * n + r] = rows[r * c.stride + j];
+    for (int64_t j = 0; j < COLUMNS; ++j) {
+        Vec<double> sum = load(turned + j * n);
+        for (int64_t i = 0; i < j; ++i)
+            sum = fma(load(turned + i * n), broadcast(c.minus[i * COLUMNS + j]), sum);
+        store<double>(turned + j * n, sum * c.inverse[j]);
     }
+    for (int64_t r = 0; r < count; ++r)
+        for (int64_t j = 0; j < COLUMNS; ++j) rows[r * c.stride + j] = turned[j * n + r];
 }
 
 // The block's own rows of L. A pivot p of row j that cancelled to round-off leaves a column of
 // zeros: what that drops of any element (i, j) is at most √(p·gᵢᵢ) ≤ 2⁻²⁵ |wᵢ| |wⱼ|, less than half
 // of a float's round-off.
 inline void solve_block(const Cholesky& c, int64_t first, int64_t count) {
-    fill(c.solved, 0.0, COLUMNS * COLUMNS);
-    for (int64_t r = 0; r < count; ++r) {
-        double* row = c.g + (first + r) * c.stride + first;
-        solve(c, row, r);
-        double pivot = row[r];
-        for (int64_t j = 0; j < r; ++j) {
-            c.solved[j * COLUMNS + r] = row[j];
-            pivot -= row[j] * row[j];
-        }
-        const bool kept = pivot > 0x1p-50 * c.squares[first + r];
-        row[r] = kept ? __builtin_sqrt(pivot) : 0;
-        c.inverse[r] = kept ? 1 / row[r] : 0;
+    constexpr int64_t n = width<double>;
+    double* own = c.g + first * c.stride + first;
+    fill(c.minus, 0.0, COLUMNS * COLUMNS);
+    for (int64_t r = 0; r < count; ++r)
+        for (int64_t j = 0; j <= r; ++j) c.minus[j * COLUMNS + r] = own[r * c.stride + j];
+    for (int64_t j = 0; j < count; ++j) {
+        double* row = c.minus + j * COLUMNS;
+        const double pivot = row[j];
+        const bool kept = pivot > 0x1p-50 * c.squares[first + j];
+        c.inverse[j] = kept ? 1 / __builtin_sqrt(pivot) : 0;
+        for (int64_t r = j; r < count; ++r) own[r * c.stride + j] = row[r] * c.inverse[j];
+        for (int64_t i = 0; i < COLUMNS; i += n)
+            store<double>(row + i, load(row + i) * -c.inverse[j]);
+        for (int64_t r = j + 1; r < count; ++r)
+            for (int64_t i = r / n * n; i < COLUMNS; i += n) {
+                double* to = c.minus + r * COLUMNS + i;
+                store<double>(to, fma(load(row + i), broadcast(-row[r]), load(to)));
+            }
     }
 }
 
@@ -135,8 +149,10 @@ inline void factorize(Cholesky c, const Worker& worker, double* scratch) {
         if (worker.id == 0) solve_block(c, first, count);
         worker.everyone->wait();
         const Range below = share(c.H - first - count, worker.id, worker.threads);
-        for (int64_t r = below.begin; r < below.end; ++r)
-            solve(c, c.g + (first + count + r) * c.stride + first, COLUMNS);
+        for (int64_t r = below.begin; r < below.end; r += width<double>) {
+            const int64_t left = below.end - r, rows = left < width<double> ? left : width<double>;
+            solve(c, c.g + (first + count + r) * c.stride + first, rows);
+        }
     }
     worker.everyone->wait();
 }

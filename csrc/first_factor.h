@@ -81,6 +81,14 @@ inline Rows<double> triangle(const FirstFactor<float>& factor, const Layer<float
     return {cholesky.g, cholesky.stride};
 }
 
+// The first `count` elements of a row of L and zeros, or NaN where `bad`.
+template <typename T>
+void narrow_row(const double* from, T* to, int64_t count, int64_t width, bool bad) {
+    if (bad) return fill(to, T(NAN), width);
+    for (int64_t c = 0; c < count; ++c) to[c] = T(from[c]);
+    fill(to + count, T(0), width - count);
+}
+
 // F of the first layer, whose packed weights are given; everyone meets.
 template <typename T>
 void make_factor(const FirstFactor<T>& factor, const Layer<T>& w, const Packed<T>& packed,
@@ -89,9 +97,10 @@ void make_factor(const FirstFactor<T>& factor, const Layer<T>& w, const Packed<T
     const Rows<double> L = factor.wide() ? triangle(factor, w, packed, worker) : Rows<double>{};
     for (int64_t h = own.begin; h < own.end; ++h) {
         T* row = factor.rows[h];
-        if (!factor.wide()) copy_row(w, h, row);
-        for (int64_t c = 0; factor.wide() && c < w.outputs; ++c)
-            row[c] = *factor.bad ? T(NAN) : c <= h ? T(L[h][c]) : T(0);
+        if (!factor.wide())
+            copy_row(w, h, row);
+        else
+            narrow_row(L[h], row, h + 1, w.outputs, *factor.bad);
     }
     worker.everyone->wait();
     const Range panels = share(factor.across.panels(), worker.id, worker.threads);

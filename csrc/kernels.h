@@ -61,10 +61,15 @@ struct Layer {
     T parameter;
 };
 
+// What a pack of weights holds: the panels that multiply by W, and those by Wᵀ.
+enum Directions : int { forward_panels = 1, backward_panels = 2 };
+
 template <typename T>
 struct Network {
     const Layer<T>* layers;
     int64_t depth;
+    char* packed = nullptr;  // weights packed before the call, of all directions' size; null: none
+    int directions = 0;      // those it holds
 
     int64_t inputs() const { return layers[0].inputs; }
     int64_t outputs() const { return layers[depth - 1].outputs; }
@@ -74,6 +79,13 @@ struct Network {
 struct Call {
     int threads;
     bool (*interrupted)();
+};
+
+// Fill `directions` of a network's pack.
+template <typename T>
+struct MlpPack {
+    Network<T> mlp;
+    int directions;
 };
 
 template <typename T>
@@ -221,6 +233,8 @@ struct KernelsOf {
     void (*leapfrog_step)(const LeapfrogStep<T>&, int64_t begin, int64_t end);
     // elements [0, count)
     void (*normals)(const Counter&, T* out, int64_t count);
+    int64_t (*packed_bytes)(const Network<T>&);
+    Outcome (*mlp_pack)(const MlpPack<T>&, const Call&);
     Outcome (*mlp_forward)(const MlpForward<T>&, const Call&);
     Outcome (*mlp_potential)(const MlpPotential<T>&, const Call&);
     Outcome (*mlp_trajectory)(const MlpTrajectory<T>&, const Call&);

@@ -11,6 +11,7 @@
 #include "mlp_forward.h"
 #include "mlp_jacobian_gram.h"
 #include "mlp_jvp.h"
+#include "mlp_pack.h"
 #include "mlp_potential.h"
 #include "mlp_trajectory.h"
 #include "mlp_vjp.h"
@@ -22,10 +23,10 @@ namespace VAEFAST_LEVEL {
 
 template <typename T>
 constexpr KernelsOf<T> kernels_of = {
-    pgd_step_linf<T>, pgd_step_l2<T>,    leapfrog_step<T>,     normals<T>,
-    mlp_forward<T>,   mlp_potential<T>,  mlp_trajectory<T>,    mlp_chain<T>,
-    mlp_jvp<T>,       mlp_vjp<T>,        mlp_jacobian_gram<T>, decode_distance<T>,
-    activate<T>,      multiply_slope<T>, evaluate<T>,          log_likelihood<T>,
+    pgd_step_linf<T>,  pgd_step_l2<T>, leapfrog_step<T>,     normals<T>,         packed_bytes<T>,
+    mlp_pack<T>,       mlp_forward<T>, mlp_potential<T>,     mlp_trajectory<T>,  mlp_chain<T>,
+    mlp_jvp<T>,        mlp_vjp<T>,     mlp_jacobian_gram<T>, decode_distance<T>, activate<T>,
+    multiply_slope<T>, evaluate<T>,    log_likelihood<T>,
 };
 
 extern const Kernels kernels = {integers, uniform, kernels_of<float>, kernels_of<double>};

@@ -4,6 +4,7 @@
 #include "activations.h"
 #include "kept.h"
 #include "product.h"
+#include "rows.h"
 #include "turned.h"
 #include "worker.h"
 
@@ -29,7 +30,7 @@ struct PackedLayer {
     T parameter;
 };
 
-// A network packed once per call.
+// A network packed once per call, or once for several.
 template <typename T>
 struct PackedNetwork {
     PackedLayer<T>* layers;
@@ -60,23 +61,46 @@ int64_t enough_rows(const Network<T>& mlp) {
     return 2 * weight_bytes(mlp) > 2 * OWN_CACHE ? 16 : 1;
 }
 
+// A layer's weights in both directions.
+template <typename T>
+struct Panels {
+    Packed<T> forward, backward;
+};
+
+// Room for the directions that are wanted.
+template <typename T>
+Panels<T> take_panels(Arena& arena, const Layer<T>& layer, int directions) {
+    const int64_t out = layer.outputs, in = layer.inputs, size = packed_size<T>(out, in);
+    T* forward = directions & forward_panels ? arena.take<T>(size) : nullptr;
+    T* back = directions & backward_panels ? arena.take<T>(packed_size<T>(in, out)) : nullptr;
+    return {{forward, out, in, false}, {back, in, out, false}};
+}
+
 template <typename T>
 PackedNetwork<T> take_network(Arena& arena, const Network<T>& mlp, bool backward, bool turned) {
     PackedNetwork<T> net = {arena.take<PackedLayer<T>>(mlp.depth), mlp.depth};
+    const int wanted = (turned ? 0 : forward_panels) | (backward ? backward_panels : 0);
+    Arena pack = {mlp.packed, 0};
     for (int64_t l = 0; l < mlp.depth; ++l) {
         const Layer<T>& from = mlp.layers[l];
-        const int64_t out = from.outputs, in = from.inputs;
-        T* forward = turned ? nullptr : arena.take<T>(packed_size<T>(out, in));
-        T* back = backward ? arena.take<T>(packed_size<T>(in, out)) : nullptr;
-        T* bias = arena.take<T>(padded<T>(out));
+        const Panels<T> given = take_panels(pack, from, forward_panels | backward_panels);
+        Panels<T> own = take_panels(arena, from, wanted & ~mlp.directions);
+        if (wanted & mlp.directions & forward_panels) own.forward = given.forward.as_ready();
+        if (wanted & mlp.directions & backward_panels) own.backward = given.backward.as_ready();
+        T* bias = arena.take<T>(padded<T>(from.outputs));
         if (net.layers)
-            net.layers[l] = {{forward, out, in, false},
-                             {back, in, out, false},
-                             bias,
-                             from.activation,
-                             from.parameter};
+            net.layers[l] = {own.forward, own.backward, bias, from.activation, from.parameter};
     }
     return net;
+}
+
+// This worker's share of a matrix whose element [j, k] lies at w[j·row + k·column].
+template <typename T>
+void pack_share(const Packed<T>& to, const T* w, int64_t row, int64_t column,
+                const Worker& worker) {
+    if (!to.data || to.ready) return;
+    const Range own = share(to.panels(), worker.id, worker.threads);
+    pack(to, w, row, column, own.begin, own.end);
 }
 
 // This worker's share of the packing; everyone meets afterwards.
@@ -85,13 +109,9 @@ void pack_network(const PackedNetwork<T>& net, const Network<T>& mlp, const Work
     for (int64_t l = 0; l < mlp.depth; ++l) {
         const Layer<T>& from = mlp.layers[l];
         const PackedLayer<T>& to = net[l];
+        pack_share(to.forward, from.weight, from.row, from.column, worker);
+        pack_share(to.backward, from.weight, from.column, from.row, worker);
         const Range own = share(to.forward.panels(), worker.id, worker.threads);
-        if (to.forward.data)
-            pack(to.forward, from.weight, from.row, from.column, own.begin, own.end);
-        if (to.backward.data) {
-            const Range back = share(to.backward.panels(), worker.id, worker.threads);
-            pack(to.backward, from.weight, from.column, from.row, back.begin, back.end);
-        }
         for (int64_t j = own.begin * PANEL<T>; j < own.end * PANEL<T>; ++j)
             to.bias[j] = from.bias && j < from.outputs ? from.bias[j] : 0;
     }
@@ -220,14 +240,16 @@ void activate_row(const PackedLayer<T>& layer, const Tile<T>& tile, int64_t r, T
     activate(layer.activation, layer.parameter, a, post, slope, tile.padded);
 }
 
-// Layers [0, layers) of the pass on x; the team meets after each.
-template <typename T>
-void forward_hidden(const Pass<T>& pass, const T* x, int64_t stride, int64_t layers) {
+// Layers [0, layers) of the pass on x; the team meets after each. see(tile) sees x times the first
+// layer's W.
+template <typename T, typename See>
+void forward_hidden(const Pass<T>& pass, const T* x, int64_t stride, int64_t layers, See see) {
     for (int64_t l = 0; l < layers; ++l) {
         const PackedLayer<T>& layer = pass.net[l];
         const Tape<T>& tape = pass.tape;
         const int64_t to = tape.stride[l];
         pass.advance(x, stride, layer, [&](const Tile<T>& tile) {
+            if (l == 0) see(tile);
             for (int64_t r = 0; r < pass.rows; ++r) {
                 const int64_t at = r * to + tile.first;
                 T* slope = tape.slope[l] ? tape.slope[l] + at : nullptr;
@@ -238,6 +260,10 @@ void forward_hidden(const Pass<T>& pass, const T* x, int64_t stride, int64_t lay
         x = tape.post[l];
         stride = to;
     }
+}
+template <typename T>
+void forward_hidden(const Pass<T>& pass, const T* x, int64_t stride, int64_t layers) {
+    forward_hidden(pass, x, stride, layers, [](const Tile<T>&) {});
 }
 
 // The cotangent up[0] of the last layer's pre-activations goes back to the first layer's; returns
@@ -260,33 +286,6 @@ const T* pull_to_first(const Pass<T>& pass) {
         now = 1 - now;
     }
     return tape.up[now];
-}
-
-// Whether all of v is finite.
-template <typename T>
-bool all_finite(const T* v, int64_t count) {
-    Vec<T> zeros = {};
-    for_each_vector<T>(
-        count, [&](int64_t j, int64_t n) VAEFAST_FLAT { zeros += load(v + j, n) * Vec<T>{}; });
-    return sum_lanes<T>({zeros}) == 0;
-}
-
-// memcpy of `count` elements; a row of no elements may have no address.
-template <typename T>
-void copy(T* to, const T* from, int64_t count) {
-    if (count) std::memcpy(to, from, count * sizeof(T));
-}
-
-// `count` elements that are followed by zeros up to whole panels.
-template <typename T>
-void copy_padded(T* to, const T* from, int64_t count) {
-    copy(to, from, count);
-    for (int64_t j = count; j < panels_of<T>(count) * PANEL<T>; ++j) to[j] = 0;
-}
-
-template <typename T>
-void fill(T* to, T value, int64_t count) {
-    for (int64_t j = 0; j < count; ++j) to[j] = value;
 }
 
 }  // namespace VAEFAST_LEVEL

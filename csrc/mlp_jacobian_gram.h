@@ -22,6 +22,7 @@ struct Gram {
     int64_t rows;           // that pass together, d for each input
     int64_t inputs, piece;  // of a block; of those, how many have their roots at once
     FirstFactor<T> factor;
+    bool* bad;           // [B], whether x holds NaN or infinity
     Rows<T> entry = {};  // row i: where unit vector i goes first, W_L or, for one layer, F
     Roots<T>* roots = nullptr;
 
@@ -50,9 +51,13 @@ Gram<T> take_gram(Arena& arena, const MlpJacobianGram<T>& call, int64_t teams, i
     const Network<T>& mlp = call.mlp;
     const int64_t d = mlp.outputs(), rows = probe_rows(mlp), inputs = probed_inputs(rows, d);
     const int64_t most = rows > inputs ? rows : inputs;
-    Gram<T> gram = {call, take_workspace(arena, mlp, most, teams, threads, true),
-                    rows, inputs,
-                    1,    take_factor(arena, mlp, threads)};
+    Gram<T> gram = {call,
+                    take_workspace(arena, mlp, most, teams, threads, true),
+                    rows,
+                    inputs,
+                    1,
+                    take_factor(arena, mlp, threads),
+                    arena.take<bool>(call.B)};
     const int64_t fit = BLOCK_BYTES / 2 / (d * gram.stride() * int64_t(sizeof(T)));
     gram.piece = fit < 1 ? 1 : fit < inputs ? fit : inputs;
     gram.entry = gram.factor.rows;
@@ -79,6 +84,8 @@ template <typename T>
 void prepare(const Gram<T>& gram, const Worker& worker) {
     const Network<T>& mlp = gram.call.mlp;
     const Range outputs = share(gram.depth() > 1 ? gram.d() : 0, worker.id, worker.threads);
+    const Range inputs = share(gram.call.B, worker.id, worker.threads);
+    fill(gram.bad + inputs.begin, false, inputs.size());
     for (int64_t i = outputs.begin; i < outputs.end; ++i)
         copy_row(mlp.layers[gram.depth() - 1], i, gram.entry[i]);
     pack_network(gram.work.net, mlp, worker);
@@ -112,7 +119,8 @@ void pull_roots(const Gram<T>& gram, const Pass<T>& pass, const ProbeRows& at, i
     if (l < 0) return;
     int64_t now = 0;
     for (int64_t s = l; s > 0; --s, now = 1 - now)
-        carry(pass, at, tape.up[now], s, pass.net[s].backward, s - 1, tape.up[1 - now]);
+        carry(pass, at, {tape.up[now], tape.up_stride}, s, pass.net[s].backward, s - 1, 1 - now,
+              [](const Tile<T>&) {});
     const auto arrive = [&](const Tile<T>& tile) {
         at.each({0, pass.rows}, [&](int64_t r, int64_t b, int64_t i) VAEFAST_FLAT {
             const T scale = gram.scale(tape, first + b, b, i);
@@ -122,7 +130,7 @@ void pull_roots(const Gram<T>& gram, const Pass<T>& pass, const ProbeRows& at, i
     };
     const Packed<T>& across = gram.factor.across;
     share_panels(across.panels(), across.triangular, worker, [&](Range own) {
-        multiply_masked(pass, at, tape.up[now], 0, across, own, arrive);
+        multiply_masked(pass, at, {tape.up[now], tape.up_stride}, 0, across, own, arrive);
     });
     worker.sync();
 }
@@ -145,9 +153,9 @@ void multiply_roots(const Gram<T>& gram, const Worker& worker, const T* root, in
                 });
     }
     worker.sync();
-    const bool good = all_finite(gram.call.x[n], gram.call.mlp.inputs()) &&
-                      (!gram.call.inv_std.data || all_finite(gram.call.inv_std[n], d));
-    if (!good && worker.rank == 0) fill(out, T(NAN), d * d);
+    const bool bad =
+        gram.bad[n] || (gram.call.inv_std.data && !all_finite(gram.call.inv_std[n], d));
+    if (bad && worker.rank == 0) fill(out, T(NAN), d * d);
 }
 
 // The inputs' pass, then their roots, as many inputs at a time as fit, and each one's Gram.
@@ -155,8 +163,8 @@ template <typename T>
 void gram_block(const Gram<T>& gram, const Worker& worker, Range block) {
     const int64_t d = gram.d(), layers = gram.depth() - (gram.last() == Activation::identity);
     const Pass<T> primal(gram.work, worker, block.size());
-    forward_hidden(primal, gram.call.x[block.begin], gram.call.x.stride, layers);
-    keep_slopes(primal);
+    const Rows<const T> x = {gram.call.x[block.begin], gram.call.x.stride};
+    pass_inputs(primal, x, layers, gram.bad + block.begin);
     T* roots = gram.roots[worker.team].rows;
     for (int64_t b = 0; b < block.size(); b += gram.piece) {
         const int64_t count = block.size() - b < gram.piece ? block.size() - b : gram.piece;

@@ -20,11 +20,17 @@ struct Probes {
     double* shares;          // [teams, rows, ends] of the squared norms
     int64_t ends;            // panels of what is squared
     FirstFactor<T> factor;   // takes the place of W₁ in the norms, where it has data
-    bool *bad, *bad_probes;  // [B], [1]
+    bool *bad, *bad_probes;  // [B], [1]: whether x or probes hold NaN or infinity
 
     int64_t depth() const { return work.net.depth; }
     const Packed<T>& weights(int64_t s) const {
         return back ? work.net[depth() - 1 - s].backward : work.net[s].forward;
+    }
+    // Whether every row's own probe enters product 0 as it lies.
+    bool in_place() const { return !call.shared && !bends(); }
+    // Whether slopes multiply the probes.
+    bool bends() const {
+        return back && call.mlp.layers[call.mlp.depth - 1].activation != Activation::identity;
     }
     // The layer whose slopes multiply product s, or for s = −1 the probes; −1 for none.
     int64_t slope(int64_t s) const { return back ? depth() - 2 - s : s; }
@@ -35,7 +41,7 @@ struct Probes {
 template <typename T>
 bool by_factor(const MlpProbes<T>& call, bool back) {
     return back && !call.products.data && sizeof(T) < sizeof(double) &&
-           call.mlp.inputs() >= 4 * call.mlp.layers[0].outputs;
+           2 * call.mlp.inputs() >= 3 * call.mlp.layers[0].outputs;
 }
 
 template <typename T>
@@ -56,8 +62,7 @@ Probes<T> take_probes(Arena& arena, const MlpProbes<T>& call, bool back, int64_t
                         {},
                         arena.take<bool>(call.B),
                         arena.take<bool>(1)};
-    const bool bends = back && mlp.layers[mlp.depth - 1].activation != Activation::identity;
-    if (call.shared && mlp.depth > 1 && !bends) {
+    if (call.shared && mlp.depth > 1 && !probes.bends()) {
         const int64_t stride =
             padded<T>(back ? mlp.layers[mlp.depth - 1].inputs : mlp.layers[0].outputs);
         probes.first = {arena.take<T>(call.K * stride), stride};
@@ -76,22 +81,15 @@ Probes<T> take_probes(Arena& arena, const MlpProbes<T>& call, bool back, int64_t
     return probes;
 }
 
-// Packed weights, which rows are bad, and the first product of shared probes; everyone meets.
+// Packed weights, and the first product of shared probes; everyone meets.
 template <typename T>
 void prepare(const Probes<T>& probes, const Worker& worker) {
     const MlpProbes<T>& call = probes.call;
-    const int64_t D = call.mlp.inputs(), width = probes.back ? call.mlp.outputs() : D;
     const Range inputs = share(call.B, worker.id, worker.threads);
-    for (int64_t b = inputs.begin; b < inputs.end; ++b) {
-        bool good = all_finite(call.x[b], D);
-        for (int64_t k = 0; good && !call.shared && k < call.K; ++k)
-            good = all_finite(call.probes[b * call.K + k], width);
-        probes.bad[b] = !good;
-    }
+    fill(probes.bad + inputs.begin, false, inputs.size());
     const Range own = share(call.shared ? call.K : 0, worker.id, worker.threads);
     for (int64_t k = own.begin; k < own.end; ++k)
-        if (!all_finite(call.probes[k], width))
-            __atomic_store_n(probes.bad_probes, true, __ATOMIC_RELAXED);
+        if (!all_finite(call.probes[k], probes.weights(0).depth)) raise(probes.bad_probes);
     pack_network(probes.work.net, call.mlp, worker);
     if (probes.factor.rows.data)
         make_factor(probes.factor, call.mlp.layers[0], probes.work.net[0].forward, worker);
@@ -112,18 +110,27 @@ void prepare(const Probes<T>& probes, const Worker& worker) {
     worker.everyone->wait();
 }
 
+// Own probe n makes its input bad where it is not finite.
+template <typename T>
+void look_at_probe(const Probes<T>& probes, int64_t n) {
+    if (!all_finite(probes.call.probes[n], probes.weights(0).depth))
+        raise(probes.bad + n / probes.K);
+}
+
 // Rows [n, ...) of the call into up[0]: probes or their first product, times slopes.
 template <typename T>
 void enter(const Probes<T>& probes, const Pass<T>& pass, const ProbeRows& at, int64_t n) {
-    const bool ready = probes.first.data;
+    const bool ready = probes.first.data, shared = probes.call.shared;
     const Packed<T>& w = probes.weights(0);
     const int64_t width = ready ? w.outputs : w.depth, l = probes.slope(ready ? 0 : -1);
     const Range own = share(pass.rows, pass.worker.rank, pass.worker.ranks);
     at.each(own, [&](int64_t r, int64_t b, int64_t k) {
-        const T* from =
-            ready ? probes.first[k] : probes.call.probes[probes.call.shared ? k : n + r];
+        const T* from = ready ? probes.first[k] : probes.call.probes[shared ? k : n + r];
         T* to = pass.tape.up[0] + r * pass.tape.up_stride;
-        if (l >= 0)
+        if (!shared) look_at_probe(probes, n + r);
+        if (ready)
+            mask(pass, l, b, 0, from, to, panels_of<T>(width) * PANEL<T>);
+        else if (l >= 0)
             mask_row(pass, l, b, from, to, width);
         else
             copy_padded(to, from, width);
@@ -152,9 +159,9 @@ void square_rows(const Probes<T>& probes, const Tile<T>& tile, int64_t rows, dou
 }
 
 // The last product of rows [n, ...) from `from`: squared norms, and the products where wanted.
-template <typename T>
+template <typename T, typename See>
 void leave(const Probes<T>& probes, const Pass<T>& pass, const ProbeRows& at, int64_t n,
-           const T* from) {
+           Rows<const T> from, See see) {
     const MlpProbes<T>& call = probes.call;
     const Packed<T>&w = probes.weights(probes.depth() - 1), &across = probes.factor.across;
     const int64_t l = probes.slope(probes.depth() - 1), m = probes.slope(probes.depth() - 2);
@@ -162,10 +169,12 @@ void leave(const Probes<T>& probes, const Pass<T>& pass, const ProbeRows& at, in
     if (across.data)
         share_panels(across.panels(), true, pass.worker, [&](Range own) {
             multiply_masked(pass, at, from, m, across, own, [&](const Tile<T>& tile) {
+                see(tile);
                 square_rows(probes, tile, pass.rows, shares);
             });
         });
     const auto arrive = [&](const Tile<T>& tile) {
+        see(tile);
         at.each({0, pass.rows}, [&](int64_t r, int64_t b, int64_t) VAEFAST_FLAT {
             if (l >= 0) multiply_slope_of(pass, l, b, tile.first, tile[r], tile[r], tile.padded);
             if (call.products.data)
@@ -178,11 +187,31 @@ void leave(const Probes<T>& probes, const Pass<T>& pass, const ProbeRows& at, in
     pass.worker.sync();
     const Range own = share(pass.rows, pass.worker.rank, pass.worker.ranks);
     for (int64_t r = own.begin; r < own.end; ++r) {
-        const bool bad = *probes.bad_probes || probes.bad[(n + r) / probes.K];
         double sum = 0;
         for (int64_t p = 0; p < probes.ends; ++p) sum += shares[r * probes.ends + p];
-        call.sq[n + r] = bad ? NAN : sum;
-        if (bad && call.products.data) fill(call.products[n + r], T(NAN), w.outputs);
+        call.sq[n + r] = sum;
+    }
+}
+
+// Rows [n, ...) of the call from their probes to the norms.
+template <typename T>
+void pass_probes(const Probes<T>& probes, const Pass<T>& pass, const ProbeRows& at, int64_t n) {
+    const int64_t last = probes.depth() - 1, first = probes.first.data ? 1 : 0;
+    const bool in_place = probes.in_place();
+    if (!in_place) enter(probes, pass, at, n);
+    for (int64_t s = first, now = 0; s <= last; ++s, now = 1 - now) {
+        const bool raw = in_place && s == 0;
+        const auto see = [&](const Tile<T>& tile) {
+            const auto look = [&](int64_t r) { look_at_probe(probes, n + r); };
+            if (raw) look_at_products(tile, pass.rows, look);
+        };
+        const Rows<const T> up = {pass.tape.up[now], pass.tape.up_stride},
+                            own = {probes.call.probes[n], probes.call.probes.stride};
+        if (s < last)
+            carry(pass, at, raw ? own : up, probes.slope(s - 1), probes.weights(s), probes.slope(s),
+                  1 - now, see);
+        else
+            leave(probes, pass, at, n, raw ? own : up, see);
     }
 }
 
@@ -191,28 +220,33 @@ template <typename T>
 void probe_block(const Probes<T>& probes, const Worker& worker, Range block) {
     const MlpProbes<T>& call = probes.call;
     const int64_t K = probes.K, begin = block.begin / K, end = (block.end - 1) / K + 1;
-    const int64_t d = call.mlp.outputs(), last = probes.depth() - 1;
+    const int64_t last = probes.depth() - 1;
     const Pass<T> primal(probes.work, worker, end - begin);
-    forward_hidden(primal, call.x[begin], call.x.stride, last + 1);
-    keep_slopes(primal);
+    pass_inputs(primal, {call.x[begin], call.x.stride}, last + 1, probes.bad + begin);
     const Range own = share(end - begin, worker.rank, worker.ranks);
     for (int64_t b = begin + own.begin; b < begin + own.end; ++b) {
         if (b * K < block.begin) continue;  // another block's
         const T* out = primal.tape.post[last] + (b - begin) * primal.tape.stride[last];
-        std::memcpy(call.y[b], out, d * sizeof(T));
-        if (*probes.bad_probes || probes.bad[b]) fill(call.y[b], T(NAN), d);
+        std::memcpy(call.y[b], out, call.mlp.outputs() * sizeof(T));
     }
     for_each_piece(worker, call.K ? block.size() : 0, probes.rows, [&](Range piece) {
         const int64_t n = block.begin + piece.begin;
-        const Pass<T> pass(probes.work, worker, piece.size());
-        const ProbeRows at = {n - begin * K, K};
-        enter(probes, pass, at, n);
-        int64_t now = 0;
-        for (int64_t s = probes.first.data ? 1 : 0; s < last; ++s, now = 1 - now)
-            carry(pass, at, pass.tape.up[now], probes.slope(s - 1), probes.weights(s),
-                  probes.slope(s), pass.tape.up[1 - now]);
-        leave(probes, pass, at, n, pass.tape.up[now]);
+        pass_probes(probes, Pass<T>(probes.work, worker, piece.size()), {n - begin * K, K}, n);
     });
+}
+
+// NaN in every result of the bad inputs.
+template <typename T>
+void void_inputs(const Probes<T>& probes) {
+    const MlpProbes<T>& call = probes.call;
+    const int64_t width = probes.back ? call.mlp.inputs() : call.mlp.outputs();
+    for (int64_t b = 0; b < call.B; ++b) {
+        if (!*probes.bad_probes && !probes.bad[b]) continue;
+        fill(call.y[b], T(NAN), call.mlp.outputs());
+        fill(call.sq + b * call.K, double(NAN), call.K);
+        for (int64_t k = 0; call.products.data && k < call.K; ++k)
+            fill(call.products[b * call.K + k], T(NAN), width);
+    }
 }
 
 template <typename T>
@@ -223,11 +257,15 @@ Outcome run_probes(const MlpProbes<T>& call, const Call& how, bool back) {
     const auto probes = memory.layout(
         [&](Arena& arena) { return take_probes(arena, call, back, teams, how.threads); });
     if (!memory.base) return Outcome::no_memory;
-    return run_workers(how, teams, [&](const Worker& worker) {
+    const Outcome outcome = run_workers(how, teams, [&](const Worker& worker) {
         prepare(probes, worker);
-        for_each_block(worker, N, probes.inputs * probes.K,
-                       [&](Range block) { probe_block(probes, worker, block); });
+        const Range own = share(N, worker.team, worker.teams);
+        for_each_piece(worker, own.size(), probes.inputs * probes.K, [&](Range block) {
+            probe_block(probes, worker, {own.begin + block.begin, own.begin + block.end});
+        });
     });
+    void_inputs(probes);
+    return outcome;
 }
 
 }  // namespace VAEFAST_LEVEL

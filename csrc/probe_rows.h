@@ -80,25 +80,37 @@ void mask_row(const Pass<T>& pass, int64_t l, int64_t b, const T* from, T* row, 
 
 // Rows masked by layer m (none: −1) times panels `own` of w.
 template <typename T, typename Epilogue>
-void multiply_masked(const Pass<T>& pass, const ProbeRows& at, const T* from, int64_t m,
+void multiply_masked(const Pass<T>& pass, const ProbeRows& at, Rows<const T> from, int64_t m,
                      const Packed<T>& w, Range own, Epilogue epilogue) {
-    const int64_t stride = pass.tape.up_stride;
     if (m >= 0 && pass.tape.kept[m].on())
-        product_of_kept(pass.tape.kept[m], at.first, at.K, from, stride, pass.rows, w, own.begin,
-                        own.end, pass.scratch, epilogue);
+        product_of_kept(pass.tape.kept[m], at.first, at.K, from.data, from.stride, pass.rows, w,
+                        own.begin, own.end, pass.scratch, epilogue);
     else
-        pass.multiply(from, stride, w, own, epilogue);
+        pass.multiply(from.data, from.stride, w, own, epilogue);
 }
 
-// to ← layer l's slopes times (from · wᵀ), rows up_stride apart, `from` masked by layer m; the team
-// meets.
-template <typename T>
-void carry(const Pass<T>& pass, const ProbeRows& at, const T* from, int64_t m, const Packed<T>& w,
-           int64_t l, T* to) {
+inline void raise(bool* flag) { __atomic_store_n(flag, true, __ATOMIC_RELAXED); }
+
+// look(r) for every row of which the first product is not finite. Where a row that entered it holds
+// NaN or infinity, none of its products is finite: one is enough to tell.
+template <typename T, typename Look>
+void look_at_products(const Tile<T>& tile, int64_t rows, Look look) {
+    if (tile.first || !tile.count) return;
+    for (int64_t r = 0; r < rows; ++r)
+        if (!(tile[r][0] - tile[r][0] == 0)) look(r);
+}
+
+// up[to] ← layer l's slopes times (from · wᵀ), `from` masked by layer m; see(tile) sees the
+// product. The team meets.
+template <typename T, typename See>
+void carry(const Pass<T>& pass, const ProbeRows& at, Rows<const T> from, int64_t m,
+           const Packed<T>& w, int64_t l, int64_t to, See see) {
+    const Tape<T>& tape = pass.tape;
     const Range own = share(w.panels(), pass.worker.rank, pass.worker.ranks);
     multiply_masked(pass, at, from, m, w, own, [&](const Tile<T>& tile) {
+        see(tile);
         at.each({0, pass.rows}, [&](int64_t r, int64_t b, int64_t) VAEFAST_FLAT {
-            mask(pass, l, b, tile.first, tile[r], to + r * pass.tape.up_stride, tile.padded);
+            mask(pass, l, b, tile.first, tile[r], tape.up[to] + r * tape.up_stride, tile.padded);
         });
     });
     pass.worker.sync();
@@ -134,10 +146,18 @@ void look_at(const Workspace<T>& work, const Packed<T>& w, const Worker& worker)
         __atomic_store_n(kept->refuse, true, __ATOMIC_RELAXED);
 }
 
-// The block's inputs after their pass; the team meets.
+// Layers [0, layers) of the pass on inputs x, their slopes, and `bad` where one holds NaN or
+// infinity; the team meets.
 template <typename T>
-void keep_slopes(const Pass<T>& pass) {
+void pass_inputs(const Pass<T>& pass, Rows<const T> x, int64_t layers, bool* bad) {
+    const Packed<T>& first = pass.net[0].forward;
     const Range own = share(pass.rows, pass.worker.rank, pass.worker.ranks);
+    const auto look = [&](int64_t b) {
+        if (!all_finite(x[b], first.depth)) raise(bad + b);
+    };
+    for (int64_t b = own.begin; !(layers && first.outputs) && b < own.end; ++b) look(b);
+    forward_hidden(pass, x.data, x.stride, layers,
+                   [&](const Tile<T>& tile) { look_at_products(tile, pass.rows, look); });
     for (int64_t l = 0; l < pass.net.depth; ++l)
         for (int64_t b = own.begin; pass.tape.kept[l].on() && b < own.end; ++b)
             keep(pass.tape.kept[l], b, pass.tape.slope[l] + b * pass.tape.stride[l]);

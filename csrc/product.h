@@ -35,8 +35,10 @@ template <typename T>
 struct Packed {
     T* data;
     int64_t outputs, depth;
-    bool triangular;  // W[j, k] = 0 where k < j: a panel's sums start at its first output
+    bool triangular;     // W[j, k] = 0 where k < j: a panel's sums start at its first output
+    bool ready = false;  // packed before the call
 
+    Packed as_ready() const { return {data, outputs, depth, triangular, true}; }
     int64_t panels() const { return panels_of<T>(outputs); }
     const T* panel(int64_t p) const { return data + p * depth * PANEL<T>; }
 };
@@ -109,6 +111,9 @@ void pack(const Packed<T>& to, const T* w, int64_t row, int64_t column, int64_t 
 template <typename T, int M, int P>
 void register_tile(const T* x, int64_t ldx, const T* panel, int64_t next_panel, int64_t depth,
                    T* tile, int64_t ldt, bool add, const T* next, int64_t ahead) {
+    constexpr int quads = (M + 3) / 4;  // of rows: an address for each row would not fit registers
+    const T* quad[quads];
+    for (int q = 0; q < quads; ++q) quad[q] = x + 4 * q * ldx;
     Vec<T> sums[M][2 * P] = {};
     for (int64_t k = 0; k < depth; ++k) {
         Vec<T> w[2 * P];
@@ -121,10 +126,12 @@ void register_tile(const T* x, int64_t ldx, const T* panel, int64_t next_panel, 
         }
 #pragma GCC unroll 16
         for (int m = 0; m < M; ++m) {
-            const Vec<T> xk = broadcast(x[m * ldx + k]);
+            const Vec<T> xk = broadcast(quad[m / 4][m % 4 * ldx]);
 #pragma GCC unroll 8
             for (int v = 0; v < 2 * P; ++v) sums[m][v] = fma(xk, w[v], sums[m][v]);
         }
+#pragma GCC unroll 4
+        for (int q = 0; q < quads; ++q) in_register(++quad[q]);
     }
 #pragma GCC unroll 16
     for (int m = 0; m < M; ++m)

@@ -73,17 +73,20 @@ VAEFAST_INLINE void store(T* p, Vec<T> v, int64_t n = width<T>) {
     std::memcpy(p, &v, n * sizeof(T));
 }
 
-// The larger and the smaller lane by lane; the second operand where either is NaN.
+// The larger and the smaller lane by lane; the second operand where either is NaN. Then as many
+// floats from p as a vector holds doubles.
 #if defined(__AVX512F__)
 VAEFAST_INLINE Vec<float> max(Vec<float> a, Vec<float> b) { return _mm512_max_ps(a, b); }
 VAEFAST_INLINE Vec<float> min(Vec<float> a, Vec<float> b) { return _mm512_min_ps(a, b); }
 VAEFAST_INLINE Vec<double> max(Vec<double> a, Vec<double> b) { return _mm512_max_pd(a, b); }
 VAEFAST_INLINE Vec<double> min(Vec<double> a, Vec<double> b) { return _mm512_min_pd(a, b); }
+VAEFAST_INLINE Vec<double> widen(const float* p) { return _mm512_cvtps_pd(_mm256_loadu_ps(p)); }
 #elif defined(__AVX__)
 VAEFAST_INLINE Vec<float> max(Vec<float> a, Vec<float> b) { return _mm256_max_ps(a, b); }
 VAEFAST_INLINE Vec<float> min(Vec<float> a, Vec<float> b) { return _mm256_min_ps(a, b); }
 VAEFAST_INLINE Vec<double> max(Vec<double> a, Vec<double> b) { return _mm256_max_pd(a, b); }
 VAEFAST_INLINE Vec<double> min(Vec<double> a, Vec<double> b) { return _mm256_min_pd(a, b); }
+VAEFAST_INLINE Vec<double> widen(const float* p) { return _mm256_cvtps_pd(_mm_loadu_ps(p)); }
 #else
 template <typename V>
 VAEFAST_INLINE V max(V a, V b) {
@@ -92,6 +95,11 @@ VAEFAST_INLINE V max(V a, V b) {
 template <typename V>
 VAEFAST_INLINE V min(V a, V b) {
     return a < b ? a : b;
+}
+VAEFAST_INLINE Vec<double> widen(const float* p) {
+    Vec<double> v;
+    for (int i = 0; i < width<double>; ++i) v[i] = p[i];
+    return v;
 }
 #endif
 
@@ -122,6 +130,12 @@ VAEFAST_INLINE void in_register(V& v) {
 #else
     (void)v;
 #endif
+}
+
+// The same for an address, of which the compiler then knows nothing.
+template <typename T>
+VAEFAST_INLINE void in_register(const T*& p) {
+    __asm__("" : "+r"(p));
 }
 
 // a·b + c, rounded once where the level has a fused multiply-add.

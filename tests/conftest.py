@@ -1,6 +1,7 @@
 """Fixtures that all tests share, and the backend table in pytest's header."""
 
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,13 @@ import torch
 
 import vaefast as vf
 from vaefast import ops as _  # noqa: F401 - the ops declare themselves
-from vaefast.backends import BACKENDS, ops
+from vaefast.backends import BACKENDS, interpreted, ops
+
+DEVICE = os.environ.get("VAEFAST_TEST_DEVICE", "cpu")  # of the tests of the triton backend
+
+
+def device_of(backend):
+    return DEVICE if backend == "triton" else "cpu"
 
 
 def pytest_addoption(parser):
@@ -18,9 +25,9 @@ def pytest_addoption(parser):
 def pytest_report_header(config):
     rows = []
     for op in ops():
-        ready = [name for name in BACKENDS if vf.supports(op, name)]
+        ready = [name for name in BACKENDS if vf.supports(op, name, device=device_of(name))]
         rows.append(f"  {op:22} {' '.join(ready)}")
-    return ["vaefast backends on the CPU:", *rows]
+    return [f"vaefast backends on the CPU, triton on {DEVICE}:", *rows]
 
 
 def pytest_generate_tests(metafunc):
@@ -42,11 +49,27 @@ def require():
     """Skip unless a backend supports an op here; the reason is the predicate's own."""
 
     def check(op, backend, dtype=torch.float32):
-        support = vf.supports(op, backend, dtype=dtype)
+        support = vf.supports(op, backend, device=device_of(backend), dtype=dtype)
         if not support:
             pytest.skip(support.reason)
 
     return check
+
+
+@pytest.fixture(autouse=True)
+def _on_device(request, monkeypatch):
+    """VAEFAST_TEST_DEVICE=cuda: what a test of the triton backend makes lies on the GPU."""
+    parameters = request.node.callspec.params if hasattr(request.node, "callspec") else {}
+    device = device_of(parameters.get("backend"))
+    if device == "cpu":
+        yield
+        return
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device was found")
+    monkeypatch.setattr(torch, "Generator", partial(torch.Generator, device=device))
+    torch.set_default_device(device)
+    yield
+    torch.set_default_device(None)
 
 
 @pytest.fixture(scope="session")
@@ -64,3 +87,21 @@ def _fresh_settings():
     yield
     vf.set_memory(1 << 30)
     vf.set_block(64)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quick_interpreter():
+    """Triton's interpreter patches ``tl`` in every device function; once a module is enough."""
+    if not interpreted():
+        return
+    from triton.runtime import interpreter
+
+    patch, patched = interpreter._patch_lang, set()
+
+    def call(self, *arguments, **options):
+        if id(self.fn.__globals__) not in patched:
+            patched.add(id(self.fn.__globals__))
+            patch(self.fn)
+        return self.rewrite()(*arguments, **options)
+
+    interpreter.InterpretedFunction.__call__ = call

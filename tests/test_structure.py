@@ -14,7 +14,7 @@ FLOORS = (
     {"types", "philox", "memory", "checks", "backends", "blocks"},
     {"reference", "kernels", "_C"},
     {"ops"},
-    {"environment"},
+    {"environment", "numerics", "graphs", "cuda_graphs"},
     {"models"},
     {"attacks", "hmc", "geometry", "certify", "training", "metrics", "data", "elbo"},
     {"report", "bench"},

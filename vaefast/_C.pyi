@@ -4,9 +4,17 @@ from collections.abc import Sequence
 openmp: int
 
 _Rows = tuple[int, int]  # address and row stride in elements
-_Layers = Sequence[tuple]  # vaefast.ops._cpp.layers_of
+_Layers = tuple[Sequence[tuple], int, int]  # vaefast.ops._cpp.layers_of
 _Likelihood = tuple[_Rows, int, int, float]  # vaefast.ops._cpp.like_of
 
+def mlp_pack_bytes_f32(layers: Sequence[tuple], /) -> int: ...
+def mlp_pack_start_f32(layers: Sequence[tuple], pack: int, /) -> None: ...
+def mlp_pack_f32(
+    mlp: _Layers,
+    directions: int,  # 1: forward, 2: backward; sum of both
+    threads: int,
+    /,
+) -> bool: ...  # whether it lacked any
 def mlp_forward_f32(out: _Rows, z: _Rows, N: int, mlp: _Layers, threads: int, /) -> None: ...
 def mlp_potential_f32(
     U: int,  # address of [N] float64
@@ -153,6 +161,9 @@ def multiply_slope_f32(kind: int, slope: int, t: int, count: int, /) -> None: ..
 def evaluate_f32(function: int, values: int, out: int, count: int, /) -> None: ...
 
 # the same in float64
+mlp_pack_bytes_f64 = mlp_pack_bytes_f32
+mlp_pack_start_f64 = mlp_pack_start_f32
+mlp_pack_f64 = mlp_pack_f32
 mlp_forward_f64 = mlp_forward_f32
 mlp_potential_f64 = mlp_potential_f32
 mlp_trajectory_f64 = mlp_trajectory_f32

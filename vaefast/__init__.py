@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from vaefast.environment import info
     from vaefast.memory import set_memory
     from vaefast.models import VAE, as_vae, explain
+    from vaefast.models.packs import frozen
     from vaefast.ops import supports
     from vaefast.ops.pgd_step import pgd_step
 
@@ -27,6 +28,7 @@ __all__ = [
     "certify",
     "data",
     "explain",
+    "frozen",
     "geometry",
     "hmc",
     "info",
@@ -45,6 +47,7 @@ _HOMES = {
     "VAE": "vaefast.models",
     "as_vae": "vaefast.models",
     "explain": "vaefast.models",
+    "frozen": "vaefast.models.packs",
     "info": "vaefast.environment",
     "pgd_step": "vaefast.ops",
     "set_block": "vaefast.blocks",

@@ -27,7 +27,6 @@ F = TypeVar("F", bound=Callable)
 logger = logging.getLogger("vaefast")
 
 _implemented: dict[str, tuple[str, ...]] = {}  # op -> backends that it has
-_triton_dtypes: dict[str, tuple[torch.dtype, ...]] = {}  # op -> what its Triton backend takes
 _said: set[str] = set()
 _forced: str | None = None
 
@@ -51,15 +50,9 @@ def constant_when_traced(function: F) -> F:
     return function
 
 
-def declare(
-    op: str, backends: tuple[str, ...], triton_dtypes: tuple[torch.dtype, ...] = FAST_DTYPES
-) -> None:
-    """Record which backends an op is implemented in, and for which dtypes.
-
-    Called once by the op's own module.
-    """
+def declare(op: str, backends: tuple[str, ...]) -> None:
+    """Record which backends an op is implemented in; called once by the op's own module."""
     _implemented[op] = backends
-    _triton_dtypes[op] = triton_dtypes
 
 
 def has(op: str, backend: str) -> bool:
@@ -89,19 +82,15 @@ def supports(
     """
     option(op, "op", _implemented)
     option(backend, "backend", BACKENDS)
-    reason = _dtype_reason(op, backend, dtype) or _other_reason(
-        op, backend, torch.device(device).type
-    )
+    reason = _dtype_reason(backend, dtype) or _other_reason(op, backend, torch.device(device).type)
     return Support(not reason, reason)
 
 
-def _dtype_reason(op: str, backend: str, dtype: torch.dtype) -> str:
-    taken = _triton_dtypes[op] if backend == "triton" else FAST_DTYPES
-    if backend == "reference" or dtype in taken:
+def _dtype_reason(backend: str, dtype: torch.dtype) -> str:
+    if backend == "reference" or dtype in FAST_DTYPES:
         return ""
-    whose = "" if taken == FAST_DTYPES else f"{op}'s "
     return (
-        f'{whose}backend "{backend}" takes {" or ".join(map(short, taken))}, got {short(dtype)}; '
+        f'backend "{backend}" takes float32 or float64, got {short(dtype)}; '
         'pass x.float() or backend="reference"'
     )
 
@@ -159,6 +148,16 @@ def named(backend: str | None) -> str | None:
     return backend or _forced
 
 
+def fast(device: str) -> str:
+    """The fast backend on a type of device."""
+    return "triton" if device == "cuda" else "cpp"
+
+
+def wanted(backend: str | None, tensor: Tensor) -> str:
+    """The backend named, else the fast one for the tensor's device, whether it can run or not."""
+    return named(backend) or fast(tensor.device.type)
+
+
 def resolve(op: str, backend: str | None, tensor: Tensor) -> str:
     """The backend that runs ``op`` on tensors like ``tensor``.
 
@@ -172,15 +171,15 @@ def resolve(op: str, backend: str | None, tensor: Tensor) -> str:
     name = named(backend)
     device, dtype = tensor.device.type, tensor.dtype
     if name is not None:
-        if reason := _dtype_reason(op, option(name, "backend", BACKENDS), dtype):
+        if reason := _dtype_reason(option(name, "backend", BACKENDS), dtype):
             raise TypeError(reason)
         if reason := _other_reason(op, name, device):
             raise RuntimeError(reason)
         return name
-    fast = "triton" if device == "cuda" else "cpp"
-    reason = _dtype_reason(op, fast, dtype) or _other_reason(op, fast, device)
+    chosen = fast(device)
+    reason = _dtype_reason(chosen, dtype) or _other_reason(op, chosen, device)
     if not reason:
-        return fast
+        return chosen
     if not torch.compiler.is_compiling():
         _say_once(f"{op} runs on the reference: {reason}")
     return "reference"

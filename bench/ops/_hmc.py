@@ -19,11 +19,17 @@ AT_LEAST = {1: 1.8, 16: 1.8, 64: 1.3, 1024: 1.0}  # asked of the table's first s
 
 
 def trajectory(
-    z: Tensor, p: Tensor, grad: Tensor, x: Tensor, mlp: MLP, potential: Callable
+    z: Tensor,
+    p: Tensor,
+    grad: Tensor,
+    x: Tensor,
+    mlp: MLP,
+    potential: Callable,
+    leapfrogs: int = LEAPFROGS,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """L gradients; the energy comes from the last one's forward pass."""
     p = torch.sub(p, grad, alpha=STEP / 2)
-    for left in range(LEAPFROGS, 0, -1):
+    for left in range(leapfrogs, 0, -1):
         z = torch.add(z, p, alpha=STEP)
         U, grad = potential(z, x, mlp, energy=left == 1)
         p = torch.sub(p, grad, alpha=STEP / 2 if left == 1 else STEP)
@@ -62,8 +68,14 @@ def jax_gradients(mlp: MLP) -> dict[str, tuple[Callable, tuple]]:
     }
 
 
-def jax_trajectory(gradient: Callable) -> Callable:
-    """A function of (z, p, grad, x, *network)."""
+def jax_energy(z, x, *network):
+    return jx.gradient_and_energy(z, x, *network[:3])
+
+
+def jax_trajectory(
+    gradient: Callable, leapfrogs: int = LEAPFROGS, last: Callable = jax_energy
+) -> Callable:
+    """A function of (z, p, grad, x, *network); ``last`` gives the end's gradient and energy."""
 
     def run(z, p, grad, x, *network):
         import jax
@@ -73,17 +85,19 @@ def jax_trajectory(gradient: Callable) -> Callable:
             return z + STEP * p, p - STEP * gradient(z + STEP * p, x, *network)
 
         start = z, p - STEP / 2 * grad
-        z, p = jax.lax.fori_loop(0, LEAPFROGS - 1, leapfrog, start)
+        z, p = jax.lax.fori_loop(0, leapfrogs - 1, leapfrog, start)
         z = z + STEP * p
-        grad, U = jx.gradient_and_energy(z, x, *network[:3])
+        grad, U = last(z, x, *network)
         return z, p - STEP / 2 * grad, grad, U
 
     return run
 
 
-def jax_transitions(gradient: Callable) -> Callable:
+def jax_transitions(
+    gradient: Callable, leapfrogs: int = LEAPFROGS, last: Callable = jax_energy
+) -> Callable:
     """A function of (p [T, N, d], u [T, N], z, U, grad, x, *network), to the last position."""
-    run = jax_trajectory(gradient)
+    run = jax_trajectory(gradient, leapfrogs, last)
 
     def chain(p, u, z, U, grad, x, *network):
         import jax

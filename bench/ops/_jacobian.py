@@ -16,17 +16,21 @@ __all__ += ["jvp_by_jax", "vjp_by_func", "vjp_by_hand", "vjp_by_jax"]
 
 def gram_by_func(x: Tensor, inv_std: Tensor, mlp: MLP) -> Tensor:
     J = vmap(jacrev(lambda row: nets.forward(row, mlp)))(x)  # [B, d, D]
-    J = inv_std[:, :, None] * J
-    return J @ J.mT
+    J = (inv_std[:, :, None] * J).to(mlp.weights[0].dtype)
+    return (J @ J.mT).to(x.dtype)
 
 
-def gram_by_hand(x: Tensor, inv_std: Tensor, mlp: MLP, first: str) -> Tensor:
-    """M G Mᵀ with J = M W₁, G = W₁W₁ᵀ; or (M F)(M F)ᵀ with F Fᵀ = G, F = W₁ or of Cholesky."""
+def gram_by_hand(x: Tensor, inv_std: Tensor, mlp: MLP, first: str | Tensor) -> Tensor:
+    """M G Mᵀ with J = M W₁, G = W₁W₁ᵀ; or (M F)(M F)ᵀ with F Fᵀ = G: W₁, of Cholesky, or given."""
     _, layers = nets.tape(x, mlp)
     slopes = nets.slopes(layers)
-    M = inv_std[:, :, None] * mlp.weights[-1] * slopes[-1][:, None]  # [B, d, H]
+    scale = inv_std.to(slopes[-1].dtype)[:, :, None]
+    M = scale * mlp.weights[-1] * slopes[-1][:, None]  # [B, d, H]
     for weight, slope in zip(mlp.weights[-2:0:-1], slopes[-2::-1]):
         M = (M @ weight).mul_(slope[:, None])
+    if isinstance(first, Tensor):
+        root = M @ first
+        return (root @ root.mT).to(x.dtype)
     if first == "W1":
         root = M @ mlp.weights[0]
         return root @ root.mT
@@ -41,8 +45,8 @@ def gram_by_jax(x, inv_std, *network):
     import jax
 
     J = jax.vmap(jax.jacrev(lambda row: jx.forward(row, *network)))(x)
-    J = inv_std[:, :, None] * J
-    return J @ J.mT
+    J = (inv_std[:, :, None] * J).astype(network[0][0].dtype)
+    return (J @ J.mT).astype(x.dtype)
 
 
 def jvp_by_func(x: Tensor, v: Tensor, mlp: MLP) -> tuple[Tensor, Tensor]:
@@ -52,15 +56,16 @@ def jvp_by_func(x: Tensor, v: Tensor, mlp: MLP) -> tuple[Tensor, Tensor]:
         return jvp(lambda x: nets.forward(x, mlp), (x,), (tangent.expand_as(x),))
 
     y, products = vmap(push, in_dims=v.ndim - 2, out_dims=(None, 1))(v)
-    return products.square().sum(-1), y
+    return products.to(x.dtype).square().sum(-1), y
 
 
 def jvp_by_hand(x: Tensor, v: Tensor, mlp: MLP) -> tuple[Tensor, Tensor]:
     """Shared tangents meet the first layer once."""
     y, layers = nets.tape(x, mlp)
+    v = v.to(mlp.weights[0].dtype)
     for weight, slope in zip(mlp.weights, nets.slopes(layers)):
         v = (v @ weight.T) * slope[:, None]  # [B, K, H]
-    return (v @ mlp.weights[-1].T).square().sum(-1), y
+    return (v @ mlp.weights[-1].T).to(x.dtype).square().sum(-1), y
 
 
 def jvp_by_jax(x, v, *network):
@@ -72,11 +77,12 @@ def jvp_by_jax(x, v, *network):
         return jax.jvp(lambda x: jx.forward(x, *network), (x,), tangents)
 
     y, products = jax.vmap(push, in_axes=v.ndim - 2, out_axes=(None, 1))(v)
-    return jnp.square(products).sum(-1), y
+    return jnp.square(products.astype(x.dtype)).sum(-1), y
 
 
 def vjp_by_func(x: Tensor, u: Tensor, mlp: MLP) -> tuple[Tensor, Tensor]:
     y, pull = vjp(lambda x: nets.forward(x, mlp), x)
+    u = u.to(y.dtype)
     products = vmap(lambda u: pull(u.expand_as(y))[0], in_dims=u.ndim - 2, out_dims=1)(u)
     return products.square().sum(-1), y
 
@@ -84,11 +90,13 @@ def vjp_by_func(x: Tensor, u: Tensor, mlp: MLP) -> tuple[Tensor, Tensor]:
 def vjp_by_hand(x: Tensor, u: Tensor, mlp: MLP, first: str) -> tuple[Tensor, Tensor]:
     """Squared norms of the products with W₁, or through G = W₁W₁ᵀ without them."""
     y, layers = nets.tape(x, mlp)
+    u = u.to(y.dtype)
     for weight, slope in zip(mlp.weights[:0:-1], nets.slopes(layers)[::-1]):
         u = (u @ weight) * slope[:, None]  # [B, K, H]
     if first == "W1":
-        return (u @ mlp.weights[0]).square().sum(-1), y
-    return ((u @ (mlp.weights[0] @ mlp.weights[0].T)) * u).sum(-1), y
+        return (u @ mlp.weights[0]).to(x.dtype).square().sum(-1), y
+    gram = mlp.weights[0] @ mlp.weights[0].T
+    return ((u @ gram).to(x.dtype) * u).sum(-1), y
 
 
 def vjp_by_jax(x, u, *network):
@@ -96,5 +104,6 @@ def vjp_by_jax(x, u, *network):
     import jax.numpy as jnp
 
     y, pull = jax.vjp(lambda x: jx.forward(x, *network), x)
+    u = u.astype(y.dtype)
     push = jax.vmap(lambda u: pull(jnp.broadcast_to(u, y.shape))[0], in_axes=u.ndim - 2, out_axes=1)
     return jnp.square(push(u)).sum(-1), y

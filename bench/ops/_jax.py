@@ -1,4 +1,4 @@
-"""The same networks in JAX, where it is installed and on the CPU."""
+"""The same networks in JAX, where it is installed and has the device."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import importlib.util
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from vaefast.bench.ops._nets import DEVICE
 from vaefast.types import MLP
 
-__all__ = ["arrays", "forward", "gradient", "gradient_and_energy", "installed", "jitted"]
+__all__ = ["arrays", "forward", "found", "gradient", "gradient_and_energy", "installed", "jitted"]
 __all__ += ["hand_gradient", "network", "potential"]
 
 
@@ -19,8 +19,16 @@ class Static(str):
     """An argument that is a constant of the compiled function."""
 
 
-def installed(*packages: str) -> bool:
-    return DEVICE == "cpu" and all(importlib.util.find_spec(p) for p in ("jax", *packages))
+def found(*packages: str) -> bool:
+    return all(importlib.util.find_spec(name) for name in ("jax", *packages))
+
+
+def installed(*packages: str, gpu: bool = False) -> bool:
+    if not found(*packages):
+        return False
+    import jax
+
+    return jax.default_backend() == ("gpu" if gpu else "cpu")
 
 
 def network(mlp: MLP) -> tuple[list[Tensor], list[Tensor], Static]:
@@ -36,21 +44,30 @@ def arrays(tensors: Any) -> Any:
     """JAX's arrays of a tree of tensors."""
     import jax
 
-    return jax.tree.map(
-        lambda t: jax.numpy.asarray(t.numpy()) if isinstance(t, Tensor) else t, tensors
-    )
+    def array(value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return value
+        if value.is_cuda or value.dtype == torch.bfloat16:  # which numpy does not know
+            return jax.dlpack.from_dlpack(value.contiguous())
+        return jax.numpy.asarray(value.numpy())
+
+    return jax.tree.map(array, tensors)
 
 
 def jitted(function: Callable, *arguments: Any, name: str = "JAX jit") -> dict[str, Callable]:
-    """``{name: call}``, or nothing where JAX is not; weights are arguments, never constants."""
-    if not installed():
+    """``{name: call}``, or nothing where JAX is not; weights are arguments, never constants.
+
+    On a GPU the call does not wait for the result; the clock does.
+    """
+    gpu = any(isinstance(value, Tensor) and value.is_cuda for value in arguments)
+    if not installed(gpu=gpu):
         return {}
     import jax
 
     static = [i for i, given in enumerate(arguments) if isinstance(given, Static)]
     given = arrays(arguments)
     run = jax.jit(function, static_argnums=static)
-    return {name: lambda: jax.block_until_ready(run(*given))}
+    return {name: lambda: run(*given) if gpu else jax.block_until_ready(run(*given))}
 
 
 def forward(z, weights, biases, activations: str):
@@ -58,6 +75,7 @@ def forward(z, weights, biases, activations: str):
 
     functions = {"tanh": jax.numpy.tanh, "relu": jax.nn.relu, "silu": jax.nn.silu}
     functions |= {"identity": lambda a: a, "sigmoid": jax.nn.sigmoid}
+    z = z.astype(weights[0].dtype)
     for W, b, kind in zip(weights, biases, activations.split(",")):
         z = functions[kind](z @ W + b)
     return z
@@ -68,7 +86,7 @@ def potential(z, x, *network):
     import jax
     import jax.numpy as jnp
 
-    logits = forward(z, *network)
+    logits = forward(z, *network).astype(x.dtype)
     loss = (jax.nn.softplus(logits) - x * logits).sum(-1)
     return loss + 0.5 * jnp.square(z).sum(-1)
 
@@ -96,7 +114,7 @@ def hand_gradient(z, x, weights, biases, activations: str, transposed):
     import jax
     import jax.numpy as jnp
 
-    slopes, h = [], z
+    slopes, h = [], z.astype(weights[0].dtype)
     for W, b, kind in zip(weights[:-1], biases[:-1], activations.split(",")):
         a = h @ W + b
         if kind == "tanh":
@@ -108,7 +126,8 @@ def hand_gradient(z, x, weights, biases, activations: str, transposed):
             s = jax.nn.sigmoid(a)
             h, slope = a * s, s * (1 + a * (1 - s))
         slopes.append(slope)
-    g = (jax.nn.sigmoid(h @ weights[-1] + biases[-1]) - x) @ transposed[-1]
+    logits = (h @ weights[-1] + biases[-1]).astype(x.dtype)
+    g = (jax.nn.sigmoid(logits) - x).astype(h.dtype) @ transposed[-1]
     for W, slope in zip(transposed[-2::-1], slopes[::-1]):
         g = (g * slope) @ W
-    return g + z
+    return g.astype(z.dtype) + z

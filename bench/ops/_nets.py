@@ -34,7 +34,7 @@ __all__ = [
     "weight_bytes",
 ]
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+DEVICE = "cpu"  # of the cases that these modules declare; vaefast.bench.gpu has its own
 Product = tuple[Tensor, Tensor, Tensor]  # input, matrix, output
 
 
@@ -60,7 +60,7 @@ TABLE = (
 )
 
 
-def decoder(shape: Shape, B: int) -> Posterior:
+def decoder(shape: Shape, B: int, device: str = DEVICE) -> Posterior:
     """float32 with Bernoulli logits: B inputs, one latent for each."""
     return posterior(
         B,
@@ -68,13 +68,13 @@ def decoder(shape: Shape, B: int) -> Posterior:
         widths=shape.widths,
         activations=shape.activations,
         dtype=torch.float32,
-        device=DEVICE,
+        device=device,
     )
 
 
-def encoder(shape: Shape) -> MLP:
+def encoder(shape: Shape, device: str = DEVICE) -> MLP:
     """float32, from the last width to the first."""
-    return network(shape.widths[::-1], shape.activations, dtype=torch.float32, device=DEVICE)
+    return network(shape.widths[::-1], shape.activations, dtype=torch.float32, device=device)
 
 
 def flop(mlp: MLP, rows: int) -> int:
@@ -128,7 +128,8 @@ def pull(kind: str, g: Tensor, a: Tensor, h: Tensor) -> Tensor:
 
 
 def forward(z: Tensor, mlp: MLP) -> Tensor:
-    """The network in plain torch."""
+    """The network in plain torch, in its weights' dtype."""
+    z = z.to(mlp.weights[0].dtype)
     for weight, bias, kind in zip(mlp.weights, mlp.biases, mlp.activations.split(",")):
         z = activate(kind, F.linear(z, weight, bias))
     return z
@@ -137,7 +138,7 @@ def forward(z: Tensor, mlp: MLP) -> Tensor:
 def tape(z: Tensor, mlp: MLP) -> tuple[Tensor, list[tuple[str, Tensor, Tensor]]]:
     """The output, and (activation, argument, value) of each hidden layer."""
     *hidden, last = zip(mlp.weights, mlp.biases, mlp.activations.split(","))
-    layers = []
+    z, layers = z.to(mlp.weights[0].dtype), []
     for weight, bias, kind in hidden:
         a = F.linear(z, weight, bias)
         z = activate(kind, a)
@@ -156,7 +157,7 @@ def by_autograd(
     """U less its constant where asked, and ∇U, as one writes them; a row of z per row of x."""
     with torch.enable_grad():
         z = z.detach().requires_grad_()
-        logits = forward(z, mlp)
+        logits = forward(z, mlp).to(x.dtype)
         if not energy:
             total = F.binary_cross_entropy_with_logits(logits, x, reduction="sum")
             return None, torch.autograd.grad(total + 0.5 * z.square().sum(), z)[0]
@@ -168,11 +169,17 @@ def by_autograd(
 
 def by_hand(z: Tensor, x: Tensor, mlp: MLP, energy: bool = True) -> tuple[Tensor | None, Tensor]:
     """The same as :func:`by_autograd` with the backward pass written out."""
+    dtype = mlp.weights[0].dtype
     logits, layers = tape(z, mlp)
-    grad = torch.sigmoid(logits).sub_(x) @ mlp.weights[-1]
+    logits = logits.to(x.dtype)
+    grad = torch.sigmoid(logits).sub_(x).to(dtype) @ mlp.weights[-1]
     for weight, (kind, a, h) in zip(mlp.weights[-2:0:-1], layers[:0:-1]):
         grad = pull(kind, grad, a, h) @ weight
-    grad = torch.addmm(z, pull(layers[0][0], grad, *layers[0][1:]), mlp.weights[0])
+    first = pull(layers[0][0], grad, *layers[0][1:])
+    if dtype == z.dtype:
+        grad = torch.addmm(z, first, mlp.weights[0])
+    else:
+        grad = z + first @ mlp.weights[0]
     if not energy:
         return None, grad
     loss = F.binary_cross_entropy_with_logits(logits, x, reduction="none").sum(1)

@@ -110,8 +110,9 @@ def providers(
     for inputs in CHUNKS if jx.installed() else ():
         name = f"JAX jit, {inputs} inputs at a time"
         given = mean, std, centre, *jx.network(mlp)
-        found |= jx.jitted(jax_count(r, inputs, draw=True), mean, *given, name=name)
-        checks[name] = partial(fixed, jax_count(r, inputs, draw=False), given)
+        sizes = r, B, S, inputs
+        found |= jx.jitted(jax_count(*sizes, draw=True), mean, *given, name=name)
+        checks[name] = partial(fixed, jax_count(*sizes, draw=False), given)
     return found, checks
 
 
@@ -119,10 +120,10 @@ def count(noise: Tensor, mean: Tensor, std: Tensor, centre: Tensor, r: float, ml
     """Hits [b] of noise [b, S, d]."""
     z = mean[:, None] + std[:, None] * noise
     image = nets.forward(z.flatten(0, 1), mlp).unflatten(0, z.shape[:2])
-    return ((image - centre[:, None]).square().sum(-1) <= r * r).sum(1)
+    return ((image.to(centre.dtype) - centre[:, None]).square().sum(-1) <= r * r).sum(1)
 
 
-def jax_count(r: float, inputs: int, *, draw: bool) -> Callable:
+def jax_count(r: float, B: int, S: int, inputs: int, *, draw: bool) -> Callable:
     """Hits of all inputs, some at a time; the noise is drawn inside or given."""
 
     def run(noise, mean, std, centre, *network):
@@ -131,7 +132,7 @@ def jax_count(r: float, inputs: int, *, draw: bool) -> Callable:
 
         def one(key_or_noise, mean, std, centre):
             eta = jax.random.normal(key_or_noise, (S, len(mean))) if draw else key_or_noise
-            image = jx.forward(mean + std * eta, *network)
+            image = jx.forward(mean + std * eta, *network).astype(centre.dtype)
             return (jnp.square(image - centre).sum(-1) <= r * r).sum()
 
         first = jax.random.split(jax.random.key(0), B) if draw else noise

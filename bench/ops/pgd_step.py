@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from collections.abc import Callable, Iterator
 
@@ -11,6 +10,7 @@ from torch import Tensor
 
 import vaefast as vf
 from vaefast.bench.cases import Images, images
+from vaefast.bench.ops import _jax as jx
 from vaefast.bench.runner import Benchmark
 from vaefast.reference.pgd_step import pgd_step as reference
 
@@ -22,13 +22,12 @@ SIZES = ((256, 3072), (256, 784), (1, 784))
 
 def benchmarks() -> Iterator[Benchmark]:
     """ℓ∞ and ℓ2 steps; 16 bytes an element at least: three reads and one write in float32."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     for norm in ("linf", "l2"):
         for B, D in SIZES:
             yield Benchmark(
                 op="pgd_step",
-                case=f"{norm} B={B} D={D} float32 {device}",
-                providers=providers(images(B, D, device=device), norm),
+                case=f"{norm} B={B} D={D} float32 cpu",
+                providers=providers(images(B, D), norm),
                 bytes=16 * B * D,
                 flop=(8 if norm == "linf" else 14) * B * D,
                 ceiling="torch.lerp(out=)",
@@ -55,9 +54,7 @@ def providers(data: Images, norm: str) -> dict[str, Callable[[], Tensor]]:
         "torch.compile": lambda: fresh(*arguments),
         "torch.compile into out": lambda: into(out, *arguments),
     }
-    if importlib.util.find_spec("jax") and not x.is_cuda:
-        found["JAX jit"] = jax_update(*arguments)
-    return found
+    return found | jx.jitted(jax_update(norm), x_adv, grad, x)
 
 
 def eager(x_adv: Tensor, grad: Tensor, x: Tensor, norm: str) -> Tensor:
@@ -82,11 +79,10 @@ def torchattacks_update(x_adv: Tensor, grad: Tensor, x: Tensor, norm: str) -> Te
     return torch.clamp(x + delta * factor.view(-1, 1), min=0, max=1).detach()
 
 
-def jax_update(x_adv: Tensor, grad: Tensor, x: Tensor, norm: str) -> Callable[[], Tensor]:
-    import jax
-    import jax.numpy as jnp
-
+def jax_update(norm: str) -> Callable:
     def update(a, g, c):
+        import jax.numpy as jnp
+
         if norm == "linf":
             return jnp.clip(jnp.clip(a + ALPHA * jnp.sign(g), c - EPS[norm], c + EPS[norm]), 0, 1)
         length = jnp.maximum(jnp.linalg.norm(g, axis=1, keepdims=True), 1e-12)
@@ -94,6 +90,4 @@ def jax_update(x_adv: Tensor, grad: Tensor, x: Tensor, norm: str) -> Callable[[]
         distance = jnp.linalg.norm(delta, axis=1, keepdims=True)
         return jnp.clip(c + delta * jnp.minimum(1, EPS[norm] / jnp.maximum(distance, 1e-30)), 0, 1)
 
-    compiled = jax.jit(update)
-    a, g, c = (jnp.asarray(t.numpy()) for t in (x_adv, grad, x))
-    return lambda: torch.from_dlpack(compiled(a, g, c).block_until_ready())
+    return update

@@ -24,7 +24,7 @@ from vaefast import memory
 from vaefast.kernels.aot import Variant
 from vaefast.kernels.elementary import INFINITY
 from vaefast.kernels.forms import DECODERS, variant
-from vaefast.kernels.launch import device_of, processors, words_of
+from vaefast.kernels.launch import device_of, processors, words
 from vaefast.kernels.mlp import operands
 from vaefast.kernels.network import Net, describe, forward_only, net_of, of, unpack
 from vaefast.kernels.sample_plans import (
@@ -55,12 +55,6 @@ TYPES = {
     "p_band": "*fp64",
     "p_index": "*i64",
     "p_sum": "*fp64",
-}
-SNAPPED = "ptxas rounds the registers down for one more program per multiprocessor"
-KNOWN_SPILLS = {
-    ("8-64-3072 fp64 count tile 32 hopper", "sm_90"): SNAPPED,
-    ("8-64-3072 ieee count tile 64 ampere", "sm_80"): SNAPPED,
-    ("17-100-333-300 ieee count tile 64 blackwell", "sm_100"): SNAPPED,
 }
 
 CALIBRATION = 16  # draws per input that its error band rests on
@@ -192,7 +186,7 @@ def count(
     again = index.new_zeros(())
     call = Call(
         rows_of(mean), rows_of(std), rows_of(centre), r.contiguous(), index.contiguous(),
-        index.new_zeros(len(mean)), full, half, net, words_of(seed), tile,
+        index.new_zeros(len(mean)), full, half, net, words(seed), tile,
     )  # fmt: skip
     most = MOST_ROWS if kind in EXACT else min(MOST_OPEN, memory.rows_within(8))
     for inputs in _pieces(len(mean), max(most // max(samples, CALIBRATION), 1)):
@@ -254,7 +248,7 @@ def _launch(
             call.hits, distance, rows, opened, mean, std, centre, call.r, band, call.index,
             call.full, call.half, work, sums, len(mean), samples, first, *call.seed,
             mean.stride(0), std.stride(0), centre.stride(0),
-            TASK=task, MIXED=mixed, NET=call.net, **blocks._asdict(),
+            TASK=task, MIXED=mixed, NET=call.net, **blocks.options(),
         )  # fmt: skip
 
 
@@ -286,14 +280,15 @@ def _forms(every: bool) -> Iterator[tuple[str, str, bool, int]]:
 
 def _variant(net: Net, kind: str, task: str, mixed: bool, tile: int, family: str) -> Variant:
     rows, widths = " mixed" if mixed else "", "-".join(map(str, net.widths))
-    return variant(
-        _decode_distance_kernel,
+    found = variant(
         f"{widths} {kind} {task}{rows} tile {tile} {family}",
+        _decode_distance_kernel,
         net,
         kind,
-        blocks_of(kind, tile, mixed, family),
+        (TARGETS[family],),
+        blocks_of(kind, tile, mixed, family).options(),
         TYPES,
         {"TASK": task, "MIXED": mixed},
-        matrix="wgmma" if kind not in EXACT and family == "hopper" and tile >= 64 else "",
-        targets=(TARGETS[family],),
     )
+    units = "wgmma" if kind not in EXACT and family == "hopper" and tile >= 64 else ""
+    return found._replace(matrix=units)

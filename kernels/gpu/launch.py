@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,20 +14,26 @@ from torch import Tensor
 from vaefast.kernels.network import Net
 
 __all__ = [
+    "ON_AMD",
     "Plan",
     "blocks_of",
     "device_of",
+    "kind_of",
     "plan",
     "processors",
+    "row_numbers",
     "scratch",
     "two_floats",
-    "words_of",
+    "words",
 ]
 
 NARROWEST_TILE = 16  # the fewest columns of a matrix instruction
-WIDEST_TILE = {"fp64": 32, "ieee": 64, "tf32": 64, "bf16": 64}  # that leaves registers enough
+WIDEST_TILE = {"fp64": 16, "ieee": 64, "tf32": 64, "bf16": 64}  # that leaves registers enough
 PROGRAMS_PER_PROCESSOR = 2
+MOST_REGISTERS = 255  # left alone, the assembler spills some kernels to stay below 128
 INTERPRETED_PROGRAMS = 3
+INTERPRETED_TILE = 256  # an operation costs the interpreter about the same for any tile
+ON_AMD = torch.version.hip is not None
 
 
 class Plan(NamedTuple):
@@ -37,8 +43,24 @@ class Plan(NamedTuple):
     BLOCK_K: int
     BLOCK_N: int
     PRECISION: str
+    END_BLOCK_K: int
+    END_PRECISION: str  # of a trajectory's energies and of its first and last gradient
     num_warps: int
     num_stages: int
+    maxnreg: int | None = None  # registers of a thread that NVIDIA's assembler may use
+
+    def options(self) -> dict[str, Any]:
+        """Launch options of a kernel with one precision."""
+        ends = ("END_BLOCK_K", "END_PRECISION")
+        return {k: v for k, v in self._asdict().items() if k not in ends and v is not None}
+
+    def end_options(self) -> dict[str, Any]:
+        """The same in the precision of a trajectory's ends."""
+        return self._replace(BLOCK_K=self.END_BLOCK_K, PRECISION=self.END_PRECISION).options()
+
+    def trajectory_options(self) -> dict[str, Any]:
+        """Launch options of a kernel with a precision for the ends."""
+        return {k: v for k, v in self._asdict().items() if v is not None}
 
 
 def plan(rows: int, dtype: torch.dtype, precision: str, tile: int, device: torch.device) -> Plan:
@@ -47,19 +69,31 @@ def plan(rows: int, dtype: torch.dtype, precision: str, tile: int, device: torch
     A tile is as wide as leaves each multiprocessor one: fewer programs would idle it, narrower
     tiles would stream the weights more often.
     """
-    kind = "fp64" if dtype == torch.float64 else precision
+    kind = kind_of(dtype, precision)
     if not tile:
         tile = NARROWEST_TILE
-        while tile < WIDEST_TILE[kind] and rows > tile * processors(device):
+        widest = WIDEST_TILE[kind] if device.type == "cuda" else INTERPRETED_TILE
+        while tile < widest and rows > tile * processors(device):
             tile *= 2
     return blocks_of(kind, tile)
 
 
-def blocks_of(kind: str, tile: int) -> Plan:
-    """The launch for "fp64" or a precision, and a tile."""
+def kind_of(dtype: torch.dtype, precision: str) -> str:
+    """What a plan follows: float64 has one precision."""
+    return "fp64" if dtype == torch.float64 else precision
+
+
+def blocks_of(kind: str, tile: int, amd: bool = ON_AMD) -> Plan:
+    """The launch for "fp64" or a precision, and a tile.
+
+    Where the rest is cheap, ends take three passes of tf32, or AMD's matrix units for float32.
+    """
+    most = None if amd else MOST_REGISTERS
     if kind in ("fp64", "ieee"):
-        return Plan(64, 16 if kind == "fp64" else 32, tile, "ieee", 8, 2)
-    return Plan(64, 32 if kind == "tf32" else 64, tile, kind, 4 if tile < 64 else 8, 3)
+        block = 16 if kind == "fp64" else 32
+        return Plan(64, block, tile, "ieee", block, "ieee", 4 if amd else 8, 2, most)
+    block, ends = 32 if kind == "tf32" else 64, "ieee" if amd else "tf32x3"
+    return Plan(64, block, tile, kind, 32, ends, 4 if amd or tile < 64 else 8, 3, most)
 
 
 def two_floats(value: float) -> tuple[float, float]:
@@ -68,10 +102,9 @@ def two_floats(value: float) -> tuple[float, float]:
     return high, value - high
 
 
-def words_of(seed: int) -> tuple[int, int]:
-    """A seed's low and high half, as the signed numbers that a launch carries."""
-    halves = seed & 0xFFFFFFFF, seed >> 32 & 0xFFFFFFFF
-    low, high = ((half ^ 1 << 31) - (1 << 31) for half in halves)
+def words(seed: int) -> tuple[int, int]:
+    """A 64-bit seed's low and high half as signed 32-bit launch arguments."""
+    low, high = np.array([seed % (1 << 64)], np.uint64).view(np.int32).tolist()
     return low, high
 
 
@@ -80,6 +113,11 @@ def scratch(net: Net, tile: int, rows: int, like: Tensor) -> Tensor:
     tiles = triton.cdiv(rows, tile)
     programs = min(tiles, PROGRAMS_PER_PROCESSOR * processors(like.device))
     return like.new_empty((max(programs, 1), net.features, tile))
+
+
+def row_numbers(work: Tensor) -> Tensor:
+    """Where each program of a launch notes its tile's rows, [programs, tile] int64."""
+    return torch.empty((len(work), work.shape[2]), dtype=torch.int64, device=work.device)
 
 
 @cache

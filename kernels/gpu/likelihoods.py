@@ -53,7 +53,7 @@ def log_density(out, x, LIKELIHOOD: tl.constexpr, obs_std):
         obs_std: a scalar, used by the Gaussian alone.
     """
     if LIKELIHOOD == "gaussian":
-        inv_std = (1.0 / tl.to_tensor(obs_std).to(tl.float64)).to(out.dtype)
+        inv_std = (1.0 / (tl.zeros([], dtype=tl.float64) + obs_std)).to(out.dtype)
         r = (x - out) * inv_std
         logp, score = -0.5 * r * r, r * inv_std
     elif LIKELIHOOD == "clamped_bernoulli":

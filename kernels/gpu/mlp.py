@@ -38,9 +38,12 @@ def operands(p_full, p_half, p_scratch, PRECISION: tl.constexpr):
 @triton.jit
 def product(
     p_w, p_h, i_out, NET: tl.constexpr, INPUTS: tl.constexpr, BLOCK_K: tl.constexpr,
-    BLOCK_N: tl.constexpr, PRECISION: tl.constexpr, TYPE: tl.constexpr,
+    BLOCK_N: tl.constexpr, PRECISION: tl.constexpr, TYPE: tl.constexpr, begin=0,
 ):  # fmt: skip
-    """Rows i_out of W h [BLOCK_M, BLOCK_N] in TYPE, for h [K, BLOCK_N], K = widths[INPUTS]."""
+    """Rows i_out of W h [BLOCK_M, BLOCK_N] in TYPE, for h [K, BLOCK_N], K = widths[INPUTS].
+
+    These rows of W are zero before column ``begin``, a multiple of BLOCK_K.
+    """
     K: tl.constexpr = of(NET, "widths", INPUTS)
     STRIDE: tl.constexpr = of(NET, "columns", INPUTS)
     EXACTNESS: tl.constexpr = "tf32" if PRECISION == "bf16" else PRECISION
@@ -49,7 +52,7 @@ def product(
     p_w += i_out[:, None] * STRIDE + i_k[None, :]  # [BLOCK_M, BLOCK_K]
     p_h += i_k[:, None] + i_n[None, :] * of(NET, "features")  # [BLOCK_K, BLOCK_N]
     total = tl.zeros([i_out.shape[0], BLOCK_N], dtype=TYPE)
-    for o_k in range(0, K, BLOCK_K):
+    for o_k in range(begin, K, BLOCK_K):
         w = tl.load(p_w + o_k)
         h = tl.load(p_h + o_k)
         if WIDEN:
@@ -116,7 +119,7 @@ def forward_hidden(
 ):  # fmt: skip
     """All layers but the last: scratch gets their outputs and, where asked, their slopes."""
     for layer in tl.static_range(of(NET, "depth") - 1):
-        for o in range(0, of(NET, "widths", layer + 1), BLOCK_M):
+        for o in tl.range(0, of(NET, "widths", layer + 1), BLOCK_M, disable_licm=True):
             i_out = o + tl.arange(0, BLOCK_M)
             y, slope = layer_tile(p_full, p_w, p_h, i_out, NET, layer, BLOCK_K, BLOCK_N, PRECISION)
             put(p_h, of(NET, "post", layer + 1), i_out, y, NET)
@@ -151,7 +154,7 @@ def pull_layer(
 ):  # fmt: skip
     """The cotangent of layer LAYER − 1's pre-activations from that of layer LAYER's."""
     IN: tl.constexpr = of(NET, "widths", LAYER)
-    for o in range(0, IN, BLOCK_M):
+    for o in tl.range(0, IN, BLOCK_M, disable_licm=True):
         i_in = o + tl.arange(0, BLOCK_M)
         up = product(
             p_w + of(NET, "turned", LAYER), p_up + of(NET, "post", LAYER + 1),

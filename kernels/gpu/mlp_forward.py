@@ -14,8 +14,11 @@ from vaefast.ops._register import rows_of
 
 __all__ = ["mlp_forward"]
 
+INTEGERS = ["N", "s_z"]
+INPUTS = ["p_z"]  # whose alignment must not choose a layout
 
-@triton.jit
+
+@triton.jit(do_not_specialize=INTEGERS, do_not_specialize_on_alignment=INPUTS)
 def _mlp_forward_kernel(
     p_out, p_z, p_full, p_half, p_scratch, N, s_z,
     NET: tl.constexpr, PRECISION: tl.constexpr,
@@ -25,11 +28,13 @@ def _mlp_forward_kernel(
     p_w, p_h = operands(p_full, p_half, p_scratch, PRECISION)
     LAST: tl.constexpr = of(NET, "depth") - 1
     D: tl.constexpr = of(NET, "widths", LAST + 1)
-    for tile in range(tl.program_id(0), tl.cdiv(N, BLOCK_N), tl.num_programs(0)):
+    for tile in tl.range(
+        tl.program_id(0), tl.cdiv(N, BLOCK_N), tl.num_programs(0), disable_licm=True
+    ):
         i_n = tile * BLOCK_N + tl.arange(0, BLOCK_N).to(tl.int64)
         flaw = take_rows(p_z, s_z, p_h, i_n, N, NET)  # [BLOCK_N]
         forward_hidden(p_full, p_w, p_h, NET, False, BLOCK_M, BLOCK_K, BLOCK_N, PRECISION)
-        for o in range(0, D, BLOCK_M):
+        for o in tl.range(0, D, BLOCK_M, disable_licm=True):
             i_out = o + tl.arange(0, BLOCK_M)
             y, _ = layer_tile(p_full, p_w, p_h, i_out, NET, LAST, BLOCK_K, BLOCK_N, PRECISION)
             m = (i_out < D)[:, None] & (i_n < N)[None, :]
@@ -49,7 +54,7 @@ def mlp_forward(z, weights, biases, activations, packed, precision, tile) -> Ten
     work = scratch(net, blocks.BLOCK_N, len(z), z)
     with device_of(z):
         _mlp_forward_kernel[(len(work),)](
-            out, z, full, half, work, len(z), z.stride(0), NET=net, **blocks._asdict(),
+            out, z, full, half, work, len(z), z.stride(0), NET=net, **blocks.options(),
         )  # fmt: skip
     return out
 

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from vaefast.kernels.forms import mlp_variants
-from vaefast.kernels.launch import device_of, plan, scratch, two_floats
-from vaefast.kernels.likelihoods import constant
+from vaefast.kernels.launch import device_of, row_numbers, scratch, two_floats
 from vaefast.kernels.mlp import flaw_of, input_cotangent, operands, take_rows
-from vaefast.kernels.network import Net, net_of, of, unpack
-from vaefast.kernels.posterior import pull_score, sum_of
+from vaefast.kernels.network import net_of, of, unpack
+from vaefast.kernels.posterior import (
+    NUMBERS,
+    blocks_of,
+    constant_energy,
+    note_rows,
+    plan,
+    pull_score,
+    rows_of_tile,
+    sum_of,
+)
 from vaefast.ops._register import rows_of
 
 __all__ = ["constant_energy", "mlp_potential"]
+
+INTEGERS = ["N", "chains", "s_z", "s_x"]
+INPUTS = ["p_z", "p_x"]  # whose alignment must not choose a layout
 
 TYPES = {
     "p_U": "*fp64",
@@ -25,9 +34,9 @@ TYPES = {
 }
 
 
-@triton.jit
+@triton.jit(do_not_specialize=INTEGERS, do_not_specialize_on_alignment=INPUTS)
 def _mlp_potential_kernel(
-    p_U, p_grad, p_z, p_x, p_full, p_half, p_scratch, N, chains, s_z, s_x,
+    p_U, p_grad, p_z, p_x, p_full, p_half, p_scratch, p_rows, N, chains, s_z, s_x,
     std_high, std_low, energy_high, energy_low,
     NET: tl.constexpr, LIKELIHOOD: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_N: tl.constexpr,
@@ -35,29 +44,37 @@ def _mlp_potential_kernel(
     TYPE: tl.constexpr = p_full.dtype.element_ty
     d: tl.constexpr = of(NET, "widths", 0)
     D: tl.constexpr = of(NET, "widths", of(NET, "depth"))
+    p_rows += tl.program_id(0) * BLOCK_N
     p_scratch += tl.program_id(0).to(tl.int64) * of(NET, "features") * BLOCK_N
     p_w, p_h = operands(p_full, p_half, p_scratch, PRECISION)
     obs_std = sum_of(std_high, std_low)
     energy = sum_of(energy_high, energy_low)
-    for tile in range(tl.program_id(0), tl.cdiv(N, BLOCK_N), tl.num_programs(0)):
-        i_n = tile * BLOCK_N + tl.arange(0, BLOCK_N).to(tl.int64)
-        m_n = i_n < N
-        p_image = p_x + i_n // chains * s_x  # [BLOCK_N]
-        flaw = take_rows(p_z, s_z, p_h, i_n, N, NET) + flaw_of(p_image, m_n, D, BLOCK_M)
+    for tile in tl.range(
+        tl.program_id(0), tl.cdiv(N, BLOCK_N), tl.num_programs(0), disable_licm=True
+    ):
+        note_rows(p_rows, tile, BLOCK_N)
+        i_n, m_n = rows_of_tile(p_rows, N, BLOCK_N)
+        flaw = take_rows(p_z, s_z, p_h, i_n, N, NET)
+        flaw += flaw_of(p_x + i_n // chains * s_x, m_n, D, BLOCK_M)
+        tl.store(p_U + i_n, flaw.to(tl.float64), mask=m_n)
         logp = pull_score(
-            p_full, p_half, p_scratch, p_image, m_n, obs_std, NET, LIKELIHOOD, True,
-            BLOCK_M, BLOCK_K, BLOCK_N, PRECISION,
+            p_full, p_half, p_scratch, p_rows, p_x, s_x, chains, N, obs_std,
+            NET, LIKELIHOOD, True, BLOCK_M, BLOCK_K, BLOCK_N, PRECISION,
         )  # fmt: skip
         square = tl.zeros([BLOCK_N], dtype=tl.float64)
-        for o in range(0, d, BLOCK_M):
+        for o in tl.range(0, d, BLOCK_M, disable_licm=True):
             i_d = o + tl.arange(0, BLOCK_M)
+            pull = input_cotangent(p_w, p_h, i_d, NET, BLOCK_K, BLOCK_N, PRECISION, TYPE)
+            i_n, m_n = rows_of_tile(p_rows, N, BLOCK_N)
             m = (i_d < d)[:, None] & m_n[None, :]
             z = tl.load(p_z + i_n[None, :] * s_z + i_d[:, None], mask=m, other=0.0)
             square += tl.sum(z.to(tl.float64) * z.to(tl.float64), axis=0)
-            pull = input_cotangent(p_w, p_h, i_d, NET, BLOCK_K, BLOCK_N, PRECISION, TYPE)
-            grad = z + pull + flaw[None, :]
-            tl.store(p_grad + i_n[None, :] * d + i_d[:, None], grad, mask=m)
-        tl.store(p_U + i_n, energy + 0.5 * square - logp + flaw.to(tl.float64), mask=m_n)
+            flaws = tl.load(p_U + i_n, mask=m_n, other=0.0).to(TYPE)
+            tl.store(p_grad + i_n[None, :] * d + i_d[:, None], z + pull + flaws[None, :], mask=m)
+        i_n, m_n = rows_of_tile(p_rows, N, BLOCK_N)
+        U = energy + 0.5 * square - logp + tl.load(p_U + i_n, mask=m_n, other=0.0)
+        tl.debug_barrier()
+        tl.store(p_U + i_n, U, mask=m_n)
         tl.debug_barrier()
 
 
@@ -71,23 +88,26 @@ def mlp_potential(
     if not len(z):
         return U, grad
     full, half = unpack(weights, biases, packed, net)
+    # the function that HMC's trajectories end with: no chain may start from another energy
     blocks = plan(len(z), z.dtype, precision, tile, z.device)
     work = scratch(net, blocks.BLOCK_N, len(z), z)
+    rows = row_numbers(work)
     with device_of(z):
         _mlp_potential_kernel[(len(work),)](
-            U, grad, z, x, full, half, work, len(z), len(z) // len(x), z.stride(0), x.stride(0),
+            U, grad, z, x, full, half, work, rows,
+            len(z), len(z) // len(x), z.stride(0), x.stride(0),
             *two_floats(obs_std), *two_floats(constant_energy(net, likelihood, obs_std)),
-            NET=net, LIKELIHOOD=likelihood, **blocks._asdict(),
+            NET=net, LIKELIHOOD=likelihood, **blocks.end_options(),
         )  # fmt: skip
     return U, grad
 
 
-def constant_energy(net: Net, likelihood: str, obs_std: float) -> float:
-    """What an energy holds besides ½‖z‖² and the pixels' terms, in nats."""
-    prior = 0.5 * net.widths[0] * math.log(2 * math.pi)
-    return prior - net.widths[-1] * constant(likelihood, obs_std)
-
-
 def variants():
     """Every form of the kernel that ``plan`` can choose, for ahead-of-time compilation."""
-    yield from mlp_variants(_mlp_potential_kernel, types=TYPES, LIKELIHOOD="bernoulli")
+    yield from mlp_variants(
+        _mlp_potential_kernel,
+        blocks=blocks_of,
+        types={"p_U": "*fp64", "p_rows": "*i64", **dict.fromkeys(NUMBERS, "fp32")},
+        ends=True,
+        LIKELIHOOD="bernoulli",
+    )

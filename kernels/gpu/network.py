@@ -115,8 +115,11 @@ def unpack(
     weights: list[Tensor], biases: list[Tensor | None], packed: Tensor | None, net: Net
 ) -> tuple[Tensor, Tensor]:
     """The buffer's two halves, full precision and bf16; packed now where no pack was given."""
+    like = weights[0]
     if packed is None:
         packed = pack(weights, biases, net)
+    elif packed.dtype != like.dtype or len(packed) != size_of(net, like.dtype):
+        raise ValueError("mlp.packed was made for another network or backend; pack it again")
     full, half = packed[: net.packed], packed[net.packed :]
     return full, half.view(torch.bfloat16) if len(half) else full
 

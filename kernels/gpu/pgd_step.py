@@ -12,6 +12,10 @@ from torch import Tensor
 __all__ = ["pgd_step"]
 
 LONGEST_ROW = 65536  # bytes of a row that one program holds in registers
+PLAIN_EXTREMA = dict.fromkeys(
+    ("_pgd_step_l2_kernel", "_pgd_step_l2_long_kernel"),
+    "the reduction to a row's peak drops NaN, which comes back in the sum of squares",
+)
 NAN_ALL = tl.constexpr(tl.PropagateNan.ALL)
 
 
@@ -157,6 +161,8 @@ def pgd_step(out, x_adv, grad, x, scalars, rows, norm, norm_eps) -> None:
     if rows is None and x.dtype == torch.float64:  # launch scalars are float32
         rows = torch.stack([x.new_full((B,), value) for value in scalars])
     images = (out, x_adv, grad, x)
+    if norm == "l2":
+        images = tuple(_aligned_as_its_width(image) for image in images)
     parameters = scalars if rows is None else rows.unbind(0)
     extra = () if norm == "linf" else (norm_eps,)
     with device_of(x):
@@ -164,6 +170,18 @@ def pgd_step(out, x_adv, grad, x, scalars, rows, norm, norm_eps) -> None:
             *images, B, D, *(t.stride(0) for t in images), *parameters, *extra,
             PER_ROW=rows is not None, **constants,
         )  # fmt: skip
+    if images[0] is not out:
+        out.copy_(images[0])
+
+
+def _aligned_as_its_width(image: Tensor) -> Tensor:
+    """The image, or a copy where its width and its memory do not agree on multiples of 16.
+
+    Triton loads aligned rows in another layout, in which the sums of a norm have another order.
+    """
+    wide = image.shape[1] % 16 == 0
+    as_wide = (image.stride(0) % 16 == 0) == wide and not (wide and image.data_ptr() % 16)
+    return image if as_wide else image.clone(memory_format=torch.contiguous_format)
 
 
 def plan(B: int, D: int, norm: str, itemsize: int):
@@ -202,7 +220,8 @@ def variants():
                     warps = constants.pop("num_warps")
                     label = f"{norm} D={D} {dtype}" + (" per row" if per_row else "")
                     signature = _signature(kernel, dtype, per_row)
-                    yield Variant(label, kernel, signature, constants, warps)
+                    aligned = ("D", "s_out", "s_x_adv", "s_grad", "s_x") if D % 16 == 0 else ()
+                    yield Variant(label, kernel, signature, constants, warps, aligned=aligned)
 
 
 def _signature(kernel, dtype: str, per_row: bool) -> dict[str, str]:

@@ -16,7 +16,7 @@ import triton.language as tl
 
 from vaefast.kernels.elementary import log_near_one, polynomial, split_at_root_half
 
-__all__ = ["bits", "block", "normal", "normals", "uniform"]
+__all__ = ["bits", "block", "box_muller", "normal", "normals", "uniform"]
 
 # (sin a − a)/a³ and (cos a − 1 + a²/2)/a⁴ as polynomials of a², |a| ≤ π/4
 SINE = tl.constexpr((-1.6666654611e-1, 8.3321608736e-3, -1.9515295891e-4))
@@ -28,8 +28,8 @@ BELOW_ROOT_HALF = tl.constexpr(0.29289322)  # 1 − √½
 @triton.jit
 def block(number, step, index, use, lane, seed_low, seed_high):
     """The four 32-bit words of elements 4·number to 4·number + 3."""
-    index = tl.to_tensor(index)
-    top = (index >> 32 if index.dtype.primitive_bitwidth == 64 else 0 * index).to(tl.uint32)
+    index = tl.zeros([], dtype=tl.int64) + index
+    top = (index >> 32).to(tl.uint32)
     return tl.philox_impl(
         _word(number), _word(step), index.to(tl.uint32),
         (_word(use) << 24) | (_word(lane) << 12) | top,
@@ -39,7 +39,7 @@ def block(number, step, index, use, lane, seed_low, seed_high):
 
 @triton.jit
 def _word(v):
-    return tl.to_tensor(v).to(tl.uint32)
+    return (tl.zeros([], dtype=tl.int64) + v).to(tl.uint32)
 
 
 @triton.jit
@@ -71,13 +71,14 @@ def normal(element, step, index, use, lane, seed_low, seed_high):
 def normals(number, step, index, use, lane, seed_low, seed_high):
     """The normals of elements 4·number to 4·number + 3, from one block of words."""
     k0, k1, k2, k3 = block(number, step, index, use, lane, seed_low, seed_high)
-    n0, n1 = _box_muller(k0, k1)
-    n2, n3 = _box_muller(k2, k3)
+    n0, n1 = box_muller(k0, k1)
+    n2, n3 = box_muller(k2, k3)
     return n0, n1, n2, n3
 
 
 @triton.jit
-def _box_muller(u, v):
+def box_muller(u, v):
+    """Two normals of two words."""
     radius = _radius(u)
     quarter, sine, cosine = _angle(v)
     return radius * _turned(quarter, sine, cosine), radius * _turned(quarter - 1, sine, cosine)

@@ -2,30 +2,52 @@
 
 from __future__ import annotations
 
+import math
+
+import torch
 import triton
 import triton.language as tl
 
+from vaefast.kernels import launch
 from vaefast.kernels.activations import through
-from vaefast.kernels.likelihoods import log_density
+from vaefast.kernels.launch import Plan
+from vaefast.kernels.likelihoods import constant, log_density
 from vaefast.kernels.mlp import forward_hidden, layer_tile, operands, pull_to_first, put
-from vaefast.kernels.network import of
+from vaefast.kernels.network import Net, of
+
+NUMBERS = ("std_high", "std_low", "energy_high", "energy_low")  # launch arguments, float32
 
 
 @triton.jit
 def sum_of(high, low):
     """A launch's number in float64."""
-    return tl.to_tensor(high).to(tl.float64) + tl.to_tensor(low).to(tl.float64)
+    return tl.zeros([], dtype=tl.float64) + high + low
+
+
+@triton.jit
+def note_rows(p_rows, tile, BLOCK_N: tl.constexpr):
+    """The numbers of a tile's rows go to memory, for :func:`rows_of_tile`."""
+    i_n = tl.arange(0, BLOCK_N)
+    tl.store(p_rows + i_n, tile * BLOCK_N + i_n.to(tl.int64))
+    tl.debug_barrier()
+
+
+@triton.jit
+def rows_of_tile(p_rows, N, BLOCK_N: tl.constexpr):
+    """(i_n, i_n < N) [BLOCK_N], read anew at each use: no register keeps them across a product."""
+    i_n = tl.load(p_rows + tl.arange(0, BLOCK_N))
+    return i_n, i_n < N
 
 
 @triton.jit
 def pull_score(
-    p_full, p_half, p_scratch, p_x, m_n, obs_std, NET: tl.constexpr, LIKELIHOOD: tl.constexpr,
-    ENERGY: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_N: tl.constexpr,
-    PRECISION: tl.constexpr,
+    p_full, p_half, p_scratch, p_rows, p_x, s_x, chains, N, obs_std,
+    NET: tl.constexpr, LIKELIHOOD: tl.constexpr, ENERGY: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_N: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Both passes at the latents in scratch, but for the last product of the way back.
 
-    p_x [BLOCK_N] points at each row's image. Returns Σ log p [BLOCK_N] in float64, less the
+    Row n belongs to image n // chains. Returns Σ log p [BLOCK_N] in float64, less the
     likelihood's constant; 0 where not ENERGY. What is left is :func:`input_cotangent`, which
     then gives −Jᵀ ∂log p/∂out.
     """
@@ -35,11 +57,12 @@ def pull_score(
     ACT: tl.constexpr = of(NET, "activations", LAST)
     D: tl.constexpr = of(NET, "widths", LAST + 1)
     logp = tl.zeros([BLOCK_N], dtype=tl.float64)
-    for o in range(0, D, BLOCK_M):
+    for o in tl.range(0, D, BLOCK_M, disable_licm=True):
         i_out = o + tl.arange(0, BLOCK_M)
-        m = (i_out < D)[:, None] & m_n[None, :]
         out, slope = layer_tile(p_full, p_w, p_h, i_out, NET, LAST, BLOCK_K, BLOCK_N, PRECISION)
-        x = tl.load(p_x[None, :] + i_out[:, None], mask=m, other=0.0)
+        i_n, m_n = rows_of_tile(p_rows, N, BLOCK_N)
+        m = (i_out < D)[:, None] & m_n[None, :]
+        x = tl.load(p_x + (i_n // chains * s_x)[None, :] + i_out[:, None], mask=m, other=0.0)
         terms, score = log_density(out, x, LIKELIHOOD, obs_std)
         if ENERGY:
             logp += tl.sum(tl.where(m, terms, 0.0).to(tl.float64), axis=0)
@@ -51,3 +74,30 @@ def pull_score(
         BLOCK_M, BLOCK_K, BLOCK_N, PRECISION, p_full.dtype.element_ty,
     )  # fmt: skip
     return logp
+
+
+def constant_energy(net: Net, likelihood: str, obs_std: float) -> float:
+    """What an energy holds besides ½‖z‖² and the pixels' terms, in nats."""
+    prior = 0.5 * net.widths[0] * math.log(2 * math.pi)
+    return prior - net.widths[-1] * constant(likelihood, obs_std)
+
+
+def plan(rows: int, dtype: torch.dtype, precision: str, tile: int, device: torch.device) -> Plan:
+    """Block sizes for a batch of chains; energies and trajectories share them.
+
+    The energy that a chain starts from is then that of the function its trajectories end with.
+    """
+    tile = launch.plan(rows, dtype, precision, tile, device).BLOCK_N
+    return blocks_of(launch.kind_of(dtype, precision), tile)
+
+
+def blocks_of(kind: str, tile: int, amd: bool = launch.ON_AMD) -> Plan:
+    """As ``launch.blocks_of``, with shorter blocks of k where two precisions fill the registers."""
+    blocks = launch.blocks_of(kind, tile, amd)
+    if amd or kind in ("fp64", "ieee") or tile < 32:
+        return blocks
+    if tile < 64:
+        return blocks._replace(num_warps=8)
+    if kind == "tf32":
+        return blocks._replace(BLOCK_K=16, END_BLOCK_K=16, num_stages=2)
+    return blocks._replace(BLOCK_K=32, END_BLOCK_K=16)

@@ -13,7 +13,7 @@ from functools import cache
 
 import torch
 
-from vaefast.kernels.launch import NARROWEST_TILE, Plan, processors
+from vaefast.kernels.launch import MOST_REGISTERS, NARROWEST_TILE, Plan, processors
 
 __all__ = ["MIXED_TILE", "TARGETS", "WIDEST_TILE", "blocks_of", "plan"]
 
@@ -41,18 +41,27 @@ def plan(rows: int, kind: str, tile: int, mixed: bool, device: torch.device) -> 
 def blocks_of(kind: str, tile: int, mixed: bool, family: str) -> Plan:
     """The launch for a tile on a family of GPUs, from :data:`TARGETS`."""
     if kind == "fp64":
-        return Plan(64, 16, tile, "ieee", 8, 2)
+        return _plan(family, 64, 16, tile, "ieee", 8, 2)
     stages = 2 if family == "amd" else 3
     if kind == "ieee":
         narrow = mixed if family == "amd" else tile < 64
-        return Plan(64 if narrow else 128, 16, tile, "ieee", 8 if tile >= 128 else 4, stages)
+        warps = 8 if tile >= 128 else 4
+        return _plan(family, 64 if narrow else 128, 16, tile, "ieee", warps, stages)
     depth = 32 if kind == "tf32" else 64
     if family == "ampere":
-        return Plan(64, depth, tile, kind, 8 if tile >= 64 else 4, 3)
+        return _plan(family, 64, depth, tile, kind, 8 if tile >= 64 else 4, 3)
     if family == "blackwell":
-        return Plan(64, depth, tile, kind, 8, 3 if (kind, tile) == ("bf16", 128) else 2)
+        return _plan(family, 64, depth, tile, kind, 8, 3 if (kind, tile) == ("bf16", 128) else 2)
     wide = family == "hopper" and not mixed
-    return Plan(128 if wide else 64, depth, tile, kind, 8 if tile >= 128 else 4, stages)
+    warps = 8 if tile >= 128 else 4
+    return _plan(family, 128 if wide else 64, depth, tile, kind, warps, stages)
+
+
+def _plan(
+    family: str, width: int, depth: int, tile: int, precision: str, warps: int, stages: int
+) -> Plan:
+    most = None if family == "amd" else MOST_REGISTERS
+    return Plan(width, depth, tile, precision, depth, precision, warps, stages, most)
 
 
 @cache

@@ -100,6 +100,7 @@ def test_an_unwritable_folder(refused):
 def test_a_missing_device(refused):
     line = refused("audit", "--data", "digits", "--out", "r", "--device", "cuda")
     assert "no CUDA device" in line
+    assert "no CUDA device" in refused("bench", "--device", "cuda")
     assert "cpu or cuda" in refused("audit", "--data", "digits", "--out", "r", "--device", "x")
 
 

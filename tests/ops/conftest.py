@@ -18,10 +18,10 @@ def _needs_backend(request):
     if op not in ops() or "backend" not in request.fixturenames:
         return
     backend, dtype = request.getfixturevalue("backend"), torch.float32
+    require = request.getfixturevalue("require")
     if hasattr(request.node, "callspec"):
         dtype = request.node.callspec.params.get("dtype", dtype)
-    if not (support := vf.supports(op, backend, dtype=dtype)):
-        pytest.skip(support.reason)
+    require(op, backend, dtype)
 
 
 @pytest.fixture(autouse=True)

@@ -125,23 +125,24 @@ def test_error_is_at_most_twice_that_of_eager_torch(backend, dtype):
 @pytest.mark.parametrize("drift", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_same_bits_for_any_cut_and_thread_count(backend, dtype, drift):
-    arguments = many(dtype)
+    N = 300 if backend == "triton" else 3000  # the interpreter is slow
+    arguments = many(dtype, N)
     whole = moved(arguments, drift, backend)
     assert torch.equal(moved(arguments, drift, backend), whole)
-    for n in (0, 5, 2999):
-        row = [t[n // 4 : n // 4 + 1] if len(t) < 3000 else t[n : n + 1] for t in arguments]
+    for n in (0, 5, N - 1):
+        row = [t[n // 4 : n // 4 + 1] if len(t) < N else t[n : n + 1] for t in arguments]
         assert torch.equal(moved(row, drift, backend), whole[:, n : n + 1])
     halves = [
         moved([t[part] for part, t in zip([rows] * 4 + [groups], arguments)], drift, backend)
         for rows, groups in (
-            (slice(0, 1004), slice(0, 251)),
-            (slice(1004, 3000), slice(251, 750)),
+            (slice(0, 104), slice(0, 26)),
+            (slice(104, N), slice(26, N // 4)),
         )
     ]
     assert torch.equal(torch.cat(halves, dim=1), whole)
     before = torch.get_num_threads()
     try:
-        for threads in (1, 2, 3):
+        for threads in (1, 2, 3) if backend == "cpp" else (1,):
             torch.set_num_threads(threads)
             assert torch.equal(moved(arguments, drift, backend), whole)
     finally:

@@ -169,7 +169,7 @@ def logits(dtype):
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_pixels_err_at_most_twice_what_eager_torch_errs(backend, dtype, likelihood):
-    a = logits(dtype)
+    a = logits(dtype)[:: 50 if backend == "triton" else 1]  # one by one the interpreter is slow
     x = torch.tensor([0, 1, 0.25, 0.5, 0.9, 1e-9, 1 - 1e-6], dtype=dtype)[:, None]
     out = a.repeat(len(x))[:, None]
     edge = (out.double().abs() - math.log(99999)).abs() < 1e-5  # float32's clamp is not float64's
@@ -248,17 +248,18 @@ def test_a_bad_pixel_anywhere_makes_its_row_nan(backend, dtype, place, likelihoo
 def test_same_bits_for_any_cut_and_thread_count(backend, dtype, likelihood):
     if backend == "reference":
         pytest.skip("the reference is reproducible to round-off")
-    out, x = case(60, 3, 1030, dtype=dtype)
+    B = 10 if backend == "triton" else 60  # the interpreter is slow
+    out, x = case(B, 3, 1030, dtype=dtype)
 
-    def run(rows=slice(0, 60)):
+    def run(rows=slice(0, B)):
         part = out[rows.start * 3 : rows.stop * 3]
         return log_likelihood(part, x[rows], likelihood=likelihood, obs_std=STD, backend=backend)
 
     whole = run()
-    parts = [run(rows) for rows in (slice(0, 7), slice(7, 8), slice(8, 60))]
+    parts = [run(rows) for rows in (slice(0, 7), slice(7, 8), slice(8, B))]
     before = torch.get_num_threads()
     try:
-        for threads in (1, 2, 3):
+        for threads in (1, 2, 3) if backend == "cpp" else (1,):
             torch.set_num_threads(threads)
             for result, pieces, expected in zip(run(), zip(*parts), whole):
                 assert torch.equal(result, expected)

@@ -69,7 +69,8 @@ def test_chain_is_the_algorithm_written_out(backend):
     options = {"steps": 7, "step": 0.7, "leapfrog": 2, "jitter": 0.3, "seed": 21}
     result = run(case, inv_mass=inv_mass, index=index, backend=backend, **options)
     z, accepted = by_hand(case, inv_mass=inv_mass, index=index, **options)
-    torch.testing.assert_close(result.z, z, rtol=1e-8, atol=1e-8)
+    close = 1e-5 if backend == "triton" else 1e-8  # whose normals are float32
+    torch.testing.assert_close(result.z, z, rtol=close, atol=close)
     assert result.accepted.tolist() == accepted
     assert 0 < sum(accepted) < 28  # the step is large enough to see both
 

@@ -231,6 +231,19 @@ def test_any_cut_of_the_batch_gives_the_same_rows(backend):
     assert mlp_jacobian_gram(x[:0], mlp, backend=backend).shape == (0, 4, 4)
 
 
+@pytest.mark.parametrize("widths", [BROAD, THIN, (90, 80, 150)])
+@pytest.mark.parametrize(("precision", "allowed"), [("ieee", 2e-6), ("tf32", 3e-3), ("bf16", 3e-2)])
+def test_precisions_and_many_outputs(backend, precision, allowed, widths):
+    """150 outputs are more columns than pass together."""
+    names = "tanh,maxmin,sigmoid" if len(widths) == 4 else "tanh,sigmoid"
+    x, mlp, inv_std = broad_case(3, widths, names, torch.float32)
+    exact = mlp_jacobian_gram(x, mlp, inv_std=inv_std, backend="reference")
+    found = mlp_jacobian_gram(x, mlp, inv_std=inv_std, precision=precision, backend=backend)
+    assert (found - exact).abs().max() <= allowed * exact.abs().max()
+    assert torch.equal(found, found.mT) or backend == "reference"
+    assert (torch.linalg.eigvalsh(found.double()) >= -1e-6 * exact.abs().max()).all()
+
+
 @pytest.mark.parametrize("widths", [WIDE, NARROW])
 def test_inputs_that_require_grad(widths):
     x, mlp, inv_std = case(2, widths)

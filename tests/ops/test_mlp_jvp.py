@@ -177,6 +177,26 @@ def test_bad_weights_spread_as_they_do_in_eager(backend, bad, layer, row, column
         assert torch.equal(found.isfinite(), e.isfinite())
 
 
+@pytest.mark.parametrize("names", ["tanh,maxmin,identity", "relu,relu,sigmoid"])
+def test_shared_probes_have_the_bits_of_own(backend, names):
+    if backend == "reference":
+        pytest.skip("a library's products may depend on the shape")
+    x, v, mlp = wide_case(5, 7, names, dtype=torch.float32)
+    shared = mlp_jvp(x, v, mlp, full=True, backend=backend)
+    own = mlp_jvp(x, v.expand(5, -1, -1).contiguous(), mlp, full=True, backend=backend)
+    assert all(torch.equal(a, b) for a, b in zip(shared, own))
+
+
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize(("precision", "allowed"), [("tf32", 3e-3), ("bf16", 5e-2)])
+def test_lower_precisions(backend, precision, allowed, own):
+    x, v, mlp = wide_case(3, 6, "tanh,silu,sigmoid", own=own, dtype=torch.float32)
+    exact = mlp_jvp(x, v, mlp, full=True, backend="reference")
+    found = mlp_jvp(x, v, mlp, full=True, precision=precision, backend=backend)
+    for f, e in zip(found, exact):
+        assert (f - e).abs().max() <= allowed * e.abs().max()
+
+
 def test_inputs_that_require_grad():
     x, v, mlp = case(2, 2)
     with pytest.raises(RuntimeError, match="mlp_jvp is not differentiable; use backend="):

@@ -198,6 +198,17 @@ def test_bad_weights_spread_as_they_do_in_eager(backend, bad, layer, row, column
         assert torch.equal(found.isfinite(), e.isfinite())
 
 
+@pytest.mark.parametrize("widths", [WIDE, BROAD])
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize(("precision", "allowed"), [("tf32", 3e-3), ("bf16", 5e-2)])
+def test_lower_precisions(backend, precision, allowed, full, widths):
+    x, u, mlp = wide_case(3, 6, "tanh,silu,sigmoid", widths=widths, dtype=torch.float32)
+    exact = mlp_vjp(x, u, mlp, full=full, backend="reference")
+    found = mlp_vjp(x, u, mlp, full=full, precision=precision, backend=backend)
+    for f, e in zip(found, exact):
+        assert (f - e).abs().max() <= allowed * e.abs().max()
+
+
 def test_inputs_that_require_grad():
     x, u, mlp = case(2, 2)
     with pytest.raises(RuntimeError, match="mlp_vjp is not differentiable; use backend="):

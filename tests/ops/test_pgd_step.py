@@ -371,3 +371,22 @@ def test_errors_say_what_came_and_what_to_do(change, error, message):
     arguments = {"x_adv": x_adv, "grad": grad, "x": x, "alpha": 0.1, "eps": 0.1, **change}
     with pytest.raises(error, match=message):
         vf.pgd_step(**arguments)
+
+
+@pytest.mark.parametrize("width", [16, 17])
+def test_l2_rows_have_the_same_bits_at_any_alignment(backend, width):
+    if backend == "reference":
+        pytest.skip("the reference is reproducible to round-off")
+    x = torch.rand(3, 3, width, generator=torch.Generator().manual_seed(4))
+    truth = vf.pgd_step(*x, alpha=0.1, eps=0.2, norm="l2", backend=backend)
+    for first in (0, 1):
+        frame = torch.full((3, 3, 64), 7.0)
+        images = frame[:, :, first : first + width]
+        images.copy_(x)
+        out = torch.full((3, 64), 7.0)
+        target = out[:, first : first + width]
+        result = vf.pgd_step(*images, alpha=0.1, eps=0.2, norm="l2", out=target, backend=backend)
+        assert result is target
+        assert torch.equal(target, truth)
+        assert (out[:, :first] == 7.0).all()
+        assert (out[:, first + width :] == 7.0).all()

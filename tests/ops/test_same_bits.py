@@ -8,6 +8,7 @@ import torch
 import vaefast as vf
 from vaefast import ops
 from vaefast.bench.cases import images, network, posterior
+from vaefast.ops._pack import pack
 
 NETWORKS = {
     "one copy of the weights": ((32, 512, 512, 784), "tanh,tanh,identity"),
@@ -154,6 +155,22 @@ def test_cuts_threads_and_runs(op, name, dtype):
         for rows in SLICES:
             part = run(case, rows)
             assert all(same(a, b[rows]) for a, b in zip(part, whole)), f"{threads} threads, {rows}"
+
+
+@pytest.mark.parametrize("backward", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("op", [op for op in CALLS if "mlp" in op or "decode" in op])
+def test_a_pack_changes_no_bit(op, name, dtype, backward, monkeypatch):
+    widths, activations = NETWORKS[name]
+    case = posterior(ROWS, 1, widths=widths, activations=activations, dtype=dtype)
+    network = encoder(case)
+    expected = [CALLS[op](case, rows) for rows in (slice(None), slice(0, 3))]
+    monkeypatch.setitem(globals(), "encoder", lambda case: pack(network, backward=backward))
+    ready = case._replace(mlp=pack(case.mlp, backward=backward))
+    found = [CALLS[op](ready, rows) for rows in (slice(None), slice(0, 3))]
+    for results, others in zip(found, expected):
+        assert all(same(a, b) for a, b in zip(results, others))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])

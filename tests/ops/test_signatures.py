@@ -1,12 +1,10 @@
 """What all ops on networks take alike: a pack beside the weights, a precision, a tile; dtypes."""
 
 import inspect
-import logging
 
 import pytest
 import torch
 
-import vaefast as vf
 from vaefast import backends, ops
 from vaefast.bench.cases import network, posterior
 from vaefast.types import MLP
@@ -70,27 +68,6 @@ def test_options_that_no_op_takes(op, options, error, message):
 
 
 @pytest.mark.parametrize("op", NETWORK_OPS)
-def test_triton_takes_float32(op):
-    reason = vf.supports(op, "triton", dtype=torch.float64).reason
-    assert reason == (
-        f'{op}\'s backend "triton" takes float32, got float64; pass x.float() or '
-        'backend="reference"'
-    )
-    with pytest.raises(TypeError, match=f'{op}\'s backend "triton" takes float32, got float64'):
-        run(op, decoder(torch.float64), backend="triton")
-
-
-def test_float64_on_cuda_falls_to_the_reference_with_the_reason(caplog):
-    class OnCuda:
-        device, dtype = torch.device("cuda"), torch.float64
-
-    backends._said.clear()
-    with caplog.at_level(logging.INFO, logger="vaefast"):
-        assert backends.resolve("mlp_forward", None, OnCuda()) == "reference"
-    assert "mlp_forward runs on the reference: mlp_forward's backend" in caplog.text
-
-
-@pytest.mark.parametrize("op", NETWORK_OPS)
 def test_a_pack_is_a_tensor_on_the_device_of_the_rows(op):
     with pytest.raises(TypeError, match=r"mlp.packed must be a torch.Tensor, got str"):
         run(op, decoder()._replace(packed="no"))
@@ -114,3 +91,24 @@ def test_a_pack_stays_with_its_weights():
     assert mlp._replace(weights=[torch.zeros(2, 2)]).packed is None
     assert mlp._replace(biases=[torch.ones(2)]).packed is None
     assert mlp._replace(biases=[torch.ones(2)], packed=packed).packed is packed
+
+
+def test_a_tile_is_a_matter_of_speed(backend, require):
+    """Rows in several tiles, the last one short, are the rows in one tile but for round-off."""
+    require("mlp_chain", backend)
+    case = posterior(7, 5, widths=(3, 40, 6, 10))
+    like = {"likelihood": "bernoulli", "backend": backend}
+    U, grad = ops.mlp_potential(*case, **like)
+    runs = []
+    for tile in (None, 16):
+        out = ops.mlp_forward(case.z, case.mlp, backend=backend, tile=tile)
+        energy, slope = ops.mlp_potential(*case, **like, tile=tile)
+        end = ops.mlp_trajectory(
+            case.z, case.z, grad, case.x, case.mlp, step=0.1, leapfrog=2, **like, tile=tile
+        )
+        chain = ops.mlp_chain(
+            case.z, U, grad, case.x, case.mlp, step=0.1, leapfrog=2, steps=2, **like, tile=tile
+        )
+        runs.append([out, energy, slope, *end, chain.z, chain.U])
+    for one, many in zip(*runs):
+        torch.testing.assert_close(one, many, rtol=1e-10, atol=1e-10)

@@ -1,8 +1,13 @@
-"""Ascent rules: how a point moves from one iterate to the next. One object per block of rows."""
+"""Ascent rules: how a point moves from one iterate to the next. One object per block of rows.
+
+A move is a function of tensors alone, so that a whole step can be recorded (:mod:`vaefast.graphs`);
+what it depends on from step to step is the ascent's state.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
@@ -11,12 +16,20 @@ from torch import Tensor
 
 from vaefast.attacks.ball import Ball
 
-__all__ = ["SHRINKING", "Ascent", "AscentRule", "PlateauAscent", "ProjectedAscent"]
+__all__ = ["SHRINKING", "Ascent", "AscentRule", "Move", "PlateauAscent", "ProjectedAscent"]
+
+# (ball, point, grad, objective, *state) to (point, *state), new tensors; equal for equal rules
+Move = Callable[..., tuple[Tensor, ...]]
 
 
 class Ascent(Protocol):
-    def step(self, point: Tensor, grad: Tensor, objective: Tensor) -> None:
-        """Move ``point`` [N, *event] in place, given the gradient and the objective [N] at it."""
+    move: Move
+
+    def state(self) -> tuple[Tensor, ...]:
+        """What the next move takes, [N] each."""
+
+    def keep(self, *state: Tensor) -> None:
+        """Take what the move returned beside the point."""
 
 
 class ProjectedAscent:
@@ -25,21 +38,28 @@ class ProjectedAscent:
     alpha_t = alpha·(1 − (1 − final)·t/steps): constant by default.
 
     Args:
-        ball: the set that is searched.
         alpha: [N], step length in the scale of x.
         steps: how many steps will be taken.
         final: what a step after the last one would have, as a fraction of ``alpha``.
     """
 
-    def __init__(self, ball: Ball, alpha: Tensor, steps: int, *, final: float = 1.0) -> None:
-        self.ball = ball
+    def __init__(self, alpha: Tensor, steps: int, *, final: float = 1.0) -> None:
+        self.move: Move = _projected
         self.alpha = alpha
         self.decrement = (1.0 - final) / steps
         self.taken = 0
 
-    def step(self, point: Tensor, grad: Tensor, objective: Tensor) -> None:
-        self.ball.ascend_(point, grad, self.alpha * (1.0 - self.decrement * self.taken))
+    def state(self) -> tuple[Tensor, ...]:
+        return (self.alpha * (1.0 - self.decrement * self.taken),)
+
+    def keep(self, *state: Tensor) -> None:
         self.taken += 1
+
+
+def _projected(
+    ball: Ball, point: Tensor, grad: Tensor, objective: Tensor, alpha: Tensor
+) -> tuple[Tensor, ...]:
+    return (ball.ascended(point, grad, alpha),)
 
 
 class PlateauAscent:
@@ -58,7 +78,6 @@ class PlateauAscent:
 
     def __init__(
         self,
-        ball: Ball,
         alpha: Tensor,
         steps: int,
         *,
@@ -67,36 +86,55 @@ class PlateauAscent:
         threshold: float = 1e-4,
         min_rate: float = 1e-6,
     ) -> None:
-        self.ball = ball
+        self.move: Move = _PlateauMove(patience, factor, threshold, min_rate)
         self.rate = alpha.clone()
-        self.patience, self.factor = patience, factor
-        self.threshold, self.min_rate = threshold, min_rate
         self.best_loss = torch.full_like(alpha, torch.inf, dtype=torch.float64)
         self.bad_steps = torch.zeros_like(alpha, dtype=torch.int64)
 
-    def step(self, point: Tensor, grad: Tensor, objective: Tensor) -> None:
-        running = self.ball.per_entry(self.rate >= self.min_rate)
-        moved = self._project_(point + self.ball.per_entry(self.rate) * grad)
-        torch.where(running, moved, point, out=point)
-        self._reduce_rate(-objective)
+    def state(self) -> tuple[Tensor, ...]:
+        return self.rate, self.best_loss, self.bad_steps
 
-    def _project_(self, point: Tensor) -> Tensor:
-        if self.ball.norm == "linf":
-            return self.ball.project_(point)
-        delta = point - self.ball.x
-        length = torch.linalg.vector_norm(delta.flatten(1), dim=1)
-        relative = length / self.ball.x.shape[1:].numel() ** 0.5
-        scale = torch.where(length > self.ball.eps, self.ball.eps / relative, 1.0)
-        return self.ball.clip_(self.ball.x + self.ball.per_entry(scale) * delta)
-
-    def _reduce_rate(self, loss: Tensor) -> None:
-        better = loss < self.best_loss * (1.0 - self.threshold)
-        self.best_loss = torch.where(better, loss, self.best_loss)
-        self.bad_steps = torch.where(better, 0, self.bad_steps + 1)
-        plateau = self.bad_steps > self.patience
-        self.rate = torch.where(plateau, self.factor * self.rate, self.rate)
-        self.bad_steps = torch.where(plateau, 0, self.bad_steps)
+    def keep(self, *state: Tensor) -> None:
+        self.rate, self.best_loss, self.bad_steps = state
 
 
-AscentRule = Callable[[Ball, Tensor, int], Ascent]
+@dataclass(frozen=True)
+class _PlateauMove:
+    patience: int
+    factor: float
+    threshold: float
+    min_rate: float
+
+    def __call__(
+        self, ball: Ball, point: Tensor, grad: Tensor, objective: Tensor, *state: Tensor
+    ) -> tuple[Tensor, ...]:
+        rate = state[0]
+        moved = _to_published_ball(ball, point + ball.per_entry(rate) * grad)
+        moved = torch.where(ball.per_entry(rate >= self.min_rate), moved, point)
+        return moved, *self._reduced(-objective, *state)
+
+    def _reduced(
+        self, loss: Tensor, rate: Tensor, best_loss: Tensor, bad_steps: Tensor
+    ) -> tuple[Tensor, ...]:
+        better = loss < best_loss * (1.0 - self.threshold)
+        bad_steps = (bad_steps + 1).masked_fill(better, 0)
+        plateau = bad_steps > self.patience
+        return (
+            torch.where(plateau, self.factor * rate, rate),
+            torch.where(better, loss, best_loss),
+            bad_steps.masked_fill(plateau, 0),
+        )
+
+
+def _to_published_ball(ball: Ball, point: Tensor) -> Tensor:
+    if ball.norm == "linf":
+        return ball.project_(point)
+    delta = point - ball.x
+    length = torch.linalg.vector_norm(delta.flatten(1), dim=1)
+    relative = length / ball.x.shape[1:].numel() ** 0.5
+    scale = (ball.eps / relative).masked_fill(~(length > ball.eps), 1.0)
+    return ball.clip_(ball.x + ball.per_entry(scale) * delta)
+
+
+AscentRule = Callable[[Tensor, int], Ascent]  # alpha [N] and the number of steps
 SHRINKING: AscentRule = partial(ProjectedAscent, final=0.01)

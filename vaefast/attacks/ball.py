@@ -37,8 +37,10 @@ class Ball(NamedTuple):
         """``point`` clipped to the box, in place."""
         return point.clamp_(self.per_entry(self.low), self.per_entry(self.high))
 
-    def ascend_(self, point: Tensor, grad: Tensor, alpha: Tensor | float) -> Tensor:
-        """One projected step of length ``alpha`` along ``grad``, in place."""
+    def ascended(
+        self, point: Tensor, grad: Tensor, alpha: Tensor | float, out: Tensor | None = None
+    ) -> Tensor:
+        """One projected step of length ``alpha`` along ``grad``; a new tensor without ``out``."""
         return pgd_step(
             point,
             grad,
@@ -48,12 +50,12 @@ class Ball(NamedTuple):
             norm=self.norm,
             low=self.low,
             high=self.high,
-            out=point,
+            out=out,
         )
 
     def project_(self, point: Tensor) -> Tensor:
         """The point of the set that projecting to the ball and then clipping gives, in place."""
-        return self.ascend_(point, torch.zeros_like(point), 0.0)
+        return self.ascended(point, torch.zeros_like(point), 0.0, out=point)
 
 
 def perturbation_norm(x_adv: Tensor, x: Tensor, norm: str) -> Tensor:

@@ -12,7 +12,7 @@ from vaefast.attacks.engine import maximise
 from vaefast.attacks.options import check_images, check_model, make_search, own_grad_mode
 from vaefast.attacks.random_start import START_BYTES
 from vaefast.attacks.result import AttackResult
-from vaefast.attacks.search import Value
+from vaefast.attacks.search import Bound, Value
 from vaefast.blocks import Rows
 from vaefast.memory import row_chunks
 from vaefast.models.footprint import activation_bytes
@@ -127,6 +127,7 @@ class _Damage:
         self, vae: VAE, x: Tensor, index: Tensor, seed: int, noise_samples: int, fresh_samples: int
     ) -> None:
         self.vae, self.x = vae, x
+        self.modules: tuple[object, ...] = (vae,)
         self.paths = Paths.of(vae, working(x[:0]))
         self.generic = self.paths.encoder is None or self.paths.pixels is None
         self.width = noise_samples
@@ -142,14 +143,11 @@ class _Damage:
     def bytes_per_row(self) -> int:
         return self.noise_samples * self.sample_bytes
 
-    def bind(self, rows: Rows) -> tuple[Value, Value]:
+    def bind(self, rows: Rows) -> tuple[Bound, Value]:
         x, index = working(self.x[rows]), self.index[rows]
         mean, _ = self.paths.posterior(x)
         centre = self.paths.g(mean)
         fixed = self._noise(index, mean, Use.DAMAGE, slice(0, self.noise_samples))
-
-        def searched(point: Tensor) -> Tensor:
-            return self._distances(point, centre, fixed).mean(1)
 
         def reported(point: Tensor) -> Tensor:
             total = torch.zeros(len(point), dtype=torch.float64, device=point.device)
@@ -158,7 +156,10 @@ class _Damage:
                 total += self._distances(point, centre, fresh).sum(1)
             return total / self.fresh_samples
 
-        return searched, reported
+        return Bound(self._mean_distance, (centre, fixed)), reported
+
+    def _mean_distance(self, point: Tensor, centre: Tensor, noise: Tensor) -> Tensor:
+        return self._distances(point, centre, noise).mean(1)
 
     def _noise(self, index: Tensor, like: Tensor, use: Use, samples: slice) -> Tensor:
         """[b, S, d] standard normals, the same for every restart of an input."""

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from vaefast import blocks
-from vaefast.attacks.ascent import Ascent
+from vaefast import blocks, graphs, numerics
+from vaefast.attacks.ascent import Ascent, Move
 from vaefast.attacks.ball import Ball, working
 from vaefast.attacks.random_start import START_BYTES, Stream
 from vaefast.attacks.result import AttackResult
-from vaefast.attacks.search import Objective, Search, Value
+from vaefast.attacks.search import Bound, Objective, Search
 from vaefast.attacks.strongest import Climb, Strongest
 from vaefast.blocks import Rows
+from vaefast.graphs import Graphs
 from vaefast.memory import row_chunks
 
 __all__ = ["maximise"]
@@ -39,15 +42,15 @@ def maximise(objective: Objective, x: Tensor, search: Search) -> AttackResult:
         search: how.
     """
     found = Strongest(x, search)
-    per_point = objective.bytes_per_row() + _search_bytes(x, search)
-    cost, width = search.restarts * per_point, search.restarts * objective.width
-    with blocks.pinned(objective.generic):
+    with blocks.pinned(objective.generic), graphs.recording(x, *objective.modules) as recordings:
+        per_point = recordings.copies * objective.bytes_per_row() + _search_bytes(x, search)
+        cost, width = search.restarts * per_point, search.restarts * objective.width
         for block in blocks.row_blocks(search.index, cost, generic=objective.generic, width=width):
             searched, reported = objective.bind(block.take)
             per_restart = block.size * per_point
+            run = partial(_search, searched, x[block.take], search, block.take, recordings)
             for lanes in row_chunks(search.restarts, per_restart):
-                climb = _search(searched, x[block.take], search, block.take, lanes)
-                found.offer(block.rows, lanes, climb.at(block.place))
+                found.offer(block.rows, lanes, run(lanes).at(block.place))
             for kept in row_chunks(found.kept, per_restart):
                 found.report(block, kept, reported)
     ops = (*objective.ops, "pgd_step")
@@ -60,7 +63,9 @@ def _search_bytes(x: Tensor, search: Search) -> int:
     return pixels * (IMAGES * max(x.element_size(), 4) + START_BYTES) + 8 * (search.steps + 1)
 
 
-def _search(objective: Value, x: Tensor, search: Search, rows: Rows, lanes: slice) -> Climb:
+def _search(
+    objective: Bound, x: Tensor, search: Search, rows: Rows, recordings: Graphs, lanes: slice
+) -> Climb:
     """Run some restarts of some inputs."""
     restarts = lanes.stop - lanes.start
 
@@ -74,7 +79,8 @@ def _search(objective: Value, x: Tensor, search: Search, rows: Rows, lanes: slic
     ball = Ball(centre, eps, search.norm, low, high)
     restart = torch.arange(lanes.start, lanes.stop, device=x.device).repeat(len(x))
     start = search.start(ball, Stream(search.seed, index, restart))
-    climb = _climb(objective, start, search.ascent(ball, alpha, search.steps), search)
+    ascent = search.ascent(alpha, search.steps)
+    climb = _climb(objective, start, ball, ascent, search, recordings)
     unusable = ~x.flatten(1).isfinite().all(1)
     shape = (len(x), restarts)
     return Climb(
@@ -84,22 +90,48 @@ def _search(objective: Value, x: Tensor, search: Search, rows: Rows, lanes: slic
     )
 
 
-def _climb(objective: Value, point: Tensor, ascent: Ascent, search: Search) -> Climb:
-    """Ascend from ``point`` [N, *event], which is used up; fields without the restart axis."""
+def _climb(
+    objective: Bound, point: Tensor, ball: Ball, ascent: Ascent, search: Search, recordings: Graphs
+) -> Climb:
+    """Ascend from ``point`` [N, *event]; fields without the restart axis."""
     best = point.clone()
     best_value = point.new_full((len(point),), -torch.inf, dtype=torch.float64)
     history = best_value.new_empty(search.steps + 1, len(point))
+    step_up = _Step(objective.function, len(objective.constants), ascent.move, ball.norm)
+    fixed = (ball.x, ball.eps, ball.low, ball.high, *objective.constants)
     for step in range(search.steps):
-        history[step], grad = _value_and_gradient(objective, point)
+        value, moved, *state = recordings.run(step_up, point, *fixed, *ascent.state())
+        history[step] = value
         if search.select == "best":
-            _keep_better(best, best_value, point, history[step])
-        ascent.step(point, grad, history[step])
+            _keep_better(best, best_value, point, value)
+        point = moved
+        ascent.keep(*state)
     history[-1] = objective(point)
     _keep_better(best, best_value, point, history[-1])
     return Climb(best, best_value, history)
 
 
-def _value_and_gradient(objective: Value, point: Tensor) -> tuple[Tensor, Tensor]:
+@dataclass(frozen=True)
+class _Step:
+    """Objective, gradient and move as one function of tensors, equal for all blocks of a search."""
+
+    objective: Callable[..., Tensor]
+    constants: int  # of the objective
+    move: Move
+    norm: str
+
+    def __call__(
+        self, point: Tensor, x: Tensor, eps: Tensor, low: Tensor, high: Tensor, *others: Tensor
+    ) -> tuple[Tensor, ...]:
+        """The objective at ``point`` [N] float64, the next point, and the ascent's next state."""
+        ball = Ball(x, eps, self.norm, low, high)
+        constants, state = others[: self.constants], others[self.constants :]
+        with numerics.one_kernel(point.device):
+            value, grad = _value_and_gradient(Bound(self.objective, constants), point)
+        return value, *self.move(ball, point, grad, value, *state)
+
+
+def _value_and_gradient(objective: Bound, point: Tensor) -> tuple[Tensor, Tensor]:
     with torch.enable_grad():
         variable = point.detach().requires_grad_()
         value = objective(variable)

@@ -13,6 +13,7 @@ from vaefast.attacks.result import AttackResult
 from vaefast.blocks import Rows
 from vaefast.geometry.spectrum import pullback_spectrum
 from vaefast.models.footprint import activation_bytes
+from vaefast.models.packs import one_pack
 from vaefast.models.paths import Paths
 from vaefast.models.vae import VAE
 from vaefast.reference.rows import finite
@@ -26,6 +27,7 @@ RULE = Preset(
 )
 
 
+@one_pack
 def geometric(
     vae: VAE,
     x: Tensor,

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from vaefast.attacks.ball import working
 from vaefast.attacks.divergences import Divergence
-from vaefast.attacks.search import Value
+from vaefast.attacks.search import Bound, Value
 from vaefast.blocks import Rows
 from vaefast.models.footprint import activation_bytes
 from vaefast.models.paths import Paths
@@ -29,6 +29,7 @@ class PosteriorChange:
 
     def __init__(self, vae: VAE, x: Tensor, target: Tensor | None, divergence: Divergence) -> None:
         self.vae, self.divergence = vae, divergence
+        self.modules: tuple[object, ...] = (vae,)
         self.paths = Paths.of(vae, working(x[:0]))
         self.generic = self.paths.encoder is None
         self.source = x if target is None else target
@@ -37,16 +38,15 @@ class PosteriorChange:
     def bytes_per_row(self) -> int:
         return activation_bytes(self.vae.encode, working(self.source), self.vae)
 
-    def bind(self, rows: Rows) -> tuple[Value, Value]:
+    def bind(self, rows: Rows) -> tuple[Bound, Value]:
         source = working(self.source[rows])
-        reference = (*self.paths.encode(source), _nan_unless_finite(source))
+        bound = Bound(self._value, (*self.paths.encode(source), _nan_unless_finite(source)))
+        return bound, bound
 
-        def value(point: Tensor) -> Tensor:
-            restarts = len(point) // len(source)
-            mean, logvar, offset = (t.repeat_interleave(restarts, 0) for t in reference)
-            return self.sign * self.divergence(*self.paths.encode(point), mean, logvar) + offset
-
-        return value, value
+    def _value(self, point: Tensor, *reference: Tensor) -> Tensor:
+        restarts = len(point) // len(reference[0])
+        mean, logvar, offset = (t.repeat_interleave(restarts, 0) for t in reference)
+        return self.sign * self.divergence(*self.paths.encode(point), mean, logvar) + offset
 
 
 class LatentClassChange:
@@ -63,22 +63,22 @@ class LatentClassChange:
 
     def __init__(self, vae: VAE, x: Tensor, target: Tensor | None, classifier: Classifier) -> None:
         self.vae, self.classifier = vae, classifier
+        self.modules: tuple[object, ...] = (vae, classifier)
         self.x, self.target = x, target
         self.sign = 1.0 if target is None else -1.0
 
     def bytes_per_row(self) -> int:
         return activation_bytes(self._logits, working(self.x), self.vae)
 
-    def bind(self, rows: Rows) -> tuple[Value, Value]:
-        classes, offset = self._classes(rows)
+    def bind(self, rows: Rows) -> tuple[Bound, Value]:
+        bound = Bound(self._value, self._classes(rows))
+        return bound, bound
 
-        def value(point: Tensor) -> Tensor:
-            restarts = len(point) // len(classes)
-            repeated = classes.repeat_interleave(restarts)
-            loss = F.cross_entropy(self._logits(point), repeated, reduction="none")
-            return self.sign * loss + offset.repeat_interleave(restarts)
-
-        return value, value
+    def _value(self, point: Tensor, classes: Tensor, offset: Tensor) -> Tensor:
+        restarts = len(point) // len(classes)
+        repeated = classes.repeat_interleave(restarts)
+        loss = F.cross_entropy(self._logits(point), repeated, reduction="none")
+        return self.sign * loss + offset.repeat_interleave(restarts)
 
     def _classes(self, rows: Rows) -> tuple[Tensor, Tensor]:
         """The class of each input [b], and NaN where it is read off an input that is not finite."""

@@ -13,9 +13,25 @@ from vaefast.attacks.ball import Ball
 from vaefast.attacks.random_start import Stream
 from vaefast.blocks import Rows
 
-__all__ = ["Objective", "Search", "Value"]
+__all__ = ["Bound", "Objective", "Search", "Value"]
 
 Value = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Bound:
+    """An objective for some inputs: a function that they share, and what is theirs.
+
+    Args:
+        function: of the points and the constants; equal for all blocks of one objective.
+        constants: tensors.
+    """
+
+    function: Callable[..., Tensor]
+    constants: tuple[Tensor, ...]
+
+    def __call__(self, point: Tensor) -> Tensor:
+        return self.function(point, *self.constants)
 
 
 class Objective(Protocol):
@@ -25,13 +41,15 @@ class Objective(Protocol):
         generic: some part is evaluated as a module, so rows stand in blocks.
         ops: the registered ops that all else goes through.
         width: rows that the model sees for one point.
+        modules: whose weights the objective reads; what is no module is passed over.
     """
 
     generic: bool
     ops: tuple[str, ...]
     width: int
+    modules: tuple[object, ...]
 
-    def bind(self, rows: Rows) -> tuple[Value, Value]:
+    def bind(self, rows: Rows) -> tuple[Bound, Value]:
         """(searched, reported) for these inputs, with their references encoded once.
 
         Each takes [b·k, *event], the k points of an input side by side, and returns [b·k] float64.
@@ -55,7 +73,7 @@ class Search:
         keep: ``"best"`` (the best restart of each input) or ``"all"``.
         select: ``"best"`` (the best iterate of each restart) or ``"last"``.
         start: where a restart begins.
-        ascent: how it goes on; called with the ball, alpha and the number of steps.
+        ascent: how it goes on; called with alpha and the number of steps.
     """
 
     eps: Tensor

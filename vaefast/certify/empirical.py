@@ -18,6 +18,7 @@ from vaefast.certify.sampling import check, count_hits, posterior
 from vaefast.geometry.chunks import usable
 from vaefast.geometry.maps import Maps
 from vaefast.models import VAE
+from vaefast.models.packs import one_pack
 from vaefast.philox import Use, check_seed
 from vaefast.reference.rows import chunked, finite
 
@@ -48,6 +49,7 @@ class EmpiricalMargin:
 
 @torch.inference_mode(False)
 @torch.no_grad()
+@one_pack
 def empirical_margin(
     vae: VAE,
     x: Tensor,

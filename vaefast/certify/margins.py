@@ -17,6 +17,7 @@ from vaefast.geometry.chunks import usable
 from vaefast.geometry.maps import Maps
 from vaefast.geometry.norms import rounding
 from vaefast.models import VAE
+from vaefast.models.packs import one_pack
 
 __all__ = ["METHODS", "MarginResult", "margin"]
 
@@ -48,6 +49,7 @@ class MarginResult:
 
 @torch.inference_mode(False)
 @torch.no_grad()
+@one_pack
 def margin(
     vae: VAE,
     x: Tensor,

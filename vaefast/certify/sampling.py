@@ -85,7 +85,13 @@ def hits(
     """#{s < samples : ‖g(μ + σ⊙η_s) − g(μ)‖₂ ≤ r}, [b] int64; the same η on every path."""
     if isinstance(maps.pixels, MLPMap):
         return ops.decode_distance(
-            *own, r, maps.pixels.mlp, seed=seed, index=index, samples=samples, precision=precision
+            *own,
+            r,
+            maps.pixels.packed(),
+            seed=seed,
+            index=index,
+            samples=samples,
+            precision=precision,
         )
     return count_hits(maps, own, r, seed=seed, index=index, samples=samples, use=Use.LATENT)
 

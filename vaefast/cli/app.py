@@ -65,12 +65,16 @@ def bench(
         Optional[Path], typer.Option(metavar="FILE", help="CSV file to append the rows to.")
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds.")] = 15,
+    device: o.Device = "cpu",
     threads: o.Threads = None,
 ) -> None:
     """Time the ops beside PyTorch, torch.compile and the machine's own limits."""
+    if find_device(device, threads).type == "cuda":
+        from vaefast.bench.gpu import run_jobs
+
+        raise typer.Exit(int(run_jobs(ops or [], out=out, rounds=rounds) > 0))
     from vaefast.bench import run_cli
 
-    find_device("cpu", threads)
     run_cli(ops or [], out=out, rounds=rounds)
 
 

@@ -12,6 +12,7 @@ from vaefast.geometry.products import Map, MLPMap, ModuleMap
 from vaefast.models import VAE
 from vaefast.models import mlp as lowering
 from vaefast.models.footprint import activation_bytes
+from vaefast.models.packs import packs_of
 from vaefast.types import MLP
 
 __all__ = ["OF", "Maps"]
@@ -41,14 +42,16 @@ class Maps(NamedTuple):
         """The maps on inputs like x [B, *event]."""
         mean, pixels = _lower(lowering.encoder_mean, vae), _lower(lowering.decoder_pixels, vae)
         std = None if vae.fixed_std else _lower(_std, vae)
-        generic = _generic(vae, x)
+        generic, packs = _generic(vae, x), packs_of(vae)
         return cls(
             vae=vae,
-            mean=MLPMap(mean) if mean else generic.mean,
-            std=MLPMap(std) if std else generic.std,
-            pixels=MLPMap(pixels) if pixels else generic.pixels,
+            mean=MLPMap(mean, "mean", packs) if mean else generic.mean,
+            std=MLPMap(std, "logvar", packs) if std else generic.std,
+            pixels=MLPMap(pixels, "decoder", packs) if pixels else generic.pixels,
             reconstruction=(
-                MLPMap(_chain(mean, pixels)) if mean and pixels else generic.reconstruction
+                MLPMap(_chain(mean, pixels), "reconstruction", packs)
+                if mean and pixels
+                else generic.reconstruction
             ),
         )
 

@@ -19,7 +19,7 @@ from vaefast.geometry.estimators import (
     operator,
     power_iteration,
 )
-from vaefast.geometry.metric import decompose, factor
+from vaefast.geometry.metric import factor, largest_eigenvalue
 from vaefast.models import VAE
 from vaefast.philox import check_seed
 
@@ -111,7 +111,8 @@ def spectral_norm(
 
     Equivalent to: ``torch.linalg.matrix_norm(jacobian(vae, x).flatten(2), ord=2)`` for the encoder.
 
-    - ``"upper"``: √λ_max of the exact d×d Gram matrix, eigenvalues in float64, times 1 + ρ.
+    - ``"upper"``: √λ_max of the exact d×d Gram matrix, eigenvalues in float64, times 1 + ρ. On
+      CUDA with d ≤ 128 an upper bound of λ_max by repeated squaring, up to 3e-6 above it.
     - ``"lower"``: power iteration on JJᵀ by products, never above ‖J‖₂, times 1 − ρ.
 
     ρ allows for the rounding of the products: 1e-12 in float64, 1e-5 in float32, 2e-2 in float16,
@@ -146,7 +147,7 @@ def spectral_norm(
     def norm(points: Points) -> tuple[Tensor, ...]:
         if bound == "upper":
             gram = factor(points.maps, points.x, of, inv_std=points.inv_std).gram
-            return (decompose(gram)[0][:, 0].sqrt(),)
+            return (largest_eigenvalue(gram).sqrt(),)
         op = operator(points, of)
         return (power_iteration(op, gaussian(points, op.size, 1, seed), iterations),)
 

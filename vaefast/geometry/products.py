@@ -12,15 +12,24 @@ import torch
 from torch import Tensor
 
 from vaefast import memory, ops
+from vaefast.models.packs import Packs
 from vaefast.types import MLP
 
 __all__ = ["MLPMap", "Map", "ModuleMap"]
 
 
 class MLPMap(NamedTuple):
-    """A lowered MLP, by the fused ops."""
+    """A lowered MLP, by the fused ops.
+
+    Args:
+        mlp: the network.
+        name: of its weights, in ``packs``.
+        packs: of the VAE.
+    """
 
     mlp: MLP
+    name: str
+    packs: Packs
 
     @property
     def outputs(self) -> int:
@@ -29,29 +38,33 @@ class MLPMap(NamedTuple):
     def bytes_per_row(self, n: int, probes: int, itemsize: int) -> int:
         return 4 * itemsize * probes * (n + self.outputs)
 
+    def packed(self, *, backward: bool = False) -> MLP:
+        """The network for an op; ``backward`` where rows also pass back through all of it."""
+        return self.packs.packed(self.name, self.mlp, backward=backward)
+
     def value(self, x: Tensor) -> Tensor:
         """[b, n] -> [b, m]."""
-        return ops.mlp_forward(x, self.mlp)
+        return ops.mlp_forward(x, self.packed())
 
     def vjp(self, x: Tensor, u: Tensor) -> Tensor:
         """Jᵀu, [b, K, m] -> [b, K, n]."""
-        return ops.mlp_vjp(x, u, self.mlp, full=True)[2]
+        return ops.mlp_vjp(x, u, self.packed(backward=True), full=True)[2]
 
     def vjp_squares(self, x: Tensor, u: Tensor) -> Tensor:
         """‖Jᵀu‖², [b, K, m] -> [b, K] float64."""
-        return ops.mlp_vjp(x, u, self.mlp)[1].double()
+        return ops.mlp_vjp(x, u, self.packed(backward=True))[1].double()
 
     def jvp(self, x: Tensor, v: Tensor) -> Tensor:
         """Jv, [b, K, n] -> [b, K, m]."""
-        return ops.mlp_jvp(x, v, self.mlp, full=True)[2]
+        return ops.mlp_jvp(x, v, self.packed(), full=True)[2]
 
     def jvp_squares(self, x: Tensor, v: Tensor) -> Tensor:
         """‖Jv‖², [b, K, n] -> [b, K] float64."""
-        return ops.mlp_jvp(x, v, self.mlp)[1].double()
+        return ops.mlp_jvp(x, v, self.packed())[1].double()
 
     def gram(self, x: Tensor, inv_std: Tensor | None = None) -> Tensor:
         """diag(inv_std) JJᵀ diag(inv_std), [b, m, m] float64."""
-        return ops.mlp_jacobian_gram(x, self.mlp, inv_std=inv_std).double()
+        return ops.mlp_jacobian_gram(x, self.packed(), inv_std=inv_std).double()
 
 
 class ModuleMap(NamedTuple):

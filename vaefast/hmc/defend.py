@@ -12,12 +12,14 @@ from vaefast.blocks import Rows
 from vaefast.hmc.result import Defence
 from vaefast.hmc.sample import sample
 from vaefast.models.footprint import activation_bytes
+from vaefast.models.packs import one_pack
 from vaefast.models.paths import Paths
 from vaefast.models.vae import VAE
 
 __all__ = ["defend"]
 
 
+@one_pack
 def defend(vae: VAE, x: Tensor, *, keep: str | int = "last", **options: Any) -> Defence:
     """Replace q(z|x) by chains on p(z|x): their last states z_T and reconstructions g(z_T).
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from vaefast import checks
+from vaefast.hmc.generic import MEMORY_FORMATS
 from vaefast.philox import MAX_LANE, check_seed
 
 __all__ = ["Options", "chain_starts", "inverse_mass", "positive_step_size"]
@@ -30,6 +31,7 @@ class Options(NamedTuple):
     kept: int
     posterior_mass: bool
     precision: str
+    memory_format: str
     seed: int
 
     @property
@@ -55,6 +57,7 @@ class Options(NamedTuple):
         schedule: str | None,
         keep: str | int | None,
         precision: str,
+        memory_format: str,
         seed: int,
     ) -> Options:
         """Check every option; None becomes the default of the schedule."""
@@ -78,6 +81,7 @@ class Options(NamedTuple):
             kept=_kept(default_keep if keep is None else keep, steps),
             posterior_mass=_posterior_mass(mass),
             precision=checks.option(precision, "precision", PRECISIONS),
+            memory_format=checks.option(memory_format, "memory_format", MEMORY_FORMATS),
             seed=check_seed(seed),
         )
 

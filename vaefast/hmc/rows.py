@@ -11,6 +11,7 @@ from torch import Tensor
 
 from vaefast import blocks, philox
 from vaefast.blocks import Rows
+from vaefast.graphs import Graphs
 from vaefast.hmc.adaptation import DualAveraging
 from vaefast.hmc.chain import Chains, State
 from vaefast.hmc.options import Options
@@ -67,6 +68,7 @@ class Plan:
     options: Options
     backend: str | None
     tick: Callable[[int], object]  # is told how many transitions were done
+    recordings: Graphs
 
     @property
     def likelihood(self) -> str:
@@ -146,6 +148,9 @@ def _target(plan: Plan, x: Tensor, inv_mass: Tensor | None, dtype: torch.dtype) 
             inv_mass=inv_mass,
             leapfrog=options.leapfrog,
             backend=plan.backend,
+            precision=options.precision,
+            memory_format=options.memory_format,
+            recordings=plan.recordings,
         )
     return MLPTarget(
         x=pixels,

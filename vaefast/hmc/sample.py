@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from vaefast import blocks, checks, memory
+from vaefast import blocks, checks, graphs, memory
 from vaefast.blocks import Block
 from vaefast.hmc.options import Options, chain_starts, inverse_mass, positive_step_size
 from vaefast.hmc.result import HMCResult
@@ -25,6 +25,7 @@ __all__ = ["sample"]
 
 HALF = (torch.float16, torch.bfloat16)
 STATE_BYTES = 160  # working bytes per latent of one chain: momenta, proposals, random numbers
+FIELDS = ("z", "accept_rate", "step_size", "energy", "divergent", "failed")
 PIXEL_BYTES = 96  # working bytes per pixel of one chain in the likelihood
 
 
@@ -45,6 +46,7 @@ def sample(
     group: int | Tensor | None = None,
     keep: str | int | None = None,
     precision: str = "ieee",
+    memory_format: str = "contiguous",
     seed: int = 0,
     index: Tensor | None = None,
     backend: str | None = None,
@@ -63,10 +65,11 @@ def sample(
     posterior. Energy and gradient are carried along: a transition costs exactly L gradients.
 
     A decoder that is an MLP, with the prior N(0, I), runs in the fused ops; any other decoder or
-    prior goes through autograd. Both make the same transition to round-off; long chains, which
-    amplify it, agree in law. On the second path rows stand in blocks of 64
-    chains (:mod:`vaefast.blocks`), so a lone chain costs as much as 64; ``vaefast.set_block(1)``
-    samples each input by itself.
+    prior goes through autograd, on CUDA with the trajectory recorded once per shape and replayed as
+    one graph (:mod:`vaefast.graphs`). Both make the same transition to round-off; long chains,
+    which amplify it, agree in law. On the second path rows stand in blocks of 64 chains
+    (:mod:`vaefast.blocks`), so a lone chain costs as much as 64; ``vaefast.set_block(1)`` samples
+    each input by itself.
 
     Args:
         vae: the model; it is neither moved nor changed.
@@ -93,8 +96,13 @@ def sample(
             rows of a group must be in the call; with identifiers this cannot be checked.
         keep: ``"all"`` (default; T = steps), ``"last"`` (default under the schedule; T = 1), or a
             number T of evenly spaced draws, steps // T transitions apart, the last one included.
-        precision: ``"ieee"``, ``"tf32"`` or ``"bf16"`` for the gradients; the last two on the MLP
-            path only, where the backend has them.
+        precision: ``"ieee"``, ``"tf32"`` or ``"bf16"`` for the gradients inside a trajectory; those
+            at its ends and the energies are always ``"ieee"``, so that the chain stays exact
+            (mathematics.md §10). The last two where the backend has them, on the second path on
+            CUDA.
+        memory_format: ``"contiguous"`` or ``"channels_last"``, the layout of a convolutional
+            decoder's weights and images; tensor cores prefer the second. Equal to round-off, and
+            of no use to the fused ops.
         seed: seed of all random numbers.
         index: [B] int64, the global numbers of the inputs; default 0 to B − 1.
         backend: ``"reference"``, ``"cpp"``, ``"triton"`` or None for the best one.
@@ -125,6 +133,7 @@ def sample(
         schedule=schedule,
         keep=keep,
         precision=precision,
+        memory_format=memory_format,
         seed=seed,
     )
     with torch.inference_mode(False), torch.no_grad():
@@ -182,17 +191,21 @@ def _sample(
     vae: VAE, inputs: Inputs, options: Options, backend: str | None, progress: bool
 ) -> HMCResult:
     decoder, paths = _lowered(vae, inputs, options), Paths.of(vae, inputs.x)
+    if decoder is not None:
+        decoder = paths.packs.packed("decoder", decoder, backend=backend)
     promise = _promise(paths, decoder, inputs, options, backend)
     result = replace(_empty(inputs, options), reproducible=promise)
-    bytes_per_row = _bytes_per_row(vae, inputs, options)
-    chunks = list(_chunks(inputs, decoder is None, bytes_per_row, options.chains))
-    total = len(chunks) * options.transitions
-    with _progress_bar(total, shown=progress) as tick, blocks.pinned(decoder is None):
-        plan = Plan(paths, decoder, options, backend, tick)
-        for block in chunks:
-            part = sample_rows(plan, inputs.rows(block.take))
-            for field in ("z", "accept_rate", "step_size", "energy", "divergent", "failed"):
-                getattr(result, field)[block.rows] = getattr(part, field)[block.place]
+    with graphs.recording(inputs.x, vae) as recordings:
+        copies = recordings.copies if decoder is None else 1
+        bytes_per_row = _bytes_per_row(vae, inputs, options, copies)
+        chunks = list(_chunks(inputs, decoder is None, bytes_per_row, options.chains))
+        total = len(chunks) * options.transitions
+        with _progress_bar(total, shown=progress) as tick, blocks.pinned(decoder is None):
+            plan = Plan(paths, decoder, options, backend, tick, recordings)
+            for block in chunks:
+                part = sample_rows(plan, inputs.rows(block.take))
+                for field in FIELDS:
+                    getattr(result, field)[block.rows] = getattr(part, field)[block.place]
     return result
 
 
@@ -232,6 +245,8 @@ def _progress_bar(total: int, *, shown: bool) -> Iterator[Callable[[int], object
 
 def _lowered(vae: VAE, inputs: Inputs, options: Options) -> MLP | None:
     """The decoder as an MLP, or None where only the generic path applies."""
+    if options.memory_format != "contiguous" and inputs.x.ndim != 4:
+        raise ValueError('memory_format="channels_last" is for images [B, C, H, W]')
     reason = "the prior is not N(0, I)" if vae.prior is not None else ""
     if inputs.x.dtype in HALF:
         reason = "x is in half precision"
@@ -240,9 +255,9 @@ def _lowered(vae: VAE, inputs: Inputs, options: Options) -> MLP | None:
             return mlp.decoder(vae)
         except mlp.CannotLower as error:
             reason = str(error)
-    if options.precision != "ieee":
+    if options.precision != "ieee" and not inputs.x.is_cuda:
         raise ValueError(
-            f'precision={options.precision!r} needs an MLP decoder: {reason}; use "ieee"'
+            f'precision={options.precision!r} on the CPU needs an MLP decoder: {reason}; use "ieee"'
         )
     return None
 
@@ -267,13 +282,14 @@ def _empty(inputs: Inputs, options: Options) -> HMCResult:
     )
 
 
-def _bytes_per_row(vae: VAE, inputs: Inputs, options: Options) -> int:
+def _bytes_per_row(vae: VAE, inputs: Inputs, options: Options, copies: int) -> int:
     """Working memory of one row with its chains: measured for the model, counted for the rest."""
     x, latents = inputs.x, inputs.latents
     encoder = activation_bytes(vae.posterior, x, vae)
     decoder = activation_bytes(vae.decode, x.new_zeros(1, latents), vae)
     state = PIXEL_BYTES * x.shape[1:].numel() + STATE_BYTES * latents
-    return encoder + options.chains * (decoder + state + 2 * _draw_bytes(inputs, options))
+    working = copies * (decoder + state)
+    return encoder + options.chains * (working + 2 * _draw_bytes(inputs, options))
 
 
 def _draw_bytes(inputs: Inputs, options: Options) -> int:

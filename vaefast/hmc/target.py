@@ -5,20 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
-from vaefast import ops
+from vaefast import graphs, ops
+from vaefast.hmc.generic import Potential, Trajectory
 from vaefast.models.vae import VAE
 from vaefast.reference.chain import Chain, chain
 from vaefast.types import MLP
 
 __all__ = ["GenericTarget", "MLPTarget", "Target"]
-
-NO_GRADIENT = (
-    "the decoder's output or the prior carries no gradient to z; "
-    "remove detach() or torch.no_grad() from decode and log_prob"
-)
 
 
 class Target(Protocol):
@@ -137,38 +132,25 @@ class GenericTarget:
     inv_mass: Tensor | None  # [B, d]
     leapfrog: int
     backend: str | None
+    precision: str = "ieee"
+    memory_format: str = "contiguous"
+    recordings: graphs.Graphs = graphs.OFF
 
     def potential(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        good = torch.isfinite(z).all(1)  # no module or prior of the user's sees NaN
-        with torch.enable_grad():
-            z = torch.where(good[:, None], z, 0.0).requires_grad_()
-            out = self.vae.decode(z).flatten(1)  # [N, D]
-            log_prior = self.vae.log_prior(z)  # [N] float64
-        if not (out.requires_grad and log_prior.requires_grad):
-            raise RuntimeError(NO_GRADIENT)
-        with torch.no_grad():
-            logp, dlogp_dout = ops.log_likelihood(
-                out.detach(),
-                self.x,
-                likelihood=self.likelihood,
-                obs_std=self.vae.obs_std,
-                backend=self.backend,
-            )
-        outer = [-dlogp_dout, torch.full_like(log_prior, -1.0)]
-        (grad,) = torch.autograd.grad([out, log_prior], z, outer)
-        U = -logp - log_prior.detach()
-        return torch.where(good, U, torch.nan), torch.where(good[:, None], grad, torch.nan)
+        potential = self._potential()
+        return potential.exact(z, self.x, potential.decoding())
 
     def trajectory(
         self, z: Tensor, p: Tensor, grad: Tensor, step: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        z, p = z.clone(), p.clone()
-        self._kick(z, p, grad, step, kick=0.5, drift=True)
-        for leap in range(1, self.leapfrog + 1):
-            U, grad = self.potential(z)
-            last = leap == self.leapfrog
-            self._kick(z, p, grad, step, kick=0.5 if last else 1.0, drift=not last)
+        run = Trajectory(self._potential(), self.leapfrog)
+        z, p, grad, U = self.recordings.run(run, z, p, grad, step, self.x, self.inv_mass)
         return z, p, grad, U
+
+    def _potential(self) -> Potential:
+        return Potential(
+            self.vae, self.likelihood, self.backend, self.precision, self.memory_format
+        )
 
     def chain(
         self,
@@ -197,11 +179,4 @@ class GenericTarget:
             first_step=first_step,
             steps=steps,
             thin=thin,
-        )
-
-    def _kick(
-        self, z: Tensor, p: Tensor, grad: Tensor, step: Tensor, *, kick: float, drift: bool
-    ) -> None:
-        ops.leapfrog_step(
-            z, p, grad, step, inv_mass=self.inv_mass, kick=kick, drift=drift, backend=self.backend
         )

@@ -11,6 +11,7 @@ from torch import Tensor
 from vaefast import checks
 from vaefast.hmc.result import HMCResult
 from vaefast.hmc.sample import sample
+from vaefast.models.packs import one_pack
 from vaefast.models.vae import VAE
 
 __all__ = ["tune"]
@@ -19,6 +20,7 @@ LEAPFROGS = (2, 4, 8, 16, 32)
 CHAINS = 4
 
 
+@one_pack
 def tune(
     vae: VAE,
     x_pilot: Tensor,

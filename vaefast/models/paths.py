@@ -15,6 +15,7 @@ from torch import Tensor
 from vaefast import ops
 from vaefast.models import mlp as lowering
 from vaefast.models.calls import as_event
+from vaefast.models.packs import Packs, packs_of
 from vaefast.models.vae import VAE
 from vaefast.types import MLP
 
@@ -31,6 +32,7 @@ class Paths(NamedTuple):
         logvar: x ↦ log σ² where it shares nothing with μ.
         decoder: z ↦ natural parameters, or None.
         pixels: z ↦ g(z), or None.
+        packs: of these networks.
     """
 
     vae: VAE
@@ -38,6 +40,7 @@ class Paths(NamedTuple):
     logvar: MLP | None
     decoder: MLP | None
     pixels: MLP | None
+    packs: Packs
 
     @classmethod
     def of(cls, vae: VAE, x: Tensor) -> Paths:
@@ -46,16 +49,16 @@ class Paths(NamedTuple):
             vae.encode(x.new_zeros(1, *x.shape[1:]))
         encoder, logvar = _encoder(vae, x)
         decoder, pixels = (_fitting(f, vae, x) for f in (lowering.decoder, lowering.decoder_pixels))
-        return cls(vae, encoder, logvar, decoder, pixels)
+        return cls(vae, encoder, logvar, decoder, pixels, packs_of(vae))
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance [b, d] each, as ``vae.encode``; lowered ones differentiate once."""
         if self.encoder is None:
             return self.vae.encode(x)
         flat = x.flatten(1)
-        heads = ops.mlp_forward(flat, self.encoder)
         if self.logvar is not None:
-            return heads, ops.mlp_forward(flat, self.logvar)
+            return self._run("mean", self.encoder, flat), self._run("logvar", self.logvar, flat)
+        heads = self._run("mean" if self.vae.fixed_std else "encoder", self.encoder, flat)
         if self.vae.fixed_std:
             logvar = cast(Tensor, self.vae.encoder.logvar)
             return heads, logvar.detach().to(x.dtype).expand_as(heads)
@@ -71,13 +74,17 @@ class Paths(NamedTuple):
         """Natural parameters [n, *event], as ``vae.decode``."""
         if self.decoder is None:
             return self.vae.decode(z)
-        return as_event(ops.mlp_forward(z, self.decoder), len(z), self.vae.event_shape)
+        return as_event(self._run("decoder", self.decoder, z), len(z), self.vae.event_shape)
 
     def g(self, z: Tensor) -> Tensor:
         """The reconstruction in pixel scale [n, *event], as ``vae.g``."""
         if self.pixels is None:
             return self.vae.g(z)
-        return as_event(ops.mlp_forward(z, self.pixels), len(z), self.vae.event_shape)
+        return as_event(self._run("decoder", self.pixels, z), len(z), self.vae.event_shape)
+
+    def _run(self, name: str, mlp: MLP, rows: Tensor) -> Tensor:
+        backward = torch.is_grad_enabled() and rows.requires_grad
+        return ops.mlp_forward(rows, self.packs.packed(name, mlp, backward=backward))
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """g(μ(x)), as ``vae.reconstruct``."""

@@ -32,7 +32,7 @@ ACTIVATIONS = (
 
 
 @cache
-def kernel(op: str, dtype: torch.dtype) -> Callable[..., None]:
+def kernel(op: str, dtype: torch.dtype) -> Callable[..., Any]:
     """``vaefast._C``'s function for an op in float32 or float64."""
     from vaefast import _C
 
@@ -50,15 +50,18 @@ def plain_rows(*tensors: Any) -> list[Any]:
 
 
 def layers_of(
-    weights: list[Tensor], biases: list[Tensor | None], activations: str
-) -> tuple[list[tuple], list[Tensor | None]]:
-    """A network's layers as the kernels take them, and the tensors they point into."""
+    weights: list[Tensor], biases: list[Tensor | None], activations: str, packed: Tensor | None
+) -> tuple[tuple[list[tuple], int, int], list[Tensor | None]]:
+    """A network's layers and pack as the kernels take them, and the tensors they point into."""
     biases = [None if bias is None else bias.contiguous() for bias in biases]
     layers = [
         (w.data_ptr(), *w.stride(), 0 if b is None else b.data_ptr(), *w.shape, *activation)
         for w, b, activation in zip(weights, biases, _numbered(activations))
     ]
-    return layers, [*weights, *biases]
+    if packed is None:
+        return (layers, 0, 0), [*weights, *biases]
+    packed = packed.contiguous()
+    return (layers, packed.data_ptr(), packed.nbytes), [*weights, *biases, packed]
 
 
 @lru_cache(maxsize=256)

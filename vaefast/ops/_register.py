@@ -21,7 +21,6 @@ def register(
     reference: Callable,
     cpp: Callable | None = None,
     triton: Callable | None = None,
-    triton_dtypes: tuple[torch.dtype, ...] = backends.FAST_DTYPES,
 ) -> Callable:
     """Define ``vaefast::<name>`` and return the callable.
 
@@ -32,7 +31,6 @@ def register(
         schema: the op's schema, e.g. ``"(Tensor x, str backend) -> Tensor"``; arguments that it
             writes, ``Tensor(a!)``, come first.
         fake: shapes and dtypes of the results, for torch.compile and meta tensors.
-        triton_dtypes: what the Triton backend takes; the C++ one takes float32 and float64.
     """
     # below the dispatcher's autograd no graph may be recorded: the reference would record one
     given = {"reference": torch.no_grad()(reference), "cpp": cpp, "triton": triton}
@@ -41,7 +39,7 @@ def register(
     run = _counting_writes(backends.dispatcher(implementations), schema.count("!)"))
     library.impl(name, run, "CompositeExplicitAutograd")
     torch.library.register_fake(f"vaefast::{name}", fake, lib=library)
-    backends.declare(name, tuple(implementations), triton_dtypes)
+    backends.declare(name, tuple(implementations))
     return getattr(torch.ops.vaefast, name).default
 
 

@@ -119,7 +119,7 @@ def _run_cpp(
     mean, std, centre, r, weights, biases, activations, packed, index, seed, first_sample,
     samples, precision, tile,
 ) -> Tensor:  # fmt: skip
-    layers, _alive = layers_of(weights, biases, activations)
+    layers, _alive = layers_of(weights, biases, activations, packed)
     hits = torch.zeros(len(mean), dtype=torch.int64)
     matrices, rows = plain_rows(mean, std, centre), [r.contiguous(), index.contiguous()]
     kernel("decode_distance", mean.dtype)(

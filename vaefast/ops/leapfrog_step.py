@@ -11,7 +11,7 @@ from torch import Tensor
 from vaefast import backends, checks
 from vaefast.ops._autograd import through_reference
 from vaefast.ops._inputs import check_like, check_mass, check_matrix
-from vaefast.ops._register import register, rows_of
+from vaefast.ops._register import lazy, register, rows_of
 from vaefast.reference.leapfrog_step import leapfrog_step as reference
 
 __all__ = ["leapfrog_step"]
@@ -75,14 +75,26 @@ def _run_reference(z, p, grad, step, inv_mass, kick, drift) -> None:
     reference(z, p, grad, step, inv_mass=inv_mass, kick=kick, drift=drift)
 
 
+def _on_rows(run: Callable) -> Callable:
+    """A kernel for matrices with contiguous rows and at least one element, for any others."""
+
+    def call(z, p, grad, step, inv_mass, kick, drift) -> None:
+        if z.numel() == 0:
+            return
+        state = [t if _has_plain_rows(t) else t.contiguous() for t in (z, p)]
+        mass = None if inv_mass is None else rows_of(inv_mass)
+        run(*state, rows_of(grad), step.contiguous(), mass, kick, drift)
+        for given, moved in zip((z, p), state):
+            if moved is not given and (drift or given is p):
+                given.copy_(moved)
+
+    return call
+
+
 def _run_cpp(z, p, grad, step, inv_mass, kick, drift) -> None:
-    if z.numel() == 0:
-        return
     N, d = z.shape
-    state = [t if _has_plain_rows(t) else t.contiguous() for t in (z, p)]
-    mass, groups = (None, N) if inv_mass is None else (rows_of(inv_mass), len(inv_mass))
-    data = [*state, rows_of(grad), mass]
-    step = step.contiguous()
+    groups = N if inv_mass is None else len(inv_mass)
+    data = (z, p, grad, inv_mass)
     _kernel(z.dtype)(
         [0 if t is None else t.data_ptr() for t in data],
         [0 if t is None else t.stride(0) for t in data],
@@ -94,9 +106,6 @@ def _run_cpp(z, p, grad, step, inv_mass, kick, drift) -> None:
         drift,
         torch.get_num_threads(),
     )
-    for given, moved in zip((z, p), state):
-        if moved is not given and (drift or given is p):
-            given.copy_(moved)
 
 
 def _has_plain_rows(t: Tensor) -> bool:
@@ -117,5 +126,6 @@ _op = register(
     " float kick, bool drift, str backend) -> ()",
     fake=lambda *arguments: None,
     reference=_run_reference,
-    cpp=_run_cpp,
+    cpp=_on_rows(_run_cpp),
+    triton=_on_rows(lazy("vaefast.kernels.leapfrog_step", "leapfrog_step")),
 )

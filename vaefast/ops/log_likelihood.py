@@ -12,7 +12,7 @@ from vaefast import backends
 from vaefast.ops._autograd import Pulled, differentiable_once, reference_named
 from vaefast.ops._derivatives import likelihood_gradients
 from vaefast.ops._inputs import check_chains, check_kind, check_likelihood, check_matrix
-from vaefast.ops._register import register, rows_of
+from vaefast.ops._register import lazy, register, rows_of
 from vaefast.reference.log_likelihood import log_likelihood as reference
 from vaefast.types import LIKELIHOODS
 
@@ -78,11 +78,19 @@ def _run_reference(out, x, likelihood, obs_std) -> tuple[Tensor, Tensor]:
     return reference(out, x, likelihood=likelihood, obs_std=obs_std)
 
 
+def _on_rows(run: Callable) -> Callable:
+    """A kernel for matrices with contiguous rows and at least one element, for any others."""
+
+    def call(out, x, likelihood, obs_std) -> tuple[Tensor, Tensor]:
+        if out.numel() == 0:
+            return out.new_zeros(len(out), dtype=torch.float64), out.new_empty(out.shape)
+        return run(rows_of(out), rows_of(x), likelihood, obs_std)
+
+    return call
+
+
 def _run_cpp(out, x, likelihood, obs_std) -> tuple[Tensor, Tensor]:
-    out, x = rows_of(out), rows_of(x)
     (N, D), results = out.shape, _fake(out, x, likelihood, obs_std, "cpp")
-    if out.numel() == 0:
-        return results[0].zero_(), results[1]
     data = (out, x, *results)
     _kernel(out.dtype)(
         [t.data_ptr() for t in data],
@@ -113,7 +121,8 @@ _op = register(
     "(Tensor out, Tensor x, str likelihood, float obs_std, str backend) -> (Tensor, Tensor)",
     fake=_fake,
     reference=_run_reference,
-    cpp=_run_cpp,
+    cpp=_on_rows(_run_cpp),
+    triton=_on_rows(lazy("vaefast.kernels.log_likelihood", "log_likelihood")),
 )
 
 

@@ -20,7 +20,7 @@ from vaefast.ops._inputs import (
     check_target,
     check_tile,
 )
-from vaefast.ops._register import register
+from vaefast.ops._register import lazy, register
 from vaefast.reference.chain import Chain, kept
 from vaefast.reference.mlp_chain import mlp_chain as reference
 from vaefast.types import MLP
@@ -149,7 +149,7 @@ def _run_cpp(
     z, U, grad, x, weights, biases, activations, packed, likelihood, obs_std, step, inv_mass,
     index, leapfrog, jitter, seed, first_step, steps, thin, precision, tile,
 ) -> tuple[Tensor, ...]:  # fmt: skip
-    layers, _alive = layers_of(weights, biases, activations)
+    layers, _alive = layers_of(weights, biases, activations, packed)
     N, n = len(z), kept(first_step, steps, thin)
     state = [t.clone(memory_format=torch.contiguous_format) for t in (z, grad, U)]
     counts = [torch.zeros(N, dtype=torch.int64) for _ in range(2)]
@@ -192,4 +192,5 @@ _op = register(
     fake=_fake,
     reference=_run_reference,
     cpp=_run_cpp,
+    triton=lazy("vaefast.kernels.mlp_chain", "mlp_chain"),
 )

@@ -81,7 +81,7 @@ def _run_reference(z, weights, biases, activations, *_) -> Tensor:
 
 
 def _run_cpp(z, weights, biases, activations, packed, *_) -> Tensor:
-    layers, _alive = layers_of(weights, biases, activations)
+    layers, _alive = layers_of(weights, biases, activations, packed)
     out = z.new_empty((len(z), weights[-1].shape[0]))
     (rows,) = plain_rows(z)
     run = kernel("mlp_forward", z.dtype)

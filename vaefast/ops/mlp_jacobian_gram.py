@@ -15,7 +15,7 @@ from vaefast.ops._inputs import (
     check_precision,
     check_tile,
 )
-from vaefast.ops._register import register
+from vaefast.ops._register import lazy, register
 from vaefast.reference.mlp_jacobian_gram import mlp_jacobian_gram as reference
 from vaefast.types import MLP
 
@@ -78,7 +78,7 @@ def _run_reference(x, weights, biases, activations, packed, inv_std, *_) -> Tens
 
 
 def _run_cpp(x, weights, biases, activations, packed, inv_std, *_) -> Tensor:
-    layers, _alive = layers_of(weights, biases, activations)
+    layers, _alive = layers_of(weights, biases, activations, packed)
     d = weights[-1].shape[0]
     out = x.new_empty((len(x), d, d))
     if not out.numel():
@@ -107,4 +107,5 @@ _op = register(
     fake=_fake,
     reference=_run_reference,
     cpp=_run_cpp,
+    triton=lazy("vaefast.kernels.mlp_jacobian_gram", "mlp_jacobian_gram"),
 )

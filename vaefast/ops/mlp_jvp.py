@@ -15,7 +15,7 @@ from vaefast.ops._inputs import (
     check_probes,
     check_tile,
 )
-from vaefast.ops._register import register
+from vaefast.ops._register import lazy, register
 from vaefast.reference.mlp_jvp import mlp_jvp as reference
 from vaefast.types import MLP
 
@@ -81,7 +81,9 @@ def _run_reference(
 
 
 def _run_cpp(x, v, weights, biases, activations, packed, full, *_) -> tuple[Tensor, Tensor, Tensor]:
-    return run_probes("mlp_jvp", x, v, weights[-1].shape[0], (weights, biases, activations), full)
+    return run_probes(
+        "mlp_jvp", x, v, weights[-1].shape[0], (weights, biases, activations, packed), full
+    )
 
 
 def _fake(x, v, weights, biases, activations, packed, full, *_) -> tuple[Tensor, Tensor, Tensor]:
@@ -97,4 +99,5 @@ _op = register(
     fake=_fake,
     reference=_run_reference,
     cpp=_run_cpp,
+    triton=lazy("vaefast.kernels.mlp_jvp", "mlp_jvp"),
 )

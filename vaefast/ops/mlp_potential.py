@@ -91,7 +91,7 @@ def _run_reference(
 def _run_cpp(
     z, x, weights, biases, activations, packed, likelihood, obs_std, *_
 ) -> tuple[Tensor, Tensor]:
-    layers, _alive = layers_of(weights, biases, activations)
+    layers, _alive = layers_of(weights, biases, activations, packed)
     U, grad = z.new_empty(len(z), dtype=torch.float64), z.new_empty(z.shape)
     rows, images = plain_rows(z, x)
     kernel("mlp_potential", z.dtype)(

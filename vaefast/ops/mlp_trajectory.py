@@ -9,7 +9,7 @@ from vaefast import backends, checks
 from vaefast.ops._autograd import tensors_of, through_reference
 from vaefast.ops._cpp import kernel, layers_of, like_of, plain_rows, rows_at
 from vaefast.ops._inputs import check_like, check_mass, check_precision, check_target, check_tile
-from vaefast.ops._register import register
+from vaefast.ops._register import lazy, register
 from vaefast.reference.mlp_trajectory import mlp_trajectory as reference
 from vaefast.types import MLP
 
@@ -112,7 +112,7 @@ def _run_cpp(
     z, p, grad, x, weights, biases, activations, packed, step, inv_mass, likelihood, obs_std,
     leapfrog, precision, tile,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    layers, _alive = layers_of(weights, biases, activations)
+    layers, _alive = layers_of(weights, biases, activations, packed)
     end = [z.new_empty(z.shape) for _ in range(3)]
     U, step = z.new_empty(len(z), dtype=torch.float64), step.contiguous()
     *start, images, mass = plain_rows(z, p, grad, x, inv_mass)
@@ -146,4 +146,5 @@ _op = register(
     fake=_fake,
     reference=_run_reference,
     cpp=_run_cpp,
+    triton=lazy("vaefast.kernels.mlp_trajectory", "mlp_trajectory"),
 )

@@ -15,7 +15,7 @@ from vaefast.ops._inputs import (
     check_probes,
     check_tile,
 )
-from vaefast.ops._register import register
+from vaefast.ops._register import lazy, register
 from vaefast.reference.mlp_vjp import mlp_vjp as reference
 from vaefast.types import MLP
 
@@ -82,7 +82,7 @@ def _run_reference(
 
 
 def _run_cpp(x, u, weights, biases, activations, packed, full, *_) -> tuple[Tensor, Tensor, Tensor]:
-    return run_probes("mlp_vjp", x, u, x.shape[1], (weights, biases, activations), full)
+    return run_probes("mlp_vjp", x, u, x.shape[1], (weights, biases, activations, packed), full)
 
 
 def _fake(x, u, weights, biases, activations, packed, full, *_) -> tuple[Tensor, Tensor, Tensor]:
@@ -98,4 +98,5 @@ _op = register(
     fake=_fake,
     reference=_run_reference,
     cpp=_run_cpp,
+    triton=lazy("vaefast.kernels.mlp_vjp", "mlp_vjp"),
 )

@@ -66,4 +66,4 @@ def nan_where_bad(good: Tensor, *results: Tensor) -> tuple[Tensor, ...]:
 
 
 def _nan_where_bad(good: Tensor, result: Tensor) -> Tensor:
-    return torch.where(good.reshape(-1, *[1] * (result.ndim - 1)), result, torch.nan)
+    return result.masked_fill(~good.reshape(-1, *[1] * (result.ndim - 1)), torch.nan)

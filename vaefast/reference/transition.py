@@ -77,7 +77,7 @@ def transition(
     z_end, p_end, grad_end, U_end = trajectory(z, p, grad, draw.jittered(step, jitter))
     error = (U_end + _kinetic(p_end, mass)) - (U + _kinetic(p, mass))  # [N] float64
     divergent = ~torch.isfinite(error) | (error > DIVERGENCE)
-    accept_prob = torch.where(divergent, 0.0, torch.exp(-error.clamp(min=0.0)))
+    accept_prob = torch.exp(-error.clamp(min=0.0)).masked_fill(divergent, 0.0)
     accepted = draw.acceptance() < accept_prob
     moved = accepted.unsqueeze(-1)
     return Transition(

@@ -1,0 +1,121 @@
+#!/usr/bin/env bash
+# Build, test and measure on a GPU machine without a network, in under nine minutes:
+#
+#     bench/gpu.sh [--dry-run] [JOB ...]
+#
+# Needs python3 with torch, triton, pybind11, setuptools and pytest, and a C++ compiler; JAX and
+# matplotlib are used where they are. Writes gpu.csv (a row as soon as it is measured), gpu.log and
+# plots into $OUT (default bench/results). --dry-run takes tiny sizes through every stage on the CPU
+# and leaves nothing behind but what $OUT names. PYTHON names the interpreter. The status is 1 where
+# a stage failed.
+set -uo pipefail
+root=$(cd "$(dirname "$0")/.." && pwd)
+python=$(command -v "${PYTHON:-python3}") || { echo "no ${PYTHON:-python3}" >&2; exit 2; }
+dry=()
+if [ "${1:-}" = --dry-run ]; then dry=(--dry-run); shift; fi
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+if [ ${#dry[@]} -gt 0 ]; then
+    name=dry_run out=${OUT:-$work/results}
+    export TRITON_INTERPRET=1 VAEFAST_TEST_DEVICE=cpu
+else
+    name=gpu out=${OUT:-$root/bench/results}
+    unset TRITON_INTERPRET
+    export VAEFAST_TEST_DEVICE=cuda
+fi
+mkdir -p "$out" && out=$(cd "$out" && pwd) || exit 2
+csv=$out/$name.csv log=$out/$name.log
+: >"$log"
+VAEFAST_COMMIT=$(git -C "$root" describe --always --dirty 2>/dev/null || echo unknown)
+export VAEFAST_COMMIT VAEFAST_STRICT_BUILD=1 PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+export PYTHONPATH=$work/site XLA_PYTHON_CLIENT_PREALLOCATE=false
+export TORCHINDUCTOR_CACHE_DIR=$work/inductor TRITON_CACHE_DIR=$work/triton
+
+in_all=525 # seconds
+weights=525 # of the stages to come: their seconds, if each took its share
+failed=0
+
+# stage TITLE WEIGHT COMMAND...: at most the stage's share of the time left, less 10 s for @LEFT@
+stage() {
+    local title=$1 weight=$2 from=$SECONDS most status=ok
+    shift 2
+    most=$(((in_all - SECONDS) * weight / weights))
+    weights=$((weights - weight))
+    printf '\n== %s, at most %d s\n' "$title" "$most" | tee -a "$log"
+    # into a file: a process left behind would hold a pipe open. From elsewhere: vaefast/ would shadow
+    (cd "$work" && exec timeout -s INT -k 5 "$((most > 1 ? most : 1))" \
+        "${@//@LEFT@/$((most - 10))}") >"$work/stage" 2>&1 </dev/null
+    case $? in
+        0) ;;
+        124 | 137) status="stopped after $most s" ;;
+        *) status="FAILED" ;;
+    esac
+    cat "$work/stage" >>"$log"
+    tail -n 15 "$work/stage"
+    [ "$status" = ok ] || failed=$((failed + 1))
+    printf '  %-28s %4d s  %s\n' "$title" $((SECONDS - from)) "$status" >>"$work/stages"
+    [ "$status" = ok ]
+}
+
+has() { "$python" -c "import importlib.util as u, sys; sys.exit(u.find_spec('$1') is None)"; }
+
+# The package as an install lays it out, but without pip and without writing to the interpreter's.
+lay_out() {
+    mkdir -p "$work/site/vaefast"
+    ln -sfn "$root"/vaefast/* "$work/site/vaefast/"
+    ln -sfn "$root/kernels/gpu" "$work/site/vaefast/kernels"
+    ln -sfn "$root/bench" "$work/site/vaefast/bench"
+    (cd "$root" && "$python" -W ignore setup.py -q egg_info -e "$work/site") >>"$log" 2>&1 ||
+        echo "no version of vaefast in the rows: setup.py egg_info failed" | tee -a "$log"
+}
+
+{
+    "$python" --version
+    command -v nvidia-smi && nvidia-smi
+    "${CXX:-c++}" --version | head -n 1
+} >>"$log" 2>&1
+
+if [ ${#dry[@]} -gt 0 ] && compgen -G "$root/vaefast/_C.*.so" >/dev/null; then
+    build=("$python" -c 'print("the extension is there")')
+else
+    build=(env -C "$root" "$python" setup.py -q build_ext --inplace)
+fi
+if stage build 110 "${build[@]}"; then backends=cpp,triton; else backends=triton; fi
+lay_out
+
+pytest=(env VAEFAST_REQUIRE="$backends" "$python" -m pytest -q -rfE --tb=short)
+pytest+=(-p no:cacheprovider -c "$root/pyproject.toml" --continue-on-collection-errors)
+has pytest_benchmark || pytest+=(-o "addopts=--import-mode=importlib --strict-markers")
+op_tests=("$root/tests/ops" --backend triton)
+if [ ${#dry[@]} -gt 0 ]; then
+    op_tests=("$root/tests/ops/test_pgd_step.py" --backend triton -k zero_radius)
+elif has xdist; then
+    pytest+=(-n 8)
+fi
+stage "tests of the GPU" 35 "${pytest[@]}" "$root/tests/gpu"
+stage "tests of the ops" 85 "${pytest[@]}" "${op_tests[@]}"
+
+measure=("$python" -m vaefast.bench.gpu "${dry[@]}" --out "$csv" --seconds @LEFT@)
+[ ${#dry[@]} -gt 0 ] && measure+=(--rounds 1)
+if [ $# -gt 0 ]; then
+    stage "$*" 285 "${measure[@]}" "$@"
+else
+    stage pgd_step 35 "${measure[@]}" pgd_step
+    stage mlp_chain 80 "${measure[@]}" mlp_chain
+    stage mlp_jacobian_gram 40 "${measure[@]}" mlp_jacobian_gram
+    stage decode_distance 35 "${measure[@]}" decode_distance
+    stage convolutional_hmc 45 "${measure[@]}" convolutional_hmc
+    stage "the other ops" 50 "${measure[@]}" log_likelihood leapfrog_step mlp_forward \
+        mlp_potential mlp_trajectory mlp_jvp mlp_vjp
+fi
+stage plots 10 "$python" -m vaefast.bench.gpu.plots "$csv" "$out"
+
+{
+    printf '\nEach case (%s)\n' "$csv"
+    grep -hE '^  (met   |MISSED|FAILED) ' "$log" | sed -E 's/,( ours)? scaled up from [^:]*:/:/' | cut -c 1-140
+    printf '\nEach stage, %d s in all\n' "$SECONDS"
+    cat "$work/stages"
+} >"$work/summary"
+tee -a "$log" <"$work/summary"
+exit $((failed > 0))

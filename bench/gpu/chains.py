@@ -1,0 +1,140 @@
+"""Trajectories and transitions as the peers run them: the ends exact, the inside at a precision.
+
+As in ours, the last gradient of a trajectory and its energy are those of the float32 network and
+the others may be rounded, so that the chain stays exact (mathematics.md §10).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.func import grad_and_value, vmap
+
+from vaefast.bench.cases import Posterior
+from vaefast.bench.gpu.place import Place, mlp_at
+from vaefast.bench.ops import _hmc as hmc
+from vaefast.bench.ops import _jax as jx
+from vaefast.bench.ops import _nets as nets
+from vaefast.types import MLP
+
+__all__ = ["DECODER", "STEP", "Leaps", "decoder", "jax_parts", "looped", "replayed", "torch_leaps"]
+__all__ += ["by_vmap", "leapfrogs", "trajectory", "transition"]
+
+STEP = hmc.STEP
+DECODER = nets.TABLE[0], nets.Shape((8, 16, 16, 24), "tanh")  # of the table, of a dry run
+
+State = Sequence[Tensor]  # z, U, grad
+Step = Callable[..., State]  # of (z, U, grad, p, u)
+
+
+def leapfrogs(place: Place) -> int:
+    return place.size(20, 2)
+
+
+def decoder(place: Place, N: int) -> tuple[nets.Shape, Posterior]:
+    """N posteriors with a chain each."""
+    shape = place.size(*DECODER)
+    return shape, nets.decoder(shape, N, place.device)
+
+
+class Leaps(NamedTuple):
+    """What a trajectory is made of, as functions of (z, p)."""
+
+    inner: Callable  # drift, gradient, whole kick
+    last: Callable  # drift, gradient, half a kick: z, p, grad, U
+
+
+def torch_leaps(case: Posterior, precision: str, potential: Callable, wrap: Callable) -> Leaps:
+    """From ``potential(z, x, mlp, energy) -> (U, grad)``; ``wrap`` compiles, or leaves as it is."""
+    x, mlp = case.x, case.mlp
+    rounded = mlp_at(mlp, precision)
+
+    def inner(z: Tensor, p: Tensor, x: Tensor, mlp: MLP) -> tuple[Tensor, Tensor]:
+        z = torch.add(z, p, alpha=STEP)
+        return z, torch.sub(p, potential(z, x, mlp, energy=False)[1], alpha=STEP)
+
+    def last(z: Tensor, p: Tensor, x: Tensor, mlp: MLP) -> tuple[Tensor, ...]:
+        z = torch.add(z, p, alpha=STEP)
+        U, grad = potential(z, x, mlp, energy=True)
+        return z, torch.sub(p, grad, alpha=STEP / 2), grad, U
+
+    first, second = wrap(inner), wrap(last)
+    return Leaps(lambda z, p: first(z, p, x, rounded), lambda z, p: second(z, p, x, mlp))
+
+
+def by_vmap(z: Tensor, x: Tensor, mlp: MLP, energy: bool = True) -> tuple[Tensor, Tensor]:
+    """U and its gradient, one chain at a time as torch.func batches it."""
+
+    def one(z: Tensor, x: Tensor) -> Tensor:
+        logits = nets.forward(z, mlp).to(x.dtype)
+        return (torch.nn.functional.softplus(logits) - x * logits).sum() + 0.5 * z.square().sum()
+
+    gradient, U = vmap(grad_and_value(one))(z, x)
+    return U, gradient
+
+
+def trajectory(leaps: Leaps, z: Tensor, p: Tensor, grad: Tensor, L: int) -> tuple[Tensor, ...]:
+    p = torch.sub(p, grad, alpha=STEP / 2)
+    for _ in range(L - 1):
+        z, p = leaps.inner(z, p)
+    return leaps.last(z, p)
+
+
+def transition(leaps: Leaps, case: Posterior, L: int) -> Step:
+    def run(z: Tensor, p: Tensor, grad: Tensor, x: Tensor, mlp: MLP) -> tuple[Tensor, ...]:
+        return trajectory(leaps, z, p, grad, L)
+
+    return lambda z, U, grad, p, u: hmc.transition(z, U, grad, p, u, case.x, case.mlp, run)
+
+
+def looped(step: Step, start: tuple[Tensor, Tensor, Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    """A function of momenta [T, N, d] and uniforms [T, N] to the last position."""
+    return lambda p, u: hmc.transitions(step, start, p, u)
+
+
+def replayed(place: Place, step: Step, start: State) -> Callable[[Tensor, Tensor], Tensor]:
+    """The same with a transition as one CUDA graph, its state updated in place."""
+    state = [t.clone() for t in start]
+    p, u = torch.ones_like(state[0]), torch.ones_like(state[1])
+
+    def once() -> None:
+        for held, new in zip(state, step(*state, p, u)):
+            held.copy_(new)
+
+    captured = place.captured(once)
+
+    def run(momenta: Tensor, uniforms: Tensor) -> Tensor:
+        captured.prepare()
+        for held, first in zip(state, start):
+            held.copy_(first)
+        for momentum, uniform in zip(momenta, uniforms):
+            p.copy_(momentum)
+            u.copy_(uniform)
+            captured()
+        return state[0].clone()
+
+    return run
+
+
+def jax_parts(mlp: MLP, precision: str) -> dict[str, tuple[Callable, Callable, tuple]]:
+    """Name to the inner gradient, the last one with its energy, and the networks for both."""
+    weights, biases, _ = jx.network(mlp)
+    rounded = mlp_at(mlp, precision)
+    inner = jx.network(rounded)
+
+    def last(z, x, *networks):
+        return jx.gradient_and_energy(z, x, *networks[-2:], networks[2])
+
+    def plain(z, x, *networks):
+        return jx.gradient(z, x, *networks[:3])
+
+    def by_hand(z, x, *networks):
+        return jx.hand_gradient(z, x, *networks[:4])
+
+    return {
+        "JAX jit, gradient by hand": (by_hand, last, (*inner, rounded.weights, weights, biases)),
+        "JAX jit": (plain, last, (*inner, weights, biases)),
+    }

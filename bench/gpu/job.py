@@ -1,0 +1,155 @@
+"""All GPU benchmarks of a run: within a time, written row by row, failures told at the end."""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import math
+import time
+import traceback
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import torch
+
+from vaefast.bench.gpu import pairs
+from vaefast.bench.gpu.ceilings import ceilings
+from vaefast.bench.gpu.place import Place
+from vaefast.bench.runner import Benchmark, Result
+from vaefast.bench.summary import verdicts
+from vaefast.bench.table import append, line
+from vaefast.environment import gpu, processor, versions
+
+__all__ = ["JOBS", "run_jobs"]
+
+JOBS = (  # in the order of what is asked of them; convolutional_hmc is no op
+    "pgd_step",
+    "mlp_chain",
+    "mlp_jacobian_gram",
+    "decode_distance",
+    "convolutional_hmc",
+    "log_likelihood",
+    "leapfrog_step",
+    "mlp_forward",
+    "mlp_potential",
+    "mlp_trajectory",
+    "mlp_jvp",
+    "mlp_vjp",
+)
+
+
+def run_jobs(
+    jobs: Iterable[str] = (),
+    place: Place | None = None,
+    *,
+    out: Path | None = None,
+    seconds: float = math.inf,
+    rounds: int = 25,
+    say: Callable = print,
+) -> int:
+    """Run benchmarks; how many cases failed.
+
+    Args:
+        jobs: names of :data:`JOBS`; empty for all.
+        place: the device; default the GPU.
+        out: CSV file to append to.
+        seconds: after these, cases that have not begun are left out, and count as failed.
+        rounds: most rounds of a pair.
+        say: where the lines go.
+
+    Raises:
+        ValueError: an unknown job, or no GPU.
+    """
+    place, names = place or Place(), list(jobs) or list(JOBS)
+    _check(names, place)
+    until = time.monotonic() + seconds
+    machine = gpu() if place.device == "cuda" else "dry run, " + processor()
+    say(f"{machine}; torch {versions()['torch']}, triton {versions()['triton']}")
+    rates = {}
+    for name, rate, row in ceilings(place):
+        rates[name] = rate
+        _write(row, out, say)
+    run = _Run(place, rates, out, until, rounds, say)
+    try:
+        for position, name in enumerate(names):
+            run.job(name, len(names) - position)
+    finally:  # also when it is interrupted
+        say("\nAgainst the best peer, the ceiling and the time asked")
+        for text in run.summary:
+            say(text)
+    return run.failures
+
+
+def _check(names: list[str], place: Place) -> None:
+    for name in names:
+        if name not in JOBS:
+            raise ValueError(f"op must be one of {', '.join(JOBS)} on a GPU, got {name!r}")
+    if place.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device cuda: no CUDA device was found; pass --device cpu")
+
+
+class _Run:
+    """What the cases of a run share, and what came of them."""
+
+    def __init__(
+        self,
+        place: Place,
+        rates: dict[str, float],
+        out: Path | None,
+        until: float,
+        rounds: int,
+        say: Callable,
+    ) -> None:
+        self.place, self.rates, self.out, self.until = place, rates, out, until
+        self.rounds, self.say = rounds, say
+        self.summary: list[str] = []
+        self.failures = 0
+
+    def job(self, name: str, left: int) -> None:
+        """One op's cases, in its share of the time that is left."""
+        module = importlib.import_module(f"vaefast.bench.gpu.{name}")
+        share = time.monotonic() + (self.until - time.monotonic()) / left
+        try:
+            cases = module.cases(self.place)
+        except Exception as error:
+            return self._fail(name, "", error)
+        for position, (title, build) in enumerate(cases):
+            now = time.monotonic()
+            if now > self.until:
+                self.failures += 1
+                self.summary.append(f"  FAILED  {name}  {title}:  the time is up")
+                continue
+            try:
+                self._case(build(), now + (share - now) / (len(cases) - position))
+            except Exception as error:  # the next case may work
+                self._fail(name, title, error)
+            self._clean()
+        return None
+
+    def _case(self, benchmark: Benchmark, until: float) -> None:
+        self.say(f"\n{benchmark.op}  {benchmark.case}")
+        rows: list[Result] = []
+        found = pairs.run(
+            benchmark, self.place, self.rates, until=until, rounds=self.rounds, say=self.say
+        )
+        for row in found:
+            rows.append(row)
+            _write(row, self.out, self.say)
+        if not self.place.tiny:  # whose figures mean nothing
+            self.summary += [str(verdict) for verdict in verdicts(benchmark, rows)]
+
+    def _fail(self, name: str, title: str, error: Exception) -> None:
+        self.failures += 1
+        self.say("".join(traceback.format_exception(error)))
+        self.summary.append(f"  FAILED  {name}  {title}:  {pairs.first_line(error)}")
+
+    def _clean(self) -> None:
+        gc.collect()
+        if self.place.device == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _write(row: Result, out: Path | None, say: Callable) -> None:
+    say(line(row))
+    if out is not None:
+        append(out, [row])

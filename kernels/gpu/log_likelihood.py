@@ -1,0 +1,96 @@
+"""``log_likelihood`` in Triton: one launch, one read of out and one write of its gradient."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+from vaefast.kernels.likelihoods import constant, log_density
+from vaefast.kernels.pgd_step import device_of
+from vaefast.types import LIKELIHOODS
+
+__all__ = ["log_likelihood"]
+
+FORMS = [  # few rows a thread, whose addresses would fill its registers
+    {"BLOCK_N": 8, "BLOCK_D": 32, "num_warps": 4},
+    {"BLOCK_N": 1, "BLOCK_D": 128, "num_warps": 1},
+    {"BLOCK_N": 1, "BLOCK_D": 512, "num_warps": 4},
+]
+KNOWN_SPILLS = {("continuous_bernoulli D=32 fp64", "sm_100"): "8 bytes, of a narrow float64 row"}
+NAN = tl.constexpr(float("nan"))
+# One binary for every batch and alignment: wider accesses would spread a row over the threads in
+# another way, and add its terms in another order.
+SIZES = ("N", "C", "s_score", "s_out", "s_x")
+POINTERS = ("p_logp", "p_score", "p_out", "p_x")
+
+
+@triton.jit(do_not_specialize=SIZES, do_not_specialize_on_alignment=POINTERS)
+def _log_likelihood_kernel(
+    p_logp, p_score, p_out, p_x, N, D, C, s_score, s_out, s_x,
+    obs_std: tl.float64, constant: tl.float64,
+    LIKELIHOOD: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    """BLOCK_N rows a program, in blocks of columns; a row that turns out bad is overwritten."""
+    i_row = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)  # [BLOCK_N]
+    i_col = tl.arange(0, BLOCK_D)[None, :]  # [1, BLOCK_D]
+    m_row = (i_row < N)[:, None]  # [BLOCK_N, 1]
+    p_out += i_row[:, None] * s_out + i_col  # [BLOCK_N, BLOCK_D]
+    p_score += i_row[:, None] * s_score + i_col
+    p_x += (i_row // C)[:, None] * s_x + i_col
+    total = tl.zeros([BLOCK_N, BLOCK_D], dtype=tl.float64)
+    flags = tl.zeros([BLOCK_N, BLOCK_D], dtype=p_x.dtype.element_ty)
+    for o_col in range(0, D, BLOCK_D):
+        m = m_row & (o_col + i_col < D)
+        out = tl.load(p_out + o_col, mask=m, other=0.0)
+        x = tl.load(p_x + o_col, mask=m, other=0.0)
+        logp, score = log_density(out, x, LIKELIHOOD, obs_std)
+        total += tl.where(m, logp, 0.0).to(tl.float64)
+        flags += 0.0 * out + 0.0 * x  # NaN for NaN and ±inf, else 0
+        tl.store(p_score + o_col, score, mask=m)
+    bad = tl.sum(flags, axis=1)  # [BLOCK_N], NaN for a bad row
+    logp = tl.sum(total, axis=1) + constant + bad.to(tl.float64)
+    tl.store(p_logp + i_row, logp, mask=i_row < N)
+    if tl.max((bad != bad).to(tl.int32), axis=0) != 0:
+        tl.debug_barrier()  # behind the stores above
+        m_row &= (bad != bad)[:, None]
+        for o_col in range(0, D, BLOCK_D):
+            tl.store(p_score + o_col, NAN, mask=m_row & (o_col + i_col < D))
+
+
+def log_likelihood(out, x, likelihood, obs_std):
+    """Launch the kernel; arguments as the registered op's without the backend's name."""
+    N, D = out.shape
+    logp, score = out.new_empty(N, dtype=torch.float64), out.new_empty((N, D))
+    constants, grid = plan(N, D)
+    with device_of(out):
+        _log_likelihood_kernel[grid](
+            logp, score, out, x, N, D, N // len(x), *(t.stride(0) for t in (score, out, x)),
+            obs_std, D * constant(likelihood, obs_std), LIKELIHOOD=likelihood, **constants,
+        )  # fmt: skip
+    return logp, score
+
+
+def plan(N: int, D: int):
+    """Block sizes and grid; they follow the width only, so rows keep their bits."""
+    form = next((form for form in FORMS if form["BLOCK_D"] >= D), FORMS[-1])
+    return form, (triton.cdiv(N, form["BLOCK_N"]),)
+
+
+def variants():
+    """Every form of the kernel that ``plan`` can choose, for ahead-of-time compilation."""
+    from vaefast.kernels.aot import Variant
+
+    for likelihood in LIKELIHOODS:
+        for form in FORMS:
+            for dtype in ("fp32", "fp64"):
+                constants = {**form, "LIKELIHOOD": likelihood}
+                warps = constants.pop("num_warps")
+                label = f"{likelihood} D={form['BLOCK_D']} {dtype}"
+                yield Variant(label, _log_likelihood_kernel, _signature(dtype), constants, warps)
+
+
+def _signature(dtype: str) -> dict[str, str]:
+    types = dict.fromkeys(POINTERS, f"*{dtype}") | {"p_logp": "*fp64"}
+    types |= dict.fromkeys((*SIZES, "D"), "i32") | {"obs_std": "fp64", "constant": "fp64"}
+    return {name: types.get(name, "constexpr") for name in _log_likelihood_kernel.arg_names}

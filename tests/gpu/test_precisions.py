@@ -1,0 +1,120 @@
+"""The kernels as they are compiled for the GPU that is there, on the networks of the table.
+
+The interpreter computes the same numbers on small shapes; here run the compiled configurations,
+the matrix units' rounding, and batches around the tiles.
+"""
+
+import pytest
+import torch
+
+import vaefast as vf
+from vaefast import ops
+from vaefast.bench.cases import images, network, posterior
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device was found")
+
+WIDTHS = (32, 512, 512, 784)
+ODD = (17, 100, 333, 300)
+PRECISIONS = {"ieee": 2e-5, "tf32": 5e-3, "bf16": 5e-2}  # allowed, of the largest entry
+ROWS = (1, 63, 130)
+
+
+def decoder(rows, widths=WIDTHS, activation="tanh"):
+    names = ",".join([activation] * (len(widths) - 2) + ["identity"])
+    case = posterior(rows, 1, widths=widths, activations=names, dtype=torch.float32, device="cuda")
+    return case._replace(z=0.3 * case.z)
+
+
+def encoder(rows, widths=WIDTHS):
+    mlp = network(widths[::-1], "tanh,tanh,identity", dtype=torch.float32, device="cuda")
+    return images(rows, widths[-1], device="cuda").x, mlp
+
+
+def forward(rows, widths, **options):
+    z, _, mlp = decoder(rows, widths)
+    return (ops.mlp_forward(z, mlp, **options),)
+
+
+def potential(rows, widths, **options):
+    z, x, mlp = decoder(rows, widths)
+    return ops.mlp_potential(z, x, mlp, likelihood="bernoulli", **options)
+
+
+def trajectory(rows, widths, **options):
+    z, x, mlp = decoder(rows, widths)
+    p, grad = images(rows, widths[0], device="cuda").grad, potential(rows, widths, **options)[1]
+    like = {"likelihood": "bernoulli", "step": 1e-3, "leapfrog": 3}
+    return ops.mlp_trajectory(z, p, grad, x, mlp, **like, **options)
+
+
+def gram(rows, widths, **options):
+    x, mlp = encoder(rows, widths)
+    return (ops.mlp_jacobian_gram(x, mlp, inv_std=1 + x[:, : widths[0]], **options),)
+
+
+def tangents(rows, widths, **options):
+    x, mlp = encoder(rows, widths)
+    return ops.mlp_jvp(x, images(8, widths[-1], device="cuda").grad, mlp, **options)
+
+
+def cotangents(rows, widths, **options):
+    x, mlp = encoder(rows, widths)
+    return ops.mlp_vjp(x, images(8, widths[0], device="cuda").grad, mlp, **options)
+
+
+CALLS = {
+    "mlp_forward": forward,
+    "mlp_potential": potential,
+    "mlp_trajectory": trajectory,
+    "mlp_jacobian_gram": gram,
+    "mlp_jvp": tangents,
+    "mlp_vjp": cotangents,
+}
+
+
+def need(op):
+    if not (support := vf.supports(op, "triton", device="cuda")):
+        pytest.skip(support.reason)
+
+
+@pytest.mark.parametrize("rows", ROWS)
+@pytest.mark.parametrize("widths", [WIDTHS, ODD], ids=["large", "odd"])
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("op", CALLS)
+def test_close_to_the_reference_and_the_same_twice(op, precision, widths, rows):
+    need(op)
+    truth = CALLS[op](rows, widths, backend="reference")
+    found = CALLS[op](rows, widths, backend="triton", precision=precision)
+    again = CALLS[op](rows, widths, backend="triton", precision=precision)
+    for expected, result, second in zip(truth, found, again):
+        assert torch.equal(result, second)
+        error = (result.double() - expected.double()).abs().max()
+        assert error <= PRECISIONS[precision] * max(1.0, expected.abs().max().item())
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("op", CALLS)
+def test_a_pinned_tile_gives_a_row_the_same_bits_in_any_batch(op, precision):
+    need(op)
+    options = {"backend": "triton", "precision": precision, "tile": 16}
+    many, few = (CALLS[op](rows, WIDTHS, **options) for rows in (130, 1))
+    for whole, alone in zip(many, few):
+        assert torch.equal(whole[:1], alone)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_chains_sample_the_same_posterior(precision):
+    """Energies are exact whatever the gradients' precision, so they settle at the same level."""
+    need("mlp_chain")
+    z, x, mlp = decoder(256)
+
+    def level(**options):
+        like = {"likelihood": "bernoulli", "step": 0.02, "leapfrog": 5, "jitter": 0.2}
+        U, grad = ops.mlp_potential(z, x, mlp, likelihood="bernoulli", **options)
+        chain = ops.mlp_chain(z, U, grad, x, mlp, **like, steps=60, **options)
+        assert chain.accepted.double().mean() > 30
+        return chain.U.mean().item(), (chain.U.std() / 16).item()
+
+    exact, error = level(backend="triton", precision="ieee")
+    rounded, _ = level(backend="triton", precision=precision)
+    assert abs(rounded - exact) < 5 * error

@@ -1,0 +1,128 @@
+"""Every kernel in every form that its launcher can choose, compiled for every target.
+
+Needs no GPU. Whoever changes a kernel runs `make kernels` as well, which writes docs/kernels.md.
+"""
+
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from vaefast.backends import interpreted
+
+pytestmark = pytest.mark.skipif(interpreted(), reason="nothing is compiled under TRITON_INTERPRET")
+aot = pytest.importorskip("vaefast.kernels.aot", reason="triton is not installed")
+
+from vaefast.kernels import occupancy, survey, table  # noqa: E402 - needs triton
+from vaefast.kernels.binary import Binary, examine  # noqa: E402
+
+ROOT = Path(__file__).parent.parent.parent
+MODULES = aot.modules()
+LARGEST_SPILL = 64  # bytes of a thread, where a module lists the variant at all
+
+
+@cache
+def binaries(name, target):
+    """Everything that one module has for one target: [(variant, binary)]."""
+    jobs = survey.jobs(name, [target])
+    variants = aot.variants_of(name)
+    return [(variants[job.label], binary) for job, binary in survey.survey(jobs).items()]
+
+
+def faults(variant, binary, target, known_spills):
+    """What speaks against launching a binary on its target."""
+    if binary.spills and (variant.label, target) not in known_spills:
+        yield f"spills {binary.spills} bytes"
+    if binary.spills >= LARGEST_SPILL:
+        yield f"spills {binary.spills} bytes, which no listing excuses"
+    if binary.shared > occupancy.LARGEST_SHARED[target]:
+        yield f"takes {binary.shared} bytes of shared memory"
+    elif not occupancy.programs(binary, target):
+        yield f"does not fit on a multiprocessor: {binary}"
+    kinds = {name.split()[0] for name in binary.matrix}
+    if variant.matrix and not kinds:
+        yield "leaves the matrix units idle"
+    elif variant.matrix and target == "sm_90" and kinds != set(variant.matrix.split()):
+        yield f"wants {variant.matrix}, has {binary.matrix}"
+
+
+@pytest.mark.parametrize("target", aot.TARGETS)
+@pytest.mark.parametrize("name", MODULES)
+def test_every_variant_compiles_and_fits(name, target):
+    known = getattr(MODULES[name], "KNOWN_SPILLS", {})
+    found = [
+        f"{variant.label} for {target} {fault}"
+        for variant, binary in binaries(name, target)
+        for fault in faults(variant, binary, target, known)
+    ]
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_no_minimum_or_maximum_drops_nan(name):
+    """As PTX says; the interpreter keeps NaN either way. Float64 has no such instructions."""
+    excused = getattr(MODULES[name], "PLAIN_EXTREMA", {})
+    found = [
+        f"{variant.label}: {binary.plain_extrema}"
+        for variant, binary in binaries(name, "sm_90")
+        if binary.plain_extrema and variant.kernel.__name__ not in excused
+    ]
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_integers_may_be_one(name):
+    """The JIT makes constants of them, on which some methods of tensors do not exist."""
+    first = {v.kernel: v for v in reversed(aot.variants_of(name).values())}
+    survey.compiles_with_ones(survey.Job(name, v.label, "sm_90") for v in first.values())
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_listings_name_what_exists(name):
+    variants = aot.variants_of(name)
+    for label, target in getattr(MODULES[name], "KNOWN_SPILLS", {}):
+        assert label in variants
+        assert target in variants[label].targets
+    kernels = {v.kernel.__name__ for v in variants.values()}
+    assert set(getattr(MODULES[name], "PLAIN_EXTREMA", {})) <= kernels
+
+
+def test_the_table_is_up_to_date():
+    """`make kernels` writes it."""
+    text = (ROOT / "docs" / "kernels.md").read_text()
+    assert not table.stale(text)
+    pinned = re.search(r"triton==([\d.]+)", (ROOT / "pyproject.toml").read_text())[1]
+    assert f"with triton {pinned}," in text
+
+
+@pytest.mark.parametrize(
+    ("target", "warps", "registers", "shared", "programs"),
+    [
+        ("sm_80", 4, 64, 0, 8),  # registers
+        ("sm_80", 4, 65, 0, 7),  # rounded up to 72
+        ("sm_80", 8, 255, 0, 1),
+        ("sm_80", 16, 255, 0, 0),
+        ("sm_80", 1, 32, 0, 32),  # programs
+        ("sm_80", 8, 32, 0, 8),  # warps
+        ("sm_80", 4, 32, 40 * 1024, 4),  # 41 KiB of 164 with the driver's
+        ("sm_90", 4, 32, 40 * 1024, 5),
+        ("sm_90", 4, 32, 232448, 1),
+        ("gfx942", 4, 128, 0, 4),
+        ("gfx942", 4, 129, 0, 3),
+        ("gfx942", 4, 64, 16384, 4),
+    ],
+)
+def test_occupancy(target, warps, registers, shared, programs):
+    """NVIDIA's rows are results of cuda_occupancy.h."""
+    binary = Binary(warps, 1, registers, 0, shared, 0, {}, {})
+    assert occupancy.programs(binary, target) == programs
+
+
+def test_occupancy_on_amd_is_the_compiler_s_own():
+    """LLVM writes the waves of one of the four units into the assembly."""
+    for variant in list(aot.variants_of("pgd_step").values())[:4]:
+        compiled = aot.build(variant, "gfx942")
+        waves = int(re.search(r"; Occupancy: (\d+)", compiled.asm["amdgcn"])[1])
+        binary = examine(compiled, "gfx942")
+        assert occupancy.programs(binary, "gfx942") == waves * 4 // binary.warps

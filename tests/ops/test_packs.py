@@ -1,0 +1,173 @@
+"""A pack stands for the weights it was made from, in the calls it was made for, or says so."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import vaefast as vf
+from vaefast.bench.cases import network, posterior
+from vaefast.ops import mlp_chain, mlp_forward, mlp_potential, mlp_trajectory
+from vaefast.ops._pack import pack
+from vaefast.types import MLP
+
+WIDTHS, ACTIVATIONS = (3, 40, 18, 10), "tanh,silu,identity"
+
+
+@pytest.fixture(autouse=True)
+def _cpp(require):
+    require("mlp_forward", "cpp")
+
+
+def decoder(dtype=torch.float32, widths=WIDTHS):
+    return network(widths, ",".join(["tanh"] * (len(widths) - 2) + ["identity"]), dtype=dtype)
+
+
+def energies(mlp):
+    z, x, _ = posterior(2, 2, widths=WIDTHS, dtype=mlp.weights[0].dtype)
+    like = {"likelihood": "bernoulli"}
+    U, grad = mlp_potential(z, x, mlp, **like)
+    end = mlp_trajectory(z, z, grad, x, mlp, **like, step=0.1, leapfrog=2)
+    chain = mlp_chain(z, U, grad, x, mlp, **like, step=0.1, leapfrog=2, steps=2)
+    return torch.cat([t.double().flatten() for t in (U, grad, *end, *chain)])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_weights_with_a_pack_are_not_read_again(dtype):
+    mlp = decoder(dtype)
+    ready = pack(mlp)
+    poisoned = [torch.full_like(w, torch.nan) for w in mlp.weights]
+    assert torch.equal(energies(MLP(poisoned, *ready[1:])), energies(mlp))
+
+
+def test_biases_and_activations_may_change_beside_a_pack():
+    mlp, z = decoder(), torch.randn(4, 3)
+    ready = pack(mlp)
+    other = MLP(mlp.weights, [b + 1 for b in mlp.biases], "relu,tanh,sigmoid")
+    assert torch.equal(mlp_forward(z, other._replace(packed=ready.packed)), mlp_forward(z, other))
+
+
+def test_what_a_pack_lacks_is_added_in_place():
+    mlp = decoder()
+    half = pack(mlp, backward=False)
+    expected = energies(mlp)
+    assert torch.equal(energies(half), expected)  # the call packs the rest itself
+    whole = pack(half)
+    assert whole.packed is half.packed
+    for w in mlp.weights:
+        w.fill_(torch.nan)
+    assert torch.equal(energies(whole), expected)
+    assert torch.equal(energies(pack(whole)), expected)  # nothing is read where nothing lacks
+
+
+OTHERS = [
+    (lambda: pack(decoder(torch.float64)), "got [^,]*, float64, 3-40-18-10"),
+    (lambda: pack(decoder(widths=(3, 40, 10))), "got [^,]*, float32, 3-40-10"),
+    (lambda: pack(decoder(widths=(3, 40, 18, 11))), "got [^,]*, float32, 3-40-18-11"),
+    (lambda: of_another_level(pack(decoder())), "got another, float32, 3-40-18-10"),
+    (lambda: decoder()._replace(packed=torch.zeros(40)), "got something else"),
+    (lambda: decoder()._replace(packed=torch.zeros(4)), "got something else"),
+    (lambda: cut(pack(decoder()), 64), "got something else"),
+    (lambda: cut(pack(decoder()), -1), "got a part of it"),
+]
+
+
+def of_another_level(mlp):
+    mlp.packed[8:24] = torch.tensor(list(b"another".ljust(16, b"\0")), dtype=torch.uint8)
+    return mlp
+
+
+def cut(mlp, size):
+    return mlp._replace(packed=mlp.packed[:size].clone())
+
+
+@pytest.mark.parametrize(("other", "message"), OTHERS)
+def test_a_pack_for_something_else_is_refused(other, message):
+    with pytest.raises(ValueError, match=f"must be a whole pack for .*{message}; pass packed=None"):
+        mlp_forward(torch.zeros(2, 3), decoder()._replace(packed=other().packed))
+    with pytest.raises(ValueError, match="must be a whole pack"):
+        pack(decoder()._replace(packed=other().packed))
+
+
+def test_a_pack_may_lie_anywhere():
+    mlp, z = pack(decoder()), torch.randn(4, 3)
+    expected = mlp_forward(z, mlp)
+    for shift in (1, 4, 32):
+        room = torch.empty(len(mlp.packed) + shift, dtype=torch.uint8)
+        room[shift:] = mlp.packed
+        assert torch.equal(mlp_forward(z, mlp._replace(packed=room[shift:])), expected)
+    apart = torch.stack([mlp.packed, mlp.packed], dim=1)[:, 0]
+    assert torch.equal(mlp_forward(z, mlp._replace(packed=apart)), expected)
+
+
+def negated(w):
+    """A view whose minus sign is only a flag."""
+    return torch.complex(torch.zeros_like(w), -w).conj().imag
+
+
+LAYOUTS = [lambda w: w.t().contiguous().t(), lambda w: w.repeat(1, 3)[:, ::3], negated]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_packs_of_views(layout):
+    views = decoder()._replace(weights=[layout(w) for w in decoder().weights])
+    assert torch.equal(energies(pack(views)), energies(views))
+
+
+def test_where_no_pack_is_taken():
+    mlp = decoder()
+    assert pack(mlp, backend="reference").packed is None
+    with vf.use_backend("reference"):
+        assert pack(mlp).packed is None
+    assert pack(decoder(torch.float16)).packed is None
+    meta = mlp._replace(weights=[w.to("meta") for w in mlp.weights], biases=[None] * 3)
+    assert pack(meta).packed is None
+
+
+def test_derivatives_pass_by_the_pack():
+    mlp = decoder(torch.float64)
+    tensors = [torch.randn(4, 3, dtype=torch.float64), *mlp.weights, *mlp.biases]
+    expected_of = [t.requires_grad_() for t in tensors]
+    with torch.inference_mode():
+        ready = pack(mlp)
+    for leaves in (expected_of[:1], expected_of):
+        found = torch.autograd.grad(mlp_forward(tensors[0], ready).sin().sum(), leaves)
+        h = tensors[0]
+        for w, b, act in zip(mlp.weights, mlp.biases, (torch.tanh, torch.tanh, lambda a: a)):
+            h = act(F.linear(h, w, b))
+        torch.testing.assert_close(found, torch.autograd.grad(h.sin().sum(), leaves))
+
+
+@pytest.mark.parametrize("grad", [False, True])
+def test_opcheck_with_a_pack(grad):
+    z, mlp = torch.randn(4, 3, dtype=torch.float64).requires_grad_(grad), decoder(torch.float64)
+    arguments = (z, *pack(mlp), "ieee", 0, "cpp")
+    torch.library.opcheck(torch.ops.vaefast.mlp_forward.default, arguments)
+
+
+def test_compiles_with_a_pack():
+    torch._dynamo.reset()
+    mlp, z = pack(decoder()), torch.randn(4, 3)
+    compiled = torch.compile(mlp_forward, fullgraph=True, backend="aot_eager", dynamic=False)
+    assert torch.equal(compiled(z, mlp), mlp_forward(z, mlp))
+    replaced = torch.compile(
+        lambda z: mlp_forward(z, mlp._replace(biases=mlp.biases)), fullgraph=True, backend="eager"
+    )
+    assert torch.equal(replaced(z), mlp_forward(z, mlp))
+
+
+def test_kernels_of_any_backend_take_its_packs(backend, require):
+    require("mlp_chain", backend)
+    mlp = decoder()
+    with vf.use_backend(backend):
+        ready = pack(mlp, backend=backend)
+        assert (ready.packed is None) == (backend == "reference")
+        assert torch.equal(energies(ready), energies(mlp))
+
+
+def test_triton_refuses_another_network_s_pack(backend, require):
+    if backend != "triton":
+        pytest.skip("the C++ kernels' refusals are tested above")
+    require("mlp_forward", "triton")
+    wide = pack(decoder(widths=(3, 200, 10)), backend=backend)
+    with pytest.raises(ValueError, match="another network or backend; pack it again"):
+        mlp_forward(torch.randn(2, 3), decoder()._replace(packed=wide.packed), backend=backend)

@@ -1,0 +1,140 @@
+"""How long packed weights live: one public call, or a ``with vaefast.frozen(vae)`` block.
+
+``_version`` misses writes through ``.data`` and numpy and those of fused optimizers, so nothing can
+tell whether a pack still fits, short of reading all weights again.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import wraps
+from typing import Any, NamedTuple, TypeVar
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+from vaefast import backends
+from vaefast.models.vae import VAE
+from vaefast.ops._pack import pack
+from vaefast.types import MLP
+
+__all__ = ["Packs", "frozen", "one_pack", "packs_of"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Packs:
+    """One VAE's packs, each made when its network is first used."""
+
+    def __init__(self) -> None:
+        self._made: dict[tuple, Tensor | None] = {}
+
+    def packed(
+        self, name: str, mlp: MLP, *, backward: bool = True, backend: str | None = None
+    ) -> MLP:
+        """The network with its pack.
+
+        Args:
+            name: of the weights; networks that differ in activations only may share it.
+            backward: whether rows also pass back through it.
+            backend: as it will be given to the ops.
+        """
+        weight = mlp.weights[0]
+        key = name, weight.dtype, weight.device, backends.wanted(backend, weight)
+        kept = MLP(mlp.weights, mlp.biases, mlp.activations, self._made.get(key))
+        ready = pack(kept, backward=backward, backend=backend)
+        self._made[key] = ready.packed
+        return ready
+
+
+_kept: WeakKeyDictionary[VAE, Packs] = WeakKeyDictionary()  # inside public calls and blocks
+
+
+def packs_of(vae: VAE) -> Packs:
+    """The packs that are kept for the VAE now, or new ones."""
+    kept = _kept.get(vae)
+    return Packs() if kept is None else kept
+
+
+@contextmanager
+def _keeping(vae: VAE) -> Iterator[None]:
+    """One set of packs for everything inside; whoever began keeping them ends it."""
+    if vae in _kept:
+        yield
+        return
+    _kept[vae] = Packs()
+    try:
+        yield
+    finally:
+        _kept.pop(vae, None)
+
+
+def one_pack(function: F) -> F:
+    """Of a public function made of others: these share their packs of its first argument."""
+
+    @wraps(function)
+    def call(*arguments: Any, **options: Any) -> Any:
+        vae = arguments[0] if arguments else options.get("vae")
+        with _keeping(vae) if isinstance(vae, VAE) else nullcontext():
+            return function(*arguments, **options)
+
+    return call  # type: ignore[return-value]
+
+
+@contextmanager
+def frozen(vae: VAE) -> Iterator[None]:
+    """Promise that the VAE's weights stay as they are inside the ``with`` block.
+
+    Every public function packs the weights of the networks it uses, and forgets the packs when it
+    returns: 0.5 ms for 32-512-512-784. Inside the block the packs are kept from call to call,
+    which pays for many short calls. Results are the same, to the bit. A change of parameters or
+    buffers inside the block is found at its end, by a checksum: entering and leaving read all of
+    them once. Equivalent to, but for the time::
+
+        contextlib.nullcontext()
+
+    Args:
+        vae: the model.
+
+    Raises:
+        TypeError: ``vae`` is no VAE.
+        RuntimeError: at the end of the block, a parameter or buffer is not what it was at its
+            beginning; functions called inside may have used either.
+    """
+    if not isinstance(vae, VAE):
+        raise TypeError(
+            f"vae must be a vaefast.VAE, got {type(vae).__name__}; wrap it with vaefast.as_vae"
+        )
+    before = _sums(vae)
+    with _keeping(vae):
+        yield
+    after = _sums(vae)
+    changed = sorted(name for name in before | after if before.get(name) != after.get(name))
+    if changed:
+        raise RuntimeError(
+            f"weights changed inside vaefast.frozen: {', '.join(changed[:3])}"
+            f"{', ...' if len(changed) > 3 else ''}; results from inside may be of either, "
+            "change weights outside of the block"
+        )
+
+
+class _Sum(NamedTuple):
+    """What tells a tensor from its later self."""
+
+    dtype: torch.dtype
+    shape: torch.Size
+    checksum: int
+
+
+def _sums(vae: VAE) -> dict[str, _Sum]:
+    """By the names of parameters and buffers."""
+    tensors = [*vae.named_parameters(), *vae.named_buffers()]
+    return {name: _Sum(t.dtype, t.shape, _checksum(t)) for name, t in tensors}
+
+
+def _checksum(t: Tensor) -> int:
+    data = t.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+    return zlib.crc32(data.numpy().data)

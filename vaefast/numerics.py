@@ -1,0 +1,89 @@
+"""How the libraries' products are rounded while a module is evaluated on a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+
+__all__ = ["autocast", "one_kernel", "products"]
+
+
+@contextmanager
+def products(device: torch.device, precision: str) -> Iterator[None]:
+    """float32 products in tf32 where ``precision`` is "tf32", else in full precision.
+
+    For matrix products and convolutions on CUDA; forward and backward must both lie inside. The
+    switches are the process's, as all of torch's are. Nothing is touched on the CPU.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    with _set(*_tf32_switches(precision == "tf32")):
+        yield
+
+
+@contextmanager
+def one_kernel(device: torch.device) -> Iterator[None]:
+    """cuDNN takes the same deterministic kernel every time instead of timing several."""
+    if device.type != "cuda":
+        yield
+        return
+    cudnn = torch.backends.cudnn
+    with _set((cudnn, "benchmark", False), (cudnn, "deterministic", True)):
+        yield
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager:
+    """Products of a forward pass in bfloat16 where ``precision`` is "bf16"; float64 stays."""
+    if precision != "bf16":
+        return nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+class _Matmul:
+    """``torch.set_float32_matmul_precision`` as an attribute."""
+
+    @property
+    def precision(self) -> str:
+        return torch.get_float32_matmul_precision()
+
+    @precision.setter
+    def precision(self, precision: str) -> None:
+        torch.set_float32_matmul_precision(precision)
+
+
+def _tf32_switches(allowed: bool) -> list[tuple[Any, str, Any]]:
+    """(holder, attribute, value); torch refuses to mix its two generations of switches."""
+    cudnn: Any = torch.backends.cudnn
+    old = [
+        (_Matmul(), "precision", "high" if allowed else "highest"),
+        (cudnn, "allow_tf32", allowed),
+    ]
+    try:
+        for holder, name, _ in old:
+            getattr(holder, name)
+    except RuntimeError:  # the caller has used the newer ones
+        new = "tf32" if allowed else "ieee"
+        holders = (torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn)
+        return [(holder, "fp32_precision", new) for holder in holders]
+    return old
+
+
+@contextmanager
+def _set(*switches: tuple[Any, str, Any]) -> Iterator[None]:
+    """Attributes at these values inside, and as they were afterwards."""
+    before = [(holder, name, getattr(holder, name)) for holder, name, _ in switches]
+    try:
+        _assign(switches)
+        yield
+    finally:
+        _assign(before)
+
+
+def _assign(switches: Any) -> None:
+    for holder, name, value in switches:
+        if getattr(holder, name) != value:  # setting one again may unset its default
+            setattr(holder, name, value)
