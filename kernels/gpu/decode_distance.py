@@ -47,7 +47,6 @@ from vaefast.ops._register import rows_of
 __all__ = ["Counted", "count", "decode_distance", "error_band", "plan", "variants"]
 
 logger = logging.getLogger("vaefast")
-
 TYPES = {
     "p_hits": "*i64",
     "p_distance": "*fp64",
@@ -62,7 +61,7 @@ CALIBRATION = 16  # draws per input that its error band rests on
 SAFETY = 12.0  # times their root mean square
 MOST_ROWS = 1 << 27  # of a launch
 MOST_OPEN = 1 << 22  # of a launch that writes rows down
-WARPS_PER_PROCESSOR = 8  # that the registers hold
+WARPS_PER_PROCESSOR = 8  # as many as find registers
 COUNTED, MEASURED = tl.constexpr(0), tl.constexpr(1)  # Philox lanes: samples; the band's draws
 EXACT = ("fp64", "ieee")
 FEWEST_ALONE = 48  # samples of an input that get tiles of their own
@@ -263,8 +262,8 @@ def variants() -> Iterator[Variant]:
     for place, (widths, names) in enumerate(DECODERS):
         net = forward_only(describe(widths, names.format(last="sigmoid")))
         for kind, task, mixed, tile in _forms(place == 0):
-            for maker in TARGETS:
-                yield _variant(net, kind, task, mixed, tile, maker)
+            for family in TARGETS:
+                yield _variant(net, kind, task, mixed, tile, family)
 
 
 def _forms(every: bool) -> Iterator[tuple[str, str, bool, int]]:
@@ -279,17 +278,17 @@ def _forms(every: bool) -> Iterator[tuple[str, str, bool, int]]:
             yield from ((kind, task, True, MIXED_TILE[kind]) for task in tasks)
 
 
-def _variant(net: Net, kind: str, task: str, mixed: bool, tile: int, maker: str) -> Variant:
+def _variant(net: Net, kind: str, task: str, mixed: bool, tile: int, family: str) -> Variant:
     rows, widths = " mixed" if mixed else "", "-".join(map(str, net.widths))
     found = variant(
-        f"{widths} {kind} {task}{rows} tile {tile} {maker}",
+        f"{widths} {kind} {task}{rows} tile {tile} {family}",
         _decode_distance_kernel,
         net,
         kind,
-        TARGETS[maker],
-        blocks_of(kind, tile, mixed, maker).options(),
+        (TARGETS[family],),
+        blocks_of(kind, tile, mixed, family).options(),
         TYPES,
         {"TASK": task, "MIXED": mixed},
     )
-    units = "wgmma" if kind not in EXACT and maker == "hopper" and tile >= 64 else ""
+    units = "wgmma" if kind not in EXACT and family == "hopper" and tile >= 64 else ""
     return found._replace(matrix=units)

@@ -1,10 +1,10 @@
-"""Block sizes of ``decode_distance``: as wide and tall as each maker's registers hold.
+"""Block sizes of ``decode_distance``: as large as each family's registers hold.
 
 A block of 64 samples and 128 outputs gives a thread of 4 warps 64 sums. In IEEE products it then
 reads 20 numbers from shared memory for 64 multiplications, and two programs share a
 multiprocessor, so that one's activations hide behind the other's products. On Hopper the matrix
 units take blocks of 128 by 128, which halve what comes from the second-level cache for every
-product; other chips would spill.
+product; other families would spill.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from functools import cache
 
 import torch
 
-from vaefast.kernels.launch import NARROWEST_TILE, Plan, processors
+from vaefast.kernels.launch import MOST_REGISTERS, NARROWEST_TILE, Plan, processors
 
 __all__ = ["MIXED_TILE", "TARGETS", "WIDEST_TILE", "blocks_of", "plan"]
 
-TARGETS = {"hopper": ("sm_90",), "nvidia": ("sm_80", "sm_100"), "amd": ("gfx942",)}
+TARGETS = {"ampere": "sm_80", "hopper": "sm_90", "blackwell": "sm_100", "amd": "gfx942"}
 INTERPRETED_TILE = 1024  # an operation costs the interpreter the same for any tile
 WIDEST_TILE = {"fp64": 32, "ieee": 64, "tf32": 128, "bf16": 128}
 MIXED_TILE = {"fp64": 32, "ieee": 64, "tf32": 64, "bf16": 64}
@@ -35,30 +35,38 @@ def plan(rows: int, kind: str, tile: int, mixed: bool, device: torch.device) -> 
             tile *= 2
     if device.type == "cuda" and (mixed or kind == "fp64"):
         tile = MIXED_TILE[kind]
-    return blocks_of(kind, tile, mixed, _maker(device))
+    return blocks_of(kind, tile, mixed, _family(device))
 
 
-def blocks_of(kind: str, tile: int, mixed: bool, maker: str) -> Plan:
-    """The launch for a tile on a "hopper" GPU, another of "nvidia", or one of "amd"."""
+def blocks_of(kind: str, tile: int, mixed: bool, family: str) -> Plan:
+    """The launch for a tile on a family of GPUs, from :data:`TARGETS`."""
     if kind == "fp64":
-        return _plan(64, 16, tile, "ieee", 8, 2)
-    stages = 2 if maker == "amd" else 3
+        return _plan(family, 64, 16, tile, "ieee", 8, 2)
+    stages = 2 if family == "amd" else 3
     if kind == "ieee":
-        narrow = mixed if maker == "amd" else tile < 64
-        return _plan(64 if narrow else 128, 16, tile, "ieee", 8 if tile >= 128 else 4, stages)
-    width = 128 if maker == "hopper" and not mixed else 64
-    most = 64 if maker == "nvidia" else 128  # samples for 4 warps, exclusive
+        narrow = mixed if family == "amd" else tile < 64
+        warps = 8 if tile >= 128 else 4
+        return _plan(family, 64 if narrow else 128, 16, tile, "ieee", warps, stages)
     depth = 32 if kind == "tf32" else 64
-    return _plan(width, depth, tile, kind, 8 if tile >= most else 4, stages)
+    if family == "ampere":
+        return _plan(family, 64, depth, tile, kind, 8 if tile >= 64 else 4, 3)
+    if family == "blackwell":
+        return _plan(family, 64, depth, tile, kind, 8, 3 if (kind, tile) == ("bf16", 128) else 2)
+    wide = family == "hopper" and not mixed
+    warps = 8 if tile >= 128 else 4
+    return _plan(family, 128 if wide else 64, depth, tile, kind, warps, stages)
 
 
-def _plan(width: int, depth: int, tile: int, precision: str, warps: int, stages: int) -> Plan:
-    return Plan(width, depth, tile, precision, depth, precision, warps, stages)
+def _plan(
+    family: str, width: int, depth: int, tile: int, precision: str, warps: int, stages: int
+) -> Plan:
+    most = None if family == "amd" else MOST_REGISTERS
+    return Plan(width, depth, tile, precision, depth, precision, warps, stages, most)
 
 
 @cache
-def _maker(device: torch.device) -> str:
+def _family(device: torch.device) -> str:
     if torch.version.hip is not None:
         return "amd"
-    hopper = device.type != "cuda" or torch.cuda.get_device_capability(device)[0] == 9
-    return "hopper" if hopper else "nvidia"
+    generation = torch.cuda.get_device_capability(device)[0] if device.type == "cuda" else 9
+    return "ampere" if generation < 9 else "hopper" if generation == 9 else "blackwell"
