@@ -26,6 +26,15 @@ constexpr int64_t header_bytes(int64_t depth) {
     return (int64_t(sizeof(PackHeader)) + (depth + 1) * int64_t(sizeof(int64_t)) + 63) / 64 * 64;
 }
 
+// A level's name, and not whatever a foreign tensor holds there.
+bool is_text(const char (&level)[16]) {
+    for (const char c : level) {
+        if (!c) return true;
+        if (c < ' ' || c > '~') return false;
+    }
+    return false;
+}
+
 std::string described(const char* level, int64_t element, const int64_t* widths, int64_t depth) {
     std::string text = std::string(level) + (element == 4 ? ", float32, " : ", float64, ");
     for (int64_t l = 0; l <= depth; ++l) text += (l ? "-" : "") + std::to_string(widths[l]);
@@ -68,7 +77,8 @@ struct Layers {
             described(active().name.c_str(), sizeof(T), own.data(), own.size() - 1);
         std::string got = "something else";
         if (given >= int64_t(sizeof(PackHeader)) && !std::memcmp(pack->magic, PACK, sizeof PACK) &&
-            given >= header_bytes(pack->depth))
+            pack->depth > 0 && pack->depth < given / int64_t(sizeof(int64_t)) &&
+            given >= header_bytes(pack->depth) && is_text(pack->level))
             got = described(pack->level, pack->element, packed_widths(), pack->depth);
         if (got == want && given >= bytes()) return;
         throw py::value_error("mlp.packed must be a whole pack for " + want + ", got " +

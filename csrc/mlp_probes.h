@@ -26,8 +26,8 @@ struct Probes {
     const Packed<T>& weights(int64_t s) const {
         return back ? work.net[depth() - 1 - s].backward : work.net[s].forward;
     }
-    // Whether every row's own probe enters product 0 as it lies.
-    bool in_place() const { return !call.shared && !bends(); }
+    // Whether every row's own probe enters product 0 as it lies, whose outputs tell bad probes.
+    bool in_place() const { return !call.shared && !bends() && weights(0).outputs > 0; }
     // Whether slopes multiply the probes.
     bool bends() const {
         return back && call.mlp.layers[call.mlp.depth - 1].activation != Activation::identity;

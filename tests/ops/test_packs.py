@@ -88,6 +88,25 @@ def test_a_pack_for_something_else_is_refused(other, message):
         pack(decoder()._replace(packed=other().packed))
 
 
+@pytest.mark.parametrize("change", [{"dtype": torch.float16}, {"device": "meta"}])
+def test_no_pack_reads_past_a_layer_of_another_kind(change):
+    mlp = decoder()
+    mixed = MLP([mlp.weights[0], *(w.to(**change) for w in mlp.weights[1:])], *mlp[1:3])
+    assert pack(mixed).packed is None
+    with pytest.raises((TypeError, ValueError), match=r"mlp.weights\[1\]"):
+        mlp_forward(torch.zeros(2, 3), pack(mixed))
+
+
+@pytest.mark.parametrize(("at", "byte"), [(39, 0x1F), (32, 0), (39, 0xFF), (8, 0xFF), (23, 1)])
+def test_a_spoilt_header_is_refused(at, byte):
+    ready = pack(decoder()).packed.clone()
+    ready[at] = byte
+    if at == 23:
+        ready[8:23] = ord("x")  # a name without an end
+    with pytest.raises(ValueError, match="must be a whole pack for .*, got"):
+        mlp_forward(torch.zeros(2, 3), decoder()._replace(packed=ready))
+
+
 def test_a_pack_may_lie_anywhere():
     mlp, z = pack(decoder()), torch.randn(4, 3)
     expected = mlp_forward(z, mlp)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from threading import Lock
 from typing import NamedTuple
 
 import torch
@@ -22,6 +23,8 @@ NO_GRADIENT = (
 )
 
 Decode = Callable[[Tensor], Tensor]
+
+_swapping = Lock()  # one thread at a time may exchange a decoder's weights for the copies
 
 
 class _Terms(NamedTuple):
@@ -57,8 +60,13 @@ class Potential:
             if t.ndim == 4
         }
         decoder = _Decoder(self.vae)
+
         # tie_weights would leave a module that is in two places with the copies for good
-        return lambda z: functional_call(decoder, weights, (z,), tie_weights=False)
+        def decode(z: Tensor) -> Tensor:
+            with _swapping:
+                return functional_call(decoder, weights, (z,), tie_weights=False)
+
+        return decode
 
     def exact(self, z: Tensor, x: Tensor, decode: Decode) -> tuple[Tensor, Tensor]:
         """U [N] float64 in nats and its gradient [N, d], both in full precision."""

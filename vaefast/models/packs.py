@@ -9,9 +9,9 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from functools import wraps
 from typing import Any, NamedTuple, TypeVar
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -50,26 +50,26 @@ class Packs:
         return ready
 
 
-_kept: WeakKeyDictionary[VAE, Packs] = WeakKeyDictionary()  # inside public calls and blocks
+# inside public calls and blocks; a thread that keeps packs keeps them to itself
+_kept: ContextVar[tuple[tuple[VAE, Packs], ...]] = ContextVar("vaefast_packs", default=())
 
 
 def packs_of(vae: VAE) -> Packs:
     """The packs that are kept for the VAE now, or new ones."""
-    kept = _kept.get(vae)
-    return Packs() if kept is None else kept
+    return next((packs for owner, packs in _kept.get() if owner is vae), None) or Packs()
 
 
 @contextmanager
 def _keeping(vae: VAE) -> Iterator[None]:
     """One set of packs for everything inside; whoever began keeping them ends it."""
-    if vae in _kept:
+    if any(owner is vae for owner, _ in _kept.get()):
         yield
         return
-    _kept[vae] = Packs()
+    token = _kept.set((*_kept.get(), (vae, Packs())))
     try:
         yield
     finally:
-        _kept.pop(vae, None)
+        _kept.reset(token)
 
 
 def one_pack(function: F) -> F:
@@ -96,13 +96,16 @@ def frozen(vae: VAE) -> Iterator[None]:
 
         contextlib.nullcontext()
 
+    It holds for the thread that enters; others pack for themselves. Parameters and buffers are
+    checked, plain tensors that a module holds beside them are not.
+
     Args:
         vae: the model.
 
     Raises:
         TypeError: ``vae`` is no VAE.
         RuntimeError: at the end of the block, a parameter or buffer is not what it was at its
-            beginning; functions called inside may have used either.
+            beginning; functions called inside may have used either, or a mixture.
     """
     if not isinstance(vae, VAE):
         raise TypeError(

@@ -12,7 +12,7 @@ from torch import Tensor
 from vaefast.ops._register import rows_of
 from vaefast.types import LIKELIHOODS
 
-__all__ = ["kernel", "layers_of", "like_of", "plain_rows", "rows_at", "run_probes"]
+__all__ = ["aligned", "kernel", "layers_of", "like_of", "plain_rows", "rows_at", "run_probes"]
 
 # in the order of csrc/kernels.h
 ACTIVATIONS = (
@@ -49,6 +49,13 @@ def plain_rows(*tensors: Any) -> list[Any]:
     return [None if t is None else rows_of(t) for t in tensors]
 
 
+def aligned(packed: Tensor | None) -> Tensor | None:
+    """A pack as the kernels read it: contiguous, at a multiple of 64 bytes; copied where it is not."""
+    if packed is None or (packed.is_contiguous() and packed.data_ptr() % 64 == 0):
+        return packed
+    return packed.clone(memory_format=torch.contiguous_format)
+
+
 def layers_of(
     weights: list[Tensor], biases: list[Tensor | None], activations: str, packed: Tensor | None
 ) -> tuple[tuple[list[tuple], int, int], list[Tensor | None]]:
@@ -60,7 +67,8 @@ def layers_of(
     ]
     if packed is None:
         return (layers, 0, 0), [*weights, *biases]
-    packed = packed.contiguous()
+    packed = aligned(packed)
+    assert packed is not None
     return (layers, packed.data_ptr(), packed.nbytes), [*weights, *biases, packed]
 
 

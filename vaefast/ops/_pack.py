@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from vaefast import backends
-from vaefast.ops._cpp import kernel, layers_of
+from vaefast.ops._cpp import aligned, kernel, layers_of
 from vaefast.types import MLP
 
 __all__ = ["pack"]
@@ -33,12 +33,14 @@ def pack(mlp: MLP, *, backward: bool = True, backend: str | None = None) -> MLP:
         return mlp
     if not backends.supports("mlp_forward", chosen, device=first.device, dtype=first.dtype):
         return mlp
+    if any((w.dtype, w.device) != (first.dtype, first.device) for w in mlp.weights[1:]):
+        return mlp  # the op says what is wrong; nothing may read past a narrower matrix
     return mlp._replace(packed=PACKERS[chosen](mlp, backward))
 
 
 def _pack_cpp(mlp: MLP, backward: bool) -> Tensor:
     """A header and the panels of csrc/mlp_pack.h, uint8."""
-    weights, packed = [w.detach().resolve_neg() for w in mlp.weights], mlp.packed
+    weights, packed = [w.detach().resolve_neg() for w in mlp.weights], aligned(mlp.packed)
     no_biases: list[Tensor | None] = [None] * len(weights)
     dtype = weights[0].dtype
     if packed is None:
