@@ -60,7 +60,8 @@ def blocks_of(kind: str, tile: int, mixed: bool, family: str) -> Plan:
 def _plan(
     family: str, width: int, depth: int, tile: int, precision: str, warps: int, stages: int
 ) -> Plan:
-    most = None if family == "amd" else MOST_REGISTERS
+    told = family == "blackwell" or (precision == "ieee" and family != "amd")
+    most = MOST_REGISTERS if told else None  # each spills the other way
     return Plan(width, depth, tile, precision, depth, precision, warps, stages, most)
 
 
