@@ -37,6 +37,7 @@ def mlp_variants(
     prefix: str = "",
     blocks: Callable[[str, int, bool], Plan] = blocks_of,
     ends: bool = False,
+    widest: dict[str, int] = WIDEST_TILE,
     **constants,
 ) -> Iterator[Variant]:
     """Every precision, tile and target for the first network, a few forms for the others.
@@ -47,11 +48,12 @@ def mlp_variants(
         prefix: what the variants' labels begin with.
         blocks: the launch for "fp64" or a precision, a tile, and whether for AMD.
         ends: all of it in the precision of a trajectory's ends.
+        widest: the widest tile of "fp64" and each precision.
         constants: constexpr arguments besides those of a plan and the network.
     """
     for place, (widths, names) in enumerate(networks):
         net = describe(widths, names.format(last=last))
-        for kind, tile, targets in _forms(odd=place > 0):
+        for kind, tile, targets in _forms(widest, odd=place > 0):
             plan = blocks(kind, tile, targets[0] in AMD)
             options = plan.end_options() if ends else plan.trajectory_options()
             label = f"{prefix}{'-'.join(map(str, widths))} {kind} tile {tile}"
@@ -59,10 +61,10 @@ def mlp_variants(
             yield variant(label, kernel, net, kind, targets, options, types, constants)
 
 
-def _forms(odd: bool) -> Iterator[tuple[str, int, tuple[str, ...]]]:
-    for kind, widest in WIDEST_TILE.items():
-        tile = widest if odd else NARROWEST_TILE
-        while tile <= widest:
+def _forms(widest: dict[str, int], odd: bool) -> Iterator[tuple[str, int, tuple[str, ...]]]:
+    for kind, last in widest.items():
+        tile = last if odd else NARROWEST_TILE
+        while tile <= last:
             for targets in (NVIDIA, AMD):
                 wanted = tuple(t for t in targets if not odd or (kind, t) in ODDLY)
                 if wanted:

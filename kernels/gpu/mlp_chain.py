@@ -27,6 +27,7 @@ from vaefast.kernels.network import net_of, of, unpack
 from vaefast.kernels.philox import normal, uniform
 from vaefast.kernels.posterior import (
     NUMBERS,
+    WIDEST_TILE,
     blocks_of,
     constant_energy,
     note_rows,
@@ -272,6 +273,7 @@ def variants():
     yield from mlp_variants(
         _mlp_chain_kernel,
         blocks=blocks_of,
+        widest=WIDEST_TILE,
         types=dict.fromkeys(wide[0], "*fp64")
         | dict.fromkeys(wide[1], "*i64")
         | dict.fromkeys(FLOATS, "fp32"),

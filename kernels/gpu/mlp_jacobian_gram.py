@@ -220,7 +220,7 @@ def blocks_of(kind: str, tile: int, amd: bool = ON_AMD) -> tuple[Plan, int]:
     columns = WIDEST_TILE[kind]
     blocks = launch.blocks_of(kind, columns, amd)._replace(BLOCK_N=tile)
     if kind == "ieee":  # narrow enough for registers
-        blocks = blocks._replace(BLOCK_M=32, BLOCK_K=16, num_warps=4)
+        blocks = blocks._replace(BLOCK_M=32, BLOCK_K=16, num_warps=4, maxnreg=None)
     return blocks, columns
 
 

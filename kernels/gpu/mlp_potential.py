@@ -13,6 +13,7 @@ from vaefast.kernels.mlp import flaw_of, input_cotangent, operands, take_rows
 from vaefast.kernels.network import net_of, of, unpack
 from vaefast.kernels.posterior import (
     NUMBERS,
+    WIDEST_TILE,
     blocks_of,
     constant_energy,
     note_rows,
@@ -107,6 +108,7 @@ def variants():
     yield from mlp_variants(
         _mlp_potential_kernel,
         blocks=blocks_of,
+        widest=WIDEST_TILE,
         types={"p_U": "*fp64", "p_rows": "*i64", **dict.fromkeys(NUMBERS, "fp32")},
         ends=True,
         LIKELIHOOD="bernoulli",

@@ -17,6 +17,7 @@ from vaefast.kernels.mlp import COLUMN_BLOCK, flaw_of, input_cotangent, operands
 from vaefast.kernels.network import net_of, of, unpack
 from vaefast.kernels.posterior import (
     NUMBERS,
+    WIDEST_TILE,
     blocks_of,
     constant_energy,
     note_rows,
@@ -245,6 +246,7 @@ def variants():
     yield from mlp_variants(
         _mlp_trajectory_kernel,
         blocks=blocks_of,
+        widest=WIDEST_TILE,
         types={"p_U": "*fp64", "p_rows": "*i64", **dict.fromkeys(NUMBERS, "fp32")},
         LIKELIHOOD="bernoulli",
         MASS=True,

@@ -15,6 +15,7 @@ from vaefast.kernels.likelihoods import constant, log_density
 from vaefast.kernels.mlp import forward_hidden, layer_tile, operands, pull_to_first, put
 from vaefast.kernels.network import Net, of
 
+WIDEST_TILE = {"fp64": 16, "ieee": 64, "tf32": 32, "bf16": 32}  # two precisions spill beyond
 NUMBERS = ("std_high", "std_low", "energy_high", "energy_low")  # launch arguments, float32
 
 
@@ -87,17 +88,12 @@ def plan(rows: int, dtype: torch.dtype, precision: str, tile: int, device: torch
 
     The energy that a chain starts from is then that of the function its trajectories end with.
     """
+    kind = launch.kind_of(dtype, precision)
     tile = launch.plan(rows, dtype, precision, tile, device).BLOCK_N
-    return blocks_of(launch.kind_of(dtype, precision), tile)
+    return blocks_of(kind, min(tile, WIDEST_TILE[kind]) if device.type == "cuda" else tile)
 
 
 def blocks_of(kind: str, tile: int, amd: bool = launch.ON_AMD) -> Plan:
-    """As ``launch.blocks_of``, with shorter blocks of k where two precisions fill the registers."""
+    """As ``launch.blocks_of``, with as many warps as keep two precisions in registers."""
     blocks = launch.blocks_of(kind, tile, amd)
-    if amd or kind in ("fp64", "ieee") or tile < 32:
-        return blocks
-    if tile < 64:
-        return blocks._replace(num_warps=8)
-    if kind == "tf32":
-        return blocks._replace(BLOCK_K=16, END_BLOCK_K=16, num_stages=2)
-    return blocks._replace(BLOCK_K=32, END_BLOCK_K=16)
+    return blocks if amd or tile < 32 else blocks._replace(num_warps=8)

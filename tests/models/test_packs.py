@@ -131,7 +131,7 @@ def test_the_next_public_call_sees_what_was_written(vae, x, name, write):
     after = CALLS[name](vae, x)
     assert same(after, CALLS[name](copy.deepcopy(vae), x))
     assert not same(after, before)
-    assert not packs._kept
+    assert not packs._kept.get()
 
 
 @pytest.mark.parametrize("name", CALLS)
@@ -142,7 +142,7 @@ def test_frozen_keeps_packs_and_bits(vae, x, made, name):
         for _ in range(3):
             assert same(CALLS[name](vae, x), expected)
         assert len(made) == NETWORKS.get(name, 2)
-    assert not packs._kept
+    assert not packs._kept.get()
 
 
 @pytest.mark.parametrize("write", [write_data, write_numpy, write_fused_adam])
@@ -155,7 +155,7 @@ def test_frozen_finds_changed_weights(vae, x, write):
     message = r"weights changed inside vaefast.frozen: decoder.0.\w+, decoder.\d.\w+, .*, \.\.\.;"
     with pytest.raises(RuntimeError, match=message):
         change()
-    assert not packs._kept
+    assert not packs._kept.get()
 
 
 def test_frozen_finds_other_changes(vae):
@@ -179,7 +179,7 @@ def test_an_error_inside_frozen_stays_itself(vae, x):
 
     with pytest.raises(ZeroDivisionError):
         fail()
-    assert not packs._kept
+    assert not packs._kept.get()
 
 
 def test_frozen_blocks_nest_and_concern_one_vae(vae, x, made):
@@ -220,7 +220,7 @@ def test_threads_do_not_leave_packs_behind(vae, x):
         leave.set()
         holder.join()
         CALLS["sample"](vae, x)
-    assert not packs._kept
+    assert not packs._kept.get()
 
 
 def test_attacks_after_inference_mode(vae, x):
@@ -235,3 +235,21 @@ def test_frozen_takes_a_vae():
     message = "vae must be a vaefast.VAE, got Linear; wrap it with vaefast.as_vae"
     with pytest.raises(TypeError, match=message), vf.frozen(torch.nn.Linear(2, 2)):
         pass
+
+
+def test_another_thread_packs_for_itself(vae, x):
+    """What one thread keeps must not answer another's call after the weights changed."""
+    found = []
+
+    def elsewhere():
+        with torch.no_grad():
+            found.append(vf.geometry.frobenius_norm(vae, x))
+
+    with packs._keeping(vae):
+        vf.geometry.frobenius_norm(vae, x)
+        for weight in vae.parameters():
+            weight.data.mul_(2)
+        thread = threading.Thread(target=elsewhere)
+        thread.start()
+        thread.join()
+    assert torch.equal(found[0], vf.geometry.frobenius_norm(vae, x))

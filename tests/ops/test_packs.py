@@ -103,7 +103,7 @@ def test_a_spoilt_header_is_refused(at, byte):
     ready[at] = byte
     if at == 23:
         ready[8:23] = ord("x")  # a name without an end
-    with pytest.raises(ValueError, match="must be a whole pack for .*, got"):
+    with pytest.raises(ValueError, match=r"must be a whole pack for .*, got"):
         mlp_forward(torch.zeros(2, 3), decoder()._replace(packed=ready))
 
 

@@ -50,7 +50,7 @@ def plain_rows(*tensors: Any) -> list[Any]:
 
 
 def aligned(packed: Tensor | None) -> Tensor | None:
-    """A pack as the kernels read it: contiguous, at a multiple of 64 bytes; copied where it is not."""
+    """A pack as the kernels read it: contiguous, at a multiple of 64 bytes, copied if need be."""
     if packed is None or (packed.is_contiguous() and packed.data_ptr() % 64 == 0):
         return packed
     return packed.clone(memory_format=torch.contiguous_format)
