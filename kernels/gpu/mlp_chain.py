@@ -267,6 +267,12 @@ def mlp_chain(
     return z, U, grad, counts[0].clone(), counts[1].clone(), draws, energies
 
 
+KNOWN_SPILLS = {  # bytes of a thread; on sm_80 operands pass through registers
+    ("32-512-512-784 bf16 tile 16", "sm_80"): "8 bytes",
+    ("32-512-512-784 bf16 tile 32", "sm_80"): "8 bytes",
+}
+
+
 def variants():
     """Every form of the kernel that ``plan`` can choose, for ahead-of-time compilation."""
     wide = ("p_U", "p_energies", "p_kinetic"), ("p_accepted", "p_divergent", "p_index", "p_rows")
