@@ -131,7 +131,7 @@ def size_of(net: Net, dtype: torch.dtype) -> int:
 
 def _matrix(buffer: Tensor, at: int, rows: int, columns: int) -> Tensor:
     stride = _up(columns, COLUMN_PAD)
-    return buffer[at : at + _size(rows, columns)].view(-1, stride)[:rows, :columns]
+    return buffer[at : at + _size(rows, columns)].view(_up(rows, ROW_PAD), stride)[:rows, :columns]
 
 
 def _size(rows: int, columns: int) -> int:

@@ -1,6 +1,7 @@
 """mlp_jvp: Jacobian times vectors against autograd's Jacobian, and Hutchinson's identity."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -232,3 +233,15 @@ def test_errors_say_what_came_and_what_to_do(shape, message):
     x, _, mlp = case()
     with pytest.raises(ValueError, match=message):
         mlp_jvp(x, torch.zeros(shape, dtype=torch.float64), mlp)
+
+
+@pytest.mark.parametrize("widths", [(3, 0), (3, 0, 4)])
+def test_probes_that_meet_no_unit_are_looked_at_all_the_same(backend, widths):
+    names = ",".join(["identity"] * (len(widths) - 1))
+    weights = [torch.zeros(rows, columns) for columns, rows in pairwise(widths)]
+    mlp = MLP(weights, [None] * len(weights), names)
+    probes = torch.zeros(2, 8, 3)
+    probes[1, 2, 0] = math.nan
+    _, sq = mlp_jvp(torch.ones(2, 3), probes, mlp, backend=backend)
+    assert sq[1].isnan().all()
+    assert (sq[0] == 0).all()
