@@ -227,7 +227,7 @@ void probe_block(const Probes<T>& probes, const Worker& worker, Range block) {
     for (int64_t b = begin + own.begin; b < begin + own.end; ++b) {
         if (b * K < block.begin) continue;  // another block's
         const T* out = primal.tape.post[last] + (b - begin) * primal.tape.stride[last];
-        std::memcpy(call.y[b], out, call.mlp.outputs() * sizeof(T));
+        copy(call.y[b], out, call.mlp.outputs());
     }
     for_each_piece(worker, call.K ? block.size() : 0, probes.rows, [&](Range piece) {
         const int64_t n = block.begin + piece.begin;
