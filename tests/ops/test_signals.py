@@ -59,7 +59,8 @@ def call(request, require):
 @pytest.fixture(autouse=True)
 def _no_deadlock():
     """Threads that wait for each other forever end the process, with a traceback."""
-    faulthandler.dump_traceback_later(60, exit=True)
+    # pytest may have put an object without a file in the place of sys.stderr
+    faulthandler.dump_traceback_later(60, exit=True, file=sys.__stderr__)
     yield
     faulthandler.cancel_dump_traceback_later()
 
