@@ -10,8 +10,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from vaefast.kernels.mlp import product
-from vaefast.kernels.network import COLUMN_PAD, ROW_PAD, Net, of
+from vaefast.kernels.mlp import input_cotangent, product
+from vaefast.kernels.network import ROW_PAD, Net, of
 
 __all__ = ["factor_rows", "factor_size", "first_factor", "packed_factor"]
 
@@ -23,39 +23,40 @@ def factor_rows(
 ):  # fmt: skip
     """Rows i_c = o_c.. of Fᵀm [BLOCK_M, BLOCK_N], after :func:`pull_to_first`.
 
-    p_r holds Fᵀ, upper triangular, where the network is wider in than behind its first layer;
+    p_r is from :func:`packed_factor` where the network is wider in than behind its first layer;
     else F = W₁ and its transpose is in the pack.
     """
     if of(NET, "widths", 0) > of(NET, "widths", 1):
+        S_OUT: tl.constexpr = 1 if PRECISION == "ieee" else factor_size(NET)
+        S_IN: tl.constexpr = factor_size(NET) if PRECISION == "ieee" else 1
         a = product(
-            p_r, p_up + of(NET, "post", 1), i_c, NET, 1, BLOCK_K, BLOCK_N, PRECISION, TYPE, o_c
-        )
-    else:
-        a = product(
-            p_w + of(NET, "turned", 0), p_up + of(NET, "post", 1),
-            i_c, NET, 1, BLOCK_K, BLOCK_N, PRECISION, TYPE,
+            p_r, p_up + of(NET, "post", 1), i_c, NET, S_OUT, S_IN, of(NET, "widths", 1),
+            BLOCK_K, BLOCK_N, PRECISION, TYPE, o_c,
         )  # fmt: skip
+    else:
+        a = input_cotangent(p_w, p_up, i_c, NET, BLOCK_K, BLOCK_N, PRECISION, TYPE)
     return a
 
 
-def packed_factor(weight: Tensor, net: Net) -> tuple[Tensor, Tensor]:
-    """Fᵀ padded with zeros in the weights' dtype, and in bf16 beside float32.
+def packed_factor(weight: Tensor, net: Net, precision: str) -> tuple[Tensor, Tensor]:
+    """Fᵀ, upper triangular, padded with zeros, in the weights' dtype and in bf16 beside float32.
 
-    An element each where D ≤ H₁ and the pack holds W₁'s transpose already.
+    For "ieee" F itself, as :func:`product` wants it. An element each where D ≤ H₁ and the pack
+    holds W₁'s transpose already.
     """
     H, D = weight.shape
     if D <= H:
         return weight.new_empty(1), weight.new_empty(1, dtype=half_of(weight.dtype))
-    rows, columns = factor_size(net)
-    full = weight.new_zeros((rows, columns))
-    full[:H, :H] = first_factor(weight).mT
+    full = weight.new_zeros((factor_size(net), factor_size(net)))
+    factor = first_factor(weight)
+    full[:H, :H] = factor if precision == "ieee" else factor.mT
     return full, full.to(half_of(weight.dtype))
 
 
-def factor_size(net: Net) -> tuple[int, int]:
-    """Rows and columns of the padded Fᵀ."""
-    H = net.widths[1]
-    return -(-H // ROW_PAD) * ROW_PAD, -(-H // COLUMN_PAD) * COLUMN_PAD
+@triton.constexpr_function
+def factor_size(net):
+    """Rows and columns of the padded F."""
+    return -(-net.widths[1] // ROW_PAD) * ROW_PAD
 
 
 def half_of(dtype: torch.dtype) -> torch.dtype:

@@ -21,7 +21,6 @@ __all__ = [
     "kind_of",
     "plan",
     "processors",
-    "row_numbers",
     "scratch",
     "two_floats",
     "words",
@@ -87,14 +86,18 @@ def kind_of(dtype: torch.dtype, precision: str) -> str:
 def blocks_of(kind: str, tile: int, amd: bool = ON_AMD) -> Plan:
     """The launch for "fp64" or a precision, and a tile.
 
-    Where the rest is cheap, ends take three passes of tf32, or AMD's matrix units for float32.
+    Weights take longer from the second-level cache than a narrow tile takes to use them: several
+    blocks are under way. Where the rest is cheap, ends take three
+    passes of tf32, or AMD's matrix units for float32.
     """
     most = None if amd else MOST_REGISTERS
     if kind in ("fp64", "ieee"):
-        block = 16 if kind == "fp64" else 32
-        return Plan(64, block, tile, "ieee", block, "ieee", 4 if amd else 8, 2, most)
+        block, stages = (16, 2) if kind == "fp64" else (32, 3 if tile == 64 else 4)
+        warps, stages = (4, 2) if amd else (8, stages)
+        return Plan(64, block, tile, "ieee", block, "ieee", warps, stages, most)
     block, ends = 32 if kind == "tf32" else 64, "ieee" if amd else "tf32x3"
-    return Plan(64, block, tile, kind, 32, ends, 4 if amd or tile < 64 else 8, 3, most)
+    warps, stages = (4, 2) if amd else (4 if tile < 64 else 8, 4)
+    return Plan(64, block, tile, kind, 32, ends, warps, stages, most)
 
 
 def two_floats(value: float) -> tuple[float, float]:
@@ -114,11 +117,6 @@ def scratch(net: Net, tile: int, rows: int, like: Tensor) -> Tensor:
     tiles = triton.cdiv(rows, tile)
     programs = min(tiles, PROGRAMS_PER_PROCESSOR * processors(like.device))
     return like.new_empty((max(programs, 1), net.features, tile))
-
-
-def row_numbers(work: Tensor) -> Tensor:
-    """Where each program of a launch notes its tile's rows, [programs, tile] int64."""
-    return torch.empty((len(work), work.shape[2]), dtype=torch.int64, device=work.device)
 
 
 @cache

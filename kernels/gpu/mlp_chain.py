@@ -11,7 +11,7 @@ import triton.language as tl
 from torch import Tensor
 
 from vaefast.kernels.forms import mlp_variants
-from vaefast.kernels.launch import device_of, row_numbers, scratch, two_floats, words
+from vaefast.kernels.launch import device_of, two_floats, words
 from vaefast.kernels.mlp import COLUMN_BLOCK, flaw_of
 from vaefast.kernels.mlp_trajectory import (
     GRADIENT,
@@ -26,12 +26,14 @@ from vaefast.kernels.mlp_trajectory import (
 from vaefast.kernels.network import net_of, of, unpack
 from vaefast.kernels.philox import normal, uniform
 from vaefast.kernels.posterior import (
-    NUMBERS,
+    TYPES,
     WIDEST_TILE,
     blocks_of,
     constant_energy,
     note_rows,
+    place_of,
     plan,
+    room,
     rows_of_tile,
     sum_of,
 )
@@ -48,6 +50,7 @@ INTEGERS = [
     "N",
     "chains",
     "leapfrog",
+    "spread",
     "first_step",
     "steps",
     "thin",
@@ -60,7 +63,6 @@ DIVERGENCE = tl.constexpr(1000.0)  # nats of energy error above which a trajecto
 USE_MOMENTUM = tl.constexpr(int(Use.MOMENTUM))
 USE_ACCEPT = tl.constexpr(int(Use.ACCEPT))
 USE_JITTER = tl.constexpr(int(Use.JITTER))
-FLOATS = ("jitter_high", "jitter_low", *NUMBERS)
 
 
 @triton.jit
@@ -185,22 +187,27 @@ def takes_end(before, after, u):
 @triton.jit(do_not_specialize=INTEGERS, do_not_specialize_on_alignment=INPUTS)
 def _mlp_chain_kernel(
     p_z, p_U, p_grad, p_accepted, p_divergent, p_draws, p_energies, p_x, p_step, p_inv_mass,
-    p_index, p_full, p_half, p_scratch, p_states, p_rows, p_step_t, p_kinetic,
-    s_x, s_inv_mass, n_draws,
-    N, chains, leapfrog, first_step, steps, thin, seed_low, seed_high, jitter_high, jitter_low,
+    p_index, p_full, p_half, p_scratch, p_terms, p_gate, p_rows, p_states, p_step_t, p_kinetic,
+    s_x, s_inv_mass, n_draws, N, chains, leapfrog, spread, first_step, steps, thin,
+    seed_low, seed_high, jitter_high, jitter_low,
     std_high, std_low, energy_high, energy_low,
     NET: tl.constexpr, LIKELIHOOD: tl.constexpr, MASS: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_N: tl.constexpr, PRECISION: tl.constexpr,
     END_BLOCK_K: tl.constexpr, END_PRECISION: tl.constexpr,
 ):  # fmt: skip
-    program = tl.program_id(0).to(tl.int64)
-    p_rows += program * BLOCK_N
-    p_scratch += program * of(NET, "features") * BLOCK_N
-    p_states += program * 3 * of(NET, "columns", 0) * BLOCK_N
+    d: tl.constexpr = of(NET, "widths", 0)
+    group, rank, p_scratch, p_terms, p_gate, p_rows = place_of(
+        p_scratch, p_terms, p_gate, p_rows, spread, NET, BLOCK_M, BLOCK_N
+    )
+    p_states += tl.program_id(0).to(tl.int64) * STATES * of(NET, "columns", 0) * BLOCK_N
+    own = rank.to(tl.int64) * N  # programs of a tile carry their own states; all are the same
+    p_z, p_U, p_grad = p_z + own * d, p_U + own, p_grad + own * d
+    p_accepted, p_divergent = p_accepted + own, p_divergent + own
+    p_step_t, p_kinetic = p_step_t + own, p_kinetic + own
     every = tl.maximum(thin, 1)
     obs_std, jitter = sum_of(std_high, std_low), sum_of(jitter_high, jitter_low)
     for tile in tl.range(
-        tl.program_id(0), tl.cdiv(N, BLOCK_N), tl.num_programs(0), disable_licm=True
+        group, tl.cdiv(N, BLOCK_N), tl.num_programs(0) // spread, disable_licm=True
     ):
         note_rows(p_rows, tile, BLOCK_N)
         mark_flaws(
@@ -213,8 +220,8 @@ def _mlp_chain_kernel(
                 s_inv_mass, chains, N, t, jitter, seed_low, seed_high, NET, MASS, BLOCK_N,
             )  # fmt: skip
             logp = follow(
-                p_full, p_half, p_scratch, p_states, p_rows, p_step_t, p_x, p_inv_mass, s_x,
-                s_inv_mass, chains, N, leapfrog, obs_std,
+                p_full, p_half, p_scratch, p_terms, p_gate, p_states, p_rows, p_step_t, p_x,
+                p_inv_mass, s_x, s_inv_mass, chains, N, leapfrog, obs_std, rank, spread,
                 NET, LIKELIHOOD, MASS, BLOCK_M, BLOCK_K, BLOCK_N, PRECISION,
                 END_BLOCK_K, END_PRECISION,
             )  # fmt: skip
@@ -243,28 +250,31 @@ def mlp_chain(
 ) -> tuple[Tensor, ...]:  # fmt: skip
     """Launch the kernel; arguments as the registered op's without the backend's name."""
     net, N, n = net_of(weights, activations), len(z), kept(first_step, steps, thin)
-    z, U, grad = (t.clone(memory_format=torch.contiguous_format) for t in (z, U, grad))
-    counts = torch.zeros((2, N), dtype=torch.int64, device=z.device)
     draws, energies = z.new_empty((N, n, z.shape[1])), U.new_empty((N, n))
     if not N:
-        return z, U, grad, *counts, draws, energies
+        counts = torch.zeros((2, N), dtype=torch.int64, device=z.device)
+        return z.clone(), U.clone(), grad.clone(), *counts, draws, energies
     x, mass = rows_of(x), x if inv_mass is None else rows_of(inv_mass)
     full, half = unpack(weights, biases, packed, net)
     blocks = plan(N, z.dtype, precision, tile, z.device)
-    work = scratch(net, blocks.BLOCK_N, N, z)
-    rows, step_t, kinetic = row_numbers(work), z.new_empty(N), U.new_empty(N)
-    states = z.new_empty((len(work), STATES, blocks.BLOCK_N, net.columns[0]))
-    span = N, N // len(x), leapfrog, first_step, steps, thin, *words(seed)
+    memory = room(net, blocks, N, z)
+    copies = memory.spread, N
+    z, U, grad = (t.repeat(memory.spread, *[1] * t.ndim) for t in (z, U, grad))
+    accepted, divergent = (torch.zeros(copies, dtype=torch.int64, device=z.device) for _ in "ad")
+    step_t, kinetic = z.new_empty(copies), U.new_empty(copies)
+    states = z.new_empty((len(memory.rows), STATES.value, blocks.BLOCK_N, net.columns[0]))
+    span = N, N // len(x), leapfrog, memory.spread, first_step, steps, thin, *words(seed)
     numbers = two_floats(jitter), two_floats(obs_std), constant_energy(net, likelihood, obs_std)
     with device_of(z):
-        _mlp_chain_kernel[(len(work),)](
-            z, U, grad, *counts, draws, energies, x, step.contiguous(), mass, index.contiguous(),
-            full, half, work, states, rows, step_t, kinetic, x.stride(0), mass.stride(0), n, *span,
+        _mlp_chain_kernel[(len(memory.rows),)](
+            z, U, grad, accepted, divergent, draws, energies, x, step.contiguous(), mass,
+            index.contiguous(), full, half, *memory[:4], states, step_t, kinetic,
+            x.stride(0), mass.stride(0), n, *span,
             *numbers[0], *numbers[1], *two_floats(numbers[2]),
             NET=net, LIKELIHOOD=likelihood, MASS=inv_mass is not None,
-            **blocks.trajectory_options(),
+            **blocks.trajectory_options(), **memory.launch(),
         )  # fmt: skip
-    return z, U, grad, counts[0].clone(), counts[1].clone(), draws, energies
+    return z[0], U[0], grad[0], accepted[0], divergent[0], draws, energies
 
 
 KNOWN_SPILLS = {  # bytes of a thread; on sm_80 operands pass through registers
@@ -275,14 +285,15 @@ KNOWN_SPILLS = {  # bytes of a thread; on sm_80 operands pass through registers
 
 def variants():
     """Every form of the kernel that ``plan`` can choose, for ahead-of-time compilation."""
-    wide = ("p_U", "p_energies", "p_kinetic"), ("p_accepted", "p_divergent", "p_index", "p_rows")
+    wide = ("p_U", "p_energies", "p_kinetic"), ("p_accepted", "p_divergent", "p_index")
     yield from mlp_variants(
         _mlp_chain_kernel,
         blocks=blocks_of,
         widest=WIDEST_TILE,
-        types=dict.fromkeys(wide[0], "*fp64")
+        types=TYPES
+        | dict.fromkeys(wide[0], "*fp64")
         | dict.fromkeys(wide[1], "*i64")
-        | dict.fromkeys(FLOATS, "fp32"),
+        | dict.fromkeys(("jitter_high", "jitter_low"), "fp32"),
         LIKELIHOOD="bernoulli",
         MASS=True,
     )

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from vaefast.kernels import launch
+from vaefast.kernels import launch, probes
 from vaefast.kernels.activations import through
 from vaefast.kernels.first_factor import factor_rows, packed_factor
 from vaefast.kernels.forms import ENCODERS, mlp_variants
@@ -36,9 +36,11 @@ def _mlp_jacobian_gram_kernel(
     d: tl.constexpr = of(NET, "widths", of(NET, "depth"))
     INPUTS: tl.constexpr = inputs_of_group(NET, BLOCK_C)
     COLUMNS: tl.constexpr = INPUTS * of(NET, "widths", of(NET, "depth"))
-    STRIDE: tl.constexpr = _root_stride(NET)
+    WIDTH: tl.constexpr = tl.cdiv(COLUMNS, BLOCK_C) * BLOCK_C
+    S_COLUMN: tl.constexpr = 1 if PRECISION == "ieee" else _root_rows(NET)
+    S_ROW: tl.constexpr = WIDTH if PRECISION == "ieee" else 1
     p_scratch += tl.program_id(0).to(tl.int64) * F * (BLOCK_N + BLOCK_C)
-    p_root += tl.program_id(0).to(tl.int64) * STRIDE * tl.cdiv(COLUMNS, BLOCK_C) * BLOCK_C
+    p_root += tl.program_id(0).to(tl.int64) * _root_rows(NET) * WIDTH
     p_w, p_h = operands(p_full, p_half, p_scratch, PRECISION)
     p_r = p_factor_half if PRECISION == "bf16" else p_factor
     p_up = p_h + F * BLOCK_N
@@ -70,13 +72,13 @@ def _mlp_jacobian_gram_kernel(
                     a_scale = (tl.zeros([BLOCK_C], tl.int64) + first + i_row) * s_inv_std
                     scale = tl.load(p_inv_std + a_scale + i_c % d)
                 _store_roots(
-                    p_root + i_c * STRIDE, scale, p_r, p_w, p_up, NET,
+                    p_root + i_c * S_COLUMN, S_ROW, scale, p_r, p_w, p_up, NET,
                     BLOCK_M, BLOCK_K, BLOCK_C, PRECISION, TYPE,
                 )  # fmt: skip
                 tl.debug_barrier()
             _square(
                 p_out + (tl.zeros([1], tl.int64) + first) * d * d, p_root, p_h, i_first, inputs,
-                NET, COLUMNS, BLOCK_K, BLOCK_C, PRECISION, TYPE,
+                S_COLUMN, S_ROW, NET, COLUMNS, BLOCK_K, BLOCK_C, PRECISION, TYPE,
             )  # fmt: skip
             tl.debug_barrier()
 
@@ -88,8 +90,8 @@ def inputs_of_group(net, columns):
 
 
 @triton.constexpr_function
-def _root_stride(net):
-    """Rows of A, padded."""
+def _root_rows(net):
+    """Rows of A, padded; they run fastest, for FMA units its columns do."""
     return min(net.columns[:2])
 
 
@@ -110,7 +112,7 @@ def _enter(
         source = tl.where(size > 0, i_unit, i_unit ^ 1)  # a pair may have been exchanged
         size = tl.full(i_unit.shape, 1.0, TYPE)
     if LAST == 0:
-        for o in range(0, d, BLOCK_M):
+        for o in tl.range(0, d, BLOCK_M, disable_licm=True):
             i_out = o + tl.arange(0, BLOCK_M)
             up = tl.where(i_out[:, None] == source[None, :], size[None, :], 0.0)
             put(p_up, of(NET, "post", 1), i_out, up, NET)
@@ -137,19 +139,21 @@ def _through_last(
 
 @triton.jit
 def _store_roots(
-    p_column, scale, p_r, p_w, p_up, NET: tl.constexpr, BLOCK_M: tl.constexpr,
-    BLOCK_K: tl.constexpr, BLOCK_C: tl.constexpr, PRECISION: tl.constexpr, TYPE: tl.constexpr,
+    p_column, S_ROW: tl.constexpr, scale, p_r, p_w, p_up, NET: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_C: tl.constexpr,
+    PRECISION: tl.constexpr, TYPE: tl.constexpr,
 ):  # fmt: skip
     """A chunk's columns of A go to p_column [BLOCK_C]."""
-    for o in range(0, _root_stride(NET), BLOCK_M):
+    for o in tl.range(0, _root_rows(NET), BLOCK_M, disable_licm=True):
         i_row = o + tl.arange(0, BLOCK_M)
         a = factor_rows(p_r, p_w, p_up, i_row, o, NET, BLOCK_K, BLOCK_C, PRECISION, TYPE)
-        tl.store(p_column[None, :] + i_row[:, None], a * scale[None, :])
+        tl.store(p_column[None, :] + i_row[:, None] * S_ROW, a * scale[None, :])
 
 
 @triton.jit
 def _square(
-    p_out, p_root, p_h, i_first, inputs, NET: tl.constexpr, COLUMNS: tl.constexpr,
+    p_out, p_root, p_h, i_first, inputs, S_COLUMN: tl.constexpr, S_ROW: tl.constexpr,
+    NET: tl.constexpr, COLUMNS: tl.constexpr,
     BLOCK_K: tl.constexpr, BLOCK_C: tl.constexpr, PRECISION: tl.constexpr, TYPE: tl.constexpr,
 ):  # fmt: skip
     """Aᵀ A of a group's inputs, whose first is row i_first of the tile. p_out is the tile's.
@@ -158,7 +162,6 @@ def _square(
     time, and rounding both sides alike leaves it positive semidefinite.
     """
     d: tl.constexpr = of(NET, "widths", of(NET, "depth"))
-    STRIDE: tl.constexpr = _root_stride(NET)
     EXACTNESS: tl.constexpr = "tf32" if PRECISION == "bf16" else PRECISION
     i_k = tl.arange(0, BLOCK_K)
     for o_i in range(0, COLUMNS, BLOCK_C):
@@ -169,9 +172,9 @@ def _square(
         for o_j in range(0, o_i + BLOCK_C, BLOCK_C):
             j = o_j + tl.arange(0, BLOCK_C)
             total = tl.zeros([BLOCK_C, BLOCK_C], dtype=TYPE)
-            for o_k in range(0, STRIDE, BLOCK_K):
-                left = tl.load(p_root + i[:, None] * STRIDE + (o_k + i_k)[None, :])
-                right = tl.load(p_root + j[None, :] * STRIDE + (o_k + i_k)[:, None])
+            for o_k in range(0, _root_rows(NET), BLOCK_K):
+                left = tl.load(p_root + i[:, None] * S_COLUMN + (o_k + i_k)[None, :] * S_ROW)
+                right = tl.load(p_root + j[None, :] * S_COLUMN + (o_k + i_k)[:, None] * S_ROW)
                 total = tl.dot(left, right, total, input_precision=EXACTNESS, out_dtype=TYPE)
             total += flaw[:, None]
             m = m_i[:, None] & ((i // d)[:, None] == (j // d)[None, :])
@@ -189,8 +192,8 @@ def mlp_jacobian_gram(x, weights, biases, activations, packed, inv_std, precisio
     if not B:
         return out
     matrices = unpack(weights, biases, packed, net)
-    factors = packed_factor(weights[0], net)
     blocks, BLOCK_C = plan(B, x.dtype, precision, tile, x.device)
+    factors = packed_factor(weights[0], net, blocks.PRECISION)
     x, inv_std = rows_of(x), None if inv_std is None else rows_of(inv_std)
     inputs = inputs_of_group(net, BLOCK_C)
     pieces = triton.cdiv(min(B, blocks.BLOCK_N), inputs)
@@ -218,12 +221,7 @@ def plan(
 def blocks_of(kind: str, tile: int, amd: bool = ON_AMD) -> tuple[Plan, int]:
     """The launch for "fp64" or a precision and a tile of inputs, and its columns."""
     columns = WIDEST_TILE[kind]
-    blocks = launch.blocks_of(kind, columns, amd)._replace(BLOCK_N=tile)
-    if kind == "ieee":  # narrow enough for registers
-        blocks = blocks._replace(BLOCK_M=32, BLOCK_K=16, num_warps=4)
-        if tile == columns:
-            blocks = blocks._replace(maxnreg=None)  # ptxas then spills nothing
-    return blocks, columns
+    return probes.blocks_of(kind, columns, amd)._replace(BLOCK_N=tile), columns
 
 
 KNOWN_SPILLS = {  # bytes of a thread; on sm_80 operands pass through registers

@@ -13,7 +13,7 @@ from torch import Tensor
 from vaefast.kernels.activations import through
 from vaefast.kernels.forms import ENCODERS, mlp_variants
 from vaefast.kernels.launch import device_of, scratch
-from vaefast.kernels.mlp import operands, product, put, take_rows
+from vaefast.kernels.mlp import layer_product, operands, put, take_rows
 from vaefast.kernels.network import net_of, of, unpack
 from vaefast.kernels.probes import (
     blocks_of,
@@ -81,7 +81,7 @@ def _push_hidden(
     if not SHARED:
         _load_tangents(p_own, m_c, p_up, NET, 0, BLOCK_M)
     for layer in tl.static_range(of(NET, "depth") - 1):
-        for o in range(0, of(NET, "widths", layer + 1), BLOCK_M):
+        for o in tl.range(0, of(NET, "widths", layer + 1), BLOCK_M, disable_licm=True):
             i_out = o + tl.arange(0, BLOCK_M)
             if SHARED and layer == 0:
                 t = _first_tile(p_own, p_h, i_row, i_out, NET, TYPE)
@@ -104,7 +104,7 @@ def _push_last(
     d: tl.constexpr = of(NET, "widths", LAST + 1)
     flaw = flaw_in(p_h, i_row, NET, TYPE)
     square = flaw.to(tl.float64)  # [BLOCK_N]
-    for o in range(0, d, BLOCK_M):
+    for o in tl.range(0, d, BLOCK_M, disable_licm=True):
         i_out = o + tl.arange(0, BLOCK_M)
         if SHARED and LAST == 0:
             t = _first_tile(p_own, p_h, i_row, i_out, NET, TYPE)
@@ -154,12 +154,9 @@ def _first_product_kernel(
     for tile in range(tl.program_id(0), tl.cdiv(K, BLOCK_N), tl.num_programs(0)):
         i_k = tile * BLOCK_N + tl.arange(0, BLOCK_N).to(tl.int64)
         take_rows(p_v, s_v, p_h, i_k, K, NET)
-        for o in range(0, H, BLOCK_M):
+        for o in tl.range(0, H, BLOCK_M, disable_licm=True):
             i_out = o + tl.arange(0, BLOCK_M)
-            t = product(
-                p_w + of(NET, "weight", 0), p_h, i_out, NET, 0,
-                BLOCK_K, BLOCK_N, PRECISION, TYPE,
-            )  # fmt: skip
+            t = layer_product(p_w, p_h, i_out, NET, 0, False, BLOCK_K, BLOCK_N, PRECISION, TYPE)
             a_first = i_k[None, :] * H + i_out[:, None]
             tl.store(p_first + a_first, t, mask=(i_k < K)[None, :] & (i_out < H)[:, None])
         tl.debug_barrier()

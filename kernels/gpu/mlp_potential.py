@@ -8,17 +8,20 @@ import triton.language as tl
 from torch import Tensor
 
 from vaefast.kernels.forms import mlp_variants
-from vaefast.kernels.launch import device_of, row_numbers, scratch, two_floats
+from vaefast.kernels.gate import meet
+from vaefast.kernels.launch import device_of, two_floats
 from vaefast.kernels.mlp import flaw_of, input_cotangent, operands, take_rows
 from vaefast.kernels.network import net_of, of, unpack
 from vaefast.kernels.posterior import (
-    NUMBERS,
+    TYPES,
     WIDEST_TILE,
     blocks_of,
     constant_energy,
     note_rows,
+    place_of,
     plan,
     pull_score,
+    room,
     rows_of_tile,
     sum_of,
 )
@@ -26,18 +29,14 @@ from vaefast.ops._register import rows_of
 
 __all__ = ["constant_energy", "mlp_potential"]
 
-INTEGERS = ["N", "chains", "s_z", "s_x"]
+INTEGERS = ["N", "chains", "spread", "s_z", "s_x"]
 INPUTS = ["p_z", "p_x"]  # whose alignment must not choose a layout
-
-TYPES = {
-    "p_U": "*fp64",
-    **dict.fromkeys(("std_high", "std_low", "energy_high", "energy_low"), "fp32"),
-}
 
 
 @triton.jit(do_not_specialize=INTEGERS, do_not_specialize_on_alignment=INPUTS)
 def _mlp_potential_kernel(
-    p_U, p_grad, p_z, p_x, p_full, p_half, p_scratch, p_rows, N, chains, s_z, s_x,
+    p_U, p_grad, p_z, p_x, p_full, p_half, p_scratch, p_terms, p_gate, p_rows,
+    N, chains, spread, s_z, s_x,
     std_high, std_low, energy_high, energy_low,
     NET: tl.constexpr, LIKELIHOOD: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_N: tl.constexpr,
@@ -45,21 +44,25 @@ def _mlp_potential_kernel(
     TYPE: tl.constexpr = p_full.dtype.element_ty
     d: tl.constexpr = of(NET, "widths", 0)
     D: tl.constexpr = of(NET, "widths", of(NET, "depth"))
-    p_rows += tl.program_id(0) * BLOCK_N
-    p_scratch += tl.program_id(0).to(tl.int64) * of(NET, "features") * BLOCK_N
+    group, rank, p_scratch, p_terms, p_gate, p_rows = place_of(
+        p_scratch, p_terms, p_gate, p_rows, spread, NET, BLOCK_M, BLOCK_N
+    )
+    p_U += rank.to(tl.int64) * N  # each program of a tile has its own; gradients are the same
     p_w, p_h = operands(p_full, p_half, p_scratch, PRECISION)
     obs_std = sum_of(std_high, std_low)
     energy = sum_of(energy_high, energy_low)
     for tile in tl.range(
-        tl.program_id(0), tl.cdiv(N, BLOCK_N), tl.num_programs(0), disable_licm=True
+        group, tl.cdiv(N, BLOCK_N), tl.num_programs(0) // spread, disable_licm=True
     ):
         note_rows(p_rows, tile, BLOCK_N)
         i_n, m_n = rows_of_tile(p_rows, N, BLOCK_N)
+        meet(p_gate, spread)
         flaw = take_rows(p_z, s_z, p_h, i_n, N, NET)
         flaw += flaw_of(p_x + i_n // chains * s_x, m_n, D, BLOCK_M)
         tl.store(p_U + i_n, flaw.to(tl.float64), mask=m_n)
         logp = pull_score(
-            p_full, p_half, p_scratch, p_rows, p_x, s_x, chains, N, obs_std,
+            p_full, p_half, p_scratch, p_terms, p_gate, p_rows, p_x, s_x, chains, N, obs_std,
+            rank, spread,
             NET, LIKELIHOOD, True, BLOCK_M, BLOCK_K, BLOCK_N, PRECISION,
         )  # fmt: skip
         square = tl.zeros([BLOCK_N], dtype=tl.float64)
@@ -85,22 +88,22 @@ def mlp_potential(
     """Launch the kernel; arguments as the registered op's without the backend's name."""
     net = net_of(weights, activations)
     z, x = rows_of(z), rows_of(x)
-    U, grad = z.new_empty(len(z), dtype=torch.float64), z.new_empty(z.shape)
+    grad = z.new_empty(z.shape)
     if not len(z):
-        return U, grad
+        return z.new_empty(0, dtype=torch.float64), grad
     full, half = unpack(weights, biases, packed, net)
     # the function that HMC's trajectories end with: no chain may start from another energy
     blocks = plan(len(z), z.dtype, precision, tile, z.device)
-    work = scratch(net, blocks.BLOCK_N, len(z), z)
-    rows = row_numbers(work)
+    memory = room(net, blocks, len(z), z)
+    U = z.new_empty((memory.spread, len(z)), dtype=torch.float64)
     with device_of(z):
-        _mlp_potential_kernel[(len(work),)](
-            U, grad, z, x, full, half, work, rows,
-            len(z), len(z) // len(x), z.stride(0), x.stride(0),
+        _mlp_potential_kernel[(len(memory.rows),)](
+            U, grad, z, x, full, half, *memory[:4],
+            len(z), len(z) // len(x), memory.spread, z.stride(0), x.stride(0),
             *two_floats(obs_std), *two_floats(constant_energy(net, likelihood, obs_std)),
-            NET=net, LIKELIHOOD=likelihood, **blocks.end_options(),
+            NET=net, LIKELIHOOD=likelihood, **blocks.end_options(), **memory.launch(),
         )  # fmt: skip
-    return U, grad
+    return U[0], grad
 
 
 def variants():
@@ -109,7 +112,7 @@ def variants():
         _mlp_potential_kernel,
         blocks=blocks_of,
         widest=WIDEST_TILE,
-        types={"p_U": "*fp64", "p_rows": "*i64", **dict.fromkeys(NUMBERS, "fp32")},
+        types={**TYPES, "p_U": "*fp64"},
         ends=True,
         LIKELIHOOD="bernoulli",
     )

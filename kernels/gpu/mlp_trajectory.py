@@ -12,17 +12,20 @@ import triton.language as tl
 from torch import Tensor
 
 from vaefast.kernels.forms import mlp_variants
-from vaefast.kernels.launch import device_of, row_numbers, scratch, two_floats
+from vaefast.kernels.gate import meet
+from vaefast.kernels.launch import device_of, two_floats
 from vaefast.kernels.mlp import COLUMN_BLOCK, flaw_of, input_cotangent, operands, put
 from vaefast.kernels.network import net_of, of, unpack
 from vaefast.kernels.posterior import (
-    NUMBERS,
+    TYPES,
     WIDEST_TILE,
     blocks_of,
     constant_energy,
     note_rows,
+    place_of,
     plan,
     pull_score,
+    room,
     rows_of_tile,
     sum_of,
 )
@@ -30,7 +33,7 @@ from vaefast.ops._register import rows_of
 
 __all__ = ["STATES", "mlp_trajectory"]
 
-INTEGERS = ["N", "chains", "leapfrog", "s_z", "s_p", "s_grad", "s_x", "s_inv_mass"]
+INTEGERS = ["N", "chains", "leapfrog", "spread", "s_z", "s_p", "s_grad", "s_x", "s_inv_mass"]
 INPUTS = [
     "p_z",
     "p_p",
@@ -40,7 +43,9 @@ INPUTS = [
     "p_inv_mass",
 ]  # whose alignment must not choose a layout
 
-STATES = 3  # position, momentum and gradient: [STATES, BLOCK_N, columns of d] of a tile's state
+STATES = tl.constexpr(
+    3
+)  # position, momentum and gradient: [STATES, BLOCK_N, columns of d] of a tile's state
 POSITION = tl.constexpr(0)
 MOMENTUM = tl.constexpr(1)
 GRADIENT = tl.constexpr(2)
@@ -77,7 +82,6 @@ def kick_and_drift(
 @triton.jit
 def enter(p_h, p_state, NET: tl.constexpr, BLOCK_N: tl.constexpr):
     """The tile's positions become the first layer's inputs."""
-    tl.debug_barrier()
     for o in range(0, of(NET, "widths", 0), COLUMN_BLOCK):
         i_d = o + tl.arange(0, COLUMN_BLOCK)
         z = tl.load(state_at(p_state, POSITION, i_d, NET, BLOCK_N))
@@ -87,8 +91,8 @@ def enter(p_h, p_state, NET: tl.constexpr, BLOCK_N: tl.constexpr):
 
 @triton.jit
 def follow(
-    p_full, p_half, p_scratch, p_state, p_rows, p_step, p_x, p_mass, s_x, s_mass, chains, N,
-    leapfrog, obs_std,
+    p_full, p_half, p_scratch, p_terms, p_gate, p_state, p_rows, p_step, p_x, p_mass, s_x, s_mass,
+    chains, N, leapfrog, obs_std, rank, spread,
     NET: tl.constexpr, LIKELIHOOD: tl.constexpr, MASS: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_N: tl.constexpr, PRECISION: tl.constexpr,
     END_BLOCK_K: tl.constexpr, END_PRECISION: tl.constexpr,
@@ -102,9 +106,11 @@ def follow(
     TYPE: tl.constexpr = p_full.dtype.element_ty
     p_w, p_h = operands(p_full, p_half, p_scratch, PRECISION)
     for _ in tl.range(1, leapfrog, disable_licm=True):
+        meet(p_gate, spread)  # the last cotangents have been read
         enter(p_h, p_state, NET, BLOCK_N)
         pull_score(
-            p_full, p_half, p_scratch, p_rows, p_x, s_x, chains, N, obs_std,
+            p_full, p_half, p_scratch, p_terms, p_gate, p_rows, p_x, s_x, chains, N, obs_std,
+            rank, spread,
             NET, LIKELIHOOD, False, BLOCK_M, BLOCK_K, BLOCK_N, PRECISION,
         )  # fmt: skip
         for o in tl.range(0, of(NET, "widths", 0), BLOCK_M, disable_licm=True):
@@ -120,9 +126,11 @@ def follow(
                 p_state, z, p, z + pull, step, step, p_mass, a_mass, i_d, m, NET, MASS, BLOCK_N
             )
     _, p_h = operands(p_full, p_half, p_scratch, END_PRECISION)
+    meet(p_gate, spread)
     enter(p_h, p_state, NET, BLOCK_N)
     return pull_score(
-        p_full, p_half, p_scratch, p_rows, p_x, s_x, chains, N, obs_std,
+        p_full, p_half, p_scratch, p_terms, p_gate, p_rows, p_x, s_x, chains, N, obs_std,
+        rank, spread,
         NET, LIKELIHOOD, True, BLOCK_M, END_BLOCK_K, BLOCK_N, END_PRECISION,
     )  # fmt: skip
 
@@ -147,7 +155,7 @@ def end_of(
 @triton.jit(do_not_specialize=INTEGERS, do_not_specialize_on_alignment=INPUTS)
 def _mlp_trajectory_kernel(
     p_z_end, p_p_end, p_grad_end, p_U, p_z, p_p, p_grad, p_x, p_step, p_inv_mass,
-    p_full, p_half, p_scratch, p_states, p_rows, N, chains, leapfrog,
+    p_full, p_half, p_scratch, p_terms, p_gate, p_rows, p_states, N, chains, leapfrog, spread,
     s_z, s_p, s_grad, s_x, s_inv_mass,
     std_high, std_low, energy_high, energy_low,
     NET: tl.constexpr, LIKELIHOOD: tl.constexpr, MASS: tl.constexpr,
@@ -156,13 +164,14 @@ def _mlp_trajectory_kernel(
 ):  # fmt: skip
     d: tl.constexpr = of(NET, "widths", 0)
     D: tl.constexpr = of(NET, "widths", of(NET, "depth"))
-    program = tl.program_id(0).to(tl.int64)
-    p_rows += program * BLOCK_N
-    p_scratch += program * of(NET, "features") * BLOCK_N
-    p_states += program * 3 * of(NET, "columns", 0) * BLOCK_N
+    group, rank, p_scratch, p_terms, p_gate, p_rows = place_of(
+        p_scratch, p_terms, p_gate, p_rows, spread, NET, BLOCK_M, BLOCK_N
+    )
+    p_states += tl.program_id(0).to(tl.int64) * STATES * of(NET, "columns", 0) * BLOCK_N
+    p_U += rank.to(tl.int64) * N  # each program of a tile has its own; the other ends are the same
     obs_std = sum_of(std_high, std_low)
     for tile in tl.range(
-        tl.program_id(0), tl.cdiv(N, BLOCK_N), tl.num_programs(0), disable_licm=True
+        group, tl.cdiv(N, BLOCK_N), tl.num_programs(0) // spread, disable_licm=True
     ):
         note_rows(p_rows, tile, BLOCK_N)
         i_n, m_n = rows_of_tile(p_rows, N, BLOCK_N)
@@ -184,8 +193,8 @@ def _mlp_trajectory_kernel(
             )  # fmt: skip
         tl.store(p_U + i_n, flaw.to(tl.float64), mask=m_n)
         logp = follow(
-            p_full, p_half, p_scratch, p_states, p_rows, p_step, p_x, p_inv_mass, s_x, s_inv_mass,
-            chains, N, leapfrog, obs_std,
+            p_full, p_half, p_scratch, p_terms, p_gate, p_states, p_rows, p_step, p_x, p_inv_mass,
+            s_x, s_inv_mass, chains, N, leapfrog, obs_std, rank, spread,
             NET, LIKELIHOOD, MASS, BLOCK_M, BLOCK_K, BLOCK_N, PRECISION,
             END_BLOCK_K, END_PRECISION,
         )  # fmt: skip
@@ -221,24 +230,23 @@ def mlp_trajectory(
     z, p, grad, x = map(rows_of, (z, p, grad, x))
     mass = z if inv_mass is None else rows_of(inv_mass)
     N, end = len(z), [z.new_empty(z.shape) for _ in range(3)]
-    U = z.new_empty(N, dtype=torch.float64)
     if not N:
-        return *end, U
+        return *end, z.new_empty(0, dtype=torch.float64)
     full, half = unpack(weights, biases, packed, net)
     blocks = plan(N, z.dtype, precision, tile, z.device)
-    work = scratch(net, blocks.BLOCK_N, N, z)
-    rows = row_numbers(work)
-    states = z.new_empty((len(work), STATES, blocks.BLOCK_N, net.columns[0]))
+    memory = room(net, blocks, N, z)
+    U = z.new_empty((memory.spread, N), dtype=torch.float64)
+    states = z.new_empty((len(memory.rows), STATES.value, blocks.BLOCK_N, net.columns[0]))
     numbers = *two_floats(obs_std), *two_floats(constant_energy(net, likelihood, obs_std))
     strides = z.stride(0), p.stride(0), grad.stride(0), x.stride(0), mass.stride(0)
     with device_of(z):
-        _mlp_trajectory_kernel[(len(work),)](
-            *end, U, z, p, grad, x, step.contiguous(), mass, full, half, work, states, rows,
-            N, N // len(x), leapfrog, *strides, *numbers,
+        _mlp_trajectory_kernel[(len(memory.rows),)](
+            *end, U, z, p, grad, x, step.contiguous(), mass, full, half, *memory[:4], states,
+            N, N // len(x), leapfrog, memory.spread, *strides, *numbers,
             NET=net, LIKELIHOOD=likelihood, MASS=inv_mass is not None,
-            **blocks.trajectory_options(),
+            **blocks.trajectory_options(), **memory.launch(),
         )  # fmt: skip
-    return *end, U
+    return *end, U[0]
 
 
 KNOWN_SPILLS = {  # bytes of a thread; on sm_80 operands pass through registers
@@ -254,7 +262,7 @@ def variants():
         _mlp_trajectory_kernel,
         blocks=blocks_of,
         widest=WIDEST_TILE,
-        types={"p_U": "*fp64", "p_rows": "*i64", **dict.fromkeys(NUMBERS, "fp32")},
+        types={**TYPES, "p_U": "*fp64"},
         LIKELIHOOD="bernoulli",
         MASS=True,
     )

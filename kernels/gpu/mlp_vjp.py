@@ -100,7 +100,7 @@ def _pull_last(
     WIDTH: tl.constexpr = of(NET, "widths", 1 if FACTOR else 0)
     flaw = flaw_in(p_h, i_row, NET, TYPE)
     square = flaw.to(tl.float64)  # [BLOCK_N]
-    for o in range(0, WIDTH, BLOCK_M):
+    for o in tl.range(0, WIDTH, BLOCK_M, disable_licm=True):
         i_in = o + tl.arange(0, BLOCK_M)
         if FACTOR:
             t = factor_rows(p_r, p_w, p_up, i_in, o, NET, BLOCK_K, BLOCK_N, PRECISION, TYPE)
@@ -125,8 +125,8 @@ def mlp_vjp(x, u, weights, biases, activations, packed, full, precision, tile):
         return y, sq, products
     matrices = unpack(weights, biases, packed, net)
     by_factor = not full and by_its_factor(net, x.dtype)
-    factors = packed_factor(weights[0], net) if by_factor else (None, None)
     blocks = plan(B * max(K, 1), x.dtype, precision, tile, x.device)
+    factors = packed_factor(weights[0], net, blocks.PRECISION) if by_factor else (None, None)
     shared, flaw = u.ndim == 2, flaw_of_probes(u)
     x, u = rows_of(x), probe_rows(u)
     pieces = triton.cdiv(min(B, blocks.BLOCK_N) * K, blocks.BLOCK_N)

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
 
 from vaefast.kernels import launch
 from vaefast.kernels.activations import through
+from vaefast.kernels.gate import GATE, gates, meet, spread_of
 from vaefast.kernels.launch import Plan
 from vaefast.kernels.likelihoods import constant, log_density
 from vaefast.kernels.mlp import forward_hidden, layer_tile, operands, pull_to_first, put
 from vaefast.kernels.network import Net, of
 
 WIDEST_TILE = {"fp64": 16, "ieee": 64, "tf32": 32, "bf16": 32}  # two precisions spill beyond
-NUMBERS = ("std_high", "std_low", "energy_high", "energy_low")  # launch arguments, float32
+TYPES = {  # of arguments that HMC's kernels share, for ahead-of-time compilation
+    "p_terms": "*fp64",
+    "p_gate": "*i64",
+    "p_rows": "*i64",
+    **dict.fromkeys(("std_high", "std_low", "energy_high", "energy_low"), "fp32"),
+}
 
 
 @triton.jit
@@ -42,23 +50,25 @@ def rows_of_tile(p_rows, N, BLOCK_N: tl.constexpr):
 
 @triton.jit
 def pull_score(
-    p_full, p_half, p_scratch, p_rows, p_x, s_x, chains, N, obs_std,
+    p_full, p_half, p_scratch, p_terms, p_gate, p_rows, p_x, s_x, chains, N, obs_std, rank, spread,
     NET: tl.constexpr, LIKELIHOOD: tl.constexpr, ENERGY: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_N: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Both passes at the latents in scratch, but for the last product of the way back.
 
+    Program ``rank`` of the ``spread`` programs of a tile computes its share of every layer.
     Row n belongs to image n // chains. Returns Σ log p [BLOCK_N] in float64, less the
     likelihood's constant; 0 where not ENERGY. What is left is :func:`input_cotangent`, which
     then gives −Jᵀ ∂log p/∂out.
     """
     p_w, p_h = operands(p_full, p_half, p_scratch, PRECISION)
-    forward_hidden(p_full, p_w, p_h, NET, True, BLOCK_M, BLOCK_K, BLOCK_N, PRECISION)
+    forward_hidden(
+        p_full, p_w, p_h, NET, True, BLOCK_M, BLOCK_K, BLOCK_N, PRECISION, p_gate, rank, spread
+    )
     LAST: tl.constexpr = of(NET, "depth") - 1
     ACT: tl.constexpr = of(NET, "activations", LAST)
     D: tl.constexpr = of(NET, "widths", LAST + 1)
-    logp = tl.zeros([BLOCK_N], dtype=tl.float64)
-    for o in tl.range(0, D, BLOCK_M, disable_licm=True):
+    for o in tl.range(rank * BLOCK_M, D, spread * BLOCK_M, disable_licm=True):
         i_out = o + tl.arange(0, BLOCK_M)
         out, slope = layer_tile(p_full, p_w, p_h, i_out, NET, LAST, BLOCK_K, BLOCK_N, PRECISION)
         i_n, m_n = rows_of_tile(p_rows, N, BLOCK_N)
@@ -66,15 +76,70 @@ def pull_score(
         x = tl.load(p_x + (i_n // chains * s_x)[None, :] + i_out[:, None], mask=m, other=0.0)
         terms, score = log_density(out, x, LIKELIHOOD, obs_std)
         if ENERGY:
-            logp += tl.sum(tl.where(m, terms, 0.0).to(tl.float64), axis=0)
+            a_terms = o // BLOCK_M * BLOCK_N + tl.arange(0, BLOCK_N)
+            tl.store(p_terms + a_terms, tl.sum(tl.where(m, terms, 0.0).to(tl.float64), axis=0))
         up = through(tl.where(m, -score, 0.0), slope, i_out, D, ACT)
         put(p_h, of(NET, "post", LAST + 1), i_out, up, NET)
-    tl.debug_barrier()
+    meet(p_gate, spread)
     pull_to_first(
         p_w, p_h, p_h, tl.arange(0, BLOCK_N), of(NET, "features"), NET,
-        BLOCK_M, BLOCK_K, BLOCK_N, PRECISION, p_full.dtype.element_ty,
+        BLOCK_M, BLOCK_K, BLOCK_N, PRECISION, p_full.dtype.element_ty, p_gate, rank, spread,
     )  # fmt: skip
+    logp = tl.zeros([BLOCK_N], dtype=tl.float64)
+    if ENERGY:
+        for i in range(0, tl.cdiv(D, BLOCK_M)):
+            logp += tl.load(p_terms + i * BLOCK_N + tl.arange(0, BLOCK_N))
     return logp
+
+
+class Room(NamedTuple):
+    """Working memory of a launch; programs of a group share a tile, its scratch and its gate."""
+
+    scratch: Tensor  # [groups, features, BLOCK_N]
+    terms: Tensor  # Σ log p by blocks of pixels [groups, blocks, BLOCK_N], float64
+    gate: Tensor  # where a group's programs meet [groups, ...], int64
+    rows: Tensor  # a program's row numbers [programs, BLOCK_N], int64
+    spread: int  # programs of a group
+
+    def launch(self) -> dict[str, int]:
+        """Launch options: whether all programs have to be resident at once."""
+        return {"launch_cooperative_grid": True} if self.spread > 1 else {}
+
+
+def room(net: Net, blocks: Plan, rows: int, like: Tensor) -> Room:
+    """Memory for a launch over so many rows: as many programs as it has entries in ``rows``."""
+    tile = blocks.BLOCK_N
+    spread = spread_of(net, blocks, triton.cdiv(rows, tile), like.device)
+    work = launch.scratch(net, tile, rows, like)
+    groups, pixels = len(work), triton.cdiv(net.widths[-1], blocks.BLOCK_M)
+    return Room(
+        work,
+        work.new_empty((groups, pixels, tile), dtype=torch.float64),
+        gates(groups, work),
+        work.new_empty((groups * spread, tile), dtype=torch.int64),
+        spread,
+    )
+
+
+@triton.jit
+def place_of(
+    p_scratch,
+    p_terms,
+    p_gate,
+    p_rows,
+    spread,
+    NET: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+):
+    """(group, rank) of this program, and its own in a launch's :class:`Room`."""
+    PIXELS: tl.constexpr = tl.cdiv(of(NET, "widths", of(NET, "depth")), BLOCK_M)
+    program = tl.program_id(0)
+    group = program // spread
+    p_scratch += group.to(tl.int64) * of(NET, "features") * BLOCK_N
+    p_terms += group.to(tl.int64) * PIXELS * BLOCK_N
+    p_gate += group * GATE
+    return group, program % spread, p_scratch, p_terms, p_gate, p_rows + program * BLOCK_N
 
 
 def constant_energy(net: Net, likelihood: str, obs_std: float) -> float:

@@ -18,7 +18,7 @@ from torch import Tensor
 from vaefast.kernels import launch
 from vaefast.kernels.activations import through
 from vaefast.kernels.launch import ON_AMD, PROGRAMS_PER_PROCESSOR, Plan, processors
-from vaefast.kernels.mlp import forward_hidden, layer_tile, product, put, take_rows
+from vaefast.kernels.mlp import forward_hidden, layer_product, layer_tile, put, take_rows
 from vaefast.kernels.network import Net, of
 from vaefast.ops._register import rows_of
 
@@ -53,7 +53,7 @@ def primal(
     tl.store(p_h + a_flaw, flaw.to(p_h.dtype.element_ty))
     forward_hidden(p_full, p_w, p_h, NET, True, BLOCK_M, BLOCK_K, BLOCK_N, PRECISION)
     if BENDS or p_y is not None:
-        for o in range(0, D, BLOCK_M):
+        for o in tl.range(0, D, BLOCK_M, disable_licm=True):
             i_out = o + tl.arange(0, BLOCK_M)
             y, slope = layer_tile(p_full, p_w, p_h, i_out, NET, LAST, BLOCK_K, BLOCK_N, PRECISION)
             if BENDS:
@@ -85,10 +85,7 @@ def push_tile(
 ):  # fmt: skip
     """Tangents of features i_out of a layer's outputs, from those of its inputs in p_up."""
     OUT: tl.constexpr = of(NET, "widths", LAYER + 1)
-    t = product(
-        p_w + of(NET, "weight", LAYER), p_up + of(NET, "post", LAYER),
-        i_out, NET, LAYER, BLOCK_K, BLOCK_N, PRECISION, TYPE,
-    )  # fmt: skip
+    t = layer_product(p_w, p_up, i_out, NET, LAYER, False, BLOCK_K, BLOCK_N, PRECISION, TYPE)
     slope = slopes_of(p_h, i_row, i_out, NET, LAYER, TYPE)
     return through(t, slope, i_out, OUT, of(NET, "activations", LAYER))
 
@@ -100,9 +97,9 @@ def plan(columns: int, dtype: torch.dtype, precision: str, tile: int, device: to
 
 
 def blocks_of(kind: str, tile: int, amd: bool = ON_AMD) -> Plan:
-    """The launch for "fp64" or a precision, and a tile: narrower where registers would spill."""
+    """As ``launch.blocks_of``, with shorter blocks where registers would spill."""
     blocks = launch.blocks_of(kind, tile, amd)
-    return blocks._replace(BLOCK_M=32, num_warps=4) if kind == "ieee" else blocks
+    return blocks._replace(BLOCK_K=16, num_stages=2 if amd else 4) if kind == "ieee" else blocks
 
 
 def flaw_of_probes(probes: Tensor) -> Tensor:
