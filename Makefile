@@ -15,7 +15,7 @@ demo: $(VENV)/installed  ## train a small VAE on real digits, audit it, write re
 test: $(VENV)/installed  ## all but the kernels' binaries, then the Triton kernels in their interpreter
 	$(BIN)/pytest -q tests --ignore tests/kernels/test_binaries.py
 	TRITON_INTERPRET=1 VAEFAST_REQUIRE=triton $(BIN)/pytest -q tests/ops --backend triton
-	TRITON_INTERPRET=1 $(BIN)/pytest -q tests/kernels/test_elementary_gpu.py
+	TRITON_INTERPRET=1 $(BIN)/pytest -q tests/kernels/test_elementary_gpu.py tests/kernels/test_gate.py
 
 ifdef TRITON
 kernels: export PYTHONPATH := $(CURDIR)/.triton/$(TRITON)

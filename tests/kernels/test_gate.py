@@ -5,6 +5,7 @@ wait for each other as on a GPU.
 """
 
 import os
+import random
 import signal
 import time
 import traceback
@@ -66,6 +67,7 @@ def _run(program, executor, arguments, options):
         set_dim, set_idx = builder.set_grid_dim, builder.set_grid_idx
         builder.set_grid_dim = lambda *_: set_dim(programs, 1, 1)
         builder.set_grid_idx = lambda *_: set_idx(program, 0, 0)
+        builder.create_barrier = _stumble(random.Random(program))
         executor.grid, executor._restore_args_dev = (1,), lambda *_: None
         PLAIN_CALL(executor, *arguments, **options)
         status = 0
@@ -73,6 +75,11 @@ def _run(program, executor, arguments, options):
         traceback.print_exc()
     finally:
         os._exit(status)
+
+
+def _stumble(dice):
+    """Instead of a barrier, which one process needs not: now and then a program falls behind."""
+    return lambda: time.sleep(0.02 * (dice.random() < 0.2))
 
 
 @pytest.fixture(params=[2, 3])
