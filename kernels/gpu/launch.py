@@ -92,12 +92,11 @@ def blocks_of(kind: str, tile: int, amd: bool = ON_AMD) -> Plan:
     """
     most = None if amd else MOST_REGISTERS
     if kind in ("fp64", "ieee"):
-        block, stages = (16, 2) if kind == "fp64" else (32, 3 if tile == 64 else 4)
-        warps, stages = (4, 2) if amd else (8, stages)
-        return Plan(64, block, tile, "ieee", block, "ieee", warps, stages, most)
+        warps, stages = (4, 2) if amd else (8, 2 if kind == "fp64" else 4)
+        return Plan(64, 16, tile, "ieee", 16, "ieee", warps, stages, most)
     block, ends = 32 if kind == "tf32" else 64, "ieee" if amd else "tf32x3"
     warps, stages = (4, 2) if amd else (4 if tile < 64 else 8, 4)
-    return Plan(64, block, tile, kind, 32, ends, warps, stages, most)
+    return Plan(64, block, tile, kind, 16, ends, warps, stages, most)
 
 
 def two_floats(value: float) -> tuple[float, float]:

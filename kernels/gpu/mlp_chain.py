@@ -16,11 +16,12 @@ from vaefast.kernels.mlp import COLUMN_BLOCK, flaw_of
 from vaefast.kernels.mlp_trajectory import (
     GRADIENT,
     POSITION,
-    STATES,
     end_of,
     follow,
     kick_and_drift,
     state_at,
+    state_size,
+    steps_at,
     velocity_of,
 )
 from vaefast.kernels.network import net_of, of, unpack
@@ -31,6 +32,7 @@ from vaefast.kernels.posterior import (
     blocks_of,
     constant_energy,
     note_rows,
+    own_rows,
     place_of,
     plan,
     room,
@@ -67,7 +69,7 @@ USE_JITTER = tl.constexpr(int(Use.JITTER))
 
 @triton.jit
 def set_out(
-    p_state, p_rows, p_z, p_grad, p_mass, p_step, p_step_t, p_kinetic, p_index, s_mass, chains, N,
+    p_state, p_rows, p_z, p_grad, p_mass, p_step, p_kinetic, p_index, s_mass, chains, N,
     t, jitter, seed_low, seed_high, NET: tl.constexpr, MASS: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     """Momenta, first half kick and drift of transition t; its steps and ½ pᵀM⁻¹p to memory."""
@@ -78,12 +80,12 @@ def set_out(
     step = tl.load(p_step + i_n // chains, mask=m_n, other=0.0)
     u = uniform(0, t, index, USE_JITTER, 0, seed_low, seed_high)
     step = (step.to(tl.float64) * (1.0 + jitter * (2.0 * u - 1.0))).to(step.dtype)
-    a_mass = i_n // chains * s_mass
+    a_mass, i_own = i_n // chains * s_mass, own_rows(p_rows, BLOCK_N)
     kinetic = tl.zeros([BLOCK_N], dtype=tl.float64)
     for o in range(0, d, COLUMN_BLOCK):
         i_d = o + tl.arange(0, COLUMN_BLOCK)
         m = (i_d < d)[:, None] & m_n[None, :]
-        a = i_n[None, :] * d + i_d[:, None]
+        a = i_own[None, :] * d + i_d[:, None]
         z = tl.load(p_z + a, mask=m, other=0.0)
         grad = tl.load(p_grad + a, mask=m, other=0.0)
         p = normal(i_d[:, None], t, index[None, :], USE_MOMENTUM, lane, seed_low, seed_high)
@@ -95,14 +97,14 @@ def set_out(
         kick_and_drift(
             p_state, z, p, grad, 0.5 * step, step, p_mass, a_mass, i_d, m, NET, MASS, BLOCK_N
         )
-    tl.store(p_step_t + i_n, step, mask=m_n)
-    tl.store(p_kinetic + i_n, kinetic, mask=m_n)
+    tl.store(steps_at(p_state, NET, BLOCK_N), step)
+    tl.store(p_kinetic + i_own, kinetic, mask=m_n)
     tl.debug_barrier()
 
 
 @triton.jit
 def arrive(
-    p_full, p_half, p_scratch, p_state, p_rows, p_step_t, p_mass, s_mass, chains, N,
+    p_full, p_half, p_scratch, p_state, p_rows, p_mass, s_mass, chains, N,
     NET: tl.constexpr, MASS: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_N: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -113,7 +115,7 @@ def arrive(
     for o in tl.range(0, d, BLOCK_M, disable_licm=True):
         i_d = o + tl.arange(0, BLOCK_M)
         z, p, grad = end_of(
-            p_full, p_half, p_scratch, p_state, p_rows, p_step_t, N, i_d,
+            p_full, p_half, p_scratch, p_state, i_d,
             NET, BLOCK_K, BLOCK_N, PRECISION,
         )  # fmt: skip
         i_n, m_n = rows_of_tile(p_rows, N, BLOCK_N)
@@ -133,19 +135,19 @@ def settle(
     """Accepted rows into the results; where this transition is kept, the results into draws."""
     d: tl.constexpr = of(NET, "widths", 0)
     i_n, m_n = rows_of_tile(p_rows, N, BLOCK_N)
-    i_draw = i_n * n_draws + i_kept
-    U = tl.where(takes, end, tl.load(p_U + i_n, mask=m_n, other=0.0))
-    accepted = tl.load(p_accepted + i_n, mask=m_n, other=0) + takes.to(tl.int64)
-    divergent = tl.load(p_divergent + i_n, mask=m_n, other=0) + divergent.to(tl.int64)
+    i_own, i_draw = own_rows(p_rows, BLOCK_N), i_n * n_draws + i_kept
+    U = tl.where(takes, end, tl.load(p_U + i_own, mask=m_n, other=0.0))
+    accepted = tl.load(p_accepted + i_own, mask=m_n, other=0) + takes.to(tl.int64)
+    divergent = tl.load(p_divergent + i_own, mask=m_n, other=0) + divergent.to(tl.int64)
     tl.debug_barrier()
-    tl.store(p_U + i_n, U, mask=m_n)
-    tl.store(p_accepted + i_n, accepted, mask=m_n)
-    tl.store(p_divergent + i_n, divergent, mask=m_n)
+    tl.store(p_U + i_own, U, mask=m_n)
+    tl.store(p_accepted + i_own, accepted, mask=m_n)
+    tl.store(p_divergent + i_own, divergent, mask=m_n)
     tl.store(p_energies + i_draw, U, mask=m_n & keeps)
     for o in range(0, d, COLUMN_BLOCK):
         i_d = o + tl.arange(0, COLUMN_BLOCK)
         m = (i_d < d)[:, None] & m_n[None, :]
-        a = i_n[None, :] * d + i_d[:, None]
+        a = i_own[None, :] * d + i_d[:, None]
         z = tl.load(state_at(p_state, POSITION, i_d, NET, BLOCK_N))
         grad = tl.load(state_at(p_state, GRADIENT, i_d, NET, BLOCK_N))
         z = tl.where(takes[None, :], z, tl.load(p_z + a, mask=m, other=0.0))
@@ -165,13 +167,14 @@ def mark_flaws(
     i_n, m_n = rows_of_tile(p_rows, N, BLOCK_N)
     i_x = i_n // chains
     flaw = flaw_of(p_x + i_x * s_x, m_n, of(NET, "widths", of(NET, "depth")), BLOCK)
-    flaw += flaw_of(p_z + i_n * d, m_n, d, BLOCK) + flaw_of(p_grad + i_n * d, m_n, d, BLOCK)
+    i_own = own_rows(p_rows, BLOCK_N)
+    flaw += flaw_of(p_z + i_own * d, m_n, d, BLOCK) + flaw_of(p_grad + i_own * d, m_n, d, BLOCK)
     flaw += 0.0 * tl.load(p_step + i_x, mask=m_n, other=0.0)
     if MASS:
         flaw += flaw_of(p_mass + i_x * s_mass, m_n, d, BLOCK)
-    U = tl.load(p_U + i_n, mask=m_n, other=0.0)
+    U = tl.load(p_U + i_own, mask=m_n, other=0.0)
     tl.debug_barrier()
-    tl.store(p_U + i_n, U + flaw.to(tl.float64) + 0.0 * U, mask=m_n)
+    tl.store(p_U + i_own, U + flaw.to(tl.float64) + 0.0 * U, mask=m_n)
     tl.debug_barrier()
 
 
@@ -187,7 +190,7 @@ def takes_end(before, after, u):
 @triton.jit(do_not_specialize=INTEGERS, do_not_specialize_on_alignment=INPUTS)
 def _mlp_chain_kernel(
     p_z, p_U, p_grad, p_accepted, p_divergent, p_draws, p_energies, p_x, p_step, p_inv_mass,
-    p_index, p_full, p_half, p_scratch, p_terms, p_gate, p_rows, p_states, p_step_t, p_kinetic,
+    p_index, p_full, p_half, p_scratch, p_terms, p_gate, p_rows, p_states, p_kinetic,
     s_x, s_inv_mass, n_draws, N, chains, leapfrog, spread, first_step, steps, thin,
     seed_low, seed_high, jitter_high, jitter_low,
     std_high, std_low, energy_high, energy_low,
@@ -195,45 +198,41 @@ def _mlp_chain_kernel(
     BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_N: tl.constexpr, PRECISION: tl.constexpr,
     END_BLOCK_K: tl.constexpr, END_PRECISION: tl.constexpr,
 ):  # fmt: skip
-    d: tl.constexpr = of(NET, "widths", 0)
     group, rank, p_scratch, p_terms, p_gate, p_rows = place_of(
         p_scratch, p_terms, p_gate, p_rows, spread, NET, BLOCK_M, BLOCK_N
     )
-    p_states += tl.program_id(0).to(tl.int64) * STATES * of(NET, "columns", 0) * BLOCK_N
-    own = rank.to(tl.int64) * N  # programs of a tile carry their own states; all are the same
-    p_z, p_U, p_grad = p_z + own * d, p_U + own, p_grad + own * d
-    p_accepted, p_divergent = p_accepted + own, p_divergent + own
-    p_step_t, p_kinetic = p_step_t + own, p_kinetic + own
+    p_states += tl.program_id(0).to(tl.int64) * state_size(NET, BLOCK_N)
     every = tl.maximum(thin, 1)
     obs_std, jitter = sum_of(std_high, std_low), sum_of(jitter_high, jitter_low)
     for tile in tl.range(
         group, tl.cdiv(N, BLOCK_N), tl.num_programs(0) // spread, disable_licm=True
     ):
-        note_rows(p_rows, tile, BLOCK_N)
+        note_rows(p_rows, tile, rank, N, BLOCK_N)
         mark_flaws(
             p_rows, p_z, p_grad, p_U, p_x, p_step, p_inv_mass, s_x, s_inv_mass, chains, N,
             NET, MASS, BLOCK_M, BLOCK_N,
         )  # fmt: skip
         for t in tl.range(first_step, first_step + steps, disable_licm=True):
             set_out(
-                p_states, p_rows, p_z, p_grad, p_inv_mass, p_step, p_step_t, p_kinetic, p_index,
+                p_states, p_rows, p_z, p_grad, p_inv_mass, p_step, p_kinetic, p_index,
                 s_inv_mass, chains, N, t, jitter, seed_low, seed_high, NET, MASS, BLOCK_N,
             )  # fmt: skip
             logp = follow(
-                p_full, p_half, p_scratch, p_terms, p_gate, p_states, p_rows, p_step_t, p_x,
-                p_inv_mass, s_x, s_inv_mass, chains, N, leapfrog, obs_std, rank, spread,
+                p_full, p_half, p_scratch, p_terms, p_gate, p_states, p_rows, p_x, p_inv_mass,
+                s_x, s_inv_mass, chains, N, leapfrog, obs_std, rank, spread,
                 NET, LIKELIHOOD, MASS, BLOCK_M, BLOCK_K, BLOCK_N, PRECISION,
                 END_BLOCK_K, END_PRECISION,
             )  # fmt: skip
             prior, kinetic = arrive(
-                p_full, p_half, p_scratch, p_states, p_rows, p_step_t, p_inv_mass, s_inv_mass,
+                p_full, p_half, p_scratch, p_states, p_rows, p_inv_mass, s_inv_mass,
                 chains, N, NET, MASS, BLOCK_M, END_BLOCK_K, BLOCK_N, END_PRECISION,
             )  # fmt: skip
             i_n, m_n = rows_of_tile(p_rows, N, BLOCK_N)
             index = tl.load(p_index + i_n // chains, mask=m_n, other=0)
             u = uniform(0, t, index, USE_ACCEPT, i_n % chains, seed_low, seed_high)
-            before = tl.load(p_U + i_n, mask=m_n, other=0.0)
-            before += tl.load(p_kinetic + i_n, mask=m_n, other=0.0)
+            i_own = own_rows(p_rows, BLOCK_N)
+            before = tl.load(p_U + i_own, mask=m_n, other=0.0)
+            before += tl.load(p_kinetic + i_own, mask=m_n, other=0.0)
             end = sum_of(energy_high, energy_low) + prior - logp
             takes, divergent = takes_end(before, end + kinetic, u)
             keeps = (thin > 0) & ((t + 1) % every == 0)
@@ -261,14 +260,16 @@ def mlp_chain(
     copies = memory.spread, N
     z, U, grad = (t.repeat(memory.spread, *[1] * t.ndim) for t in (z, U, grad))
     accepted, divergent = (torch.zeros(copies, dtype=torch.int64, device=z.device) for _ in "ad")
-    step_t, kinetic = z.new_empty(copies), U.new_empty(copies)
-    states = z.new_empty((len(memory.rows), STATES.value, blocks.BLOCK_N, net.columns[0]))
+    states, kinetic = (
+        z.new_empty((len(memory.rows), state_size(net, blocks.BLOCK_N))),
+        U.new_empty(copies),
+    )
     span = N, N // len(x), leapfrog, memory.spread, first_step, steps, thin, *words(seed)
     numbers = two_floats(jitter), two_floats(obs_std), constant_energy(net, likelihood, obs_std)
     with device_of(z):
         _mlp_chain_kernel[(len(memory.rows),)](
             z, U, grad, accepted, divergent, draws, energies, x, step.contiguous(), mass,
-            index.contiguous(), full, half, *memory[:4], states, step_t, kinetic,
+            index.contiguous(), full, half, *memory[:4], states, kinetic,
             x.stride(0), mass.stride(0), n, *span,
             *numbers[0], *numbers[1], *two_floats(numbers[2]),
             NET=net, LIKELIHOOD=likelihood, MASS=inv_mass is not None,

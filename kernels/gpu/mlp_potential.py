@@ -18,6 +18,7 @@ from vaefast.kernels.posterior import (
     blocks_of,
     constant_energy,
     note_rows,
+    own_rows,
     place_of,
     plan,
     pull_score,
@@ -47,19 +48,18 @@ def _mlp_potential_kernel(
     group, rank, p_scratch, p_terms, p_gate, p_rows = place_of(
         p_scratch, p_terms, p_gate, p_rows, spread, NET, BLOCK_M, BLOCK_N
     )
-    p_U += rank.to(tl.int64) * N  # each program of a tile has its own; gradients are the same
     p_w, p_h = operands(p_full, p_half, p_scratch, PRECISION)
     obs_std = sum_of(std_high, std_low)
     energy = sum_of(energy_high, energy_low)
     for tile in tl.range(
         group, tl.cdiv(N, BLOCK_N), tl.num_programs(0) // spread, disable_licm=True
     ):
-        note_rows(p_rows, tile, BLOCK_N)
+        note_rows(p_rows, tile, rank, N, BLOCK_N)
         i_n, m_n = rows_of_tile(p_rows, N, BLOCK_N)
         meet(p_gate, spread)
         flaw = take_rows(p_z, s_z, p_h, i_n, N, NET)
         flaw += flaw_of(p_x + i_n // chains * s_x, m_n, D, BLOCK_M)
-        tl.store(p_U + i_n, flaw.to(tl.float64), mask=m_n)
+        tl.store(p_U + own_rows(p_rows, BLOCK_N), flaw.to(tl.float64), mask=m_n)
         logp = pull_score(
             p_full, p_half, p_scratch, p_terms, p_gate, p_rows, p_x, s_x, chains, N, obs_std,
             rank, spread,
@@ -73,12 +73,13 @@ def _mlp_potential_kernel(
             m = (i_d < d)[:, None] & m_n[None, :]
             z = tl.load(p_z + i_n[None, :] * s_z + i_d[:, None], mask=m, other=0.0)
             square += tl.sum(z.to(tl.float64) * z.to(tl.float64), axis=0)
-            flaws = tl.load(p_U + i_n, mask=m_n, other=0.0).to(TYPE)
+            flaws = tl.load(p_U + own_rows(p_rows, BLOCK_N), mask=m_n, other=0.0).to(TYPE)
             tl.store(p_grad + i_n[None, :] * d + i_d[:, None], z + pull + flaws[None, :], mask=m)
-        i_n, m_n = rows_of_tile(p_rows, N, BLOCK_N)
-        U = energy + 0.5 * square - logp + tl.load(p_U + i_n, mask=m_n, other=0.0)
+        _, m_n = rows_of_tile(p_rows, N, BLOCK_N)
+        i_own = own_rows(p_rows, BLOCK_N)
+        U = energy + 0.5 * square - logp + tl.load(p_U + i_own, mask=m_n, other=0.0)
         tl.debug_barrier()
-        tl.store(p_U + i_n, U, mask=m_n)
+        tl.store(p_U + i_own, U, mask=m_n)
         tl.debug_barrier()
 
 

@@ -22,6 +22,7 @@ from vaefast.kernels.posterior import (
     blocks_of,
     constant_energy,
     note_rows,
+    own_rows,
     place_of,
     plan,
     pull_score,
@@ -31,7 +32,7 @@ from vaefast.kernels.posterior import (
 )
 from vaefast.ops._register import rows_of
 
-__all__ = ["STATES", "mlp_trajectory"]
+__all__ = ["mlp_trajectory"]
 
 INTEGERS = ["N", "chains", "leapfrog", "spread", "s_z", "s_p", "s_grad", "s_x", "s_inv_mass"]
 INPUTS = [
@@ -43,9 +44,7 @@ INPUTS = [
     "p_inv_mass",
 ]  # whose alignment must not choose a layout
 
-STATES = tl.constexpr(
-    3
-)  # position, momentum and gradient: [STATES, BLOCK_N, columns of d] of a tile's state
+# of a tile's state: three of [BLOCK_N, columns of d], then a step size for each row
 POSITION = tl.constexpr(0)
 MOMENTUM = tl.constexpr(1)
 GRADIENT = tl.constexpr(2)
@@ -56,6 +55,18 @@ def state_at(p_state, STATE: tl.constexpr, i_d, NET: tl.constexpr, BLOCK_N: tl.c
     """Addresses [len(i_d), BLOCK_N] of a tile's positions, momenta or gradients."""
     i_n = STATE * BLOCK_N + tl.arange(0, BLOCK_N)
     return p_state + i_d[:, None] + i_n[None, :] * of(NET, "columns", 0)
+
+
+@triton.constexpr_function
+def state_size(net, block_n):
+    """Elements of a tile's state."""
+    return (3 * net.columns[0] + 1) * block_n
+
+
+@triton.jit
+def steps_at(p_state, NET: tl.constexpr, BLOCK_N: tl.constexpr):
+    """Addresses [BLOCK_N] of a tile's step sizes."""
+    return p_state + 3 * of(NET, "columns", 0) * BLOCK_N + tl.arange(0, BLOCK_N)
 
 
 @triton.jit
@@ -91,7 +102,7 @@ def enter(p_h, p_state, NET: tl.constexpr, BLOCK_N: tl.constexpr):
 
 @triton.jit
 def follow(
-    p_full, p_half, p_scratch, p_terms, p_gate, p_state, p_rows, p_step, p_x, p_mass, s_x, s_mass,
+    p_full, p_half, p_scratch, p_terms, p_gate, p_state, p_rows, p_x, p_mass, s_x, s_mass,
     chains, N, leapfrog, obs_std, rank, spread,
     NET: tl.constexpr, LIKELIHOOD: tl.constexpr, MASS: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_N: tl.constexpr, PRECISION: tl.constexpr,
@@ -118,7 +129,7 @@ def follow(
             pull = input_cotangent(p_w, p_h, i_d, NET, BLOCK_K, BLOCK_N, PRECISION, TYPE)
             i_n, m_n = rows_of_tile(p_rows, N, BLOCK_N)
             m = (i_d < of(NET, "widths", 0))[:, None] & m_n[None, :]
-            step = tl.load(p_step + i_n, mask=m_n, other=0.0)
+            step = tl.load(steps_at(p_state, NET, BLOCK_N))
             a_mass = i_n // chains * s_mass
             z = tl.load(state_at(p_state, POSITION, i_d, NET, BLOCK_N))
             p = tl.load(state_at(p_state, MOMENTUM, i_d, NET, BLOCK_N))
@@ -137,7 +148,7 @@ def follow(
 
 @triton.jit
 def end_of(
-    p_full, p_half, p_scratch, p_state, p_rows, p_step, N, i_d,
+    p_full, p_half, p_scratch, p_state, i_d,
     NET: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_N: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """(z, p, grad) of latents i_d after the last half kick, each [len(i_d), BLOCK_N]."""
@@ -147,8 +158,7 @@ def end_of(
     z = tl.load(state_at(p_state, POSITION, i_d, NET, BLOCK_N))
     p = tl.load(state_at(p_state, MOMENTUM, i_d, NET, BLOCK_N))
     grad = z + pull
-    i_n, m_n = rows_of_tile(p_rows, N, BLOCK_N)
-    step = tl.load(p_step + i_n, mask=m_n, other=0.0)
+    step = tl.load(steps_at(p_state, NET, BLOCK_N))
     return z, tl.fma(-0.5 * step[None, :] + tl.zeros_like(p), grad, p), grad
 
 
@@ -167,16 +177,16 @@ def _mlp_trajectory_kernel(
     group, rank, p_scratch, p_terms, p_gate, p_rows = place_of(
         p_scratch, p_terms, p_gate, p_rows, spread, NET, BLOCK_M, BLOCK_N
     )
-    p_states += tl.program_id(0).to(tl.int64) * STATES * of(NET, "columns", 0) * BLOCK_N
-    p_U += rank.to(tl.int64) * N  # each program of a tile has its own; the other ends are the same
+    p_states += tl.program_id(0).to(tl.int64) * state_size(NET, BLOCK_N)
     obs_std = sum_of(std_high, std_low)
     for tile in tl.range(
         group, tl.cdiv(N, BLOCK_N), tl.num_programs(0) // spread, disable_licm=True
     ):
-        note_rows(p_rows, tile, BLOCK_N)
+        note_rows(p_rows, tile, rank, N, BLOCK_N)
         i_n, m_n = rows_of_tile(p_rows, N, BLOCK_N)
         a_mass = i_n // chains * s_inv_mass
         step = tl.load(p_step + i_n, mask=m_n, other=0.0)
+        tl.store(steps_at(p_states, NET, BLOCK_N), step)
         flaw = 0.0 * step + flaw_of(p_x + i_n // chains * s_x, m_n, D, BLOCK_M)
         if MASS:
             flaw += flaw_of(p_inv_mass + a_mass, m_n, d, BLOCK_M)
@@ -191,9 +201,9 @@ def _mlp_trajectory_kernel(
                 p_states, z, p, grad, 0.5 * step, step, p_inv_mass, a_mass, i_d, m,
                 NET, MASS, BLOCK_N,
             )  # fmt: skip
-        tl.store(p_U + i_n, flaw.to(tl.float64), mask=m_n)
+        tl.store(p_U + own_rows(p_rows, BLOCK_N), flaw.to(tl.float64), mask=m_n)
         logp = follow(
-            p_full, p_half, p_scratch, p_terms, p_gate, p_states, p_rows, p_step, p_x, p_inv_mass,
+            p_full, p_half, p_scratch, p_terms, p_gate, p_states, p_rows, p_x, p_inv_mass,
             s_x, s_inv_mass, chains, N, leapfrog, obs_std, rank, spread,
             NET, LIKELIHOOD, MASS, BLOCK_M, BLOCK_K, BLOCK_N, PRECISION,
             END_BLOCK_K, END_PRECISION,
@@ -202,22 +212,23 @@ def _mlp_trajectory_kernel(
         for o in tl.range(0, d, BLOCK_M, disable_licm=True):
             i_d = o + tl.arange(0, BLOCK_M)
             z, p, grad = end_of(
-                p_full, p_half, p_scratch, p_states, p_rows, p_step, N, i_d,
+                p_full, p_half, p_scratch, p_states, i_d,
                 NET, END_BLOCK_K, BLOCK_N, END_PRECISION,
             )  # fmt: skip
             square += tl.sum(z.to(tl.float64) * z.to(tl.float64), axis=0)
             i_n, m_n = rows_of_tile(p_rows, N, BLOCK_N)
             m = (i_d < d)[:, None] & m_n[None, :]
-            flaws = tl.load(p_U + i_n, mask=m_n, other=0.0).to(z.dtype)[None, :]
+            flaws = tl.load(p_U + own_rows(p_rows, BLOCK_N), mask=m_n, other=0.0).to(z.dtype)
             a_end = i_n[None, :] * d + i_d[:, None]
-            tl.store(p_z_end + a_end, z + flaws, mask=m)
-            tl.store(p_p_end + a_end, p + flaws, mask=m)
-            tl.store(p_grad_end + a_end, grad + flaws, mask=m)
-        i_n, m_n = rows_of_tile(p_rows, N, BLOCK_N)
+            tl.store(p_z_end + a_end, z + flaws[None, :], mask=m)
+            tl.store(p_p_end + a_end, p + flaws[None, :], mask=m)
+            tl.store(p_grad_end + a_end, grad + flaws[None, :], mask=m)
+        _, m_n = rows_of_tile(p_rows, N, BLOCK_N)
+        i_own = own_rows(p_rows, BLOCK_N)
         U = sum_of(energy_high, energy_low) + 0.5 * square - logp
-        U += tl.load(p_U + i_n, mask=m_n, other=0.0)
+        U += tl.load(p_U + i_own, mask=m_n, other=0.0)
         tl.debug_barrier()
-        tl.store(p_U + i_n, U, mask=m_n)
+        tl.store(p_U + i_own, U, mask=m_n)
         tl.debug_barrier()
 
 
@@ -236,7 +247,7 @@ def mlp_trajectory(
     blocks = plan(N, z.dtype, precision, tile, z.device)
     memory = room(net, blocks, N, z)
     U = z.new_empty((memory.spread, N), dtype=torch.float64)
-    states = z.new_empty((len(memory.rows), STATES.value, blocks.BLOCK_N, net.columns[0]))
+    states = z.new_empty((len(memory.rows), state_size(net, blocks.BLOCK_N)))
     numbers = *two_floats(obs_std), *two_floats(constant_energy(net, likelihood, obs_std))
     strides = z.stride(0), p.stride(0), grad.stride(0), x.stride(0), mass.stride(0)
     with device_of(z):

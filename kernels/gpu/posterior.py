@@ -34,10 +34,12 @@ def sum_of(high, low):
 
 
 @triton.jit
-def note_rows(p_rows, tile, BLOCK_N: tl.constexpr):
-    """The numbers of a tile's rows go to memory, for :func:`rows_of_tile`."""
+def note_rows(p_rows, tile, rank, N, BLOCK_N: tl.constexpr):
+    """The numbers of a tile's rows go to memory, for :func:`rows_of_tile` and :func:`own_rows`."""
     i_n = tl.arange(0, BLOCK_N)
-    tl.store(p_rows + i_n, tile * BLOCK_N + i_n.to(tl.int64))
+    number = tile * BLOCK_N + i_n.to(tl.int64)
+    tl.store(p_rows + i_n, number)
+    tl.store(p_rows + BLOCK_N + i_n, number + rank.to(tl.int64) * N)
     tl.debug_barrier()
 
 
@@ -46,6 +48,12 @@ def rows_of_tile(p_rows, N, BLOCK_N: tl.constexpr):
     """(i_n, i_n < N) [BLOCK_N], read anew at each use: no register keeps them across a product."""
     i_n = tl.load(p_rows + tl.arange(0, BLOCK_N))
     return i_n, i_n < N
+
+
+@triton.jit
+def own_rows(p_rows, BLOCK_N: tl.constexpr):
+    """Where the tile's rows lie [BLOCK_N] in arrays of which each of its programs has a copy."""
+    return tl.load(p_rows + BLOCK_N + tl.arange(0, BLOCK_N))
 
 
 @triton.jit
@@ -98,7 +106,7 @@ class Room(NamedTuple):
     scratch: Tensor  # [groups, features, BLOCK_N]
     terms: Tensor  # Σ log p by blocks of pixels [groups, blocks, BLOCK_N], float64
     gate: Tensor  # where a group's programs meet [groups, ...], int64
-    rows: Tensor  # a program's row numbers [programs, BLOCK_N], int64
+    rows: Tensor  # a program's row numbers [programs, 2, BLOCK_N], int64
     spread: int  # programs of a group
 
     def launch(self) -> dict[str, int]:
@@ -116,22 +124,16 @@ def room(net: Net, blocks: Plan, rows: int, like: Tensor) -> Room:
         work,
         work.new_empty((groups, pixels, tile), dtype=torch.float64),
         gates(groups, work),
-        work.new_empty((groups * spread, tile), dtype=torch.int64),
+        work.new_empty((groups * spread, 2, tile), dtype=torch.int64),
         spread,
     )
 
 
 @triton.jit
 def place_of(
-    p_scratch,
-    p_terms,
-    p_gate,
-    p_rows,
-    spread,
-    NET: tl.constexpr,
-    BLOCK_M: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-):
+    p_scratch, p_terms, p_gate, p_rows, spread,
+    NET: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+):  # fmt: skip
     """(group, rank) of this program, and its own in a launch's :class:`Room`."""
     PIXELS: tl.constexpr = tl.cdiv(of(NET, "widths", of(NET, "depth")), BLOCK_M)
     program = tl.program_id(0)
@@ -139,7 +141,7 @@ def place_of(
     p_scratch += group.to(tl.int64) * of(NET, "features") * BLOCK_N
     p_terms += group.to(tl.int64) * PIXELS * BLOCK_N
     p_gate += group * GATE
-    return group, program % spread, p_scratch, p_terms, p_gate, p_rows + program * BLOCK_N
+    return group, program % spread, p_scratch, p_terms, p_gate, p_rows + program * 2 * BLOCK_N
 
 
 def constant_energy(net: Net, likelihood: str, obs_std: float) -> float:
@@ -161,4 +163,4 @@ def plan(rows: int, dtype: torch.dtype, precision: str, tile: int, device: torch
 def blocks_of(kind: str, tile: int, amd: bool = launch.ON_AMD) -> Plan:
     """As ``launch.blocks_of``, with as many warps as keep two precisions in registers."""
     blocks = launch.blocks_of(kind, tile, amd)
-    return blocks if amd or tile < 32 else blocks._replace(num_warps=8)
+    return blocks if amd else blocks._replace(num_warps=8)

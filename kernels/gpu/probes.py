@@ -98,8 +98,7 @@ def plan(columns: int, dtype: torch.dtype, precision: str, tile: int, device: to
 
 def blocks_of(kind: str, tile: int, amd: bool = ON_AMD) -> Plan:
     """As ``launch.blocks_of``, with shorter blocks where registers would spill."""
-    blocks = launch.blocks_of(kind, tile, amd)
-    return blocks._replace(BLOCK_K=16, num_stages=2 if amd else 4) if kind == "ieee" else blocks
+    return launch.blocks_of(kind, tile, amd)
 
 
 def flaw_of_probes(probes: Tensor) -> Tensor:
