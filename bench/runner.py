@@ -50,6 +50,7 @@ class Benchmark:
         limit: which of the GPU's measured ceilings stands in place of ``ceiling``.
         seconds_at_most: what our time is held against.
         repeatable: a second call of ours gives the same result.
+        remark: what a reader of the times has to know besides, found out in a call of its own.
     """
 
     op: str
@@ -71,6 +72,7 @@ class Benchmark:
     limit: str = ""
     seconds_at_most: float = math.nan
     repeatable: bool = True
+    remark: Callable[[], str] | None = None
 
 
 @dataclass(frozen=True)

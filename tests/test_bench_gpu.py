@@ -2,6 +2,7 @@
 
 import csv
 import importlib
+import logging
 import os
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import torch
 
 from vaefast.backends import ops
 from vaefast.bench import Benchmark, readme
-from vaefast.bench.gpu import JOBS, Place, pairs, plots, run_jobs
+from vaefast.bench.gpu import JOBS, Place, decode_distance, pairs, plots, run_jobs
 from vaefast.bench.gpu.place import at_precision, mlp_at, poisoned, rotating
 from vaefast.bench.runner import seconds_on_cpu, tensor_of
 
@@ -195,6 +196,23 @@ def test_no_gpu_is_one_clear_line():
 def test_tensor_of_a_result():
     x = torch.ones(2)
     assert tensor_of((x, None)) is x
+
+
+def test_remarks_stand_behind_the_times(monkeypatch):
+    case = toy(remark=lambda: "7 % of it was done twice")
+    _, lines = run(monkeypatch, [("a", lambda: case)])
+    assert lines.count("  7 % of it was done twice") == 2  # once more in the summary
+
+
+def test_decode_distance_tells_the_share_that_it_decided_again(monkeypatch):
+    logger = logging.getLogger("vaefast")
+    level = logger.level
+    job = decode_distance.Job(TINY, "bf16")
+    assert job.decided_again() == "decided again: not known"  # the op ran in another backend
+    monkeypatch.setattr(job, "ours", lambda _: logger.debug("decided 7 % of the samples again"))
+    assert job.decided_again() == "decided 7 % of the samples again"
+    assert logger.level == level
+    assert decode_distance.case(TINY, "ieee").remark is None
 
 
 def measured(tmp_path):

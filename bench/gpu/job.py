@@ -135,6 +135,9 @@ class _Run:
         for row in found:
             rows.append(row)
             _write(row, self.out, self.say)
+        if benchmark.remark is not None:
+            self.say(text := f"  {benchmark.remark()}")
+            self.summary.append(text)
         if not self.place.tiny:  # whose figures mean nothing
             self.summary += [str(verdict) for verdict in verdicts(benchmark, rows)]
 

@@ -221,7 +221,8 @@ def plan(
 def blocks_of(kind: str, tile: int, amd: bool = ON_AMD) -> tuple[Plan, int]:
     """The launch for "fp64" or a precision and a tile of inputs, and its columns."""
     columns = WIDEST_TILE[kind]
-    return probes.blocks_of(kind, columns, amd)._replace(BLOCK_N=tile), columns
+    blocks = probes.blocks_of(kind, columns, amd)
+    return blocks._replace(BLOCK_N=tile, maxnreg=None), columns  # which here needs none, and fewer
 
 
 KNOWN_SPILLS = {  # bytes of a thread; on sm_80 operands pass through registers
