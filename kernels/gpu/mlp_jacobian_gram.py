@@ -225,12 +225,6 @@ def blocks_of(kind: str, tile: int, amd: bool = ON_AMD) -> tuple[Plan, int]:
     return blocks._replace(BLOCK_N=tile, maxnreg=None), columns  # which here needs none, and fewer
 
 
-KNOWN_SPILLS = {  # bytes of a thread; on sm_80 operands pass through registers
-    ("784-512-512-32 ieee tile 16", "sm_80"): "24 bytes",
-    ("784-512-512-32 ieee tile 32", "sm_80"): "16 bytes",
-}
-
-
 def variants():
     """Every form of the kernel that ``plan`` can choose, for ahead-of-time compilation."""
     for kind, columns in WIDEST_TILE.items():

@@ -198,7 +198,9 @@ def _first_products(v: Tensor, matrices, net, blocks) -> Tensor:
 
 KNOWN_SPILLS = {  # bytes of a thread; on sm_80 operands pass through registers
     ("shared probes 784-512-512-32 tf32 tile 32", "sm_80"): "8 bytes",
-    ("own probes 784-512-512-32 ieee tile 64", "sm_80"): "8 bytes",
+    ("shared probes 784-512-512-32 tf32 tile 64", "sm_80"): "16 bytes",
+    ("own probes 784-512-512-32 tf32 tile 64", "sm_80"): "8 bytes",
+    ("own probes 784-512-512-32 bf16 tile 32", "sm_80"): "8 bytes",
 }
 
 
