@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from vaefast.kernels.launch import Plan, processors
+from vaefast.kernels.launch import ON_AMD, Plan, processors
 from vaefast.kernels.network import Net
 
 __all__ = ["GATE", "gates", "meet", "spread_of"]
@@ -46,8 +46,10 @@ def spread_of(net: Net, blocks: Plan, tiles: int, device: torch.device) -> int:
 
     A power of two, so that layers of 2ⁿ blocks are shared evenly.
     """
-    if device.type != "cuda":
-        return 1  # the interpreter runs one program after the other
+    # the interpreter runs one program after the other; on AMD a barrier within a program does not
+    # wait for the stores of all its waves, which other processors must see behind the gate
+    if device.type != "cuda" or ON_AMD:
+        return 1
     most = max(triton.cdiv(width, blocks.BLOCK_M) for width in net.widths[1:])
     spread = 1
     while 2 * spread * tiles <= processors(device) and spread < most:

@@ -11,6 +11,7 @@ import torch
 import triton
 from torch import Tensor
 
+from vaefast import memory
 from vaefast.kernels.network import Net
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "blocks_of",
     "device_of",
     "kind_of",
+    "most_programs",
     "plan",
     "processors",
     "scratch",
@@ -113,9 +115,14 @@ def words(seed: int) -> tuple[int, int]:
 
 def scratch(net: Net, tile: int, rows: int, like: Tensor) -> Tensor:
     """Scratch [programs, features, tile] of a persistent launch over tiles of rows."""
-    tiles = triton.cdiv(rows, tile)
-    programs = min(tiles, PROGRAMS_PER_PROCESSOR * processors(like.device))
+    programs = min(triton.cdiv(rows, tile), most_programs(net.features * tile, like))
     return like.new_empty((max(programs, 1), net.features, tile))
+
+
+def most_programs(elements: int, like: Tensor) -> int:
+    """As many as find a place, each with so many elements of scratch within the memory budget."""
+    fit = memory.rows_within(elements * like.element_size())
+    return min(PROGRAMS_PER_PROCESSOR * processors(like.device), fit)
 
 
 @cache

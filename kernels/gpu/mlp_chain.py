@@ -56,6 +56,7 @@ INTEGERS = [
     "first_step",
     "steps",
     "thin",
+    "begun",
     "seed_low",
     "seed_high",
 ]
@@ -70,7 +71,8 @@ USE_JITTER = tl.constexpr(int(Use.JITTER))
 @triton.jit
 def set_out(
     p_state, p_rows, p_z, p_grad, p_mass, p_step, p_kinetic, p_index, s_mass, chains, N,
-    t, jitter, seed_low, seed_high, NET: tl.constexpr, MASS: tl.constexpr, BLOCK_N: tl.constexpr,
+    t, jitter_high, jitter_low, seed_low, seed_high,
+    NET: tl.constexpr, MASS: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     """Momenta, first half kick and drift of transition t; its steps and ½ pᵀM⁻¹p to memory."""
     d: tl.constexpr = of(NET, "widths", 0)
@@ -79,6 +81,7 @@ def set_out(
     index = tl.load(p_index + i_n // chains, mask=m_n, other=0)
     step = tl.load(p_step + i_n // chains, mask=m_n, other=0.0)
     u = uniform(0, t, index, USE_JITTER, 0, seed_low, seed_high)
+    jitter = sum_of(jitter_high, jitter_low)
     step = (step.to(tl.float64) * (1.0 + jitter * (2.0 * u - 1.0))).to(step.dtype)
     a_mass, i_own = i_n // chains * s_mass, own_rows(p_rows, BLOCK_N)
     kinetic = tl.zeros([BLOCK_N], dtype=tl.float64)
@@ -191,7 +194,7 @@ def takes_end(before, after, u):
 def _mlp_chain_kernel(
     p_z, p_U, p_grad, p_accepted, p_divergent, p_draws, p_energies, p_x, p_step, p_inv_mass,
     p_index, p_full, p_half, p_scratch, p_terms, p_gate, p_rows, p_states, p_kinetic,
-    s_x, s_inv_mass, n_draws, N, chains, leapfrog, spread, first_step, steps, thin,
+    s_x, s_inv_mass, n_draws, N, chains, leapfrog, spread, first_step, steps, thin, begun,
     seed_low, seed_high, jitter_high, jitter_low,
     std_high, std_low, energy_high, energy_low,
     NET: tl.constexpr, LIKELIHOOD: tl.constexpr, MASS: tl.constexpr,
@@ -202,8 +205,7 @@ def _mlp_chain_kernel(
         p_scratch, p_terms, p_gate, p_rows, spread, NET, BLOCK_M, BLOCK_N
     )
     p_states += tl.program_id(0).to(tl.int64) * state_size(NET, BLOCK_N)
-    every = tl.maximum(thin, 1)
-    obs_std, jitter = sum_of(std_high, std_low), sum_of(jitter_high, jitter_low)
+    obs_std = sum_of(std_high, std_low)
     for tile in tl.range(
         group, tl.cdiv(N, BLOCK_N), tl.num_programs(0) // spread, disable_licm=True
     ):
@@ -212,10 +214,12 @@ def _mlp_chain_kernel(
             p_rows, p_z, p_grad, p_U, p_x, p_step, p_inv_mass, s_x, s_inv_mass, chains, N,
             NET, MASS, BLOCK_M, BLOCK_N,
         )  # fmt: skip
-        for t in tl.range(first_step, first_step + steps, disable_licm=True):
+        for i in tl.range(0, steps, disable_licm=True):
+            t = first_step + i  # of which the random numbers take the low 32 bits
             set_out(
                 p_states, p_rows, p_z, p_grad, p_inv_mass, p_step, p_kinetic, p_index,
-                s_inv_mass, chains, N, t, jitter, seed_low, seed_high, NET, MASS, BLOCK_N,
+                s_inv_mass, chains, N, t, jitter_high, jitter_low, seed_low, seed_high,
+                NET, MASS, BLOCK_N,
             )  # fmt: skip
             logp = follow(
                 p_full, p_half, p_scratch, p_terms, p_gate, p_states, p_rows, p_x, p_inv_mass,
@@ -235,8 +239,9 @@ def _mlp_chain_kernel(
             before += tl.load(p_kinetic + i_own, mask=m_n, other=0.0)
             end = sum_of(energy_high, energy_low) + prior - logp
             takes, divergent = takes_end(before, end + kinetic, u)
-            keeps = (thin > 0) & ((t + 1) % every == 0)
-            i_kept = (t + 1) // every - first_step // every - 1
+            done, every = (begun + i + 1).to(tl.uint32), tl.maximum(thin, 1).to(tl.uint32)
+            keeps = (thin > 0) & (done % every == 0)
+            i_kept = (done // every).to(tl.int64) - 1
             settle(
                 p_states, p_rows, p_z, p_grad, p_U, p_accepted, p_divergent, p_draws, p_energies,
                 takes, divergent, end, i_kept, n_draws, keeps, N, NET, BLOCK_N,
@@ -251,8 +256,8 @@ def mlp_chain(
     net, N, n = net_of(weights, activations), len(z), kept(first_step, steps, thin)
     draws, energies = z.new_empty((N, n, z.shape[1])), U.new_empty((N, n))
     if not N:
-        counts = torch.zeros((2, N), dtype=torch.int64, device=z.device)
-        return z.clone(), U.clone(), grad.clone(), *counts, draws, energies
+        none = torch.zeros(0, dtype=torch.int64, device=z.device)
+        return z.clone(), U.clone(), grad.clone(), none, none.clone(), draws, energies
     x, mass = rows_of(x), x if inv_mass is None else rows_of(inv_mass)
     full, half = unpack(weights, biases, packed, net)
     blocks = plan(N, z.dtype, precision, tile, z.device)
@@ -264,18 +269,21 @@ def mlp_chain(
         z.new_empty((len(memory.rows), state_size(net, blocks.BLOCK_N))),
         U.new_empty(copies),
     )
-    span = N, N // len(x), leapfrog, memory.spread, first_step, steps, thin, *words(seed)
+    span = N, N // len(x), leapfrog, memory.spread, words(first_step)[0], steps
+    begun = first_step % max(thin, 1)  # transitions since the last one that was kept
+    every = thin if thin <= begun + steps else 0
     numbers = two_floats(jitter), two_floats(obs_std), constant_energy(net, likelihood, obs_std)
     with device_of(z):
         _mlp_chain_kernel[(len(memory.rows),)](
             z, U, grad, accepted, divergent, draws, energies, x, step.contiguous(), mass,
             index.contiguous(), full, half, *memory[:4], states, kinetic,
-            x.stride(0), mass.stride(0), n, *span,
+            x.stride(0), mass.stride(0), n, *span, every, begun, *words(seed),
             *numbers[0], *numbers[1], *two_floats(numbers[2]),
             NET=net, LIKELIHOOD=likelihood, MASS=inv_mass is not None,
             **blocks.trajectory_options(), **memory.launch(),
         )  # fmt: skip
-    return z[0], U[0], grad[0], accepted[0], divergent[0], draws, energies
+    ends = z, U, grad, accepted, divergent
+    return *(t[0].clone() if memory.spread > 1 else t[0] for t in ends), draws, energies
 
 
 KNOWN_SPILLS = {  # bytes of a thread

@@ -23,8 +23,11 @@ from vaefast.ops._register import rows_of
 
 __all__ = ["mlp_jacobian_gram"]
 
+INTEGERS = ["B", "parts", "s_x", "s_inv_std"]
+INPUTS = ["p_x", "p_inv_std"]  # whose alignment must not choose a layout
 
-@triton.jit
+
+@triton.jit(do_not_specialize=INTEGERS, do_not_specialize_on_alignment=INPUTS)
 def _mlp_jacobian_gram_kernel(
     p_out, p_x, p_inv_std, p_full, p_half, p_factor, p_factor_half, p_scratch, p_root,
     B, parts, s_x, s_inv_std,
@@ -197,9 +200,9 @@ def mlp_jacobian_gram(x, weights, biases, activations, packed, inv_std, precisio
     x, inv_std = rows_of(x), None if inv_std is None else rows_of(inv_std)
     inputs = inputs_of_group(net, BLOCK_C)
     pieces = triton.cdiv(min(B, blocks.BLOCK_N), inputs)
-    work, parts = grid(net, blocks, B, pieces, blocks.BLOCK_N + BLOCK_C, x)
-    columns = triton.cdiv(inputs * d, BLOCK_C) * BLOCK_C
-    roots = x.new_empty((len(work), columns, min(net.columns[:2])))
+    root = triton.cdiv(inputs * d, BLOCK_C) * BLOCK_C * min(net.columns[:2])
+    work, parts = grid(net, blocks, B, pieces, blocks.BLOCK_N + BLOCK_C, x, root)
+    roots = x.new_empty((len(work), root))
     with device_of(x):
         _mlp_jacobian_gram_kernel[(len(work),)](
             out, x, inv_std, *matrices, *factors, work, roots, B, parts, x.stride(0),

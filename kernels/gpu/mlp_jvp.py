@@ -30,8 +30,11 @@ from vaefast.ops._register import rows_of
 
 __all__ = ["mlp_jvp"]
 
+INTEGERS = ["B", "K", "parts", "s_x", "s_v"]
+INPUTS = ["p_x", "p_v"]  # whose alignment must not choose a layout
 
-@triton.jit
+
+@triton.jit(do_not_specialize=INTEGERS, do_not_specialize_on_alignment=INPUTS)
 def _mlp_jvp_kernel(
     p_y, p_sq, p_out, p_x, p_v, p_first, p_flaw, p_full, p_half, p_scratch, B, K, parts, s_x, s_v,
     NET: tl.constexpr, SHARED: tl.constexpr, PRECISION: tl.constexpr,
@@ -140,7 +143,7 @@ def _first_tile(p_own, p_h, i_row, i_out, NET: tl.constexpr, TYPE: tl.constexpr)
     return through(t, slope, i_out, of(NET, "widths", 1), of(NET, "activations", 0))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["K", "s_v"], do_not_specialize_on_alignment=["p_v"])
 def _first_product_kernel(
     p_first, p_v, p_full, p_half, p_scratch, K, s_v,
     NET: tl.constexpr, PRECISION: tl.constexpr,

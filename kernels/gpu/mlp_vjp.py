@@ -32,8 +32,11 @@ __all__ = ["mlp_vjp"]
 
 FACTOR_FROM = 4  # times wider than behind it, the first layer gives way to its factor
 
+INTEGERS = ["B", "K", "parts", "s_x", "s_u"]
+INPUTS = ["p_x", "p_u"]  # whose alignment must not choose a layout
 
-@triton.jit
+
+@triton.jit(do_not_specialize=INTEGERS, do_not_specialize_on_alignment=INPUTS)
 def _mlp_vjp_kernel(
     p_y, p_sq, p_out, p_x, p_u, p_flaw, p_full, p_half, p_factor, p_factor_half, p_scratch,
     B, K, parts, s_x, s_u,

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from vaefast.kernels import launch
 from vaefast.kernels.activations import through
-from vaefast.kernels.launch import ON_AMD, PROGRAMS_PER_PROCESSOR, Plan, processors
+from vaefast.kernels.launch import ON_AMD, Plan, most_programs
 from vaefast.kernels.mlp import forward_hidden, layer_product, layer_tile, put, take_rows
 from vaefast.kernels.network import Net, of
 from vaefast.ops._register import rows_of
@@ -113,15 +113,18 @@ def probe_rows(probes: Tensor) -> Tensor:
     return rows_of(probes.flatten(0, -2))
 
 
-def grid(net: Net, blocks: Plan, rows: int, pieces: int, columns: int, like: Tensor):
+def grid(
+    net: Net, blocks: Plan, rows: int, pieces: int, columns: int, like: Tensor, beside: int = 0
+) -> tuple[Tensor, int]:
     """Scratch [programs, features · columns] of a launch and how many share a tile of rows.
 
     Args:
         pieces: that a tile's columns are cut into at most.
         columns: of scratch, those of a tile's inputs and those beside them.
+        beside: elements that a program has besides.
     """
     tiles = triton.cdiv(rows, blocks.BLOCK_N)
-    most = PROGRAMS_PER_PROCESSOR * processors(like.device)
+    most = most_programs(net.features * columns + beside, like)
     parts = max(1, min(most // tiles, pieces))
     programs = min(tiles * parts, most)
     return like.new_empty((programs, net.features * columns)), parts

@@ -122,6 +122,17 @@ def test_two_calls_are_one(backend):
         assert torch.equal(joined, getattr(whole, name))
 
 
+@pytest.mark.parametrize("first", [2**31 - 2, 2**32 - 4])
+def test_transitions_are_numbered_beyond_31_bits(first, backend):
+    case = posterior(2, 3)
+    options = {"steps": 4, "first_step": first, "thin": 1, "jitter": 0.2}
+    chain = run(case, backend=backend, **options)
+    reference = run(case, backend="reference", **options)
+    assert torch.equal(chain.accepted, reference.accepted)
+    assert chain.accepted.sum() > 0
+    torch.testing.assert_close(chain.draws, reference.draws, rtol=1e-4, atol=1e-5)
+
+
 def test_rows_follow_their_index_and_not_the_batch(backend):
     case = posterior(7, 3)
     index = torch.tensor([5, 0, 12, 3, 1 << 40, 8, 2])
