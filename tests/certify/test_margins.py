@@ -8,6 +8,7 @@ import torch
 from scipy import stats
 
 import vaefast as vf
+from vaefast import ops
 from vaefast.certify import Guarantee, margin, robust_probability
 
 METHODS = ("first_order", "whitened")
@@ -197,5 +198,23 @@ def test_reduced_precision_is_an_estimate(build):
     shared = robust_probability(vae, x, 1.0, samples=50, precision="tf32")
     assert shared.precision == "tf32"
     assert margin(vae, x, 1.0, probability=shared).guarantee is Guarantee.ESTIMATE
+    shared = robust_probability(vae, x, 1.0, samples=50)
+    for method in METHODS:
+        result = margin(vae, x, 1.0, method=method, probability=shared, precision="tf32")
+        assert result.guarantee is Guarantee.ESTIMATE
+        with pytest.raises(ValueError, match="precision must be"):
+            margin(vae, x, 1.0, method=method, probability=shared, precision="fp16")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_norm_is_computed_in_the_precision_asked_for(build, monkeypatch, method):
+    vae, x, seen = build("mlp"), torch.rand(2, 1, 4, 4), []
+    gram = ops.mlp_jacobian_gram
+    monkeypatch.setattr(
+        ops, "mlp_jacobian_gram", lambda *a, **o: (seen.append(o["precision"]), gram(*a, **o))[1]
+    )
+    for precision in ("ieee", "tf32", "bf16"):
+        margin(vae.float(), x, 1.0, method=method, samples=20, precision=precision)
+    assert seen == ["ieee", "tf32", "bf16"]
     with pytest.raises(ValueError, match="precision must be"):
         robust_probability(vae, x, 1.0, precision="fp16")

@@ -12,7 +12,7 @@ class Guarantee(str, Enum):
 
     FIRST_ORDER = "first order, not a certificate"
     FIRST_ORDER_STD_HELD = "first order, not a certificate; std held at its value at x"
-    ESTIMATE = "estimate, not a certificate; samples decided in reduced precision"
+    ESTIMATE = "estimate, not a certificate; computed in reduced precision"
 
     def __str__(self) -> str:
         return self.value

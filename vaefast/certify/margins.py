@@ -85,11 +85,14 @@ def margin(
         alpha: error probability of ``p_lower``, per input.
         seed: seed of the draws.
         index: [B] int64, the global number of each input; default ``arange(B)``.
-        precision: as in :func:`robust_probability`; with another than ``"ieee"`` the guarantee is
-            ``Guarantee.ESTIMATE``.
+        precision: of the draws as in :func:`robust_probability`, of J's norm as in
+            :func:`vaefast.geometry.spectral_norm`. With another than ``"ieee"``, here or in
+            ``probability``, the guarantee is ``Guarantee.ESTIMATE``, and the whitened norm is
+            not rounded up.
         probability: the result of :func:`robust_probability` on the same arguments, to share its
-            draws among methods; ``r``, ``samples``, ``alpha``, ``seed``, ``precision`` are then
-            not used, and ``index`` only places the rows of models that do not lower.
+            draws among methods; ``r``, ``samples``, ``alpha``, ``seed`` are then not used,
+            ``precision`` only for the norm, and ``index`` only places the rows of models that do
+            not lower.
 
     Returns:
         :class:`MarginResult`.
@@ -112,24 +115,28 @@ def margin(
     q = torch.from_numpy(special.ndtri(p_lower.cpu().numpy())).to(x.device)
     x = usable(x)
     std = smallest_std(vae, x, index)
-    bound = q / _sensitivity(vae, x, std, method, index)
+    bound = q / _sensitivity(vae, x, std, method, index, precision)
     abstain = ~((p_lower > 0.5) & (bound > 0) & (std > 0) & std.isfinite())
     bound = bound.masked_fill(abstain, 0.0).masked_fill(p_lower.isnan(), torch.nan)
-    guarantee = _guarantee(vae, probability)
+    reduced = {precision, probability.precision} != {"ieee"}
     generic = Maps.of(vae, x).generic("encoder", std=True)
     own = blocks.reproducible(generic, ("mlp_forward", "mlp_jacobian_gram"), x)
     promise = blocks.weakest(own, probability.reproducible)
-    return MarginResult(bound, p_lower, abstain, guarantee, method, promise)
+    return MarginResult(bound, p_lower, abstain, _guarantee(vae, reduced), method, promise)
 
 
-def _guarantee(vae: VAE, probability: RobustProbability) -> Guarantee:
-    if probability.precision != "ieee":
+def _guarantee(vae: VAE, reduced: bool) -> Guarantee:
+    if reduced:
         return Guarantee.ESTIMATE
     return Guarantee.FIRST_ORDER if vae.fixed_std else Guarantee.FIRST_ORDER_STD_HELD
 
 
-def _sensitivity(vae: VAE, x: Tensor, std: Tensor, method: str, index: Tensor | None) -> Tensor:
-    """Latent movement in units of σ per unit of ‖δ‖₂, at least; [B] float64."""
+def _sensitivity(
+    vae: VAE, x: Tensor, std: Tensor, method: str, index: Tensor | None, precision: str
+) -> Tensor:
+    """Latent movement in units of σ per unit of ‖δ‖₂, at least with "ieee"; [B] float64."""
     if method == "whitened":
-        return spectral_norm(vae, x, whiten=True, bound="upper", index=index)
-    return frobenius_norm(vae, x, index=index) * (1.0 + rounding(vae, x)) / std
+        bound = "upper" if precision == "ieee" else "estimate"
+        return spectral_norm(vae, x, whiten=True, bound=bound, index=index, precision=precision)
+    norm = frobenius_norm(vae, x, index=index, precision=precision)
+    return norm * (1.0 + rounding(vae, x)) / std

@@ -72,6 +72,7 @@ def evaluate(
     probes: int | None = None,
     whiten: bool = False,
     index: Tensor | None = None,
+    precision: str = "ieee",
 ) -> tuple[Tensor, ...]:
     """``function`` over chunks of the rows, its results joined; NaN where x is not finite.
 
@@ -80,10 +81,11 @@ def evaluate(
         probes: products with the Jacobian per row, by default one per latent.
         whiten: give ``function`` 1/σ(x).
         index: [B] int64, global numbers of the rows.
+        precision: the lowest for the Jacobian's products, as of :class:`MLPMap`.
     """
     x = usable(x)
     index = checks.row_index(index, len(x), x.device)
-    maps = Maps.of(vae, x)
+    maps = Maps.of(vae, x, precision)
     maps.require_gradients(x, of)
 
     def run(rows: Rows) -> tuple[Tensor, ...]:

@@ -38,18 +38,18 @@ class Maps(NamedTuple):
     reconstruction: Map
 
     @classmethod
-    def of(cls, vae: VAE, x: Tensor) -> Maps:
-        """The maps on inputs like x [B, *event]."""
+    def of(cls, vae: VAE, x: Tensor, precision: str = "ieee") -> Maps:
+        """The maps on inputs like x [B, *event], ``precision`` as of :class:`MLPMap`."""
         mean, pixels = _lower(lowering.encoder_mean, vae), _lower(lowering.decoder_pixels, vae)
         std = None if vae.fixed_std else _lower(_std, vae)
-        generic, packs = _generic(vae, x), packs_of(vae)
+        generic, how = _generic(vae, x), (packs_of(vae), precision)
         return cls(
             vae=vae,
-            mean=MLPMap(mean, "mean", packs) if mean else generic.mean,
-            std=MLPMap(std, "logvar", packs) if std else generic.std,
-            pixels=MLPMap(pixels, "decoder", packs) if pixels else generic.pixels,
+            mean=MLPMap(mean, "mean", *how) if mean else generic.mean,
+            std=MLPMap(std, "logvar", *how) if std else generic.std,
+            pixels=MLPMap(pixels, "decoder", *how) if pixels else generic.pixels,
             reconstruction=(
-                MLPMap(_chain(mean, pixels), "reconstruction", packs)
+                MLPMap(_chain(mean, pixels), "reconstruction", *how)
                 if mean and pixels
                 else generic.reconstruction
             ),

@@ -21,12 +21,13 @@ from vaefast.geometry.estimators import (
 )
 from vaefast.geometry.metric import factor, largest_eigenvalue
 from vaefast.models import VAE
+from vaefast.ops._inputs import check_precision
 from vaefast.philox import check_seed
 
 __all__ = ["frobenius_norm", "rounding", "spectral_norm"]
 
 METHODS = ("exact", "hutchinson", "hutch++")
-BOUNDS = ("upper", "lower")
+SIDES = {"upper": 1, "lower": -1, "estimate": 0}  # to which ρ rounds
 ROUNDING = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 
 
@@ -41,6 +42,7 @@ def frobenius_norm(
     upper_confidence: float | None = None,
     seed: int = 0,
     index: Tensor | None = None,
+    precision: str = "ieee",
 ) -> Tensor:
     """‖J‖_F = √Σ J_ij² of a Jacobian at each input.
 
@@ -67,19 +69,27 @@ def frobenius_norm(
             [0.32, 1) for one probe and nears [0.5, 1) for many; ``"hutchinson"`` only.
         seed: seed of the probes.
         index: [B] int64, the global number of each input; default ``arange(B)``.
+        precision: ``"ieee"``, ``"tf32"`` or ``"bf16"``: the lowest that a backend may use inside
+            the Jacobian's products where the map is an MLP. The reference and cpp always compute
+            in x's dtype, and σ(x) and the decoder's z = μ(x) are never rounded. With another than
+            ``"ieee"`` every method's result is an estimate, whose error is not bounded.
 
     Returns:
         [B] float64, pixel scale on the input side; NaN where x is not finite.
 
     Raises:
         ValueError: unknown option, ``whiten`` without the encoder, ``upper_confidence`` with a
-            method that has no bound or outside the range where the bound holds.
+            method that has no bound, outside the range where the bound holds, or with a reduced
+            ``precision``.
 
     Source: mathematics.md 9; Hutchinson 1990; Meyer et al. 2021 (Hutch++).
     """
     check(vae, x, of, whiten)
     checks.option(method, "method", METHODS)
     checks.count(probes, "probes", 3 if method == "hutch++" else 1)
+    check_precision(precision)
+    if upper_confidence is not None:
+        _need_ieee(precision, "upper_confidence", "leave it out for an estimate")
     scale = _scale(vae, method, probes, upper_confidence)
     seed = check_seed(seed)
 
@@ -92,7 +102,9 @@ def frobenius_norm(
         return (op.squares(u).sum(1) if method == "hutchinson" else hutchpp(op, u),)
 
     count = None if method == "exact" else probes
-    (square,) = evaluate(vae, x, of, squared, probes=count, whiten=whiten, index=index)
+    (square,) = evaluate(
+        vae, x, of, squared, probes=count, whiten=whiten, index=index, precision=precision
+    )
     return (scale * square).sqrt()
 
 
@@ -106,6 +118,7 @@ def spectral_norm(
     iterations: int = 20,
     seed: int = 0,
     index: Tensor | None = None,
+    precision: str = "ieee",
 ) -> Tensor:
     """‖J‖₂, the largest singular value of a Jacobian at each input, rounded to a stated side.
 
@@ -114,6 +127,8 @@ def spectral_norm(
     - ``"upper"``: √λ_max of the exact d×d Gram matrix, eigenvalues in float64, times 1 + ρ. On
       CUDA with d ≤ 128 an upper bound of λ_max by repeated squaring, up to 3e-6 above it.
     - ``"lower"``: power iteration on JJᵀ by products, never above ‖J‖₂, times 1 − ρ.
+    - ``"estimate"``: what ``"upper"`` computes without the factor 1 + ρ. It promises no side,
+      and is the only one that takes a reduced ``precision``.
 
     ρ allows for the rounding of the products: 1e-12 in float64, 1e-5 in float32, 2e-2 in float16,
     1e-1 in bfloat16. It is no proof: sums that cancel among large weights can exceed it in
@@ -126,34 +141,48 @@ def spectral_norm(
         x: [B, *event] inputs, float.
         of: ``"encoder"``, ``"decoder"`` or ``"reconstruction"``, as in :func:`frobenius_norm`.
         whiten: the norm of diag(1/σ(x)) J instead; encoder only.
-        bound: ``"upper"`` or ``"lower"``.
+        bound: ``"upper"``, ``"lower"`` or ``"estimate"``.
         iterations: power steps of the lower bound.
         seed: seed of its start.
         index: [B] int64, the global number of each input; default ``arange(B)``.
+        precision: ``"ieee"``, ``"tf32"`` or ``"bf16"``, as in :func:`frobenius_norm`. Another than
+            ``"ieee"`` needs ``bound="estimate"``: no ρ covers slopes taken at rounded
+            pre-activations.
 
     Returns:
         [B] float64; NaN where x is not finite.
 
     Raises:
-        ValueError: unknown option, ``whiten`` without the encoder.
+        ValueError: unknown option, ``whiten`` without the encoder, a bound in a reduced
+            ``precision``.
 
     Source: mathematics.md 9.
     """
     check(vae, x, of, whiten)
-    checks.option(bound, "bound", BOUNDS)
+    checks.option(bound, "bound", tuple(SIDES))
     checks.count(iterations, "iterations")
     seed = check_seed(seed)
+    check_precision(precision)
+    if bound != "estimate":
+        _need_ieee(precision, f'bound="{bound}"', 'pass bound="estimate"')
 
     def norm(points: Points) -> tuple[Tensor, ...]:
-        if bound == "upper":
+        if bound != "lower":
             gram = factor(points.maps, points.x, of, inv_std=points.inv_std).gram
             return (largest_eigenvalue(gram).sqrt(),)
         op = operator(points, of)
         return (power_iteration(op, gaussian(points, op.size, 1, seed), iterations),)
 
-    count = None if bound == "upper" else 1
-    (value,) = evaluate(vae, x, of, norm, probes=count, whiten=whiten, index=index)
-    return value * (1.0 + rounding(vae, x) * (1 if bound == "upper" else -1))
+    count = 1 if bound == "lower" else None
+    (value,) = evaluate(
+        vae, x, of, norm, probes=count, whiten=whiten, index=index, precision=precision
+    )
+    return value * (1.0 + SIDES[bound] * rounding(vae, x))
+
+
+def _need_ieee(precision: str, what: str, instead: str) -> None:
+    if precision != "ieee":
+        raise ValueError(f'{what} needs precision="ieee", got "{precision}"; {instead}')
 
 
 def _scale(vae: VAE, method: str, probes: int, upper_confidence: float | None) -> float:

@@ -25,11 +25,14 @@ class MLPMap(NamedTuple):
         mlp: the network.
         name: of its weights, in ``packs``.
         packs: of the VAE.
+        precision: the lowest that a backend may use for the Jacobian's products; values, which
+            are the points of further maps and σ, stay at full precision.
     """
 
     mlp: MLP
     name: str
     packs: Packs
+    precision: str = "ieee"
 
     @property
     def outputs(self) -> int:
@@ -48,23 +51,27 @@ class MLPMap(NamedTuple):
 
     def vjp(self, x: Tensor, u: Tensor) -> Tensor:
         """Jᵀu, [b, K, m] -> [b, K, n]."""
-        return ops.mlp_vjp(x, u, self.packed(backward=True), full=True)[2]
+        return self._vjp(x, u, full=True)[2]
 
     def vjp_squares(self, x: Tensor, u: Tensor) -> Tensor:
         """‖Jᵀu‖², [b, K, m] -> [b, K] float64."""
-        return ops.mlp_vjp(x, u, self.packed(backward=True))[1].double()
+        return self._vjp(x, u)[1].double()
 
     def jvp(self, x: Tensor, v: Tensor) -> Tensor:
         """Jv, [b, K, n] -> [b, K, m]."""
-        return ops.mlp_jvp(x, v, self.packed(), full=True)[2]
+        return ops.mlp_jvp(x, v, self.packed(), full=True, precision=self.precision)[2]
 
     def jvp_squares(self, x: Tensor, v: Tensor) -> Tensor:
         """‖Jv‖², [b, K, n] -> [b, K] float64."""
-        return ops.mlp_jvp(x, v, self.packed())[1].double()
+        return ops.mlp_jvp(x, v, self.packed(), precision=self.precision)[1].double()
 
     def gram(self, x: Tensor, inv_std: Tensor | None = None) -> Tensor:
         """diag(inv_std) JJᵀ diag(inv_std), [b, m, m] float64."""
-        return ops.mlp_jacobian_gram(x, self.packed(), inv_std=inv_std).double()
+        mlp, precision = self.packed(), self.precision
+        return ops.mlp_jacobian_gram(x, mlp, inv_std=inv_std, precision=precision).double()
+
+    def _vjp(self, x: Tensor, u: Tensor, *, full: bool = False) -> tuple[Tensor, ...]:
+        return ops.mlp_vjp(x, u, self.packed(backward=True), full=full, precision=self.precision)
 
 
 class ModuleMap(NamedTuple):
