@@ -3,7 +3,7 @@
 import gc
 import logging
 import weakref
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import pytest
@@ -318,6 +318,87 @@ def test_a_recorded_chain_is_the_chain(vae, on_the_cpu, mass):
     assert made[-1].recorded == 1
     assert made[-1].replayed == 3 * 18 - EAGER_RUNS - 1
     assert all(p.grad is None and p.requires_grad for p in vae.parameters())
+
+
+class Counting(TorchDispatchMode):
+    """Counts the operations outside of replays, views apart: what a GPU is sent one by one."""
+
+    def __init__(self):
+        super().__init__()
+        self.sent, self.replaying = 0, False
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.sent += not (self.replaying or func.is_view)
+        return func(*args, **(kwargs or {}))
+
+    def record(self, run):
+        replay, outputs = Recorder().record(run)
+
+        def silent():
+            self.replaying = True
+            replay()
+            self.replaying = False
+
+        return silent, outputs
+
+
+def operations_per_transition(vae, monkeypatch, record, **options):
+    """The difference that 40 transitions make, once all is recorded."""
+    sent = []
+    for more in (10, 50):
+        counting = Counting()
+        recorder = Recorder()
+        recorder.record = counting.record
+        held = Graphs(recorder if record else None, [vae])
+        monkeypatch.setattr(graphs, "recording", lambda *given, g=held: nullcontext(g))
+        lengths = {name: more if length is None else length for name, length in options.items()}
+        with counting:
+            hmc.sample(vae, images(4), chains=16, leapfrog=2, **lengths)
+        sent.append(counting.sent)
+    return (sent[1] - sent[0]) / 40
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"warmup": 5, "steps": None, "keep": "all"},
+        {"warmup": 5, "steps": None, "keep": "all", "mass": "posterior"},
+        {"warmup": None, "steps": 5},
+    ],
+)
+def test_little_of_a_transition_stays_outside_of_its_recording(vae, monkeypatch, options):
+    """Random numbers and the decisions are inside; copies to and fro and counts are not."""
+    assert operations_per_transition(vae, monkeypatch, True, **options) <= 30
+    assert operations_per_transition(vae, monkeypatch, False, **options) > 200
+
+
+class Flipping(Recorder):
+    """Its replays decide otherwise where there is a decision."""
+
+    def record(self, run):
+        replay, outputs = super().record(run)
+
+        def other():
+            replay()
+            for t in outputs:
+                if t.dtype == torch.bool:
+                    t.logical_not_()
+
+        return other, outputs
+
+
+def test_where_decisions_flip_the_trajectory_alone_is_recorded(vae, monkeypatch, caplog):
+    options = {"steps": 8, "warmup": 4, "leapfrog": 2, "mass": "posterior"}
+    expected = hmc.sample(vae, images(2), **options)
+    held = Graphs(Flipping(), [vae])
+    monkeypatch.setattr(graphs, "recording", lambda *given: nullcontext(held))
+    with caplog.at_level(logging.INFO, "vaefast"):
+        found = hmc.sample(vae, images(2), **options)
+    for name in FIELDS:
+        assert torch.equal(getattr(found, name), getattr(expected, name))
+    (message,) = caplog.messages
+    assert message.startswith("Move runs without a CUDA graph: a replay differs")
+    assert (held.recorded, held.replayed) == (1, 12 - 2 * (EAGER_RUNS + 1))
 
 
 def test_a_decoder_that_cannot_be_recorded_gives_the_same_chain(vae, monkeypatch):

@@ -107,6 +107,10 @@ class Graphs:
             return function(*inputs)
         return self._record(recorder, key, function, inputs)
 
+    def refuses(self, function: Function) -> bool:
+        """Whether there will be no recording of ``function``, for one was tried."""
+        return function in self._refused
+
     def close(self) -> None:
         """Let go of every recording and of its memory."""
         self._recordings.clear()
@@ -222,6 +226,8 @@ def _require_equal(found: Outputs, expected: Outputs, inputs: Sequence[Tensor | 
     tolerance = max((torch.finfo(dtype).eps for dtype in floating), default=0.0) ** 0.5
     for one, other in zip(found, expected, strict=True):
         same = (one == other) | (one.isnan() & other.isnan())
-        near = (one - other).abs() <= tolerance * (1 + other.abs()) if floating else same
+        near = same
+        if floating and other.is_floating_point():
+            near = (one - other).abs() <= tolerance * (1 + other.abs())
         if not bool((same | near).all()):
             raise CannotRecord("a replay differs from the ordinary run by more than round-off")
