@@ -119,6 +119,68 @@ def test_inputs_are_not_held_by_reference(layer):
     assert_same(found.run(Affine(layer), batch(9)), before)
 
 
+class Copies(TorchDispatchMode):
+    """Counts copies into place."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.found += func.overloadpacket.__name__ == "copy_"
+        return func(*args, **(kwargs or {}))
+
+
+def copies(run):
+    with Copies() as counted:
+        run()
+    return counted.found - 2  # the recorder's own, of the two outputs
+
+
+def test_an_input_is_copied_when_it_is_another_or_was_written_to(layer):
+    function, found, x = Affine(layer), Graphs(Recorder(), [layer]), batch(1)
+    shift = torch.ones(2)
+
+    def run():
+        assert_same(found.run(function, x, shift), function(x, shift))
+
+    for _ in range(EAGER_RUNS + 1):
+        run()
+    assert copies(run) == 0
+    shift.add_(1.0)
+    assert copies(run) == 1
+    assert copies(run) == 0
+    x = x.clone()  # equal, but who knows
+    assert copies(run) == 1
+    x[1:].zero_()  # through a view
+    assert copies(run) == 1
+    x.data = batch(2)
+    assert copies(run) == 1
+    assert copies(run) == 0
+
+
+def test_a_tensor_in_the_place_of_a_dead_one_is_copied(layer):
+    """Addresses and counts of writes come again, from step to step."""
+    function, found = Affine(layer), recorded(Affine(layer), layer)
+    memory = torch.empty(4, 3)
+    for seed in range(6):
+        memory.data.copy_(batch(seed))  # uncounted
+        x = memory.detach()
+        assert x.data_ptr() == memory.data_ptr()
+        assert x._version == memory._version == 0
+        assert_same(found.run(function, x), function(x))
+
+
+def test_tensors_of_inference_mode_are_always_copied(layer):
+    function, found = Affine(layer), recorded(Affine(layer), layer)
+    with torch.inference_mode():
+        x = batch(3)
+        for seed in range(3):
+            x.copy_(batch(seed))
+            assert_same(found.run(function, x), function(x))
+    assert found.replayed == 3
+
+
 def test_writes_to_weights_are_seen_by_a_replay(layer):
     found, function = recorded(Affine(layer), layer), Affine(layer)
     layer.weight.data.mul_(2.0)
