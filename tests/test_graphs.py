@@ -317,6 +317,7 @@ def test_off_the_gpu_everything_runs_as_it_is():
     with graphs.recording(torch.ones(2), nn.Linear(2, 2)) as found:
         assert found is graphs.OFF
         assert found.copies == 1
+    assert Graphs(Recorder()).copies == 3  # eager, rehearsed, recorded
 
 
 class Waits(TorchDispatchMode):

@@ -119,8 +119,11 @@ class Graphs:
 
     @property
     def copies(self) -> int:
-        """How often the working memory of a run is held: in the pool as well, where one is."""
-        return 1 if self._recorder is None else 2
+        """How often the working memory of a run is held.
+
+        What ran eagerly, what was rehearsed on another stream and the pool each keep theirs.
+        """
+        return 1 if self._recorder is None else 3
 
     def run(self, function: Function, *inputs: Tensor | None) -> Outputs:
         """``function(*inputs)``, replayed where there is a recording for tensors like these.
