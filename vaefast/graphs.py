@@ -50,7 +50,7 @@ class Recorder(Protocol):
         """(replay, what a replay writes to); a failure leaves the device usable."""
 
     def new_pool(self) -> None:
-        """Further recordings use memory of their own."""
+        """Further recordings use memory of their own; that of those that are gone returns."""
 
 
 class _Recording:
