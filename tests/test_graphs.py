@@ -388,10 +388,11 @@ class Counting(TorchDispatchMode):
 
     def __init__(self):
         super().__init__()
-        self.sent, self.replaying = 0, False
+        self.sent, self.copies, self.replaying = 0, 0, False
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         self.sent += not (self.replaying or func.is_view)
+        self.copies += not self.replaying and func.overloadpacket.__name__ == "copy_"
         return func(*args, **(kwargs or {}))
 
     def record(self, run):
@@ -501,3 +502,18 @@ def test_a_recorded_attack_is_the_attack(vae, on_the_cpu, name):
         assert torch.equal(getattr(found, field), getattr(expected, field))
     assert made[-1].recorded == 1
     assert made[-1].replayed > WORTH
+
+
+def test_a_step_of_an_attack_copies_what_differs_from_the_last(vae, monkeypatch):
+    """The point and the step length into place, the value into the history; no constant."""
+    copies = []
+    for steps in (10, 20):
+        counting = Counting()
+        recorder = Recorder()
+        recorder.record = counting.record
+        held = Graphs(recorder, [vae])
+        monkeypatch.setattr(graphs, "recording", lambda *given, g=held: nullcontext(g))
+        with counting:
+            attacks.latent(vae, images(4), eps=0.1, steps=steps)
+        copies.append(counting.copies)
+    assert copies[1] - copies[0] == 3 * 10
