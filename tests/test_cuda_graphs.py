@@ -19,6 +19,9 @@ class Stream:
     def wait_stream(self, other):
         self.log.append(f"{self.name} waits for {other.name}")
 
+    def synchronize(self):
+        self.log.append(f"wait for {self.name}")
+
 
 class Graph:
     """A capture; ``broken`` ones cannot be ended."""
@@ -66,7 +69,8 @@ def log(monkeypatch):
         "CUDAGraph": Graph,
         "graph_pool_handle": lambda: (0, next(pools)),
         "synchronize": lambda device: calls.append("synchronize"),
-        "current_stream": lambda: current,
+        "empty_cache": lambda: calls.append("empty cache"),
+        "current_stream": lambda device=None: current,
         "device": lambda device: nullcontext(),
         "stream": stream,
         "get_sync_debug_mode": lambda: mode[0],
@@ -125,6 +129,8 @@ def test_a_failed_capture_is_undone(log, broken, monkeypatch):
     assert recorder._pool == ((0, 2) if broken else (0, 1))
     assert len(cuda_graphs._failed) == broken
     assert gc.isenabled()
+    recorder.new_pool()
+    assert "empty cache" not in log  # which holds nothing of ours
 
 
 def test_a_run_that_waits_for_the_gpu_is_not_captured(log):
@@ -152,3 +158,35 @@ def test_a_rehearsal_gives_the_results(log):
     (found,) = CudaRecorder(DEVICE).rehearse(lambda: (torch.ones(2),))
     assert torch.equal(found, torch.ones(2))
     assert "begin" not in log
+
+
+def test_a_rehearsal_does_not_wait_for_other_threads_streams(log):
+    CudaRecorder(DEVICE).rehearse(lambda: (torch.ones(2),))
+    assert log[-1] == "wait for current"
+    assert "synchronize" not in log
+
+
+def test_memory_of_recordings_returns_once_with_their_pool(log):
+    recorder = CudaRecorder(DEVICE)
+    recorder.new_pool()
+    assert not log
+    recorder.record(lambda: (torch.ones(2),))
+    log.clear()
+    pool = recorder._pool
+    recorder.new_pool()
+    assert recorder._pool != pool
+    recorder.new_pool()
+    assert log == ["wait for current", "empty cache"]
+
+
+def test_memory_that_cannot_return_now_is_no_error(log, monkeypatch):
+    """The cache cannot be emptied while the user captures in another thread."""
+
+    def refused():
+        raise RuntimeError("captures_underway.empty() INTERNAL ASSERT FAILED")
+
+    monkeypatch.setattr(torch.cuda, "empty_cache", refused)
+    recorder = CudaRecorder(DEVICE)
+    recorder.record(lambda: (torch.ones(2),))
+    recorder.new_pool()
+    assert recorder._pool == (0, 2)

@@ -3,7 +3,7 @@
 import gc
 import logging
 import weakref
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import pytest
@@ -117,6 +117,68 @@ def test_inputs_are_not_held_by_reference(layer):
     before = found.run(Affine(layer), x)
     x.zero_()
     assert_same(found.run(Affine(layer), batch(9)), before)
+
+
+class Copies(TorchDispatchMode):
+    """Counts copies into place."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.found += func.overloadpacket.__name__ == "copy_"
+        return func(*args, **(kwargs or {}))
+
+
+def copies(run):
+    with Copies() as counted:
+        run()
+    return counted.found - 2  # the recorder's own, of the two outputs
+
+
+def test_an_input_is_copied_when_it_is_another_or_was_written_to(layer):
+    function, found, x = Affine(layer), Graphs(Recorder(), [layer]), batch(1)
+    shift = torch.ones(2)
+
+    def run():
+        assert_same(found.run(function, x, shift), function(x, shift))
+
+    for _ in range(EAGER_RUNS + 1):
+        run()
+    assert copies(run) == 0
+    shift.add_(1.0)
+    assert copies(run) == 1
+    assert copies(run) == 0
+    x = x.clone()  # equal, but who knows
+    assert copies(run) == 1
+    x[1:].zero_()  # through a view
+    assert copies(run) == 1
+    x.data = batch(2)
+    assert copies(run) == 1
+    assert copies(run) == 0
+
+
+def test_a_tensor_in_the_place_of_a_dead_one_is_copied(layer):
+    """Addresses and counts of writes come again, from step to step."""
+    function, found = Affine(layer), recorded(Affine(layer), layer)
+    memory = torch.empty(4, 3)
+    for seed in range(6):
+        memory.data.copy_(batch(seed))  # uncounted
+        x = memory.detach()
+        assert x.data_ptr() == memory.data_ptr()
+        assert x._version == memory._version == 0
+        assert_same(found.run(function, x), function(x))
+
+
+def test_tensors_of_inference_mode_are_always_copied(layer):
+    function, found = Affine(layer), recorded(Affine(layer), layer)
+    with torch.inference_mode():
+        x = batch(3)
+        for seed in range(3):
+            x.copy_(batch(seed))
+            assert_same(found.run(function, x), function(x))
+    assert found.replayed == 3
 
 
 def test_writes_to_weights_are_seen_by_a_replay(layer):
@@ -255,6 +317,7 @@ def test_off_the_gpu_everything_runs_as_it_is():
     with graphs.recording(torch.ones(2), nn.Linear(2, 2)) as found:
         assert found is graphs.OFF
         assert found.copies == 1
+    assert Graphs(Recorder()).copies == 3  # eager, rehearsed, recorded
 
 
 class Waits(TorchDispatchMode):
@@ -320,6 +383,88 @@ def test_a_recorded_chain_is_the_chain(vae, on_the_cpu, mass):
     assert all(p.grad is None and p.requires_grad for p in vae.parameters())
 
 
+class Counting(TorchDispatchMode):
+    """Counts the operations outside of replays, views apart: what a GPU is sent one by one."""
+
+    def __init__(self):
+        super().__init__()
+        self.sent, self.copies, self.replaying = 0, 0, False
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.sent += not (self.replaying or func.is_view)
+        self.copies += not self.replaying and func.overloadpacket.__name__ == "copy_"
+        return func(*args, **(kwargs or {}))
+
+    def record(self, run):
+        replay, outputs = Recorder().record(run)
+
+        def silent():
+            self.replaying = True
+            replay()
+            self.replaying = False
+
+        return silent, outputs
+
+
+def operations_per_transition(vae, monkeypatch, record, **options):
+    """The difference that 40 transitions make, once all is recorded."""
+    sent = []
+    for more in (10, 50):
+        counting = Counting()
+        recorder = Recorder()
+        recorder.record = counting.record
+        held = Graphs(recorder if record else None, [vae])
+        monkeypatch.setattr(graphs, "recording", lambda *given, g=held: nullcontext(g))
+        lengths = {name: more if length is None else length for name, length in options.items()}
+        with counting:
+            hmc.sample(vae, images(4), chains=16, leapfrog=2, **lengths)
+        sent.append(counting.sent)
+    return (sent[1] - sent[0]) / 40
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"warmup": 5, "steps": None, "keep": "all"},
+        {"warmup": 5, "steps": None, "keep": "all", "mass": "posterior"},
+        {"warmup": None, "steps": 5},
+    ],
+)
+def test_little_of_a_transition_stays_outside_of_its_recording(vae, monkeypatch, options):
+    """Random numbers and the decisions are inside; copies to and fro and counts are not."""
+    assert operations_per_transition(vae, monkeypatch, True, **options) <= 30
+    assert operations_per_transition(vae, monkeypatch, False, **options) > 200
+
+
+class Flipping(Recorder):
+    """Its replays decide otherwise where there is a decision."""
+
+    def record(self, run):
+        replay, outputs = super().record(run)
+
+        def other():
+            replay()
+            for t in outputs:
+                if t.dtype == torch.bool:
+                    t.logical_not_()
+
+        return other, outputs
+
+
+def test_where_decisions_flip_the_trajectory_alone_is_recorded(vae, monkeypatch, caplog):
+    options = {"steps": 8, "warmup": 4, "leapfrog": 2, "mass": "posterior"}
+    expected = hmc.sample(vae, images(2), **options)
+    held = Graphs(Flipping(), [vae])
+    monkeypatch.setattr(graphs, "recording", lambda *given: nullcontext(held))
+    with caplog.at_level(logging.INFO, "vaefast"):
+        found = hmc.sample(vae, images(2), **options)
+    for name in FIELDS:
+        assert torch.equal(getattr(found, name), getattr(expected, name))
+    (message,) = caplog.messages
+    assert message.startswith("Move runs without a CUDA graph: a replay differs")
+    assert (held.recorded, held.replayed) == (1, 12 - 2 * (EAGER_RUNS + 1))
+
+
 def test_a_decoder_that_cannot_be_recorded_gives_the_same_chain(vae, monkeypatch):
     options = {"steps": 8, "warmup": 4, "leapfrog": 2}
     expected = hmc.sample(vae, images(2), **options)
@@ -357,3 +502,18 @@ def test_a_recorded_attack_is_the_attack(vae, on_the_cpu, name):
         assert torch.equal(getattr(found, field), getattr(expected, field))
     assert made[-1].recorded == 1
     assert made[-1].replayed > WORTH
+
+
+def test_a_step_of_an_attack_copies_what_differs_from_the_last(vae, monkeypatch):
+    """The point and the step length into place, the value into the history; no constant."""
+    copies = []
+    for steps in (10, 20):
+        counting = Counting()
+        recorder = Recorder()
+        recorder.record = counting.record
+        held = Graphs(recorder, [vae])
+        monkeypatch.setattr(graphs, "recording", lambda *given, g=held: nullcontext(g))
+        with counting:
+            attacks.latent(vae, images(4), eps=0.1, steps=steps)
+        copies.append(counting.copies)
+    assert copies[1] - copies[0] == 3 * 10

@@ -170,6 +170,29 @@ def test_steps_and_lanes_per_row_equal_the_rows_alone():
         assert torch.equal(together[n : n + 1], alone)
 
 
+@pytest.mark.parametrize("function", [philox.integers, philox.uniform, philox.normal])
+@pytest.mark.parametrize("step", [0, 7, 2**31, 2**32 - 1])
+def test_a_step_may_be_a_tensor_without_dimensions(function, step):
+    options = {"seed": 4, "index": torch.tensor([5, 2**40]), "use": Use.MOMENTUM}
+    expected = function(6, step=step, **options)
+    assert torch.equal(function(6, step=torch.tensor(step), **options), expected)
+    assert torch.equal(function(6, step=torch.tensor([step, step]), **options), expected)
+
+
+def test_draws_together_are_the_draws_alone():
+    lane, index, step = torch.tensor([1, 0, 7]), torch.tensor([5, 5, 2**40]), torch.tensor(9)
+    draws = [
+        philox.Draw(6, Use.MOMENTUM, lane),
+        philox.Draw(1, Use.ACCEPT, lane),
+        philox.Draw(0, Use.PROBE),
+        philox.Draw(9, Use.JITTER, 3),
+    ]
+    found = philox.together(draws, seed=-3, index=index, step=step)
+    for (count, use, lane), k in zip(draws, found, strict=True):
+        alone = philox.integers(count, seed=-3, index=index, step=9, lane=lane, use=use)
+        assert torch.equal(k, alone)
+
+
 @pytest.mark.parametrize("seed", [0, -(1 << 63), (1 << 64) - 1, np.int64(7)])
 def test_seeds_of_64_bits_are_taken(seed):
     assert philox.check_seed(seed) == int(seed)

@@ -25,22 +25,42 @@ _failed: list[torch.cuda.CUDAGraph] = []  # torch before 2.13 keeps pointers to 
 class CudaRecorder:
     """Records on one GPU.
 
-    Other threads may go on using the GPU: a capture minds its own thread only, runs on a stream
-    that nothing else uses, and one capture waits for another.
+    Other threads may go on launching kernels and copies: a capture minds its own thread only, runs
+    on a stream that nothing else uses, and one capture here waits for another. They may not wait
+    for the whole device: while one thread captures, CUDA refuses ``torch.cuda.synchronize()`` in
+    all, and may end the capture for it; the function then runs eagerly. A capture that another
+    thread makes by itself meets the one ``synchronize`` before each capture here.
     """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.new_pool()
+        self._captured = False
+        self._take_pool()
 
     def new_pool(self) -> None:
+        self._take_pool()
+        if self._captured:
+            self._captured = False
+            self._return_memory()
+
+    def _take_pool(self) -> None:
         self._pool = torch.cuda.graph_pool_handle()
+
+    def _return_memory(self) -> None:
+        """To the device: torch keeps a dead graph's memory apart until the cache is emptied.
+
+        A pool that outlives its graphs would not do: it never shrinks, and shapes differ.
+        """
+        # may find another thread capturing, or an error of the caller's that is to be raised there
+        with _one_at_a_time, suppress(RuntimeError):
+            torch.cuda.current_stream(self.device).synchronize()  # not all memory waits for replays
+            torch.cuda.empty_cache()
 
     def rehearse(self, run: Callable[[], Outputs]) -> Outputs:
         with _one_at_a_time, self._beside(), _waits() as found:
             results = run()
         results = tuple(t.clone() for t in results)  # on the caller's stream, like any result
-        torch.cuda.synchronize(self.device)
+        torch.cuda.current_stream(self.device).synchronize()  # another thread may be capturing
         if found:
             raise CannotRecord(f"it waits for the GPU at {found[0]}")
         return results
@@ -72,6 +92,7 @@ class CudaRecorder:
         except BaseException:
             self._abandon(graph)
             raise
+        self._captured = True
         return graph.replay, outputs
 
     def _abandon(self, graph: torch.cuda.CUDAGraph) -> None:
@@ -86,7 +107,7 @@ class CudaRecorder:
             _failed.append(graph)
             with suppress(Exception):
                 torch._C._cuda_endAllocateToPool(self.device.index, self._pool)
-            self.new_pool()
+            self._take_pool()
             with suppress(Exception):
                 empty, value = torch.cuda.CUDAGraph(), torch.zeros(1, device=self.device)
                 empty.capture_begin(capture_error_mode="thread_local")

@@ -9,6 +9,7 @@ and counters of a module do not notice a replay. Recordings end with the public 
 from __future__ import annotations
 
 import logging
+import weakref
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
@@ -49,21 +50,55 @@ class Recorder(Protocol):
         """(replay, what a replay writes to); a failure leaves the device usable."""
 
     def new_pool(self) -> None:
-        """Further recordings use memory of their own."""
+        """Further recordings use memory of their own; that of those that are gone returns."""
 
 
-class _Recording(NamedTuple):
-    replay: Callable[[], None]
-    outputs: Outputs
-    inputs: list[Tensor | None]
-    reads: list[Tensor]  # are kept alive, for a replay reads them where they lie
+class _Recording:
+    """A replay between its inputs and its outputs.
+
+    Args:
+        reads: are kept alive, for a replay reads them where they lie.
+    """
+
+    def __init__(
+        self,
+        replay: Callable[[], None],
+        outputs: Outputs,
+        inputs: list[Tensor | None],
+        reads: list[Tensor],
+    ) -> None:
+        self._replay, self._outputs, self._inputs, self._reads = replay, outputs, inputs, reads
+        self._copied: list[_Copied | None] = [None] * len(inputs)
 
     def run(self, inputs: Sequence[Tensor | None]) -> Outputs:
-        for held, given in zip(self.inputs, inputs):
-            if held is not None and given is not None:
-                held.copy_(given)
-        self.replay()
-        return tuple(t.clone() for t in self.outputs)
+        for i, (held, given) in enumerate(zip(self._inputs, inputs)):
+            if held is None or given is None or _Copied.is_still(self._copied[i], given):
+                continue
+            held.copy_(given)
+            self._copied[i] = _Copied.now(given)
+        self._replay()
+        return tuple(t.clone() for t in self._outputs)
+
+
+class _Copied(NamedTuple):
+    """A tensor as it was when it was copied; the reference is weak, for most live one step."""
+
+    tensor: weakref.ref[Tensor]  # an address alone may be another tensor's by now
+    address: int
+    version: int
+
+    @classmethod
+    def now(cls, t: Tensor) -> _Copied | None:
+        """None for the tensors of inference mode, whose writes nobody counts."""
+        return None if t.is_inference() else cls(weakref.ref(t), t.data_ptr(), t._version)
+
+    @staticmethod
+    def is_still(copied: _Copied | None, t: Tensor) -> bool:
+        return (
+            copied is not None
+            and copied.tensor() is t
+            and (copied.address, copied.version) == (t.data_ptr(), t._version)
+        )
 
 
 class Graphs:
@@ -84,8 +119,11 @@ class Graphs:
 
     @property
     def copies(self) -> int:
-        """How often the working memory of a run is held: in the pool as well, where one is."""
-        return 1 if self._recorder is None else 2
+        """How often the working memory of a run is held.
+
+        What ran eagerly, what was rehearsed on another stream and the pool each keep theirs.
+        """
+        return 1 if self._recorder is None else 3
 
     def run(self, function: Function, *inputs: Tensor | None) -> Outputs:
         """``function(*inputs)``, replayed where there is a recording for tensors like these.
@@ -93,6 +131,8 @@ class Graphs:
         Args:
             function: returns new tensors, writes to no input, and depends on nothing but its
                 inputs and the modules.
+            inputs: what the replay before was given too is copied again only if torch has counted
+                a write to it, as it does not for writes through ``.data`` or NumPy.
         """
         recorder = self._recorder
         if recorder is None or function in self._refused:
@@ -106,6 +146,10 @@ class Graphs:
         if self._seen[key] <= EAGER_RUNS:
             return function(*inputs)
         return self._record(recorder, key, function, inputs)
+
+    def refuses(self, function: Function) -> bool:
+        """Whether there will be no recording of ``function``, for one was tried."""
+        return function in self._refused
 
     def close(self) -> None:
         """Let go of every recording and of its memory."""
@@ -222,6 +266,8 @@ def _require_equal(found: Outputs, expected: Outputs, inputs: Sequence[Tensor | 
     tolerance = max((torch.finfo(dtype).eps for dtype in floating), default=0.0) ** 0.5
     for one, other in zip(found, expected, strict=True):
         same = (one == other) | (one.isnan() & other.isnan())
-        near = (one - other).abs() <= tolerance * (1 + other.abs()) if floating else same
+        near = same
+        if floating and other.is_floating_point():
+            near = (one - other).abs() <= tolerance * (1 + other.abs())
         if not bool((same | near).all()):
             raise CannotRecord("a replay differs from the ordinary run by more than round-off")

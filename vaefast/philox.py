@@ -12,13 +12,25 @@ Source: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from enum import IntEnum
 from numbers import Integral
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-__all__ = ["Use", "check_seed", "integers", "normal", "uniform"]
+__all__ = [
+    "Draw",
+    "Use",
+    "as_normal",
+    "as_uniform",
+    "check_seed",
+    "integers",
+    "normal",
+    "together",
+    "uniform",
+]
 
 MASK = 0xFFFFFFFF
 MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
@@ -59,6 +71,20 @@ def check_seed(seed: int) -> int:
     return int(seed)
 
 
+class Draw(NamedTuple):
+    """Some numbers of every row, that differ from those of another draw.
+
+    Args:
+        numbers: how many per row.
+        use: a member of :class:`Use`.
+        lane: chain, restart or probe, below 2¹²; int or [N] int64.
+    """
+
+    numbers: int
+    use: int
+    lane: int | Tensor = 0
+
+
 def integers(
     count: int,
     *,
@@ -74,7 +100,8 @@ def integers(
         count: integers per row.
         seed: 64-bit seed; negative seeds are taken modulo 2⁶⁴.
         index: [N] int64, the global number of each row's input, below 2⁴⁴.
-        step: step, transition or sample number, below 2³²; int or [N] int64.
+        step: step, transition or sample number, below 2³²; int, or int64 [N] or [] (one for all
+            rows, which a recording can be given anew).
         lane: chain, restart or probe, below 2¹²; int or [N] int64.
         use: a member of :class:`Use`.
 
@@ -84,18 +111,27 @@ def integers(
     Raises:
         ValueError: ``lane`` is an int outside its range.
     """
-    if isinstance(lane, int) and not 0 <= lane < MAX_LANE:
-        raise ValueError(f"lane must lie in [0, {MAX_LANE}), got {lane}")
-    blocks = (count + 3) // 4
-    element = torch.arange(blocks, device=index.device)
-    step = torch.as_tensor(step, device=index.device) & MASK
-    lane = torch.as_tensor(lane, device=index.device)
-    last = (int(use) << 24) | (lane << 12) | (index >> 32)
-    words = torch.broadcast_tensors(
-        element, step.unsqueeze(-1), (index & MASK).unsqueeze(-1), last.unsqueeze(-1)
-    )
-    bits = torch.stack(_philox(words, (seed & MASK, (seed >> 32) & MASK)), dim=-1)
-    return bits.flatten(-2)[..., :count]  # [N, count]
+    (found,) = together([Draw(count, use, lane)], seed=seed, index=index, step=step)
+    return found
+
+
+def together(
+    draws: Sequence[Draw], *, seed: int, index: Tensor, step: int | Tensor = 0
+) -> list[Tensor]:
+    """The :func:`integers` of several draws, [N, count] each, in one run of the cipher.
+
+    The cipher is a hundred small operations, whatever the number of integers.
+    """
+    counters = [_counter(draw, index, step) for draw in draws]
+    words = counters[0]
+    if len(counters) > 1:
+        words = tuple(torch.cat(word, dim=-1) for word in zip(*counters))
+    bits = _philox(words, (seed & MASK, (seed >> 32) & MASK))
+    parts = zip(*(word.split([c[0].shape[-1] for c in counters], dim=-1) for word in bits))
+    return [
+        torch.stack(part, dim=-1).flatten(-2)[..., : draw.numbers]  # [N, count]
+        for draw, part in zip(draws, parts)
+    ]
 
 
 def uniform(
@@ -114,7 +150,7 @@ def uniform(
     so that the largest values become 1.
     """
     k = integers(count, seed=seed, index=index, step=step, lane=lane, use=use)
-    return ((k.double() + 0.5) * 2.0**-32).to(dtype)
+    return as_uniform(k).to(dtype)
 
 
 def normal(
@@ -132,12 +168,43 @@ def normal(
     Each pair (u, v) gives √(−2 log u)·cos 2πv and √(−2 log u)·sin 2πv, computed in float64.
     Arguments as :func:`integers`. Returns [N, count] of ``dtype``.
     """
-    even = count + count % 2
-    pairs = uniform(even, seed=seed, index=index, step=step, lane=lane, use=use)
+    k = integers(count + count % 2, seed=seed, index=index, step=step, lane=lane, use=use)
+    return as_normal(k)[..., :count].to(dtype)
+
+
+def as_uniform(k: Tensor) -> Tensor:
+    """The float64 uniforms that :func:`uniform` makes of integers, of any shape."""
+    return (k.double() + 0.5) * 2.0**-32
+
+
+def as_normal(k: Tensor) -> Tensor:
+    """The float64 normals that :func:`normal` makes of integers, an even number a row."""
+    pairs = as_uniform(k)
     radius = torch.sqrt(-2.0 * torch.log(pairs[..., 0::2]))
     angle = (2.0 * math.pi) * pairs[..., 1::2]
     both = torch.stack((radius * torch.cos(angle), radius * torch.sin(angle)), dim=-1)
-    return both.flatten(-2)[..., :count].to(dtype)
+    return both.flatten(-2)
+
+
+def _counter(draw: Draw, index: Tensor, step: int | Tensor) -> tuple[Tensor, ...]:
+    """The four words [N, blocks] of every counter; no int is copied to the device."""
+    lane = draw.lane
+    if isinstance(lane, int) and not 0 <= lane < MAX_LANE:
+        raise ValueError(f"lane must lie in [0, {MAX_LANE}), got {lane}")
+    element = torch.arange((draw.numbers + 3) // 4, device=index.device)
+    if isinstance(step, Tensor):
+        step = step.to(index.device) & MASK
+    else:
+        step = torch.full((), int(step) & MASK, dtype=torch.int64, device=index.device)
+    if isinstance(lane, Tensor):
+        last = (index >> 32) | (lane.to(index.device) << 12) | (int(draw.use) << 24)
+    else:
+        last = (index >> 32) | (int(draw.use) << 24 | int(lane) << 12)
+    return tuple(
+        torch.broadcast_tensors(
+            element, step.unsqueeze(-1), (index & MASK).unsqueeze(-1), last.unsqueeze(-1)
+        )
+    )
 
 
 def _philox(counter: tuple[Tensor, ...], key: tuple[int, int]) -> tuple[Tensor, ...]:

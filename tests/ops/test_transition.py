@@ -147,6 +147,16 @@ def test_jitter_is_one_factor_per_input_and_transition():
     assert abs(factors.mean().item() - 1) <= 4 * 0.25 / math.sqrt(3 * factors.numel())
 
 
+@pytest.mark.parametrize("jitter", [0.0, 0.25])
+def test_the_number_of_a_transition_may_be_a_tensor(jitter):
+    found, expected = Recorder(), Recorder()
+    one = run(found, jitter=jitter, t=torch.tensor(2**31 + 5))
+    other = run(expected, jitter=jitter, t=2**31 + 5)
+    assert torch.equal(found.p, expected.p)
+    assert torch.equal(found.step, expected.step)
+    assert all(torch.equal(a, b) for a, b in zip(one, other))
+
+
 def test_without_jitter_the_step_is_exact():
     record = Recorder()
     run(record, step=0.3)

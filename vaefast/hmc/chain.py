@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vaefast.hmc.target import Target
 from vaefast.reference.chain import Chain
-from vaefast.reference.transition import Transition, transition
+from vaefast.reference.transition import Transition
 
 __all__ = ["Chains", "State", "StepSize"]
 
@@ -43,7 +43,6 @@ class Chains:
 
     target: Target
     index: Tensor  # [B] int64
-    inv_mass: Tensor | None  # [B, d]
     jitter: float
     seed: int
     tick: Callable[[int], object]  # is told how many transitions were done
@@ -91,11 +90,9 @@ class Chains:
         return record.chain(state)
 
     def _transition(self, state: State, step: Tensor, t: int) -> Transition:
-        return transition(
-            self.target.trajectory,
+        return self.target.transition(
             *state,
             step=step.to(state.z.dtype),
-            inv_mass=self.inv_mass,
             jitter=self.jitter,
             seed=self.seed,
             index=self.index,

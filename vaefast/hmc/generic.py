@@ -1,4 +1,4 @@
-"""The potential of any decoder and prior, and a trajectory in it, as functions of tensors alone."""
+"""The potential of any decoder and prior, and how chains move in it, as functions of tensors."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from torch.func import functional_call
 
 from vaefast import numerics, ops
 from vaefast.models.vae import VAE
+from vaefast.reference.transition import transition
 
-__all__ = ["MEMORY_FORMATS", "Potential", "Trajectory"]
+__all__ = ["MEMORY_FORMATS", "Move", "Potential", "Trajectory"]
 
 MEMORY_FORMATS = ("contiguous", "channels_last")
 NO_GRADIENT = (
@@ -137,6 +138,46 @@ class Trajectory:
         U, grad = self.potential.exact(z, x, decode)
         leap(grad, 0.5, False)
         return z, p, grad, U
+
+
+@dataclass(frozen=True)
+class Move:
+    """A whole transition: its number is a tensor, so that all of them are one function."""
+
+    trajectory: Trajectory
+    jitter: float
+    seed: int
+
+    def __call__(
+        self,
+        z: Tensor,
+        U: Tensor,
+        grad: Tensor,
+        step: Tensor,
+        x: Tensor,
+        inv_mass: Tensor | None,
+        index: Tensor,
+        t: Tensor,
+    ) -> tuple[Tensor, ...]:
+        """The fields of a Transition from (z, U, grad); t is int64 []."""
+
+        def trajectory(
+            z: Tensor, p: Tensor, grad: Tensor, step: Tensor
+        ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+            return self.trajectory(z, p, grad, step, x, inv_mass)
+
+        return transition(
+            trajectory,
+            z,
+            U,
+            grad,
+            step=step,
+            inv_mass=inv_mass,
+            jitter=self.jitter,
+            seed=self.seed,
+            index=index,
+            t=t,
+        )
 
 
 class _Decoder(nn.Module):

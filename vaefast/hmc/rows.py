@@ -89,7 +89,6 @@ def sample_rows(plan: Plan, inputs: Inputs) -> HMCResult:
     chains = Chains(
         target=target,
         index=inputs.index,
-        inv_mass=inv_mass,
         jitter=plan.options.jitter,
         seed=plan.options.seed,
         tick=plan.tick,

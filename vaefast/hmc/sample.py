@@ -65,7 +65,7 @@ def sample(
     posterior. Energy and gradient are carried along: a transition costs exactly L gradients.
 
     A decoder that is an MLP, with the prior N(0, I), runs in the fused ops; any other decoder or
-    prior goes through autograd, on CUDA with the trajectory recorded once per shape and replayed as
+    prior goes through autograd, on CUDA with the transition recorded once per shape and replayed as
     one graph (:mod:`vaefast.graphs`). Both make the same transition to round-off; long chains,
     which amplify it, agree in law. On the second path rows stand in blocks of 64 chains
     (:mod:`vaefast.blocks`), so a lone chain costs as much as 64; ``vaefast.set_block(1)`` samples

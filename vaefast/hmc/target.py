@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from vaefast import graphs, ops
-from vaefast.hmc.generic import Potential, Trajectory
+from vaefast.hmc.generic import Move, Potential, Trajectory
 from vaefast.models.vae import VAE
-from vaefast.reference.chain import Chain, chain
+from vaefast.reference.chain import Chain, repeated
+from vaefast.reference.transition import Transition, transition
 from vaefast.types import MLP
 
 __all__ = ["GenericTarget", "MLPTarget", "Target"]
@@ -26,6 +29,20 @@ class Target(Protocol):
         self, z: Tensor, p: Tensor, grad: Tensor, step: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """L leapfrogs from (z, p): the end's z, p, gradient and U, with exactly L gradients."""
+
+    def transition(
+        self,
+        z: Tensor,
+        U: Tensor,
+        grad: Tensor,
+        *,
+        step: Tensor,
+        jitter: float,
+        seed: int,
+        index: Tensor,
+        t: int,
+    ) -> Transition:
+        """Transition number ``t``, with the step sizes [B]."""
 
     def chain(
         self,
@@ -84,6 +101,31 @@ class MLPTarget:
             leapfrog=self.leapfrog,
             precision=self.precision,
             backend=self.backend,
+        )
+
+    def transition(
+        self,
+        z: Tensor,
+        U: Tensor,
+        grad: Tensor,
+        *,
+        step: Tensor,
+        jitter: float,
+        seed: int,
+        index: Tensor,
+        t: int,
+    ) -> Transition:
+        return transition(
+            self.trajectory,
+            z,
+            U,
+            grad,
+            step=step,
+            inv_mass=self.inv_mass,
+            jitter=jitter,
+            seed=seed,
+            index=index,
+            t=t,
         )
 
     def chain(
@@ -147,6 +189,37 @@ class GenericTarget:
         z, p, grad, U = self.recordings.run(run, z, p, grad, step, self.x, self.inv_mass)
         return z, p, grad, U
 
+    def transition(
+        self,
+        z: Tensor,
+        U: Tensor,
+        grad: Tensor,
+        *,
+        step: Tensor,
+        jitter: float,
+        seed: int,
+        index: Tensor,
+        t: int,
+    ) -> Transition:
+        move = Move(Trajectory(self._potential(), self.leapfrog), jitter, seed)
+        if self.recordings.refuses(move):
+            # round-off that differs from run to run flips decisions, which a trajectory has none of
+            return transition(
+                self.trajectory,
+                z,
+                U,
+                grad,
+                step=step,
+                inv_mass=self.inv_mass,
+                jitter=jitter,
+                seed=seed,
+                index=index,
+                t=t,
+            )
+        number = torch.full((), t, dtype=torch.int64, device=z.device)  # a copy would wait
+        state = z, U, grad, step, self.x, self.inv_mass, index, number
+        return Transition(*self.recordings.run(move, *state))
+
     def _potential(self) -> Potential:
         return Potential(
             self.vae, self.likelihood, self.backend, self.precision, self.memory_format
@@ -166,17 +239,5 @@ class GenericTarget:
         steps: int,
         thin: int,
     ) -> Chain:
-        return chain(
-            self.trajectory,
-            z,
-            U,
-            grad,
-            step=step,
-            inv_mass=self.inv_mass,
-            jitter=jitter,
-            seed=seed,
-            index=index,
-            first_step=first_step,
-            steps=steps,
-            thin=thin,
-        )
+        move = partial(self.transition, step=step, jitter=jitter, seed=seed, index=index)
+        return repeated(move, z, U, grad, first_step=first_step, steps=steps, thin=thin)

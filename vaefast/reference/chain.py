@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from vaefast.reference.transition import Trajectory, transition
+from vaefast.reference.transition import Trajectory, Transition, transition
 
-__all__ = ["Chain", "chain", "kept"]
+__all__ = ["Chain", "chain", "kept", "repeated"]
 
 
 class Chain(NamedTuple):
@@ -48,23 +50,35 @@ def chain(
 
     Two runs, the second with its ``first_step`` where the first one ended, are one longer run.
     """
+    move = partial(
+        transition,
+        trajectory,
+        step=step,
+        inv_mass=inv_mass,
+        jitter=jitter,
+        seed=seed,
+        index=index,
+    )
+    return repeated(move, z, U, grad, first_step=first_step, steps=steps, thin=thin)
+
+
+def repeated(
+    move: Callable[..., Transition],
+    z: Tensor,
+    U: Tensor,
+    grad: Tensor,
+    *,
+    first_step: int,
+    steps: int,
+    thin: int,
+) -> Chain:
+    """:func:`chain` for any way of making transition t: ``move(z, U, grad, t=t)``."""
     accepted = torch.zeros(len(z), dtype=torch.int64, device=z.device)
     divergent = torch.zeros_like(accepted)
     n = kept(first_step, steps, thin)
     draws, energies = z.new_empty((len(z), n, z.shape[1])), U.new_empty((len(z), n))
     for t in range(first_step, first_step + steps):
-        moved = transition(
-            trajectory,
-            z,
-            U,
-            grad,
-            step=step,
-            inv_mass=inv_mass,
-            jitter=jitter,
-            seed=seed,
-            index=index,
-            t=t,
-        )
+        moved = move(z, U, grad, t=t)
         z, U, grad = moved.z, moved.U, moved.grad
         accepted = accepted + moved.accepted
         divergent = divergent + moved.divergent

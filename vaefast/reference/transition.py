@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from vaefast import philox
-from vaefast.philox import Use
+from vaefast.philox import Draw, Use
 
 __all__ = ["DIVERGENCE", "Trajectory", "Transition", "transition"]
 
@@ -41,7 +40,7 @@ def transition(
     jitter: float = 0.0,
     seed: int = 0,
     index: Tensor,
-    t: int,
+    t: int | Tensor,
 ) -> Transition:
     """Draw a momentum, run a trajectory, and accept or reject its end (Metropolis).
 
@@ -64,21 +63,24 @@ def transition(
         jitter: relative half-width of the step's jitter, in [0, 1).
         seed: seed of the random numbers.
         index: [B] int64 global numbers of the inputs.
-        t: number of this transition; each number has its own random numbers.
+        t: number of this transition, int or int64 []; each number has its own random numbers.
 
     Returns:
         The new state with the acceptance probability and the two flags.
 
     Source: Neal, "MCMC using Hamiltonian dynamics" (2011), §5.3; mathematics.md §10.
     """
-    draw = _Draws(seed=seed, index=index, chains=len(z) // max(len(index), 1), t=t)
-    mass = None if inv_mass is None else inv_mass.repeat_interleave(draw.chains, dim=0)
-    p = draw.momentum(z, mass)
-    z_end, p_end, grad_end, U_end = trajectory(z, p, grad, draw.jittered(step, jitter))
+    chains = len(z) // max(len(index), 1)
+    mass = None if inv_mass is None else inv_mass.repeat_interleave(chains, dim=0)
+    draws = _drawn(z.shape[-1], chains, seed=seed, index=index, t=t, jitter=jitter)
+    p = draws.normal.to(z.dtype)
+    p = p if mass is None else p / mass.sqrt()
+    steps = _jittered(step.repeat_interleave(chains), jitter, draws.jitter)
+    z_end, p_end, grad_end, U_end = trajectory(z, p, grad, steps)
     error = (U_end + _kinetic(p_end, mass)) - (U + _kinetic(p, mass))  # [N] float64
     divergent = ~torch.isfinite(error) | (error > DIVERGENCE)
     accept_prob = torch.exp(-error.clamp(min=0.0)).masked_fill(divergent, 0.0)
-    accepted = draw.acceptance() < accept_prob
+    accepted = draws.acceptance < accept_prob
     moved = accepted.unsqueeze(-1)
     return Transition(
         z=torch.where(moved, z_end, z),
@@ -90,42 +92,37 @@ def transition(
     )
 
 
-@dataclass(frozen=True)
-class _Draws:
+class _Draws(NamedTuple):
     """The random numbers of one transition, for every row (index) and chain (lane)."""
 
-    seed: int
-    index: Tensor  # [B]
-    chains: int
-    t: int
+    normal: Tensor  # [N, d] float64
+    acceptance: Tensor  # [N] float64
+    jitter: Tensor | None  # [N] float64, the same for all chains of a row
 
-    def momentum(self, z: Tensor, inv_mass: Tensor | None) -> Tensor:
-        index, lane = self._rows()
-        p = philox.normal(
-            z.shape[-1],
-            seed=self.seed,
-            index=index,
-            step=self.t,
-            lane=lane,
-            use=Use.MOMENTUM,
-            dtype=z.dtype,
-        )
-        return p if inv_mass is None else p / inv_mass.sqrt()
 
-    def acceptance(self) -> Tensor:
-        index, lane = self._rows()
-        u = philox.uniform(1, seed=self.seed, index=index, step=self.t, lane=lane, use=Use.ACCEPT)
-        return u[:, 0]  # [N] float64
+def _drawn(
+    latents: int, chains: int, *, seed: int, index: Tensor, t: int | Tensor, jitter: float
+) -> _Draws:
+    """All three at once: on a GPU their many small operations cost, not their numbers."""
+    lane = torch.arange(chains, device=index.device).repeat(len(index))
+    wanted = [
+        Draw(latents + latents % 2, Use.MOMENTUM, lane),
+        Draw(1, Use.ACCEPT, lane),
+        Draw(1, Use.JITTER),
+    ]
+    momentum, *singles = philox.together(
+        wanted if jitter else wanted[:2],
+        seed=seed,
+        index=index.repeat_interleave(chains),
+        step=t,
+    )
+    acceptance, *rest = (philox.as_uniform(k[:, 0]) for k in singles)
+    normal = philox.as_normal(momentum)[:, :latents]
+    return _Draws(normal, acceptance, rest[0] if rest else None)
 
-    def jittered(self, step: Tensor, jitter: float) -> Tensor:
-        if jitter:
-            u = philox.uniform(1, seed=self.seed, index=self.index, step=self.t, use=Use.JITTER)
-            step = (step * (1.0 + jitter * (2.0 * u[:, 0] - 1.0))).to(step.dtype)
-        return step.repeat_interleave(self.chains)  # [N]
 
-    def _rows(self) -> tuple[Tensor, Tensor]:
-        lane = torch.arange(self.chains, device=self.index.device)
-        return self.index.repeat_interleave(self.chains), lane.repeat(len(self.index))
+def _jittered(step: Tensor, jitter: float, u: Tensor | None) -> Tensor:
+    return step if u is None else (step * (1.0 + jitter * (2.0 * u - 1.0))).to(step.dtype)
 
 
 def _kinetic(p: Tensor, inv_mass: Tensor | None) -> Tensor:
