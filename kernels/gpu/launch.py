@@ -97,8 +97,9 @@ def blocks_of(kind: str, tile: int, amd: bool = ON_AMD) -> Plan:
         warps, stages = (4, 2) if amd else (8, 2 if kind == "fp64" else 4)
         return Plan(64, 16, tile, "ieee", 16, "ieee", warps, stages, most)
     block, ends = 32 if kind == "tf32" else 64, "ieee" if amd else "tf32x3"
+    end_block = 32 if (kind, tile) == ("bf16", 16) else 16  # each spills where the other does not
     warps, stages = (4, 2) if amd else (4 if tile < 64 else 8, 4)
-    return Plan(64, block, tile, kind, 16, ends, warps, stages, most)
+    return Plan(64, block, tile, kind, end_block, ends, warps, stages, most)
 
 
 def two_floats(value: float) -> tuple[float, float]:
