@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from vaefast.backends import ops
-from vaefast.bench import Benchmark, readme
-from vaefast.bench.gpu import JOBS, Place, decode_distance, pairs, plots, run_jobs
+from vaefast.bench import Benchmark
+from vaefast.bench.gpu import JOBS, Place, decode_distance, pairs, run_jobs
 from vaefast.bench.gpu.place import at_precision, mlp_at, poisoned, rotating
 from vaefast.bench.runner import seconds_on_cpu, tensor_of
 
@@ -213,41 +213,6 @@ def test_decode_distance_tells_the_share_that_it_decided_again(monkeypatch):
     assert job.decided_again() == "decided 7 % of the samples again"
     assert logger.level == level
     assert decode_distance.case(TINY, "ieee").remark is None
-
-
-def measured(tmp_path):
-    path = tmp_path / "gpu.csv"
-    run_jobs(["pgd_step"], TINY, out=path, rounds=1, say=lambda line: None)
-    return path
-
-
-def test_tables_come_from_the_file(monkeypatch, tmp_path):
-    monkeypatch.setattr(readme, "GPU_RESULTS", tmp_path / "gpu.csv")
-    assert readme.gpu([]) == "Not yet measured on a GPU.\n"
-    rows = readme.latest(measured(tmp_path))
-    table = readme.gpu([])
-    assert table.count("\n| `pgd_step` |") == 2
-    assert "Ceilings of the same run: copy of 16,384 bytes cpu" in table
-    ours = next(row for row in rows if row["op"] == "pgd_step")
-    assert readme.duration(ours) in table
-
-
-def test_durations_have_three_digits():
-    assert [readme.duration({"median_us": us}) for us in ("1.5", "2500", "3456789")] == [
-        "1.5 µs", "2.5 ms", "3.46 s",
-    ]  # fmt: skip
-
-
-def test_a_picture_where_matplotlib_is(monkeypatch, tmp_path, capsys):
-    path = measured(tmp_path)
-    monkeypatch.setattr(plots.importlib.util, "find_spec", lambda name: None)
-    assert plots.main([str(path), str(tmp_path)]) == 0
-    assert capsys.readouterr().out == "no plots: matplotlib is not installed\n"
-    monkeypatch.undo()
-    pytest.importorskip("matplotlib")
-    assert plots.main([str(path), str(tmp_path)]) == 0
-    assert (tmp_path / "gpu.svg").stat().st_size > 1000
-    assert plots.main([str(tmp_path / "none.csv"), str(tmp_path)]) == 1
 
 
 def script(tmp_path, *arguments, **environment):
