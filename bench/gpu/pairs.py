@@ -17,9 +17,16 @@ from torch import Tensor
 from vaefast.bench.gpu.place import Place, at_precision, poisoned
 from vaefast.bench.runner import Benchmark, Provider, Result, compare, measure, row, tensor_of
 
-__all__ = ["first_line", "run"]
+__all__ = ["first_line", "prepare", "run"]
 
 SECONDS, LEAST = 1.5, 3  # of timing for each pair, and rounds where that is too short
+
+
+def prepare(benchmark: Benchmark, provider: str | None = None) -> None:
+    """One call of ours, or of a peer: compiles what is compiled, before anything is timed."""
+    call = benchmark.providers[provider or next(iter(benchmark.providers))]
+    with at_precision(benchmark.precision):
+        tensor_of(call())
 
 
 def run(
