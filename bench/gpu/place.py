@@ -141,7 +141,7 @@ def mlp_at(mlp: MLP, precision: str) -> MLP:
 
 
 def rotating(make: Callable[..., Provider], inputs: Sequence[tuple]) -> Provider:
-    """Calls on one set of inputs after the other, so that together they exceed the L2 cache."""
+    """Calls on one set of inputs after the other, for sets that exceed the L2 cache together."""
     calls = cycle([make(*given) for given in inputs])
     return lambda: next(calls)()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import math
 import multiprocessing
 import os
 import sys
@@ -57,7 +58,7 @@ def warm(jobs: list[str], place: Place, *, processes: int, seconds: float) -> No
     for worker in workers:
         worker.start()
     for worker in workers:
-        worker.join(max(0.0, until - time.monotonic()))
+        worker.join(None if until == math.inf else max(0.0, until - time.monotonic()))
     for worker in workers:
         worker.kill()
     queue.cancel_join_thread()  # nobody may be left to read it
