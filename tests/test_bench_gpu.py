@@ -113,6 +113,12 @@ def test_peers_get_bfloat16_weights_for_bf16_only():
     assert mlp_at(mlp, "tf32") is mlp
 
 
+def test_states_that_take_turns_are_the_same_for_all():
+    lines = []
+    assert run_jobs(["leapfrog_step"], TINY, rounds=1, say=lines.append) == 0
+    assert not [line for line in lines if "differ" in line]
+
+
 def test_inputs_take_turns():
     calls = rotating(lambda i: lambda: i, [(0,), (1,), (2,)])
     assert [calls() for _ in range(5)] == [0, 1, 2, 0, 1]

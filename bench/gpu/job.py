@@ -21,7 +21,7 @@ from vaefast.bench.summary import verdicts
 from vaefast.bench.table import append, line
 from vaefast.environment import gpu, processor, versions
 
-__all__ = ["JOBS", "run_jobs"]
+__all__ = ["JOBS", "check", "run_jobs"]
 
 JOBS = (  # in the order of what is asked of them; convolutional_hmc is no op
     "pgd_step",
@@ -138,16 +138,11 @@ class _Run:
         return None
 
     def _case(self, build: Callable[[], Benchmark], until: float, left: int) -> None:
-        """A case in its share of the time until then; its peers pay for no compilation of ours."""
         benchmark = build()
         self.say(f"\n{benchmark.op}  {benchmark.case}")
-        pairs.prepare(benchmark)
-        until = (now := time.monotonic()) + (until - now) / left
         rows: list[Result] = []
-        found = pairs.run(
-            benchmark, self.place, self.rates, until=until, rounds=self.rounds, say=self.say
-        )
-        for row in found:
+        options = {"until": until, "cases": left, "rounds": self.rounds, "say": self.say}
+        for row in pairs.run(benchmark, self.place, self.rates, **options):
             rows.append(row)
             _write(row, self.out, self.say)
         if benchmark.remark is not None:

@@ -32,7 +32,7 @@ SECONDS, LEAST = 1.5, 3  # of timing for each pair, and rounds where that is too
 
 
 def prepare(benchmark: Benchmark, provider: str | None = None) -> None:
-    """One call of ours, or of a peer: compiles what is compiled, before anything is timed."""
+    """One call of ours, or of a peer, which compiles what is compiled."""
     call = benchmark.providers[provider or next(iter(benchmark.providers))]
     with at_precision(benchmark.precision):
         tensor_of(call())
@@ -44,6 +44,7 @@ def run(
     ceilings: dict[str, float],
     *,
     until: float = math.inf,
+    cases: int = 1,
     rounds: int = 25,
     say: Callable = print,
 ) -> Iterator[Result]:
@@ -52,6 +53,8 @@ def run(
     Args:
         ceilings: rates by name, from :func:`vaefast.bench.gpu.ceilings.ceilings`.
         until: ``time.monotonic()`` after which no peer starts.
+        cases: this one and those to come, which share the time until then that is left once ours
+            has run: its peers pay for no compilation of ours.
 
     Raises:
         Exception: ours failed, is not written everywhere, or fails its own check.
@@ -61,6 +64,7 @@ def run(
     ceiling = _seconds_at_ceiling(benchmark, ceilings)
     with at_precision(benchmark.precision):
         truth = tensor_of(poisoned(ours) if benchmark.repeatable else ours()).clone()
+        until = (now := time.monotonic()) + (until - now) / cases
         if name in benchmark.checks:
             compare(benchmark, name, *benchmark.checks[name]())
         alone = measure({name: ours}, rounds, place.clock, SECONDS, LEAST)
