@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -110,7 +109,6 @@ def at_precision(precision: str) -> Iterator[None]:
         if not jx.platform()[0]:
             yield
             return
-        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # torch needs room as well
         import jax
 
         with jax.default_matmul_precision(JAX_PRECISION[precision]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -33,6 +34,7 @@ def platform() -> tuple[str, str]:
     """What JAX runs on by default, "gpu" or "cpu", or "" and why there is none."""
     if not found():
         return "", "it is not installed"
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # torch needs room as well
     try:
         import jax
 
