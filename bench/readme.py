@@ -53,13 +53,27 @@ def main(arguments: list[str]) -> int:
 
 
 def latest(path: Path) -> list[Row]:
-    """The rows of the newest run in a file that runs are appended to."""
+    """The rows of the newest run of each case, in a file that runs are appended to.
+
+    A run writes a case in one piece: what comes after another case, or names a provider again,
+    is a newer run, whose rows are never compared with those of an older one.
+    """
+    newest: dict[tuple[str, str], dict[str, Row]] = {}
+    before = None
     with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    newest: dict[tuple[str, str, str], Row] = {}
-    for row in rows:
-        newest[row["op"], row["case"], row["provider"]] = row
-    return list(newest.values())
+        for row in csv.DictReader(file):
+            key = row["op"], row["case"]
+            if key != before or row["provider"] in newest[key]:
+                newest[key] = {}
+            newest[key][row["provider"]] = row
+            before = key
+    return [row for group in newest.values() for row in group.values()]
+
+
+def of_newest_device(rows: list[Row]) -> list[Row]:
+    """Those of the device that was measured last; another one's rates are not its ceilings."""
+    device = max(rows, key=lambda row: row["date"])["device"]
+    return [row for row in rows if row["device"] == device]
 
 
 def of_case(rows: list[Row], case: str) -> list[Row]:
@@ -153,17 +167,18 @@ def gpu(rows: list[Row]) -> str:
     """The GPU's table, or that there is none; the CPU's rows do not matter."""
     if not GPU_RESULTS.exists():
         return "Not yet measured on a GPU.\n"
-    found = latest(GPU_RESULTS)
+    found = of_newest_device(latest(GPU_RESULTS))
     lines = [
         "| op | case | ours | best peer | its time | times ours | of the ceiling |",
         "|---|---|---:|---|---:|---:|---:|",
     ]
     lines += [gpu_line(group) for group in cases(found) if group[0]["op"] != "ceiling"]
     reached = [ceiling(row) for row in found if row["op"] == "ceiling"]
-    row = found[-1]
+    row = max(found, key=lambda row: row["date"])
     packages = f"torch {row['torch']}, triton {row['triton']}"
-    where = f"{row['device']}; {packages}, commit {row['commit']}, {row['date'][:10]}."
-    return "\n".join([*lines, "", f"{where} Ceilings of the same run: {', '.join(reached)}.", ""])
+    commits = ", ".join(dict.fromkeys(row["commit"] for row in found))
+    where = f"{row['device']}; {packages}, commit {commits}, {row['date'][:10]}."
+    return "\n".join([*lines, "", f"{where} Ceilings of the last run: {', '.join(reached)}.", ""])
 
 
 def gpu_line(rows: list[Row]) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["Benchmark", "Result", "measure", "run"]
+__all__ = ["Benchmark", "Result", "measure", "run", "scaled"]
 
 ROUND_SECONDS = 0.02  # a provider's turn lasts at least this long
 CASE_SECONDS = 10.0  # slow cases get fewer rounds, so that they end near this
@@ -42,6 +42,7 @@ class Benchmark:
         checks: provider name to what is compared in place of its result, where it draws its own
             random numbers.
         scale: provider name to how often its timed call goes into the case; default 1.
+        once: provider name to the seconds of its timed call that go into the case once.
         at_least: what the best peer's time must be of ours.
         at_least_of: the same for peers that are held to another figure.
         percent_at_least: which share of the ceiling must be reached; NaN for none.
@@ -63,6 +64,7 @@ class Benchmark:
     outliers: float = 0.0
     checks: Mapping[str, Check] = field(default_factory=dict)
     scale: Mapping[str, float] = field(default_factory=dict)
+    once: Mapping[str, Callable[[], float]] = field(default_factory=dict)
     at_least: float = 1.0
     at_least_of: Mapping[str, float] = field(default_factory=dict)
     percent_at_least: float = math.nan
@@ -193,14 +195,21 @@ def run(benchmark: Benchmark, rounds: int = 15) -> list[Result]:
     """Check, then time all providers of one benchmark."""
     torch.compiler.reset()  # no case compiles for the shapes of another
     check(benchmark)
-    seconds = {
-        name: [value * benchmark.scale.get(name, 1.0) for value in values]
-        for name, values in measure(benchmark.providers, rounds).items()
-    }
+    seconds = scaled(benchmark, measure(benchmark.providers, rounds))
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     ours = next(iter(medians.values()))
     ceiling = medians.get(benchmark.ceiling, math.nan)
     return [row(benchmark, name, values, ours, ceiling) for name, values in seconds.items()]
+
+
+def scaled(benchmark: Benchmark, seconds: dict[str, list[float]]) -> dict[str, list[float]]:
+    """Seconds of the whole case, from those of the calls that were timed."""
+    found = {}
+    for name, values in seconds.items():
+        scale = benchmark.scale.get(name, 1.0)
+        once = benchmark.once[name]() if name in benchmark.once else 0.0
+        found[name] = [once + scale * max(0.0, value - once) for value in values]
+    return found
 
 
 def row(

@@ -14,7 +14,7 @@ from vaefast.bench import Benchmark, Result, hmc_defence, measure, run, run_cli,
 from vaefast.bench.cases import images
 from vaefast.bench.memory import peak_growth
 from vaefast.bench.readme import latest
-from vaefast.bench.runner import check
+from vaefast.bench.runner import check, scaled
 
 
 def doubled(tolerance=1e-6, error=0.0, **options):
@@ -86,6 +86,12 @@ def test_a_fraction_is_scaled_up():
         return {r.provider: r.median_us for r in run(doubled(scale=scale), rounds=3)}["theirs"]
 
     assert times({"theirs": 1000.0}) > 100 * times({})
+
+
+def test_what_a_call_costs_once_is_not_scaled_up():
+    case = doubled(scale={"theirs": 10.0}, once={"theirs": lambda: 2.0})
+    seconds = {"ours": [3.0], "theirs": [2.5, 1.9]}
+    assert scaled(case, seconds) == {"ours": [3.0], "theirs": [7.0, 2.0]}
 
 
 def test_slow_cases_get_fewer_rounds(monkeypatch):

@@ -1,25 +1,18 @@
-"""The GPU's benchmarks, as far as a CPU goes: the cases, what a bad peer does, the script."""
+"""The GPU's benchmarks, as far as a CPU goes: the cases, and what a bad peer does."""
 
 import csv
 import importlib
-import logging
-import os
-import subprocess
-import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 
-from vaefast.backends import ops
-from vaefast.bench import Benchmark, readme
-from vaefast.bench.gpu import JOBS, Place, decode_distance, pairs, plots, run_jobs
-from vaefast.bench.gpu.place import at_precision, mlp_at, poisoned, rotating
+from vaefast.bench import Benchmark
+from vaefast.bench.gpu import Place, pairs, run_jobs
+from vaefast.bench.gpu.place import at_precision, ieee_products, mlp_at, poisoned, rotating
 from vaefast.bench.runner import seconds_on_cpu, tensor_of
 
-ROOT = Path(__file__).parent.parent
 TINY = Place("cpu", tiny=True)
 WITHOUT_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 
@@ -35,24 +28,6 @@ def rows_of(benchmark, ceilings=None, **options):
     lines = []
     found = pairs.run(benchmark, TINY, ceilings or {}, rounds=1, say=lines.append, **options)
     return list(found), lines
-
-
-def test_every_op_has_cases():
-    assert set(JOBS) == {*ops(), "convolutional_hmc"}
-
-
-@pytest.mark.parametrize("job", JOBS)
-def test_peers_agree_in_tiny_sizes(job):
-    """The first case and the last, of which one is in bf16 and one in ieee where both are."""
-    cases = importlib.import_module(f"vaefast.bench.gpu.{job}").cases(TINY)
-    for title, build in dict((cases[0], cases[-1])).items():
-        benchmark = build()
-        assert title.split()[-1] in benchmark.case
-        rows, lines = rows_of(benchmark)
-        assert lines == []
-        assert [row.provider for row in rows] == list(benchmark.providers)
-        assert benchmark.bytes > 0
-        assert set(benchmark.checks) | set(benchmark.at_least_of) <= set(benchmark.providers)
 
 
 def test_a_peer_that_fails_or_disagrees_is_left_out():
@@ -82,6 +57,12 @@ def test_ours_must_not_fail():
 
     with pytest.raises(AssertionError, match="not written everywhere"):
         rows_of(toy(providers={"vaefast": partly}))
+
+
+def test_ours_must_pass_its_own_check():
+    x = torch.rand(100)
+    with pytest.raises(AssertionError, match="vaefast and vaefast differ by 1"):
+        rows_of(toy(checks={"vaefast": lambda: (x + 1, x)}))
 
 
 def test_poison_reaches_results_of_every_kind():
@@ -117,12 +98,25 @@ def test_precision_of_the_peers_is_set_and_restored():
     assert before == (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32)
 
 
+def test_a_part_may_be_kept_from_rounding():
+    with at_precision("tf32"):
+        with ieee_products():
+            assert torch.get_float32_matmul_precision() == "highest"
+        assert torch.get_float32_matmul_precision() == "high"
+
+
 def test_peers_get_bfloat16_weights_for_bf16_only():
     from vaefast.bench.cases import network
 
     mlp = network((3, 4), "tanh", dtype=torch.float32)
     assert mlp_at(mlp, "bf16").weights[0].dtype == torch.bfloat16
     assert mlp_at(mlp, "tf32") is mlp
+
+
+def test_states_that_take_turns_are_the_same_for_all():
+    lines = []
+    assert run_jobs(["leapfrog_step"], TINY, rounds=1, say=lines.append) == 0
+    assert not [line for line in lines if "differ" in line]
 
 
 def test_inputs_take_turns():
@@ -174,6 +168,39 @@ def test_cases_that_do_not_fit_the_time_count_as_failed(monkeypatch):
     assert lines[-1] == "  FAILED  pgd_step  b:  the time is up"
 
 
+def test_a_case_shares_out_the_time_that_is_left_when_ours_has_run(monkeypatch):
+    """Building and compiling ours may take longer than the peers' share."""
+
+    def slow():
+        case, first = toy(), iter([1.2])
+        ours = case.providers["vaefast"]
+
+        def compiling():
+            time.sleep(next(first, 0.0))
+            return ours()
+
+        return replace(case, providers=case.providers | {"vaefast": compiling})
+
+    monkeypatch.setattr("vaefast.bench.gpu.job.ceilings", lambda place: iter(()))
+    _, lines = run(monkeypatch, [("a", slow), ("b", toy)], seconds=2.0)
+    assert not any("left out  theirs" in line for line in lines)
+
+
+def test_goals_of_another_gpu_stand_beside_the_name_of_this_one(monkeypatch):
+    monkeypatch.setattr("vaefast.bench.gpu.job.ceilings", lambda place: iter(()))
+    for name, told in (("NVIDIA H200", False), ("NVIDIA H100 80GB HBM3", True)):
+        monkeypatch.setattr("vaefast.bench.gpu.job.processor", lambda name=name: name)
+        _, lines = run(monkeypatch, [("a", toy)], place=replace(TINY, tiny=False))
+        assert lines[-1].endswith(f"  on dry run, {name}") == told
+        assert lines[-2].endswith("as asked of one H200") or "JAX" in lines[-2]
+
+
+def test_jax_left_out_is_told_once_more_in_the_summary(monkeypatch):
+    monkeypatch.setattr("vaefast.bench.ops._jax.missing", lambda gpu: "it is not installed")
+    _, lines = run(monkeypatch, [("a", toy)])
+    assert lines.count("  left out  JAX everywhere: it is not installed") == 2
+
+
 def test_what_was_asked_is_printed_for_the_device(monkeypatch):
     monkeypatch.setattr("vaefast.bench.gpu.job.ceilings", lambda place: iter(()))
     cases = [("a", lambda: toy(seconds_at_most=1e9, at_least=1e9))]
@@ -202,75 +229,3 @@ def test_remarks_stand_behind_the_times(monkeypatch):
     case = toy(remark=lambda: "7 % of it was done twice")
     _, lines = run(monkeypatch, [("a", lambda: case)])
     assert lines.count("  7 % of it was done twice") == 2  # once more in the summary
-
-
-def test_decode_distance_tells_the_share_that_it_decided_again(monkeypatch):
-    logger = logging.getLogger("vaefast")
-    level = logger.level
-    job = decode_distance.Job(TINY, "bf16")
-    assert job.decided_again() == "decided again: not known"  # the op ran in another backend
-    monkeypatch.setattr(job, "ours", lambda _: logger.debug("decided 7 % of the samples again"))
-    assert job.decided_again() == "decided 7 % of the samples again"
-    assert logger.level == level
-    assert decode_distance.case(TINY, "ieee").remark is None
-
-
-def measured(tmp_path):
-    path = tmp_path / "gpu.csv"
-    run_jobs(["pgd_step"], TINY, out=path, rounds=1, say=lambda line: None)
-    return path
-
-
-def test_tables_come_from_the_file(monkeypatch, tmp_path):
-    monkeypatch.setattr(readme, "GPU_RESULTS", tmp_path / "gpu.csv")
-    assert readme.gpu([]) == "Not yet measured on a GPU.\n"
-    rows = readme.latest(measured(tmp_path))
-    table = readme.gpu([])
-    assert table.count("\n| `pgd_step` |") == 2
-    assert "Ceilings of the same run: copy of 16,384 bytes cpu" in table
-    ours = next(row for row in rows if row["op"] == "pgd_step")
-    assert readme.duration(ours) in table
-
-
-def test_durations_have_three_digits():
-    assert [readme.duration({"median_us": us}) for us in ("1.5", "2500", "3456789")] == [
-        "1.5 µs", "2.5 ms", "3.46 s",
-    ]  # fmt: skip
-
-
-def test_a_picture_where_matplotlib_is(monkeypatch, tmp_path, capsys):
-    path = measured(tmp_path)
-    monkeypatch.setattr(plots.importlib.util, "find_spec", lambda name: None)
-    assert plots.main([str(path), str(tmp_path)]) == 0
-    assert capsys.readouterr().out == "no plots: matplotlib is not installed\n"
-    monkeypatch.undo()
-    pytest.importorskip("matplotlib")
-    assert plots.main([str(path), str(tmp_path)]) == 0
-    assert (tmp_path / "gpu.svg").stat().st_size > 1000
-    assert plots.main([str(tmp_path / "none.csv"), str(tmp_path)]) == 1
-
-
-def script(tmp_path, *arguments, **environment):
-    command = [str(ROOT / "bench" / "gpu.sh"), "--dry-run", *arguments]
-    environment = {**os.environ, "OUT": str(tmp_path), "PYTHON": sys.executable, **environment}
-    return subprocess.run(command, capture_output=True, text=True, env=environment)
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="bash, timeout and env of GNU")
-def test_the_script_goes_through_all_stages(tmp_path):
-    done = script(tmp_path, "leapfrog_step")
-    stages = done.stdout.split("Each stage")[1].splitlines()[1:]
-    assert [line.split()[-1] for line in stages] == ["ok"] * 5, done.stdout
-    assert done.returncode == 0
-    assert {p.name for p in tmp_path.iterdir()} >= {"dry_run.csv", "dry_run.log"}
-    assert not (ROOT / "bench" / "results" / "dry_run.csv").exists()
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="bash, timeout and env of GNU")
-def test_the_script_tells_which_stage_failed_and_goes_on(tmp_path):
-    done = script(tmp_path, "no_such_job")
-    assert done.returncode == 1
-    stages = done.stdout.split("Each stage")[1]
-    assert "FAILED" in next(line for line in stages.splitlines() if "no_such_job" in line)
-    assert "got 'no_such_job'" in done.stdout
-    assert "plots" in stages

@@ -1,7 +1,9 @@
-"""Trajectories and transitions as the peers run them: the ends exact, the inside at a precision.
+"""Trajectories and transitions as the peers run them, the inside at a precision.
 
-As in ours, the last gradient of a trajectory and its energy are those of the float32 network and
-the others may be rounded, so that the chain stays exact (mathematics.md §10).
+As in ours, the last gradient of a trajectory and its energy come from the float32 weights. But
+the precision is a global setting of torch and JAX: under "tf32" and "bf16" the peers' last
+products run in tf32 as well, where ours take three passes for an exact chain (mathematics.md §10).
+The peers are spared that work.
 """
 
 from __future__ import annotations

@@ -136,7 +136,7 @@ def in_torch(job: Job, inputs: int) -> tuple[dict[str, Provider], dict[str, Chec
 def in_jax(job: Job, inputs: int) -> tuple[dict[str, Provider], dict[str, Check]]:
     if not jx.installed(gpu=job.mean.is_cuda):
         return {}, {}
-    chunk, compared = job.place.size(16, 2), job.place.size(CHECKED, 2)
+    chunk, compared = job.place.size(CHUNK, 2), job.place.size(CHECKED, 2)
     name, network = f"JAX jit, {chunk} inputs at a time", jx.network(job.peer)
 
     def check() -> tuple[Tensor, Tensor]:

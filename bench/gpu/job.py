@@ -15,12 +15,13 @@ import torch
 from vaefast.bench.gpu import pairs
 from vaefast.bench.gpu.ceilings import ceilings
 from vaefast.bench.gpu.place import Place
+from vaefast.bench.ops import _jax as jx
 from vaefast.bench.runner import Benchmark, Result
 from vaefast.bench.summary import verdicts
 from vaefast.bench.table import append, line
 from vaefast.environment import gpu, processor, versions
 
-__all__ = ["JOBS", "run_jobs"]
+__all__ = ["JOBS", "check", "run_jobs"]
 
 JOBS = (  # in the order of what is asked of them; convolutional_hmc is no op
     "pgd_step",
@@ -36,6 +37,7 @@ JOBS = (  # in the order of what is asked of them; convolutional_hmc is no op
     "mlp_jvp",
     "mlp_vjp",
 )
+ASKED_OF = "H200"  # whose name the times and factors asked for go with
 
 
 def run_jobs(
@@ -61,7 +63,7 @@ def run_jobs(
         ValueError: an unknown job, or no GPU.
     """
     place, names = place or Place(), list(jobs) or list(JOBS)
-    _check(names, place)
+    check(names, place)
     until = time.monotonic() + seconds
     machine = gpu() if place.device == "cuda" else "dry run, " + processor()
     say(f"{machine}; torch {versions()['torch']}, triton {versions()['triton']}")
@@ -70,17 +72,26 @@ def run_jobs(
         rates[name] = rate
         _write(row, out, say)
     run = _Run(place, rates, out, until, rounds, say)
+    if reason := jx.missing(gpu=place.device == "cuda"):
+        say(text := f"  left out  JAX everywhere: {reason}")
+        run.summary.append(text)
+    if ASKED_OF not in machine:
+        run.device = f"  on {machine}"
     try:
         for position, name in enumerate(names):
             run.job(name, len(names) - position)
     finally:  # also when it is interrupted
-        say("\nAgainst the best peer, the ceiling and the time asked")
+        say(f"\nAgainst the best peer, the ceiling and the time, as asked of one {ASKED_OF}")
         for text in run.summary:
             say(text)
     return run.failures
 
 
-def _check(names: list[str], place: Place) -> None:
+def check(names: list[str], place: Place) -> None:
+    """
+    Raises:
+        ValueError: an unknown job, or no GPU.
+    """
     for name in names:
         if name not in JOBS:
             raise ValueError(f"op must be one of {', '.join(JOBS)} on a GPU, got {name!r}")
@@ -102,6 +113,7 @@ class _Run:
     ) -> None:
         self.place, self.rates, self.out, self.until = place, rates, out, until
         self.rounds, self.say = rounds, say
+        self.device = ""  # named beside verdicts where it is not the one they are asked of
         self.summary: list[str] = []
         self.failures = 0
 
@@ -114,32 +126,30 @@ class _Run:
         except Exception as error:
             return self._fail(name, "", error)
         for position, (title, build) in enumerate(cases):
-            now = time.monotonic()
-            if now > self.until:
+            if time.monotonic() > self.until:
                 self.failures += 1
                 self.summary.append(f"  FAILED  {name}  {title}:  the time is up")
                 continue
             try:
-                self._case(build(), now + (share - now) / (len(cases) - position))
+                self._case(build, share, len(cases) - position)
             except Exception as error:  # the next case may work
                 self._fail(name, title, error)
             self._clean()
         return None
 
-    def _case(self, benchmark: Benchmark, until: float) -> None:
+    def _case(self, build: Callable[[], Benchmark], until: float, left: int) -> None:
+        benchmark = build()
         self.say(f"\n{benchmark.op}  {benchmark.case}")
         rows: list[Result] = []
-        found = pairs.run(
-            benchmark, self.place, self.rates, until=until, rounds=self.rounds, say=self.say
-        )
-        for row in found:
+        options = {"until": until, "cases": left, "rounds": self.rounds, "say": self.say}
+        for row in pairs.run(benchmark, self.place, self.rates, **options):
             rows.append(row)
             _write(row, self.out, self.say)
         if benchmark.remark is not None:
             self.say(text := f"  {benchmark.remark()}")
             self.summary.append(text)
         if not self.place.tiny:  # whose figures mean nothing
-            self.summary += [str(verdict) for verdict in verdicts(benchmark, rows)]
+            self.summary += [f"{verdict}{self.device}" for verdict in verdicts(benchmark, rows)]
 
     def _fail(self, name: str, title: str, error: Exception) -> None:
         self.failures += 1

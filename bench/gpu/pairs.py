@@ -15,11 +15,27 @@ import torch
 from torch import Tensor
 
 from vaefast.bench.gpu.place import Place, at_precision, poisoned
-from vaefast.bench.runner import Benchmark, Provider, Result, compare, measure, row, tensor_of
+from vaefast.bench.runner import (
+    Benchmark,
+    Provider,
+    Result,
+    compare,
+    measure,
+    row,
+    scaled,
+    tensor_of,
+)
 
-__all__ = ["first_line", "run"]
+__all__ = ["first_line", "prepare", "run"]
 
 SECONDS, LEAST = 1.5, 3  # of timing for each pair, and rounds where that is too short
+
+
+def prepare(benchmark: Benchmark, provider: str | None = None) -> None:
+    """One call of ours, or of a peer, which compiles what is compiled."""
+    call = benchmark.providers[provider or next(iter(benchmark.providers))]
+    with at_precision(benchmark.precision):
+        tensor_of(call())
 
 
 def run(
@@ -28,6 +44,7 @@ def run(
     ceilings: dict[str, float],
     *,
     until: float = math.inf,
+    cases: int = 1,
     rounds: int = 25,
     say: Callable = print,
 ) -> Iterator[Result]:
@@ -36,18 +53,22 @@ def run(
     Args:
         ceilings: rates by name, from :func:`vaefast.bench.gpu.ceilings.ceilings`.
         until: ``time.monotonic()`` after which no peer starts.
+        cases: this one and those to come, which share the time until then that is left once ours
+            has run: its peers pay for no compilation of ours.
 
     Raises:
-        Exception: ours failed, or is not written everywhere.
+        Exception: ours failed, is not written everywhere, or fails its own check.
     """
     torch.compiler.reset()
     (name, ours), *peers = benchmark.providers.items()
     ceiling = _seconds_at_ceiling(benchmark, ceilings)
     with at_precision(benchmark.precision):
         truth = tensor_of(poisoned(ours) if benchmark.repeatable else ours()).clone()
-        seconds = _scaled(benchmark, measure({name: ours}, rounds, place.clock, SECONDS, LEAST))[
-            name
-        ]
+        until = (now := time.monotonic()) + (until - now) / cases
+        if name in benchmark.checks:
+            compare(benchmark, name, *benchmark.checks[name]())
+        alone = measure({name: ours}, rounds, place.clock, SECONDS, LEAST)
+        seconds = scaled(benchmark, alone)[name]
         yield row(benchmark, name, seconds, statistics.median(seconds), ceiling)
         for peer, call in peers:
             if time.monotonic() > until:
@@ -59,7 +80,7 @@ def run(
             except Exception as error:  # whatever a peer's library raises is the peer's
                 say(f"  left out  {peer}: {first_line(error)}")
                 continue
-            pair = _scaled(benchmark, pair)
+            pair = scaled(benchmark, pair)
             yield row(benchmark, peer, pair[peer], statistics.median(pair[name]), ceiling)
 
 
@@ -68,11 +89,6 @@ def _check(benchmark: Benchmark, name: str, call: Provider, truth: Tensor) -> No
     if name in benchmark.checks:
         theirs, ours = benchmark.checks[name]()
     compare(benchmark, name, tensor_of(theirs).to(ours.device), tensor_of(ours))
-
-
-def _scaled(benchmark: Benchmark, seconds: dict[str, list[float]]) -> dict[str, list[float]]:
-    scale = benchmark.scale
-    return {name: [value * scale.get(name, 1.0) for value in seconds[name]] for name in seconds}
 
 
 def _seconds_at_ceiling(benchmark: Benchmark, ceilings: dict[str, float]) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,8 +16,8 @@ from vaefast.bench.ops import _jax as jx
 from vaefast.bench.runner import Clock, Provider, seconds_on_cpu, seconds_on_gpu
 from vaefast.types import MLP
 
-__all__ = ["PRECISIONS", "TOLERANCE", "Captured", "Place", "at_precision", "mlp_at", "poisoned"]
-__all__ += ["rotating"]
+__all__ = ["PRECISIONS", "TOLERANCE", "Captured", "Place", "at_precision", "ieee_products"]
+__all__ += ["mlp_at", "poisoned", "rotating"]
 
 PRECISIONS = ("bf16", "tf32", "ieee")
 TOLERANCE = {"bf16": 5e-2, "tf32": 5e-3, "ieee": 5e-4}  # of our largest entry
@@ -56,11 +55,11 @@ class Place:
     def _generator(self, seed: int) -> torch.Generator:
         return torch.Generator(self.device).manual_seed(seed)
 
-    def compiled(self, function: Callable, mode: str = "default") -> Callable:
+    def compiled(self, function: Callable) -> Callable:
         """torch.compile for these shapes; a dry run leaves the function as it is."""
         if self.tiny:
             return function
-        return torch.compile(function, fullgraph=True, dynamic=False, mode=mode)
+        return torch.compile(function, fullgraph=True, dynamic=False)
 
     def captured(self, function: Callable[[], Any]) -> Captured:
         return Captured(function, self.device == "cuda")
@@ -107,10 +106,9 @@ def at_precision(precision: str) -> Iterator[None]:
     torch.set_float32_matmul_precision("highest" if precision == "ieee" else "high")
     torch.backends.cudnn.allow_tf32 = precision != "ieee"
     try:
-        if not jx.found():
+        if not jx.platform()[0]:
             yield
             return
-        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # torch needs room as well
         import jax
 
         with jax.default_matmul_precision(JAX_PRECISION[precision]):
@@ -118,6 +116,17 @@ def at_precision(precision: str) -> Iterator[None]:
     finally:
         torch.set_float32_matmul_precision(before[0])
         torch.backends.cudnn.allow_tf32 = before[1]
+
+
+@contextmanager
+def ieee_products() -> Iterator[None]:
+    """torch's products in float32 for a part that no precision may round."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def mlp_at(mlp: MLP, precision: str) -> MLP:
@@ -130,7 +139,7 @@ def mlp_at(mlp: MLP, precision: str) -> MLP:
 
 
 def rotating(make: Callable[..., Provider], inputs: Sequence[tuple]) -> Provider:
-    """Calls on one set of inputs after the other, so that together they exceed the L2 cache."""
+    """Calls on one set of inputs after the other, for sets that exceed the L2 cache together."""
     calls = cycle([make(*given) for given in inputs])
     return lambda: next(calls)()
 

@@ -6,7 +6,7 @@ import importlib.util
 import sys
 from pathlib import Path
 
-from vaefast.bench.readme import Row, cases, latest
+from vaefast.bench.readme import Row, cases, latest, of_newest_device
 
 __all__ = ["main", "plot"]
 
@@ -21,7 +21,7 @@ def main(arguments: list[str]) -> int:
     if not path.exists():
         print(f"no plots: {path} is not there")
         return 1
-    plot(latest(path), folder / f"{path.stem}.svg")
+    plot(of_newest_device(latest(path)), folder / f"{path.stem}.svg")
     return 0
 
 

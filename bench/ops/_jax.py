@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -12,7 +14,7 @@ from torch import Tensor
 from vaefast.types import MLP
 
 __all__ = ["arrays", "forward", "found", "gradient", "gradient_and_energy", "installed", "jitted"]
-__all__ += ["hand_gradient", "network", "potential"]
+__all__ += ["hand_gradient", "missing", "network", "platform", "potential"]
 
 
 class Static(str):
@@ -24,11 +26,29 @@ def found(*packages: str) -> bool:
 
 
 def installed(*packages: str, gpu: bool = False) -> bool:
-    if not found(*packages):
-        return False
-    import jax
+    return found(*packages) and platform()[0] == ("gpu" if gpu else "cpu")
 
-    return jax.default_backend() == ("gpu" if gpu else "cpu")
+
+@cache
+def platform() -> tuple[str, str]:
+    """What JAX runs on by default, "gpu" or "cpu", or "" and why there is none."""
+    if not found():
+        return "", "it is not installed"
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # torch needs room as well
+    try:
+        import jax
+
+        return jax.default_backend(), ""
+    except Exception as error:  # whatever a plugin of it raises
+        return "", f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+
+
+def missing(gpu: bool = False) -> str:
+    """Why no peer runs in JAX, or ""."""
+    kind, reason = platform()
+    if reason or installed(gpu=gpu):
+        return reason
+    return f"it has no {'GPU' if gpu else 'CPU'} here, only {kind}"
 
 
 def network(mlp: MLP) -> tuple[list[Tensor], list[Tensor], Static]:

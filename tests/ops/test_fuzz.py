@@ -5,13 +5,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 import vaefast as vf
 from vaefast import ops
 from vaefast.bench.cases import ACTIVATIONS, network
 from vaefast.types import LIKELIHOODS, MLP
+
+hypothesis = pytest.importorskip("hypothesis")
+st = pytest.importorskip("hypothesis.strategies")
 
 WIDTHS = (0, 1, 2, 3, 7, 16, 17, 33, 65)
 BAD = (torch.nan, torch.inf, -torch.inf, 3e38, -3e38, 1e-40)
@@ -19,12 +20,12 @@ OPS = (
     "mlp_forward", "mlp_potential", "mlp_trajectory", "mlp_chain", "leapfrog_step",
     "log_likelihood", "pgd_step", "decode_distance", "mlp_jvp", "mlp_vjp", "mlp_jacobian_gram",
 )  # fmt: skip
-FUZZ = settings(
+FUZZ = hypothesis.settings(
     max_examples=40,
     deadline=None,
     derandomize=True,
     database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
 )
 
 
@@ -138,7 +139,7 @@ def problems(draw, op, dtype):
 
 
 @FUZZ
-@given(data=st.data())
+@hypothesis.given(data=st.data())
 def test_any_shape_gives_the_numbers_of_the_reference(op, data):
     case = data.draw(problems(op, torch.float64))
     found, expected = run(op, case), run(op, case, "reference")
@@ -149,7 +150,7 @@ def test_any_shape_gives_the_numbers_of_the_reference(op, data):
 
 
 @FUZZ
-@given(data=st.data(), dtype=st.sampled_from([torch.float32, torch.float64]))
+@hypothesis.given(data=st.data(), dtype=st.sampled_from([torch.float32, torch.float64]))
 def test_no_layout_changes_a_bit(op, data, dtype):
     case = data.draw(problems(op, dtype))
     layout = LAYOUTS[data.draw(st.sampled_from(sorted(LAYOUTS)))]
@@ -166,7 +167,7 @@ def test_no_layout_changes_a_bit(op, data, dtype):
 
 
 @FUZZ
-@given(data=st.data(), dtype=st.sampled_from([torch.float32, torch.float64]))
+@hypothesis.given(data=st.data(), dtype=st.sampled_from([torch.float32, torch.float64]))
 def test_a_bad_value_stays_in_its_row(op, data, dtype):
     case = data.draw(problems(op, dtype))
     B = min(len(t) for t in case.rows.values())

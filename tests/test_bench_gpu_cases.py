@@ -1,0 +1,98 @@
+"""The cases of the GPU's benchmarks in tiny sizes: who takes part, and in what job."""
+
+import importlib
+import logging
+
+import pytest
+import torch
+
+from vaefast.backends import ops
+from vaefast.bench.gpu import (
+    JOBS,
+    Place,
+    convolutional_hmc,
+    decode_distance,
+    mlp_chain,
+    mlp_jacobian_gram,
+    pairs,
+)
+from vaefast.bench.gpu.place import at_precision
+
+TINY = Place("cpu", tiny=True)
+
+
+def test_every_op_has_cases():
+    assert set(JOBS) == {*ops(), "convolutional_hmc"}
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_peers_agree_in_tiny_sizes(job):
+    """The first case and the last, of which one is in bf16 and one in ieee where both are."""
+    cases = importlib.import_module(f"vaefast.bench.gpu.{job}").cases(TINY)
+    for title, build in dict((cases[0], cases[-1])).items():
+        benchmark = build()
+        assert title.split()[-1] in benchmark.case
+        lines = []
+        rows = list(pairs.run(benchmark, TINY, {}, rounds=1, say=lines.append))
+        assert lines == []
+        assert [row.provider for row in rows] == list(benchmark.providers)
+        assert benchmark.bytes > 0
+        assert set(benchmark.checks) | set(benchmark.at_least_of) <= set(benchmark.providers)
+
+
+def test_ours_bounds_the_norm_as_the_library_does(monkeypatch):
+    seen = []
+
+    def bound(gram):
+        seen.append(gram.dtype)
+        return gram.diagonal(dim1=1, dim2=2).sum(1)
+
+    monkeypatch.setattr(mlp_jacobian_gram, "largest_eigenvalue", bound)
+    mlp_jacobian_gram.case(TINY, "ieee").providers["vaefast"]()
+    assert seen == [torch.float64] * mlp_jacobian_gram.CHUNKS
+
+
+def test_no_peer_squares_in_tf32(monkeypatch):
+    seen = []
+
+    def norm(gram):
+        seen.append((gram.dtype, torch.get_float32_matmul_precision()))
+        return gram.diagonal(dim1=1, dim2=2).sum(1)
+
+    monkeypatch.setattr(mlp_jacobian_gram, "norm", norm)
+    case = mlp_jacobian_gram.case(TINY, "bf16")
+    with at_precision("bf16"):
+        for name in (*mlp_jacobian_gram.BY_HAND, "vmap(jacrev)", "torch.compile of vmap(jacrev)"):
+            case.providers[name]()
+    assert seen == [(torch.float32, "highest")] * 4
+
+
+def test_peers_that_compile_nothing_come_first():
+    names = list(mlp_chain.case(TINY, 4, "tf32").providers)
+    assert names[:4] == ["vaefast", "eager", "vmap(grad)", "CUDA graph, gradient by hand"]
+    asked = list(convolutional_hmc.case(TINY, "ieee").providers)
+    assert asked[:3] == ["vaefast, one block", "eager", "torch.compile, CUDA graph"]
+
+
+def test_convolutional_work_is_counted():
+    """Of the decoder at 8 x 8: a linear layer and three transposed convolutions."""
+    job = convolutional_hmc.Job(TINY)
+    case = convolutional_hmc.case(TINY, "ieee")
+    assert case.flop == convolutional_hmc.TRANSITIONS * job.L * job.flop
+    assert job.flop % (2 * job.N) == 0
+    assert job.flop > 2 * job.N * 2 * sum(
+        p.numel() for p in job.vae.decoder.parameters() if p.ndim > 1
+    )  # every weight is used once or more
+    assert case.limit == "ieee"
+    assert all(once() >= 0 for once in case.once.values())
+
+
+def test_decode_distance_tells_the_share_that_it_decided_again(monkeypatch):
+    logger = logging.getLogger("vaefast")
+    level = logger.level
+    job = decode_distance.Job(TINY, "bf16")
+    assert job.decided_again() == "decided again: not known"  # the op ran in another backend
+    monkeypatch.setattr(job, "ours", lambda _: logger.debug("decided 7 % of the samples again"))
+    assert job.decided_again() == "decided 7 % of the samples again"
+    assert logger.level == level
+    assert decode_distance.case(TINY, "ieee").remark is None
