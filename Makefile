@@ -12,8 +12,8 @@ SOURCES := setup.py pyproject.toml $(shell find csrc vaefast kernels bench -type
 demo: $(VENV)/installed  ## train a small VAE on real digits, audit it, write report/
 	$(BIN)/vaefast audit --data digits --out report --force
 
-test: $(VENV)/installed  ## all but the kernels' binaries, then the Triton kernels in their interpreter
-	$(BIN)/pytest -q tests --ignore tests/kernels/test_binaries.py
+test: $(VENV)/installed  ## everything, with the kernels' binaries, then the kernels in their interpreter
+	$(BIN)/pytest -q tests
 	TRITON_INTERPRET=1 VAEFAST_REQUIRE=triton $(BIN)/pytest -q tests/ops --backend triton
 	TRITON_INTERPRET=1 $(BIN)/pytest -q tests/kernels/test_elementary_gpu.py tests/kernels/test_gate.py
 
