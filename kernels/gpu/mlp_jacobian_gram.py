@@ -39,7 +39,7 @@ def _mlp_jacobian_gram_kernel(
     d: tl.constexpr = of(NET, "widths", of(NET, "depth"))
     INPUTS: tl.constexpr = inputs_of_group(NET, BLOCK_C)
     COLUMNS: tl.constexpr = INPUTS * of(NET, "widths", of(NET, "depth"))
-    WIDTH: tl.constexpr = tl.cdiv(COLUMNS, BLOCK_C) * BLOCK_C
+    WIDTH: tl.constexpr = _root_columns(NET, BLOCK_C)
     S_COLUMN: tl.constexpr = 1 if PRECISION == "ieee" else _root_rows(NET)
     S_ROW: tl.constexpr = WIDTH if PRECISION == "ieee" else 1
     p_scratch += tl.program_id(0).to(tl.int64) * F * (BLOCK_N + BLOCK_C)
@@ -90,6 +90,12 @@ def _mlp_jacobian_gram_kernel(
 def inputs_of_group(net, columns):
     """How many inputs have all their unit vectors among so many columns; at least one."""
     return max(1, columns // net.widths[-1])
+
+
+@triton.constexpr_function
+def _root_columns(net, block):
+    """Columns of a group's A, padded."""
+    return -(-inputs_of_group(net, block) * net.widths[-1] // block) * block
 
 
 @triton.constexpr_function
@@ -200,7 +206,7 @@ def mlp_jacobian_gram(x, weights, biases, activations, packed, inv_std, precisio
     x, inv_std = rows_of(x), None if inv_std is None else rows_of(inv_std)
     inputs = inputs_of_group(net, BLOCK_C)
     pieces = triton.cdiv(min(B, blocks.BLOCK_N), inputs)
-    root = triton.cdiv(inputs * d, BLOCK_C) * BLOCK_C * min(net.columns[:2])
+    root = _root_columns(net, BLOCK_C) * _root_rows(net)
     work, parts = grid(net, blocks, B, pieces, blocks.BLOCK_N + BLOCK_C, x, root)
     roots = x.new_empty((len(work), root))
     with device_of(x):

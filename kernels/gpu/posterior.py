@@ -95,7 +95,7 @@ def pull_score(
     )  # fmt: skip
     logp = tl.zeros([BLOCK_N], dtype=tl.float64)
     if ENERGY:
-        for i in range(0, tl.cdiv(D, BLOCK_M)):
+        for i in range(0, pixel_blocks(NET, BLOCK_M)):
             logp += tl.load(p_terms + i * BLOCK_N + tl.arange(0, BLOCK_N))
     return logp
 
@@ -119,7 +119,7 @@ def room(net: Net, blocks: Plan, rows: int, like: Tensor) -> Room:
     tile = blocks.BLOCK_N
     spread = spread_of(net, blocks, triton.cdiv(rows, tile), like.device)
     work = launch.scratch(net, tile, rows, like)
-    groups, pixels = len(work), triton.cdiv(net.widths[-1], blocks.BLOCK_M)
+    groups, pixels = len(work), pixel_blocks(net, blocks.BLOCK_M)
     return Room(
         work,
         work.new_empty((groups, pixels, tile), dtype=torch.float64),
@@ -129,13 +129,19 @@ def room(net: Net, blocks: Plan, rows: int, like: Tensor) -> Room:
     )
 
 
+@triton.constexpr_function
+def pixel_blocks(net, block):
+    """Blocks of the last layer's outputs."""
+    return -(-net.widths[-1] // block)
+
+
 @triton.jit
 def place_of(
     p_scratch, p_terms, p_gate, p_rows, spread,
     NET: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     """(group, rank) of this program, and its own in a launch's :class:`Room`."""
-    PIXELS: tl.constexpr = tl.cdiv(of(NET, "widths", of(NET, "depth")), BLOCK_M)
+    PIXELS: tl.constexpr = pixel_blocks(NET, BLOCK_M)
     program = tl.program_id(0)
     group = program // spread
     p_scratch += group.to(tl.int64) * of(NET, "features") * BLOCK_N

@@ -28,7 +28,12 @@ from vaefast.kernels import gate, launch  # noqa: E402 - needs triton
 from vaefast.kernels import posterior as kernels  # noqa: E402 - needs triton
 
 LIMIT = 60  # s that a launch may take before its programs count as waiting for each other forever
-WIDTHS = {"even": (5, 128, 256, 150), "odd": (3, 70, 200, 330), "one block": (4, 9, 20, 30), "one layer": (5, 150)}
+WIDTHS = {
+    "even": (5, 128, 256, 150),
+    "odd": (3, 70, 200, 330),
+    "one block": (4, 9, 20, 30),
+    "one layer": (5, 150),
+}
 
 
 @pytest.fixture
