@@ -1,5 +1,8 @@
 """Ahead-of-time builds see what the JIT sees: alignments, defaults, tuples, integers that are 1."""
 
+import inspect
+import re
+
 import pytest
 
 from vaefast.backends import interpreted
@@ -57,3 +60,10 @@ def test_an_argument_without_type_and_value_is_named():
 
 def test_alignment_is_written_as_the_jit_writes_it():
     assert CUDABackend.parse_attr("D") == aot.ALIGNED
+
+
+@pytest.mark.parametrize("name", aot.modules())
+def test_constants_are_no_results_of_jitted_functions(name):
+    """Triton 3.6 takes them for values, such as tl.cdiv's: a constexpr_function gives constants."""
+    source = inspect.getsource(aot.modules()[name])
+    assert not re.findall(r"tl\.constexpr = .*\btl\.(?!constexpr)\w+\(", source)
