@@ -127,7 +127,7 @@ stage plots 10 "$python" -m vaefast.bench.gpu.plots "$csv" "$out"
 
 {
     printf '\nEach case (%s)\n' "$csv"
-    grep -hE '^  (met   |MISSED|FAILED|left out  JAX everywhere)' "$log" | awk '!said[$0]++' |
+    grep -hE '^  (met   |MISSED|FAILED|left out  JAX everywhere|decode_distance in )' "$log" | awk '!said[$0]++' |
         sed -E 's/,( ours)? scaled up from [^:]*:/:/' | cut -c 1-180
     printf '\nEach stage, %d s in all\n' "$SECONDS"
     cat "$work/stages"
