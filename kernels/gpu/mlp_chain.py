@@ -46,20 +46,9 @@ from vaefast.reference.chain import kept
 __all__ = ["mlp_chain"]
 
 INTEGERS = [
-    "s_x",
-    "s_inv_mass",
-    "n_draws",
-    "N",
-    "chains",
-    "leapfrog",
-    "spread",
-    "first_step",
-    "steps",
-    "thin",
-    "begun",
-    "seed_low",
-    "seed_high",
-]
+    "s_x", "s_inv_mass", "n_draws", "N", "chains", "leapfrog", "spread", "first_step", "steps",
+    "thin", "begun", "seed_low", "seed_high",
+]  # fmt: skip
 INPUTS = ["p_x", "p_step", "p_inv_mass", "p_index"]  # whose alignment must not choose a layout
 
 DIVERGENCE = tl.constexpr(1000.0)  # nats of energy error above which a trajectory diverges
