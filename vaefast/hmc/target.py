@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -61,6 +61,13 @@ class Target(Protocol):
         """Transitions with a frozen step size [B]; those numbered k·thin − 1 are kept."""
 
 
+def _by_trajectory(
+    target: MLPTarget | GenericTarget, z: Tensor, U: Tensor, grad: Tensor, **draws: Any
+) -> Transition:
+    """A transition around the target's trajectory."""
+    return transition(target.trajectory, z, U, grad, inv_mass=target.inv_mass, **draws)
+
+
 @dataclass(frozen=True)
 class MLPTarget:
     """A decoder that is an MLP, with the prior N(0, I): everything runs in the fused ops."""
@@ -115,18 +122,8 @@ class MLPTarget:
         index: Tensor,
         t: int,
     ) -> Transition:
-        return transition(
-            self.trajectory,
-            z,
-            U,
-            grad,
-            step=step,
-            inv_mass=self.inv_mass,
-            jitter=jitter,
-            seed=seed,
-            index=index,
-            t=t,
-        )
+        draws = {"step": step, "jitter": jitter, "seed": seed, "index": index, "t": t}
+        return _by_trajectory(self, z, U, grad, **draws)
 
     def chain(
         self,
@@ -204,18 +201,8 @@ class GenericTarget:
         move = Move(Trajectory(self._potential(), self.leapfrog), jitter, seed)
         if self.recordings.refuses(move):
             # round-off that differs from run to run flips decisions, which a trajectory has none of
-            return transition(
-                self.trajectory,
-                z,
-                U,
-                grad,
-                step=step,
-                inv_mass=self.inv_mass,
-                jitter=jitter,
-                seed=seed,
-                index=index,
-                t=t,
-            )
+            draws = {"step": step, "jitter": jitter, "seed": seed, "index": index, "t": t}
+            return _by_trajectory(self, z, U, grad, **draws)
         number = torch.full((), t, dtype=torch.int64, device=z.device)  # a copy would wait
         state = z, U, grad, step, self.x, self.inv_mass, index, number
         return Transition(*self.recordings.run(move, *state))
