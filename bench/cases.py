@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from vaefast.types import MLP
+from vaefast.types import Network
 
 __all__ = ["ACTIVATIONS", "SHAPES", "Images", "Posterior", "images", "network", "posterior"]
 
@@ -59,7 +59,7 @@ def _placed(t: Tensor, device: str | None, dtype: torch.dtype) -> Tensor:
 class Posterior(NamedTuple):
     z: Tensor  # [B·C, d]
     x: Tensor  # [B, D]
-    mlp: MLP  # d to D
+    net: Network  # d to D
 
 
 def network(
@@ -69,7 +69,7 @@ def network(
     dtype: torch.dtype = torch.float64,
     device: str | None = None,
     seed: int = 0,
-) -> MLP:
+) -> Network:
     """An MLP with Gaussian weights of standard deviation 1.5/√in and small biases."""
     generator = torch.Generator(device="cpu").manual_seed(seed)
 
@@ -79,7 +79,7 @@ def network(
 
     pairs = list(pairwise(widths))
     weights = [1.5 * draw(after, before) / max(before, 1) ** 0.5 for before, after in pairs]
-    return MLP(weights, [0.3 * draw(after) for _, after in pairs], activations)
+    return Network.mlp(weights, [0.3 * draw(after) for _, after in pairs], activations)
 
 
 def posterior(
@@ -97,5 +97,5 @@ def posterior(
     shape = B * C, widths[0]
     z = torch.randn(shape, generator=generator, device="cpu", dtype=torch.float64)
     x = images(B, widths[-1], dtype=dtype, device=device, seed=seed).x
-    mlp = network(widths, activations, dtype=dtype, device=device, seed=seed)
-    return Posterior(_placed(z, device, dtype), x, mlp)
+    net = network(widths, activations, dtype=dtype, device=device, seed=seed)
+    return Posterior(_placed(z, device, dtype), x, net)

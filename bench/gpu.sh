@@ -116,12 +116,12 @@ if [ $# -gt 0 ]; then
     stage "$*" 265 "${measure[@]}" "$@"
 else
     stage pgd_step 25 "${measure[@]}" pgd_step
-    stage mlp_chain 65 "${measure[@]}" mlp_chain
-    stage mlp_jacobian_gram 35 "${measure[@]}" mlp_jacobian_gram
+    stage net_chain 65 "${measure[@]}" net_chain
+    stage net_jacobian_gram 35 "${measure[@]}" net_jacobian_gram
     stage decode_distance 35 "${measure[@]}" decode_distance
     stage convolutional_hmc 60 "${measure[@]}" convolutional_hmc
-    stage "the other ops" 45 "${measure[@]}" log_likelihood leapfrog_step mlp_forward \
-        mlp_potential mlp_trajectory mlp_jvp mlp_vjp
+    stage "the other ops" 45 "${measure[@]}" log_likelihood leapfrog_step net_forward \
+        net_potential net_trajectory net_jvp net_vjp
 fi
 stage plots 10 "$python" -m vaefast.bench.gpu.plots "$csv" "$out"
 

@@ -50,10 +50,10 @@ class Part(NamedTuple):
 PARTS = Part(500, 6, 2, 3), Part(60, 3, 1, 1)  # of the MLP, of the convolutional decoder
 
 
-def benchmarks(mlp: Part = PARTS[0], convolutional: Part = PARTS[1]) -> Iterator[Benchmark]:
+def benchmarks(net: Part = PARTS[0], convolutional: Part = PARTS[1]) -> Iterator[Benchmark]:
     """One job for the MLP decoder 32-512-512-784, one for the convolutional decoder."""
     jobs = (
-        ("32-512-512-784 tanh", vf.models.MLPVAE((1, 28, 28), (512, 512), 32, "tanh"), mlp, 15.0),
+        ("32-512-512-784 tanh", vf.models.MLPVAE((1, 28, 28), (512, 512), 32, "tanh"), net, 15.0),
         ("convolutional", vf.models.ConvVAE(), convolutional, 0.0),  # reported, nothing is asked
     )
     for name, vae, part, at_least in jobs:

@@ -22,11 +22,11 @@ BLOCK = re.compile(r"(<!-- bench:(\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 FILES = (Path("README.md"), Path("docs/performance.md"))
 ENGINE = (
-    "mlp_chain",
-    "mlp_trajectory",
-    "mlp_jacobian_gram",
-    "mlp_jvp",
-    "mlp_vjp",
+    "net_chain",
+    "net_trajectory",
+    "net_jacobian_gram",
+    "net_jvp",
+    "net_vjp",
     "decode_distance",
     "hmc_defence",
 )

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import torch
 
-from vaefast import backends
 from vaefast.bench.runner import Benchmark, Result, run
 from vaefast.bench.summary import Verdict, verdicts
-from vaefast.environment import gpu, processor, versions
+from vaefast.runtime import backends
+from vaefast.runtime.environment import gpu, processor, versions
 
 __all__ = ["append", "benchmarks", "line", "run_cli"]
 

@@ -1,6 +1,6 @@
 // The Python binding: raw addresses in, kernels of the chosen instruction-set level, OpenMP.
 // Shapes, dtypes and devices were checked in Python; no torch header is needed.
-#include "bind_mlp.h"
+#include "bind_net.h"
 #include "bind_rows.h"
 #include "binding.h"
 
@@ -22,26 +22,26 @@ PYBIND11_MODULE(_C, module) {
     module.def("pgd_step_f64", &pgd_step<double>);
     module.def("leapfrog_step_f32", &leapfrog_step<float>);
     module.def("leapfrog_step_f64", &leapfrog_step<double>);
-    module.def("mlp_pack_bytes_f32", &mlp_pack_bytes<float>);
-    module.def("mlp_pack_bytes_f64", &mlp_pack_bytes<double>);
-    module.def("mlp_pack_start_f32", &mlp_pack_start<float>);
-    module.def("mlp_pack_start_f64", &mlp_pack_start<double>);
-    module.def("mlp_pack_f32", &mlp_pack<float>);
-    module.def("mlp_pack_f64", &mlp_pack<double>);
-    module.def("mlp_forward_f32", &mlp_forward<float>);
-    module.def("mlp_forward_f64", &mlp_forward<double>);
-    module.def("mlp_potential_f32", &mlp_potential<float>);
-    module.def("mlp_potential_f64", &mlp_potential<double>);
-    module.def("mlp_trajectory_f32", &mlp_trajectory<float>);
-    module.def("mlp_trajectory_f64", &mlp_trajectory<double>);
-    module.def("mlp_chain_f32", &mlp_chain<float>);
-    module.def("mlp_chain_f64", &mlp_chain<double>);
-    module.def("mlp_jvp_f32", &mlp_probes<float, &KernelsOf<float>::mlp_jvp>);
-    module.def("mlp_jvp_f64", &mlp_probes<double, &KernelsOf<double>::mlp_jvp>);
-    module.def("mlp_vjp_f32", &mlp_probes<float, &KernelsOf<float>::mlp_vjp>);
-    module.def("mlp_vjp_f64", &mlp_probes<double, &KernelsOf<double>::mlp_vjp>);
-    module.def("mlp_jacobian_gram_f32", &mlp_jacobian_gram<float>);
-    module.def("mlp_jacobian_gram_f64", &mlp_jacobian_gram<double>);
+    module.def("net_pack_bytes_f32", &net_pack_bytes<float>);
+    module.def("net_pack_bytes_f64", &net_pack_bytes<double>);
+    module.def("net_pack_start_f32", &net_pack_start<float>);
+    module.def("net_pack_start_f64", &net_pack_start<double>);
+    module.def("net_pack_f32", &net_pack<float>);
+    module.def("net_pack_f64", &net_pack<double>);
+    module.def("net_forward_f32", &net_forward<float>);
+    module.def("net_forward_f64", &net_forward<double>);
+    module.def("net_potential_f32", &net_potential<float>);
+    module.def("net_potential_f64", &net_potential<double>);
+    module.def("net_trajectory_f32", &net_trajectory<float>);
+    module.def("net_trajectory_f64", &net_trajectory<double>);
+    module.def("net_chain_f32", &net_chain<float>);
+    module.def("net_chain_f64", &net_chain<double>);
+    module.def("net_jvp_f32", &net_probes<float, &KernelsOf<float>::net_jvp>);
+    module.def("net_jvp_f64", &net_probes<double, &KernelsOf<double>::net_jvp>);
+    module.def("net_vjp_f32", &net_probes<float, &KernelsOf<float>::net_vjp>);
+    module.def("net_vjp_f64", &net_probes<double, &KernelsOf<double>::net_vjp>);
+    module.def("net_jacobian_gram_f32", &net_jacobian_gram<float>);
+    module.def("net_jacobian_gram_f64", &net_jacobian_gram<double>);
     module.def("decode_distance_f32", &decode_distance<float>);
     module.def("decode_distance_f64", &decode_distance<double>);
     module.def("philox_integers", &philox_integers);

@@ -105,13 +105,13 @@ Network<T> network(const Layers<T>& all) {
 }
 
 template <typename T>
-int64_t mlp_pack_bytes(const std::vector<LayerAt>& layers) {
+int64_t net_pack_bytes(const std::vector<LayerAt>& layers) {
     return layers_at<T>({layers, 0, 0}).bytes();
 }
 
-// Begin a pack in memory of mlp_pack_bytes.
+// Begin a pack in memory of net_pack_bytes.
 template <typename T>
-void mlp_pack_start(const std::vector<LayerAt>& layers, Address pack) {
+void net_pack_start(const std::vector<LayerAt>& layers, Address pack) {
     auto all = layers_at<T>({layers, 0, 0});
     all.pack = reinterpret_cast<PackHeader*>(pack);
     all.start();
@@ -119,10 +119,10 @@ void mlp_pack_start(const std::vector<LayerAt>& layers, Address pack) {
 
 // Fill what a pack lacks of `directions`; whether that was anything.
 template <typename T>
-bool mlp_pack(const LayersAt& mlp, int directions, int threads) {
+bool net_pack(const LayersAt& mlp, int directions, int threads) {
     const auto all = layers_at<T>(mlp);
     const int lacking = directions & ~int(all.pack->directions);
-    if (lacking) run(of<T>(*active().kernels).mlp_pack, MlpPack<T>{network(all), lacking}, threads);
+    if (lacking) run(of<T>(*active().kernels).net_pack, NetPack<T>{network(all), lacking}, threads);
     all.pack->directions |= lacking;
     return lacking;
 }

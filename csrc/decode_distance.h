@@ -2,7 +2,7 @@
 #pragma once
 
 #include "likelihoods.h"
-#include "mlp_blocks.h"
+#include "net_blocks.h"
 #include "philox.h"
 
 namespace vaefast {

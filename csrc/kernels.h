@@ -83,13 +83,13 @@ struct Call {
 
 // Fill `directions` of a network's pack.
 template <typename T>
-struct MlpPack {
+struct NetPack {
     Network<T> mlp;
     int directions;
 };
 
 template <typename T>
-struct MlpForward {
+struct NetForward {
     Rows<T> out;      // [N, D]
     Rows<const T> z;  // [N, d]
     int64_t N;
@@ -107,7 +107,7 @@ struct Target {
 };
 
 template <typename T>
-struct MlpPotential {
+struct NetPotential {
     double* U;        // [N]
     Rows<T> grad;     // [N, d]
     Rows<const T> z;  // [N, d]
@@ -116,7 +116,7 @@ struct MlpPotential {
 };
 
 template <typename T>
-struct MlpTrajectory {
+struct NetTrajectory {
     Rows<T> z_end, p_end, grad_end;  // [N, d]
     double* U;                       // [N]
     Rows<const T> z, p, grad;        // [N, d]
@@ -127,7 +127,7 @@ struct MlpTrajectory {
 };
 
 template <typename T>
-struct MlpChain {
+struct NetChain {
     Rows<T> z, grad;                // [N, d]: start and end
     double* U;                      // [N], nats: start and end
     int64_t *accepted, *divergent;  // [N]
@@ -144,7 +144,7 @@ struct MlpChain {
 
 // J v_k or Jᵀu_k and their squared norms, K probes for each of B inputs.
 template <typename T>
-struct MlpProbes {
+struct NetProbes {
     Rows<T> y;             // [B, d]
     double* sq;            // [B, K]
     Rows<T> products;      // [B·K, ·], null where they are not wanted
@@ -157,7 +157,7 @@ struct MlpProbes {
 
 // S J Jᵀ S with S = diag(inv_std).
 template <typename T>
-struct MlpJacobianGram {
+struct NetJacobianGram {
     T* out;                 // [B, d, d]
     Rows<const T> x;        // [B, D]
     Rows<const T> inv_std;  // [B, d], null for ones
@@ -234,14 +234,14 @@ struct KernelsOf {
     // elements [0, count)
     void (*normals)(const Counter&, T* out, int64_t count);
     int64_t (*packed_bytes)(const Network<T>&);
-    Outcome (*mlp_pack)(const MlpPack<T>&, const Call&);
-    Outcome (*mlp_forward)(const MlpForward<T>&, const Call&);
-    Outcome (*mlp_potential)(const MlpPotential<T>&, const Call&);
-    Outcome (*mlp_trajectory)(const MlpTrajectory<T>&, const Call&);
-    Outcome (*mlp_chain)(const MlpChain<T>&, const Call&);
-    Outcome (*mlp_jvp)(const MlpProbes<T>&, const Call&);
-    Outcome (*mlp_vjp)(const MlpProbes<T>&, const Call&);
-    Outcome (*mlp_jacobian_gram)(const MlpJacobianGram<T>&, const Call&);
+    Outcome (*net_pack)(const NetPack<T>&, const Call&);
+    Outcome (*net_forward)(const NetForward<T>&, const Call&);
+    Outcome (*net_potential)(const NetPotential<T>&, const Call&);
+    Outcome (*net_trajectory)(const NetTrajectory<T>&, const Call&);
+    Outcome (*net_chain)(const NetChain<T>&, const Call&);
+    Outcome (*net_jvp)(const NetProbes<T>&, const Call&);
+    Outcome (*net_vjp)(const NetProbes<T>&, const Call&);
+    Outcome (*net_jacobian_gram)(const NetJacobianGram<T>&, const Call&);
     Outcome (*decode_distance)(const DecodeDistance<T>&, const Call&);
     // of `count` elements, a multiple of every level's vector width; h may be a, slope null
     void (*activate)(Activation, T parameter, const T* a, T* h, T* slope, int64_t count);

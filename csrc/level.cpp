@@ -7,14 +7,14 @@
 #include "kernels.h"
 #include "leapfrog_step.h"
 #include "log_likelihood.h"
-#include "mlp_chain.h"
-#include "mlp_forward.h"
-#include "mlp_jacobian_gram.h"
-#include "mlp_jvp.h"
-#include "mlp_pack.h"
-#include "mlp_potential.h"
-#include "mlp_trajectory.h"
-#include "mlp_vjp.h"
+#include "net_chain.h"
+#include "net_forward.h"
+#include "net_jacobian_gram.h"
+#include "net_jvp.h"
+#include "net_pack.h"
+#include "net_potential.h"
+#include "net_trajectory.h"
+#include "net_vjp.h"
 #include "pgd_step.h"
 #include "philox.h"
 
@@ -24,8 +24,8 @@ namespace VAEFAST_LEVEL {
 template <typename T>
 constexpr KernelsOf<T> kernels_of = {
     pgd_step_linf<T>,  pgd_step_l2<T>, leapfrog_step<T>,     normals<T>,         packed_bytes<T>,
-    mlp_pack<T>,       mlp_forward<T>, mlp_potential<T>,     mlp_trajectory<T>,  mlp_chain<T>,
-    mlp_jvp<T>,        mlp_vjp<T>,     mlp_jacobian_gram<T>, decode_distance<T>, activate<T>,
+    net_pack<T>,       net_forward<T>, net_potential<T>,     net_trajectory<T>,  net_chain<T>,
+    net_jvp<T>,        net_vjp<T>,     net_jacobian_gram<T>, decode_distance<T>, activate<T>,
     multiply_slope<T>, evaluate<T>,    log_likelihood<T>,
 };
 

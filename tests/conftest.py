@@ -9,7 +9,7 @@ import torch
 
 import vaefast as vf
 from vaefast import ops as _  # noqa: F401 - the ops declare themselves
-from vaefast.backends import BACKENDS, interpreted, ops
+from vaefast.runtime.backends import BACKENDS, interpreted, ops
 
 DEVICE = os.environ.get("VAEFAST_TEST_DEVICE", "cpu")  # of the tests of the triton backend
 

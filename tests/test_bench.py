@@ -9,12 +9,12 @@ import pytest
 import torch
 
 import vaefast as vf
-from vaefast.backends import ops
 from vaefast.bench import Benchmark, Result, hmc_defence, measure, run, run_cli, verdicts
 from vaefast.bench.cases import images
 from vaefast.bench.memory import peak_growth
 from vaefast.bench.readme import latest
 from vaefast.bench.runner import check, scaled
+from vaefast.runtime.backends import ops
 
 
 def doubled(tolerance=1e-6, error=0.0, **options):

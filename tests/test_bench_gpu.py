@@ -10,7 +10,7 @@ import torch
 
 from vaefast.bench import Benchmark
 from vaefast.bench.gpu import Place, pairs, run_jobs
-from vaefast.bench.gpu.place import at_precision, ieee_products, mlp_at, poisoned, rotating
+from vaefast.bench.gpu.place import at_precision, ieee_products, net_at, poisoned, rotating
 from vaefast.bench.runner import seconds_on_cpu, tensor_of
 
 TINY = Place("cpu", tiny=True)
@@ -108,9 +108,9 @@ def test_a_part_may_be_kept_from_rounding():
 def test_peers_get_bfloat16_weights_for_bf16_only():
     from vaefast.bench.cases import network
 
-    mlp = network((3, 4), "tanh", dtype=torch.float32)
-    assert mlp_at(mlp, "bf16").weights[0].dtype == torch.bfloat16
-    assert mlp_at(mlp, "tf32") is mlp
+    net = network((3, 4), "tanh", dtype=torch.float32)
+    assert net_at(net, "bf16").weights[0].dtype == torch.bfloat16
+    assert net_at(net, "tf32") is net
 
 
 def test_states_that_take_turns_are_the_same_for_all():

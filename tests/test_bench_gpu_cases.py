@@ -6,17 +6,17 @@ import logging
 import pytest
 import torch
 
-from vaefast.backends import ops
 from vaefast.bench.gpu import (
     JOBS,
     Place,
     convolutional_hmc,
     decode_distance,
-    mlp_chain,
-    mlp_jacobian_gram,
+    net_chain,
+    net_jacobian_gram,
     pairs,
 )
 from vaefast.bench.gpu.place import at_precision
+from vaefast.runtime.backends import ops
 
 TINY = Place("cpu", tiny=True)
 
@@ -47,9 +47,9 @@ def test_ours_bounds_the_norm_as_the_library_does(monkeypatch):
         seen.append(gram.dtype)
         return gram.diagonal(dim1=1, dim2=2).sum(1)
 
-    monkeypatch.setattr(mlp_jacobian_gram, "largest_eigenvalue", bound)
-    mlp_jacobian_gram.case(TINY, "ieee").providers["vaefast"]()
-    assert seen == [torch.float64] * mlp_jacobian_gram.CHUNKS
+    monkeypatch.setattr(net_jacobian_gram, "largest_eigenvalue", bound)
+    net_jacobian_gram.case(TINY, "ieee").providers["vaefast"]()
+    assert seen == [torch.float64] * net_jacobian_gram.CHUNKS
 
 
 def test_no_peer_squares_in_tf32(monkeypatch):
@@ -59,16 +59,16 @@ def test_no_peer_squares_in_tf32(monkeypatch):
         seen.append((gram.dtype, torch.get_float32_matmul_precision()))
         return gram.diagonal(dim1=1, dim2=2).sum(1)
 
-    monkeypatch.setattr(mlp_jacobian_gram, "norm", norm)
-    case = mlp_jacobian_gram.case(TINY, "bf16")
+    monkeypatch.setattr(net_jacobian_gram, "norm", norm)
+    case = net_jacobian_gram.case(TINY, "bf16")
     with at_precision("bf16"):
-        for name in (*mlp_jacobian_gram.BY_HAND, "vmap(jacrev)", "torch.compile of vmap(jacrev)"):
+        for name in (*net_jacobian_gram.BY_HAND, "vmap(jacrev)", "torch.compile of vmap(jacrev)"):
             case.providers[name]()
     assert seen == [(torch.float32, "highest")] * 4
 
 
 def test_peers_that_compile_nothing_come_first():
-    names = list(mlp_chain.case(TINY, 4, "tf32").providers)
+    names = list(net_chain.case(TINY, 4, "tf32").providers)
     assert names[:4] == ["vaefast", "eager", "vmap(grad)", "CUDA graph, gradient by hand"]
     asked = list(convolutional_hmc.case(TINY, "ieee").providers)
     assert asked[:3] == ["vaefast, one block", "eager", "torch.compile, CUDA graph"]

@@ -20,7 +20,7 @@ TINY = Place("cpu", tiny=True)
 def test_slow_kernels_are_compiled_first_and_peers_last():
     found = warm.tasks(list(JOBS), TINY)
     jobs = [name for name, _, peers in found if not peers]
-    assert jobs[: jobs.index("pgd_step")] == ["mlp_chain"] * 3 + ["mlp_trajectory"] * 3
+    assert jobs[: jobs.index("pgd_step")] == ["net_chain"] * 3 + ["net_trajectory"] * 3
     assert set(jobs) == set(JOBS)
     peers = [name for name, _, peers in found if peers]
     assert found[-len(peers) :] == [task for task in found if task[2]]
@@ -76,7 +76,7 @@ def test_processes_share_the_cases():
 
 
 def test_compilation_ends_with_its_time():
-    done = module("mlp_chain", "--seconds", "0")
+    done = module("net_chain", "--seconds", "0")
     assert (done.returncode, done.stdout) == (0, "")
 
 

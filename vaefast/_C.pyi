@@ -7,26 +7,26 @@ _Rows = tuple[int, int]  # address and row stride in elements
 _Layers = tuple[Sequence[tuple], int, int]  # vaefast.ops._cpp.layers_of
 _Likelihood = tuple[_Rows, int, int, float]  # vaefast.ops._cpp.like_of
 
-def mlp_pack_bytes_f32(layers: Sequence[tuple], /) -> int: ...
-def mlp_pack_start_f32(layers: Sequence[tuple], pack: int, /) -> None: ...
-def mlp_pack_f32(
-    mlp: _Layers,
+def net_pack_bytes_f32(layers: Sequence[tuple], /) -> int: ...
+def net_pack_start_f32(layers: Sequence[tuple], pack: int, /) -> None: ...
+def net_pack_f32(
+    net: _Layers,
     directions: int,  # 1: forward, 2: backward; sum of both
     threads: int,
     /,
 ) -> bool: ...  # whether it lacked any
-def mlp_forward_f32(out: _Rows, z: _Rows, N: int, mlp: _Layers, threads: int, /) -> None: ...
-def mlp_potential_f32(
+def net_forward_f32(out: _Rows, z: _Rows, N: int, net: _Layers, threads: int, /) -> None: ...
+def net_potential_f32(
     U: int,  # address of [N] float64
     grad: _Rows,
     z: _Rows,
     N: int,
-    mlp: _Layers,
+    net: _Layers,
     like: _Likelihood,
     threads: int,
     /,
 ) -> None: ...
-def mlp_trajectory_f32(
+def net_trajectory_f32(
     end: Sequence[_Rows],  # z, p, grad
     U: int,  # address of [N] float64
     start: Sequence[_Rows],  # z, p, grad
@@ -34,12 +34,12 @@ def mlp_trajectory_f32(
     inv_mass: _Rows,  # zeros for unit mass
     N: int,
     leapfrog: int,
-    mlp: _Layers,
+    net: _Layers,
     like: _Likelihood,
     threads: int,
     /,
 ) -> None: ...
-def mlp_chain_f32(
+def net_chain_f32(
     state: Sequence[_Rows],  # z, grad: start and end
     results: Sequence[int],  # addresses of U, accepted, divergent, draws, energies
     rows: Sequence[int],  # addresses of step and of index, [B]
@@ -47,7 +47,7 @@ def mlp_chain_f32(
     counts: Sequence[int],  # N, leapfrog, first_step, steps, thin, kept
     jitter: float,
     seed: int,  # modulo 2**64
-    mlp: _Layers,
+    net: _Layers,
     like: _Likelihood,
     threads: int,
     /,
@@ -89,32 +89,32 @@ def log_likelihood_f32(
     threads: int,
     /,
 ) -> None: ...
-def mlp_jvp_f32(
+def net_jvp_f32(
     results: tuple[_Rows, _Rows],  # y, products (address 0 for none)
     sq: int,  # address of [B, K] float64
     given: tuple[_Rows, _Rows],  # x, probes [K, ·] or [B·K, ·]
     shared: bool,  # whether the probes are [K, ·]
     counts: tuple[int, int],  # B, K
-    mlp: _Layers,
+    net: _Layers,
     threads: int,
     /,
 ) -> None: ...
-def mlp_vjp_f32(
+def net_vjp_f32(
     results: tuple[_Rows, _Rows],
     sq: int,
     given: tuple[_Rows, _Rows],
     shared: bool,
     counts: tuple[int, int],
-    mlp: _Layers,
+    net: _Layers,
     threads: int,
     /,
 ) -> None: ...
-def mlp_jacobian_gram_f32(
+def net_jacobian_gram_f32(
     out: int,  # address of [B, d, d]
     x: _Rows,
     inv_std: _Rows,  # address 0 for ones
     B: int,
-    mlp: _Layers,
+    net: _Layers,
     threads: int,
     /,
 ) -> None: ...
@@ -124,7 +124,7 @@ def decode_distance_f32(
     rows: Sequence[int],  # addresses of r and of index, [B]
     counts: tuple[int, int, int],  # B, first_sample, samples
     seed: int,  # modulo 2**64
-    mlp: _Layers,
+    net: _Layers,
     threads: int,
     /,
 ) -> None: ...
@@ -161,19 +161,19 @@ def multiply_slope_f32(kind: int, slope: int, t: int, count: int, /) -> None: ..
 def evaluate_f32(function: int, values: int, out: int, count: int, /) -> None: ...
 
 # the same in float64
-mlp_pack_bytes_f64 = mlp_pack_bytes_f32
-mlp_pack_start_f64 = mlp_pack_start_f32
-mlp_pack_f64 = mlp_pack_f32
-mlp_forward_f64 = mlp_forward_f32
-mlp_potential_f64 = mlp_potential_f32
-mlp_trajectory_f64 = mlp_trajectory_f32
-mlp_chain_f64 = mlp_chain_f32
+net_pack_bytes_f64 = net_pack_bytes_f32
+net_pack_start_f64 = net_pack_start_f32
+net_pack_f64 = net_pack_f32
+net_forward_f64 = net_forward_f32
+net_potential_f64 = net_potential_f32
+net_trajectory_f64 = net_trajectory_f32
+net_chain_f64 = net_chain_f32
 pgd_step_f64 = pgd_step_f32
 leapfrog_step_f64 = leapfrog_step_f32
 log_likelihood_f64 = log_likelihood_f32
-mlp_jvp_f64 = mlp_jvp_f32
-mlp_vjp_f64 = mlp_vjp_f32
-mlp_jacobian_gram_f64 = mlp_jacobian_gram_f32
+net_jvp_f64 = net_jvp_f32
+net_vjp_f64 = net_vjp_f32
+net_jacobian_gram_f64 = net_jacobian_gram_f32
 decode_distance_f64 = decode_distance_f32
 philox_normal_f64 = philox_normal_f32
 activate_f64 = activate_f32

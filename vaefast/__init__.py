@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vaefast import attacks, certify, data, geometry, hmc, metrics, models, ops, training
-    from vaefast.backends import use_backend
-    from vaefast.blocks import set_block
-    from vaefast.environment import info
-    from vaefast.memory import set_memory
     from vaefast.models import VAE, as_vae, explain
     from vaefast.models.packs import frozen
     from vaefast.ops import supports
     from vaefast.ops.pgd_step import pgd_step
-    from vaefast.tiles import set_tile
+    from vaefast.runtime.backends import use_backend
+    from vaefast.runtime.batching import set_block
+    from vaefast.runtime.environment import info
+    from vaefast.runtime.memory import set_memory
+    from vaefast.runtime.tiles import set_tile
 
 __version__ = "0.1.0"
 __all__ = [
@@ -50,13 +50,13 @@ _HOMES = {
     "as_vae": "vaefast.models",
     "explain": "vaefast.models",
     "frozen": "vaefast.models.packs",
-    "info": "vaefast.environment",
+    "info": "vaefast.ops",
     "pgd_step": "vaefast.ops",
-    "set_block": "vaefast.blocks",
-    "set_memory": "vaefast.memory",
-    "set_tile": "vaefast.tiles",
+    "set_block": "vaefast.runtime.batching",
+    "set_memory": "vaefast.runtime.memory",
+    "set_tile": "vaefast.runtime.tiles",
     "supports": "vaefast.ops",
-    "use_backend": "vaefast.backends",
+    "use_backend": "vaefast.runtime.backends",
 }
 
 
@@ -78,4 +78,4 @@ def __dir__() -> list[str]:
 
 
 if os.environ.get("VAEFAST_REQUIRE"):  # a missing backend is an error now, not at the first call
-    importlib.import_module("vaefast.backends").require(os.environ["VAEFAST_REQUIRE"])
+    importlib.import_module("vaefast.runtime.backends").require(os.environ["VAEFAST_REQUIRE"])

@@ -8,10 +8,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vaefast import blocks, checks, ops, philox
-from vaefast.blocks import Rows
+from vaefast import checks, ops, philox
 from vaefast.models import VAE
 from vaefast.models.paths import Paths
+from vaefast.runtime import batching
+from vaefast.runtime.batching import Rows
 
 __all__ = ["ELBO", "check_vae", "elbo_terms", "evaluate_elbo"]
 
@@ -62,7 +63,7 @@ def evaluate_elbo(
 
     cost = TEMPORARIES * x.element_size() * x.shape[1:].numel()
     generic = paths.encoder is None or paths.decoder is None
-    return ELBO(*blocks.evaluate(run, index, cost, generic=generic))
+    return ELBO(*batching.evaluate(run, index, cost, generic=generic))
 
 
 def _evaluate(paths: Paths, x: Tensor, samples: int, seed: int, index: Tensor) -> ELBO:

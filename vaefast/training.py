@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from vaefast import checks, memory
+from vaefast import checks
 from vaefast.elbo import ELBO, check_vae, elbo_terms, evaluate_elbo
 from vaefast.models import VAE
 from vaefast.philox import check_seed
+from vaefast.runtime import memory
 
 __all__ = ["ELBO", "History", "evaluate_elbo", "fit"]
 

@@ -1,32 +1,46 @@
-"""Plain-tensor descriptions that every floor shares: an MLP and the likelihood names."""
+"""Plain-tensor descriptions that every floor shares: a network and the likelihood names."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
-__all__ = ["LIKELIHOODS", "MLP"]
+__all__ = ["LIKELIHOODS", "Network"]
 
 LIKELIHOODS = ("bernoulli", "gaussian", "continuous_bernoulli", "clamped_bernoulli")
 
 
-class MLP(NamedTuple):
-    """A multilayer perceptron as plain tensors, ``h ← activation(W h + b)`` layer by layer.
+class _Fields(NamedTuple):
+    weights: list[Tensor]
+    biases: list[Tensor | None]
+    layers: list[str]
+    packed: Tensor | None = None
+
+
+class Network(_Fields):
+    """A network as plain tensors, ``h ← activation(layer(h))`` layer by layer.
 
     Args:
-        weights: one [out, in] matrix per layer, as in ``nn.Linear``.
+        weights: one tensor per layer: [out, in] of a linear layer, as in ``nn.Linear``.
         biases: one [out] vector or ``None`` per layer.
-        activations: one name per layer, comma separated; parameters follow a colon,
-            as in ``"leaky_relu:0.01,tanh,sigmoid"``. The last one is the epilogue.
+        layers: one description per layer, its kind and its activation, as in ``"linear tanh"``;
+            an activation's parameters follow a colon, as in ``"linear leaky_relu:0.01"``. The last
+            activation is the epilogue.
         packed: the layers as one backend's kernels stream them, from ``pack``; None: packed anew in
             each call. It holds weights and biases, so the activations may change beside it.
     """
 
-    weights: list[Tensor]
-    biases: list[Tensor | None]
-    activations: str
-    packed: Tensor | None = None
+    __slots__ = ()
+
+    @classmethod
+    def mlp(
+        cls, weights: Sequence[Tensor], biases: Sequence[Tensor | None], activations: str
+    ) -> Network:
+        """A multilayer perceptron; ``activations`` names one per layer, comma separated."""
+        layers = [f"linear {name.strip()}" for name in activations.split(",")]
+        return cls(list(weights), list(biases), layers)
 
     @property
     def in_features(self) -> int:
@@ -36,21 +50,19 @@ class MLP(NamedTuple):
     def out_features(self) -> int:
         return self.weights[-1].shape[0]
 
-    def with_epilogue(self, activation: str) -> MLP:
+    @property
+    def activations(self) -> list[str]:
+        """One activation per layer, with its parameter."""
+        return [layer.split()[-1] for layer in self.layers]
+
+    def with_epilogue(self, activation: str) -> Network:
         """The same network with another activation after its last layer."""
-        names = self.activations.split(",")
-        activations = ",".join([*names[:-1], activation])
-        return MLP(self.weights, self.biases, activations, self.packed)
+        *before, last = self.layers
+        layers = [*before, " ".join([*last.split()[:-1], activation])]
+        return Network(self.weights, self.biases, layers, self.packed)
 
-
-_plain_replace = MLP._replace
-
-
-def _replace(self: MLP, **changes: Any) -> MLP:
-    """As for any named tuple, but other weights or biases leave the pack of these behind."""
-    if changes.keys() & {"weights", "biases"}:
-        changes.setdefault("packed", None)
-    return _plain_replace(self, **changes)
-
-
-MLP._replace = _replace  # type: ignore[assignment]  # a NamedTuple's body may not define it
+    def _replace(self, **changes: Any) -> Network:
+        """As for any named tuple, but other weights or biases leave the pack of these behind."""
+        if changes.keys() & {"weights", "biases"}:
+            changes.setdefault("packed", None)
+        return super()._replace(**changes)

@@ -1,4 +1,4 @@
-"""What ``mlp_jvp`` and ``mlp_vjp`` have in common: an encoder, its inputs, and 8 probes."""
+"""What ``net_jvp`` and ``net_vjp`` have in common: an encoder, its inputs, and 8 probes."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import NamedTuple
 from torch import Tensor
 
 from vaefast.bench.gpu import chains
-from vaefast.bench.gpu.place import PRECISIONS, TOLERANCE, Place, mlp_at
+from vaefast.bench.gpu.place import PRECISIONS, TOLERANCE, Place, net_at
 from vaefast.bench.ops import _nets as nets
 from vaefast.bench.runner import Benchmark, Provider
-from vaefast.types import MLP
+from vaefast.types import Network
 
 __all__ = ["PROBES", "Probes", "benchmark", "cases_of"]
 
@@ -22,8 +22,8 @@ PROBES = 8
 class Probes(NamedTuple):
     x: Tensor  # [B, D]
     v: Tensor  # [K, ...] or [B, K, ...]
-    mlp: MLP
-    peer: MLP  # the same at the peers' precision
+    net: Network
+    peer: Network  # the same at the peers' precision
 
 
 def cases_of(
@@ -37,12 +37,12 @@ def cases_of(
 
 
 def probes(place: Place, whose: str, precision: str, of_inputs: bool) -> Probes:
-    mlp = nets.encoder(place.size(*chains.DECODER), place.device)
+    net = nets.encoder(place.size(*chains.DECODER), place.device)
     B = place.size(16384, 5)
-    width = mlp.in_features if of_inputs else mlp.out_features
+    width = net.in_features if of_inputs else net.out_features
     shape = (PROBES, width) if whose == "shared" else (B, PROBES, width)
     v = place.normal(*shape, seed=1)
-    return Probes(place.pixels(B, mlp.in_features), v, mlp, mlp_at(mlp, precision))
+    return Probes(place.pixels(B, net.in_features), v, net, net_at(net, precision))
 
 
 def benchmark(
@@ -55,7 +55,7 @@ def benchmark(
         op=op,
         case=f"{shape} B={B} K={PROBES} {whose} probes {precision} {place.device}",
         providers=found,
-        bytes=nets.weight_bytes(given.mlp) + given.x.nbytes + given.v.nbytes + 8 * B * PROBES,
+        bytes=nets.weight_bytes(given.net) + given.x.nbytes + given.v.nbytes + 8 * B * PROBES,
         flop=flop,
         precision=precision,
         limit=precision,

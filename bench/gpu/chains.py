@@ -16,11 +16,11 @@ from torch import Tensor
 from torch.func import grad_and_value, vmap
 
 from vaefast.bench.cases import Posterior
-from vaefast.bench.gpu.place import Place, mlp_at
+from vaefast.bench.gpu.place import Place, net_at
 from vaefast.bench.ops import _hmc as hmc
 from vaefast.bench.ops import _jax as jx
 from vaefast.bench.ops import _nets as nets
-from vaefast.types import MLP
+from vaefast.types import Network
 
 __all__ = ["DECODER", "STEP", "Leaps", "decoder", "jax_parts", "looped", "replayed", "torch_leaps"]
 __all__ += ["by_vmap", "leapfrogs", "trajectory", "transition"]
@@ -51,27 +51,27 @@ class Leaps(NamedTuple):
 
 def torch_leaps(case: Posterior, precision: str, potential: Callable, wrap: Callable) -> Leaps:
     """From ``potential(z, x, mlp, energy) -> (U, grad)``; ``wrap`` compiles, or leaves as it is."""
-    x, mlp = case.x, case.mlp
-    rounded = mlp_at(mlp, precision)
+    x, net = case.x, case.net
+    rounded = net_at(net, precision)
 
-    def inner(z: Tensor, p: Tensor, x: Tensor, mlp: MLP) -> tuple[Tensor, Tensor]:
+    def inner(z: Tensor, p: Tensor, x: Tensor, net: Network) -> tuple[Tensor, Tensor]:
         z = torch.add(z, p, alpha=STEP)
-        return z, torch.sub(p, potential(z, x, mlp, energy=False)[1], alpha=STEP)
+        return z, torch.sub(p, potential(z, x, net, energy=False)[1], alpha=STEP)
 
-    def last(z: Tensor, p: Tensor, x: Tensor, mlp: MLP) -> tuple[Tensor, ...]:
+    def last(z: Tensor, p: Tensor, x: Tensor, net: Network) -> tuple[Tensor, ...]:
         z = torch.add(z, p, alpha=STEP)
-        U, grad = potential(z, x, mlp, energy=True)
+        U, grad = potential(z, x, net, energy=True)
         return z, torch.sub(p, grad, alpha=STEP / 2), grad, U
 
     first, second = wrap(inner), wrap(last)
-    return Leaps(lambda z, p: first(z, p, x, rounded), lambda z, p: second(z, p, x, mlp))
+    return Leaps(lambda z, p: first(z, p, x, rounded), lambda z, p: second(z, p, x, net))
 
 
-def by_vmap(z: Tensor, x: Tensor, mlp: MLP, energy: bool = True) -> tuple[Tensor, Tensor]:
+def by_vmap(z: Tensor, x: Tensor, net: Network, energy: bool = True) -> tuple[Tensor, Tensor]:
     """U and its gradient, one chain at a time as torch.func batches it."""
 
     def one(z: Tensor, x: Tensor) -> Tensor:
-        logits = nets.forward(z, mlp).to(x.dtype)
+        logits = nets.forward(z, net).to(x.dtype)
         return (torch.nn.functional.softplus(logits) - x * logits).sum() + 0.5 * z.square().sum()
 
     gradient, U = vmap(grad_and_value(one))(z, x)
@@ -86,10 +86,10 @@ def trajectory(leaps: Leaps, z: Tensor, p: Tensor, grad: Tensor, L: int) -> tupl
 
 
 def transition(leaps: Leaps, case: Posterior, L: int) -> Step:
-    def run(z: Tensor, p: Tensor, grad: Tensor, x: Tensor, mlp: MLP) -> tuple[Tensor, ...]:
+    def run(z: Tensor, p: Tensor, grad: Tensor, x: Tensor, net: Network) -> tuple[Tensor, ...]:
         return trajectory(leaps, z, p, grad, L)
 
-    return lambda z, U, grad, p, u: hmc.transition(z, U, grad, p, u, case.x, case.mlp, run)
+    return lambda z, U, grad, p, u: hmc.transition(z, U, grad, p, u, case.x, case.net, run)
 
 
 def looped(step: Step, start: tuple[Tensor, Tensor, Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
@@ -121,10 +121,10 @@ def replayed(place: Place, step: Step, start: State) -> Callable[[Tensor, Tensor
     return run
 
 
-def jax_parts(mlp: MLP, precision: str) -> dict[str, tuple[Callable, Callable, tuple]]:
+def jax_parts(net: Network, precision: str) -> dict[str, tuple[Callable, Callable, tuple]]:
     """Name to the inner gradient, the last one with its energy, and the networks for both."""
-    weights, biases, _ = jx.network(mlp)
-    rounded = mlp_at(mlp, precision)
+    weights, biases, _ = jx.network(net)
+    rounded = net_at(net, precision)
     inner = jx.network(rounded)
 
     def last(z, x, *networks):

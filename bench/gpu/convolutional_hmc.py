@@ -23,7 +23,7 @@ from vaefast.bench.gpu import chains
 from vaefast.bench.gpu.place import Place
 from vaefast.bench.ops import _hmc as hmc
 from vaefast.bench.runner import Benchmark, Check, Provider
-from vaefast.graphs import EAGER_RUNS
+from vaefast.runtime.capture import EAGER_RUNS
 
 __all__ = ["cases"]
 
@@ -165,7 +165,7 @@ def in_torch(job: Job, precision: str) -> tuple[dict[str, Provider], dict[str, C
     start = gradient(eager, z)
 
     def step(of: Callable) -> chains.Step:
-        def run(z, p, grad, x, mlp):
+        def run(z, p, grad, x, net):
             p = torch.sub(p, grad, alpha=STEP / 2)
             for left in range(job.L, 0, -1):
                 z = torch.add(z, p, alpha=STEP)

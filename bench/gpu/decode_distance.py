@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vaefast import ops
 from vaefast.bench.gpu import chains
-from vaefast.bench.gpu.place import PRECISIONS, Place, mlp_at
+from vaefast.bench.gpu.place import PRECISIONS, Place, net_at
 from vaefast.bench.ops import _jax as jx
 from vaefast.bench.ops import _nets as nets
 from vaefast.bench.ops.decode_distance import STD, count, jax_count
@@ -37,15 +37,15 @@ class Job:
         self.place, self.precision = place, precision
         self.shape = place.size(*chains.DECODER)
         self.B, self.S = place.size(OURS, 4), place.size(1000, 20)
-        plain = nets.decoder(self.shape, 1, place.device).mlp
-        self.mlp = plain.with_epilogue("sigmoid")
-        self.peer = mlp_at(self.mlp, precision)
-        self.mean = place.normal(self.B, self.mlp.in_features)
+        plain = nets.decoder(self.shape, 1, place.device).net
+        self.net = plain.with_epilogue("sigmoid")
+        self.peer = net_at(self.net, precision)
+        self.mean = place.normal(self.B, self.net.in_features)
         self.std = torch.full_like(self.mean, STD)
-        self.centre = nets.forward(self.mean, self.mlp)
+        self.centre = nets.forward(self.mean, self.net)
         some = self.mean[:64]
         draws = some + STD * place.normal(50, *some.shape, seed=1)
-        images = nets.forward(draws, self.mlp)
+        images = nets.forward(draws, self.net)
         self.r = (images - self.centre[:64]).norm(dim=-1).median().item()
 
     def rows(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -54,7 +54,7 @@ class Job:
     def ours(self, count: int) -> Tensor:
         options = {"samples": self.S, "precision": self.precision}
         options["backend"] = self.place.backend("decode_distance")
-        return ops.decode_distance(*self.rows(count), self.r, self.mlp, **options)
+        return ops.decode_distance(*self.rows(count), self.r, self.net, **options)
 
     def decided_again(self) -> str:
         """The op logs the share at debug level."""
@@ -90,7 +90,7 @@ def case(place: Place, precision: str) -> Benchmark:
     peers, checks = in_torch(job, theirs)
     more, more_checks = in_jax(job, theirs)
     found |= more | peers
-    mlp = job.mlp
+    net = job.net
     return Benchmark(
         op="decode_distance",
         case=(
@@ -100,8 +100,8 @@ def case(place: Place, precision: str) -> Benchmark:
         providers=found,
         checks=checks | more_checks,
         scale={**dict.fromkeys(found, INPUTS / theirs), "vaefast": INPUTS / job.B},
-        bytes=INPUTS * 4 * (2 * mlp.in_features + mlp.out_features),
-        flop=INPUTS * nets.flop(mlp, job.S),
+        bytes=INPUTS * 4 * (2 * net.in_features + net.out_features),
+        flop=INPUTS * nets.flop(net, job.S),
         precision=precision,
         limit=precision,
         tolerance=TOLERANCE[precision],

@@ -19,23 +19,23 @@ from vaefast.bench.ops import _jax as jx
 from vaefast.bench.runner import Benchmark, Result
 from vaefast.bench.summary import verdicts
 from vaefast.bench.table import append, line
-from vaefast.environment import gpu, processor, versions
+from vaefast.runtime.environment import gpu, processor, versions
 
 __all__ = ["JOBS", "check", "run_jobs"]
 
 JOBS = (  # in the order of what is asked of them; convolutional_hmc is no op
     "pgd_step",
-    "mlp_chain",
-    "mlp_jacobian_gram",
+    "net_chain",
+    "net_jacobian_gram",
     "decode_distance",
     "convolutional_hmc",
     "log_likelihood",
     "leapfrog_step",
-    "mlp_forward",
-    "mlp_potential",
-    "mlp_trajectory",
-    "mlp_jvp",
-    "mlp_vjp",
+    "net_forward",
+    "net_potential",
+    "net_trajectory",
+    "net_jvp",
+    "net_vjp",
 )
 ASKED_OF = "H200"  # whose name the times and factors asked for go with
 

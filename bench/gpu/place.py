@@ -14,10 +14,10 @@ from torch import Tensor
 import vaefast as vf
 from vaefast.bench.ops import _jax as jx
 from vaefast.bench.runner import Clock, Provider, seconds_on_cpu, seconds_on_gpu
-from vaefast.types import MLP
+from vaefast.types import Network
 
 __all__ = ["PRECISIONS", "TOLERANCE", "Captured", "Place", "at_precision", "ieee_products"]
-__all__ += ["mlp_at", "poisoned", "rotating"]
+__all__ += ["net_at", "poisoned", "rotating"]
 
 PRECISIONS = ("bf16", "tf32", "ieee")
 TOLERANCE = {"bf16": 5e-2, "tf32": 5e-3, "ieee": 5e-4}  # of our largest entry
@@ -129,13 +129,13 @@ def ieee_products() -> Iterator[None]:
         torch.set_float32_matmul_precision(before)
 
 
-def mlp_at(mlp: MLP, precision: str) -> MLP:
+def net_at(net: Network, precision: str) -> Network:
     """What the peers are given: the same weights, for bf16 in bfloat16."""
     if precision != "bf16":
-        return mlp
-    weights = [weight.bfloat16() for weight in mlp.weights]
-    biases = [bias if bias is None else bias.bfloat16() for bias in mlp.biases]
-    return mlp._replace(weights=weights, biases=biases)
+        return net
+    weights = [weight.bfloat16() for weight in net.weights]
+    biases = [bias if bias is None else bias.bfloat16() for bias in net.biases]
+    return net._replace(weights=weights, biases=biases)
 
 
 def rotating(make: Callable[..., Provider], inputs: Sequence[tuple]) -> Provider:

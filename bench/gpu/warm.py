@@ -26,7 +26,7 @@ __all__ = ["Task", "tasks", "warm", "work"]
 
 Task = tuple[str, int, bool]  # job, number of its case, whether the compiled peers instead of ours
 
-SLOWEST = ("mlp_chain", "mlp_trajectory")  # to compile; begun first
+SLOWEST = ("net_chain", "net_trajectory")  # to compile; begun first
 ASKED = JOBS[:5]  # jobs whose peers are compiled too
 PEERS = "torch.compile"  # what the names of compiled peers begin with
 

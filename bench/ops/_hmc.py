@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from vaefast.bench.ops import _jax as jx
-from vaefast.types import MLP
+from vaefast.types import Network
 
 __all__ = ["AT_LEAST", "LEAPFROGS", "ROWS", "STEP", "jax_gradients", "jax_trajectory"]
 __all__ += ["jax_transitions", "trajectory", "transition", "transitions"]
@@ -23,7 +23,7 @@ def trajectory(
     p: Tensor,
     grad: Tensor,
     x: Tensor,
-    mlp: MLP,
+    net: Network,
     potential: Callable,
     leapfrogs: int = LEAPFROGS,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -31,16 +31,16 @@ def trajectory(
     p = torch.sub(p, grad, alpha=STEP / 2)
     for left in range(leapfrogs, 0, -1):
         z = torch.add(z, p, alpha=STEP)
-        U, grad = potential(z, x, mlp, energy=left == 1)
+        U, grad = potential(z, x, net, energy=left == 1)
         p = torch.sub(p, grad, alpha=STEP / 2 if left == 1 else STEP)
     return z, p, grad, U
 
 
 def transition(
-    z: Tensor, U: Tensor, grad: Tensor, p: Tensor, u: Tensor, x: Tensor, mlp: MLP, run: Callable
+    z: Tensor, U: Tensor, grad: Tensor, p: Tensor, u: Tensor, x: Tensor, net: Network, run: Callable
 ) -> tuple[Tensor, Tensor, Tensor]:
     """``run`` maps (z, p, grad, x, mlp) to the trajectory's end; u is uniform in (0, 1)."""
-    z_end, p_end, grad_end, U_end = run(z, p, grad, x, mlp)
+    z_end, p_end, grad_end, U_end = run(z, p, grad, x, net)
     before, after = U + 0.5 * p.square().sum(1), U_end + 0.5 * p_end.square().sum(1)
     accepted = u < torch.exp(before - after)
     moved = accepted[:, None]
@@ -58,10 +58,10 @@ def transitions(
     return state[0]
 
 
-def jax_gradients(mlp: MLP) -> dict[str, tuple[Callable, tuple]]:
+def jax_gradients(net: Network) -> dict[str, tuple[Callable, tuple]]:
     """Name to a gradient and the network's arguments for it."""
-    weights, biases, activations = jx.network(mlp)
-    both = weights, biases, activations, mlp.weights
+    weights, biases, activations = jx.network(net)
+    both = weights, biases, activations, net.weights
     return {
         "JAX jit": (jx.gradient, both[:3]),
         "JAX jit, gradient by hand": (jx.hand_gradient, both),

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vaefast.types import MLP
+from vaefast.types import Network
 
 __all__ = ["arrays", "forward", "found", "gradient", "gradient_and_energy", "installed", "jitted"]
 __all__ += ["hand_gradient", "missing", "network", "platform", "potential"]
@@ -51,13 +51,13 @@ def missing(gpu: bool = False) -> str:
     return f"it has no {'GPU' if gpu else 'CPU'} here, only {kind}"
 
 
-def network(mlp: MLP) -> tuple[list[Tensor], list[Tensor], Static]:
+def network(net: Network) -> tuple[list[Tensor], list[Tensor], Static]:
     """An MLP as the arguments that the functions below take, weights [in, out].
 
     XLA's product of one row with a transposed [out, in] is seven times as slow.
     """
-    weights = [weight.T.contiguous() for weight in mlp.weights]
-    return weights, [b for b in mlp.biases if b is not None], Static(mlp.activations)
+    weights = [weight.T.contiguous() for weight in net.weights]
+    return weights, [b for b in net.biases if b is not None], Static(",".join(net.activations))
 
 
 def arrays(tensors: Any) -> Any:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vaefast.bench.cases import Posterior, network, posterior
-from vaefast.types import MLP
+from vaefast.types import Network
 
 __all__ = [
     "DEVICE",
@@ -72,18 +72,18 @@ def decoder(shape: Shape, B: int, device: str = DEVICE) -> Posterior:
     )
 
 
-def encoder(shape: Shape, device: str = DEVICE) -> MLP:
+def encoder(shape: Shape, device: str = DEVICE) -> Network:
     """float32, from the last width to the first."""
     return network(shape.widths[::-1], shape.activations, dtype=torch.float32, device=device)
 
 
-def flop(mlp: MLP, rows: int) -> int:
+def flop(net: Network, rows: int) -> int:
     """Multiplications and additions of the matrix products of one pass over the rows."""
-    return 2 * rows * sum(weight.numel() for weight in mlp.weights)
+    return 2 * rows * sum(weight.numel() for weight in net.weights)
 
 
-def weight_bytes(mlp: MLP) -> int:
-    return sum(weight.numel() * weight.element_size() for weight in mlp.weights)
+def weight_bytes(net: Network) -> int:
+    return sum(weight.numel() * weight.element_size() for weight in net.weights)
 
 
 def product(rows: int, weight: Tensor, *, back: bool = False) -> Product:
@@ -93,12 +93,12 @@ def product(rows: int, weight: Tensor, *, back: bool = False) -> Product:
     return given, matrix, torch.empty(rows, matrix.shape[1], device=weight.device)
 
 
-def forward_products(mlp: MLP, rows: int) -> list[Product]:
-    return [product(rows, weight) for weight in mlp.weights]
+def forward_products(net: Network, rows: int) -> list[Product]:
+    return [product(rows, weight) for weight in net.weights]
 
 
-def backward_products(mlp: MLP, rows: int) -> list[Product]:
-    return [product(rows, weight, back=True) for weight in mlp.weights[::-1]]
+def backward_products(net: Network, rows: int) -> list[Product]:
+    return [product(rows, weight, back=True) for weight in net.weights[::-1]]
 
 
 def alone(products: list[Product], repeat: int = 1) -> Callable[[], Tensor]:
@@ -127,18 +127,18 @@ def pull(kind: str, g: Tensor, a: Tensor, h: Tensor) -> Tensor:
     return torch.ops.aten.silu_backward(g, a)
 
 
-def forward(z: Tensor, mlp: MLP) -> Tensor:
+def forward(z: Tensor, net: Network) -> Tensor:
     """The network in plain torch, in its weights' dtype."""
-    z = z.to(mlp.weights[0].dtype)
-    for weight, bias, kind in zip(mlp.weights, mlp.biases, mlp.activations.split(",")):
+    z = z.to(net.weights[0].dtype)
+    for weight, bias, kind in zip(net.weights, net.biases, net.activations):
         z = activate(kind, F.linear(z, weight, bias))
     return z
 
 
-def tape(z: Tensor, mlp: MLP) -> tuple[Tensor, list[tuple[str, Tensor, Tensor]]]:
+def tape(z: Tensor, net: Network) -> tuple[Tensor, list[tuple[str, Tensor, Tensor]]]:
     """The output, and (activation, argument, value) of each hidden layer."""
-    *hidden, last = zip(mlp.weights, mlp.biases, mlp.activations.split(","))
-    z, layers = z.to(mlp.weights[0].dtype), []
+    *hidden, last = zip(net.weights, net.biases, net.activations)
+    z, layers = z.to(net.weights[0].dtype), []
     for weight, bias, kind in hidden:
         a = F.linear(z, weight, bias)
         z = activate(kind, a)
@@ -152,12 +152,12 @@ def slopes(layers: list[tuple[str, Tensor, Tensor]]) -> list[Tensor]:
 
 
 def by_autograd(
-    z: Tensor, x: Tensor, mlp: MLP, energy: bool = True
+    z: Tensor, x: Tensor, net: Network, energy: bool = True
 ) -> tuple[Tensor | None, Tensor]:
     """U less its constant where asked, and ∇U, as one writes them; a row of z per row of x."""
     with torch.enable_grad():
         z = z.detach().requires_grad_()
-        logits = forward(z, mlp).to(x.dtype)
+        logits = forward(z, net).to(x.dtype)
         if not energy:
             total = F.binary_cross_entropy_with_logits(logits, x, reduction="sum")
             return None, torch.autograd.grad(total + 0.5 * z.square().sum(), z)[0]
@@ -167,19 +167,21 @@ def by_autograd(
     return U.detach(), grad
 
 
-def by_hand(z: Tensor, x: Tensor, mlp: MLP, energy: bool = True) -> tuple[Tensor | None, Tensor]:
+def by_hand(
+    z: Tensor, x: Tensor, net: Network, energy: bool = True
+) -> tuple[Tensor | None, Tensor]:
     """The same as :func:`by_autograd` with the backward pass written out."""
-    dtype = mlp.weights[0].dtype
-    logits, layers = tape(z, mlp)
+    dtype = net.weights[0].dtype
+    logits, layers = tape(z, net)
     logits = logits.to(x.dtype)
-    grad = torch.sigmoid(logits).sub_(x).to(dtype) @ mlp.weights[-1]
-    for weight, (kind, a, h) in zip(mlp.weights[-2:0:-1], layers[:0:-1]):
+    grad = torch.sigmoid(logits).sub_(x).to(dtype) @ net.weights[-1]
+    for weight, (kind, a, h) in zip(net.weights[-2:0:-1], layers[:0:-1]):
         grad = pull(kind, grad, a, h) @ weight
     first = pull(layers[0][0], grad, *layers[0][1:])
     if dtype == z.dtype:
-        grad = torch.addmm(z, first, mlp.weights[0])
+        grad = torch.addmm(z, first, net.weights[0])
     else:
-        grad = z + first @ mlp.weights[0]
+        grad = z + first @ net.weights[0]
     if not energy:
         return None, grad
     loss = F.binary_cross_entropy_with_logits(logits, x, reduction="none").sum(1)

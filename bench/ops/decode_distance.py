@@ -20,7 +20,7 @@ from vaefast.bench.ops import _jax as jx
 from vaefast.bench.ops import _nets as nets
 from vaefast.bench.runner import Benchmark, Check, Provider
 from vaefast.reference.decode_distance import latents
-from vaefast.types import MLP
+from vaefast.types import Network
 
 B, S, STD = 64, 1000, 0.1
 CHUNKS = (1, 4, 16)  # inputs at a time, 1000 rows each
@@ -30,8 +30,8 @@ MIB = 64.0
 def benchmarks() -> Iterator[Benchmark]:
     """Hits of 1000 decoded draws per input; decoder 32-512-512-784: 1.36 MFLOP a draw."""
     for number, shape in enumerate(nets.TABLE):
-        mean, std, centre, r, mlp = case(number, B)
-        found, checks = providers(mean, std, centre, r, mlp)
+        mean, std, centre, r, net = case(number, B)
+        found, checks = providers(mean, std, centre, r, net)
         memory = partial(peak_growth, __name__, "ours", (number, 2, 10), (number, B, S))
         yield Benchmark(
             op="decode_distance",
@@ -39,8 +39,8 @@ def benchmarks() -> Iterator[Benchmark]:
             providers=found,
             checks=checks,
             tolerance=0.01,
-            bytes=nets.weight_bytes(mlp) + 4 * B * (2 * mlp.in_features + mlp.out_features),
-            flop=nets.flop(mlp, B * S),
+            bytes=nets.weight_bytes(net) + 4 * B * (2 * net.in_features + net.out_features),
+            flop=nets.flop(net, B * S),
             ceiling="matrix products alone",
             at_least=1.5 if number == 0 else 1.0,
             memory=memory if sys.platform == "linux" and nets.DEVICE == "cpu" else None,
@@ -48,37 +48,37 @@ def benchmarks() -> Iterator[Benchmark]:
         )
 
 
-def case(number: int, B: int) -> tuple[Tensor, Tensor, Tensor, float, MLP]:
+def case(number: int, B: int) -> tuple[Tensor, Tensor, Tensor, float, Network]:
     """Means, deviations, centres, and a radius that about half of the draws keep."""
     mean, _, logits = nets.decoder(nets.TABLE[number], B)
-    mlp = logits.with_epilogue("sigmoid")
+    net = logits.with_epilogue("sigmoid")
     std = torch.full_like(mean, STD)
-    centre = nets.forward(mean, mlp)
+    centre = nets.forward(mean, net)
     draws = mean + std * torch.randn(50, *mean.shape, generator=torch.Generator().manual_seed(1))
-    r = (nets.forward(draws, mlp) - centre).norm(dim=-1).median().item()
-    return mean, std, centre, r, mlp
+    r = (nets.forward(draws, net) - centre).norm(dim=-1).median().item()
+    return mean, std, centre, r, net
 
 
 def ours(number: int, B: int, S: int) -> Callable[[], Tensor]:
     """The call whose memory is measured, by TABLE's row."""
-    mean, std, centre, r, mlp = case(number, B)
-    return lambda: ops.decode_distance(mean, std, centre, r, mlp, samples=S)
+    mean, std, centre, r, net = case(number, B)
+    return lambda: ops.decode_distance(mean, std, centre, r, net, samples=S)
 
 
 def providers(
-    mean: Tensor, std: Tensor, centre: Tensor, r: float, mlp: MLP
+    mean: Tensor, std: Tensor, centre: Tensor, r: float, net: Network
 ) -> tuple[dict[str, Provider], dict[str, Check]]:
     """Each returns the hits [B]."""
     d = mean.shape[1]
     rows = 4 * S  # of the products alone: in cache, as often as it takes
 
     def vaefast() -> Tensor:
-        return ops.decode_distance(mean, std, centre, r, mlp, samples=S).double()
+        return ops.decode_distance(mean, std, centre, r, net, samples=S).double()
 
     found: dict[str, Provider] = {
         "vaefast": vaefast,
         "matrix products alone": nets.alone(
-            nets.forward_products(mlp, rows), repeat=math.ceil(B * S / rows)
+            nets.forward_products(net, rows), repeat=math.ceil(B * S / rows)
         ),
     }
     checks: dict[str, Check] = {}
@@ -93,7 +93,7 @@ def providers(
         for start in range(0, B, inputs):
             own = slice(start, start + inputs)
             noise = torch.randn(inputs, S, d, device=mean.device) if draws is None else draws[own]
-            hits.append(count(noise, mean[own], std[own], centre[own], r, mlp))
+            hits.append(count(noise, mean[own], std[own], centre[own], r, net))
         return torch.cat(hits).double()
 
     def fixed(count: Callable, given: tuple) -> tuple[Tensor, Tensor]:
@@ -109,17 +109,19 @@ def providers(
     checks["eager, 1 inputs at a time"] = lambda: (drawn(count, 1, our_draws()), vaefast())
     for inputs in CHUNKS if jx.installed() else ():
         name = f"JAX jit, {inputs} inputs at a time"
-        given = mean, std, centre, *jx.network(mlp)
+        given = mean, std, centre, *jx.network(net)
         sizes = r, B, S, inputs
         found |= jx.jitted(jax_count(*sizes, draw=True), mean, *given, name=name)
         checks[name] = partial(fixed, jax_count(*sizes, draw=False), given)
     return found, checks
 
 
-def count(noise: Tensor, mean: Tensor, std: Tensor, centre: Tensor, r: float, mlp: MLP) -> Tensor:
+def count(
+    noise: Tensor, mean: Tensor, std: Tensor, centre: Tensor, r: float, net: Network
+) -> Tensor:
     """Hits [b] of noise [b, S, d]."""
     z = mean[:, None] + std[:, None] * noise
-    image = nets.forward(z.flatten(0, 1), mlp).unflatten(0, z.shape[:2])
+    image = nets.forward(z.flatten(0, 1), net).unflatten(0, z.shape[:2])
     return ((image.to(centre.dtype) - centre[:, None]).square().sum(-1) <= r * r).sum(1)
 
 

@@ -36,7 +36,7 @@ def activate(v, i_out, WIDTH: tl.constexpr, ACT: tl.constexpr, PARAM: tl.constex
         v: pre-activations [BLOCK_M, BLOCK_N] of features ``i_out``.
         i_out: [BLOCK_M], consecutive features, the first of them even.
         WIDTH: features of the layer; the last of an odd number has no partner in maxmin.
-        ACT: a name of ``vaefast.reference.activations``, e.g. ``"tanh"``.
+        ACT: a name of ``vaefast.functional.activations``, e.g. ``"tanh"``.
         PARAM: the parameter of leaky_relu and elu.
 
     For maxmin s is 1 where the feature keeps its place and 0 where its pair is swapped.

@@ -20,7 +20,6 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from vaefast import memory
 from vaefast.kernels.aot import Variant
 from vaefast.kernels.elementary import INFINITY
 from vaefast.kernels.forms import DECODERS, variant
@@ -43,6 +42,7 @@ from vaefast.kernels.sample_tiles import (
 )
 from vaefast.kernels.wide import NARROWEST, rest_of, rows_in_scratch, wide_hidden
 from vaefast.ops._register import rows_of
+from vaefast.runtime import memory
 
 __all__ = ["Counted", "count", "decode_distance", "error_band", "plan", "variants"]
 
@@ -158,7 +158,7 @@ class Call(NamedTuple):
 
 
 def decode_distance(
-    mean, std, centre, r, weights, biases, activations, packed, index, seed, first_sample,
+    mean, std, centre, r, weights, biases, layers, packed, index, seed, first_sample,
     samples, precision, tile,
 ) -> Tensor:  # fmt: skip
     """Launch the kernels; arguments as the registered op's without the backend's name.
@@ -166,7 +166,7 @@ def decode_distance(
     The share of samples that were decided again is logged for whoever listens at debug level.
     """
     counted = count(
-        mean, std, centre, r, weights, biases, activations, packed, index, seed, first_sample,
+        mean, std, centre, r, weights, biases, layers, packed, index, seed, first_sample,
         samples, precision, tile,
     )  # fmt: skip
     if precision != "ieee" and logger.isEnabledFor(logging.DEBUG):
@@ -176,11 +176,11 @@ def decode_distance(
 
 
 def count(
-    mean, std, centre, r, weights, biases, activations, packed, index, seed, first_sample,
+    mean, std, centre, r, weights, biases, layers, packed, index, seed, first_sample,
     samples, precision, tile,
 ) -> Counted:  # fmt: skip
     """As :func:`decode_distance`, and how many samples were decided again."""
-    net = forward_only(net_of(weights, activations))
+    net = forward_only(net_of(weights, layers))
     full, half = unpack(weights, biases, packed, net)
     kind = "fp64" if mean.dtype == torch.float64 else precision
     again = index.new_zeros(())

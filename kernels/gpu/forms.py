@@ -11,7 +11,7 @@ from vaefast.kernels.aot import AMD, NVIDIA, Variant
 from vaefast.kernels.launch import NARROWEST_TILE, WIDEST_TILE, Plan, blocks_of
 from vaefast.kernels.network import Net, describe
 
-__all__ = ["DECODERS", "ENCODERS", "mlp_variants", "variant"]
+__all__ = ["DECODERS", "ENCODERS", "net_variants", "variant"]
 
 # the networks of the benchmarks: the large one in every form and for every target, the odd ones
 # as ODDLY
@@ -29,7 +29,7 @@ ODDLY = {("ieee", "sm_90"), ("bf16", "sm_90"), ("ieee", "gfx942"), ("bf16", "gfx
 MATRIX = {"tf32": "wgmma", "bf16": "wgmma"}
 
 
-def mlp_variants(
+def net_variants(
     kernel: triton.JITFunction,
     networks: tuple = DECODERS,
     last: str = "identity",
@@ -82,7 +82,7 @@ def variant(
     types: dict[str, str] | None,
     constants: dict[str, Any],
 ) -> Variant:
-    """One form of a kernel; ``options`` are a plan's, the rest as ``mlp_variants``'."""
+    """One form of a kernel; ``options`` are a plan's, the rest as ``net_variants``'."""
     constants = {"NET": net, **options, **constants}
     constants = {name: value for name, value in constants.items() if name in kernel.arg_names}
     storage = "fp64" if kind == "fp64" else "fp32"

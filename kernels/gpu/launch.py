@@ -11,8 +11,8 @@ import torch
 import triton
 from torch import Tensor
 
-from vaefast import memory
 from vaefast.kernels.network import Net
+from vaefast.runtime import memory
 
 __all__ = [
     "ON_AMD",

@@ -15,10 +15,10 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from vaefast.backends import interpreted
 from vaefast.kernels.activations import activate, through
 from vaefast.kernels.gate import meet
 from vaefast.kernels.network import COLUMN_PAD, of
+from vaefast.runtime.backends import interpreted
 
 COLUMN_BLOCK = tl.constexpr(COLUMN_PAD)
 WIDEN = tl.constexpr(interpreted())  # whose tl.dot multiplies the bits of bf16 as integers

@@ -49,9 +49,10 @@ def of(net, field, layer=None):
     return value if layer is None else value[layer]
 
 
-def net_of(weights: list[Tensor], activations: str) -> Net:
+def net_of(weights: list[Tensor], layers: list[str]) -> Net:
     """The description of a network with these matrices."""
-    return describe((weights[0].shape[1], *(w.shape[0] for w in weights)), activations)
+    names = ",".join(layer.split()[-1] for layer in layers)
+    return describe((weights[0].shape[1], *(w.shape[0] for w in weights)), names)
 
 
 @lru_cache(maxsize=256)
@@ -119,7 +120,7 @@ def unpack(
     if packed is None:
         packed = pack(weights, biases, net)
     elif packed.dtype != like.dtype or len(packed) != size_of(net, like.dtype):
-        raise ValueError("mlp.packed was made for another network or backend; pack it again")
+        raise ValueError("net.packed was made for another network or backend; pack it again")
     full, half = packed[: net.packed], packed[net.packed :]
     return full, half.view(torch.bfloat16) if len(half) else full
 

@@ -10,7 +10,7 @@ EVENT = (1, 4, 4)
 PIXELS = 16
 
 
-def mlp(inputs: int, outputs: int, dtype: torch.dtype) -> nn.Sequential:
+def net(inputs: int, outputs: int, dtype: torch.dtype) -> nn.Sequential:
     return nn.Sequential(nn.Flatten(), nn.Linear(inputs, 12), nn.Tanh(), nn.Linear(12, outputs)).to(
         dtype
     )
@@ -31,9 +31,9 @@ def make_vae():
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             return VAE(
-                encoder_mean=mlp(PIXELS, latents, dtype),
-                encoder_logvar=mlp(PIXELS, latents, dtype),
-                decoder=mlp(latents, PIXELS, dtype),
+                encoder_mean=net(PIXELS, latents, dtype),
+                encoder_logvar=net(PIXELS, latents, dtype),
+                decoder=net(latents, PIXELS, dtype),
                 event_shape=EVENT,
             ).eval()
 

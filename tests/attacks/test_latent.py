@@ -79,7 +79,7 @@ def test_ball_and_box_hold_and_the_objective_belongs_to_x_adv(
     torch.testing.assert_close(result.objective, expected, rtol=1e-5, atol=1e-9)
     assert (result.objective > 0).all()
     assert not result.failed.any()
-    assert result.reproducible == ("bits" if vf.supports("mlp_vjp", "cpp") else "round-off")
+    assert result.reproducible == ("bits" if vf.supports("net_vjp", "cpp") else "round-off")
 
 
 @pytest.mark.parametrize("norm", NORMS)

@@ -21,7 +21,7 @@ class Plain(nn.Module):
         return self.inner.decode(z)
 
 
-def mlp():
+def net():
     return MLPVAE((1, 4, 4), hidden=(12, 10), latent=3, seed=1)
 
 
@@ -30,10 +30,10 @@ def gaussian():
 
 
 KINDS = {
-    "mlp": mlp,
+    "mlp": net,
     "gaussian": gaussian,
     "conv": lambda: ConvVAE((1, 8, 8), channels=3, latent=3, seed=3),
-    "plain": lambda: as_vae(Plain(mlp())),
+    "plain": lambda: as_vae(Plain(net())),
     "plain_gaussian": lambda: as_vae(Plain(gaussian()), likelihood="gaussian"),
 }
 

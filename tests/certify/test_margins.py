@@ -209,9 +209,9 @@ def test_reduced_precision_is_an_estimate(build):
 @pytest.mark.parametrize("method", METHODS)
 def test_the_norm_is_computed_in_the_precision_asked_for(build, monkeypatch, method):
     vae, x, seen = build("mlp"), torch.rand(2, 1, 4, 4), []
-    gram = ops.mlp_jacobian_gram
+    gram = ops.net_jacobian_gram
     monkeypatch.setattr(
-        ops, "mlp_jacobian_gram", lambda *a, **o: (seen.append(o["precision"]), gram(*a, **o))[1]
+        ops, "net_jacobian_gram", lambda *a, **o: (seen.append(o["precision"]), gram(*a, **o))[1]
     )
     for precision in ("ieee", "tf32", "bf16"):
         margin(vae.float(), x, 1.0, method=method, samples=20, precision=precision)

@@ -7,7 +7,7 @@ import torch
 
 from vaefast import geometry, ops
 
-OPS = ("mlp_forward", "mlp_jacobian_gram", "mlp_jvp", "mlp_vjp")
+OPS = ("net_forward", "net_jacobian_gram", "net_jvp", "net_vjp")
 OF = ("encoder", "decoder", "reconstruction")
 REDUCED = ("tf32", "bf16")
 
@@ -50,7 +50,7 @@ CALLS = {
 @pytest.mark.parametrize("norm", CALLS)
 def test_reaches_the_products_and_leaves_values_exact(case, seen, norm, precision, of):
     CALLS[norm](*case, of=of, whiten=of == "encoder", precision=precision)
-    assert seen.pop("mlp_forward") == {"ieee"}
+    assert seen.pop("net_forward") == {"ieee"}
     assert seen
     assert all(found == {precision} for found in seen.values())
 

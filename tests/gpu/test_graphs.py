@@ -7,10 +7,11 @@ import torch
 from torch import nn
 
 import vaefast as vf
-from vaefast import attacks, graphs, hmc
-from vaefast.cuda_graphs import CudaRecorder
-from vaefast.graphs import EAGER_RUNS, MOST, Graphs
+from vaefast import attacks, hmc
 from vaefast.models import ConvVAE
+from vaefast.runtime import capture
+from vaefast.runtime.capture import EAGER_RUNS, MOST, Graphs
+from vaefast.runtime.cuda_graphs import CudaRecorder
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device was found")
 DEVICE = torch.device("cuda", 0)
@@ -137,7 +138,7 @@ def off(monkeypatch):
     from contextlib import nullcontext
 
     def turn_off():
-        monkeypatch.setattr(graphs, "recording", lambda *tensors: nullcontext(graphs.OFF))
+        monkeypatch.setattr(capture, "recording", lambda *tensors: nullcontext(capture.OFF))
 
     return turn_off
 

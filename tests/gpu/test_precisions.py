@@ -41,11 +41,11 @@ def chains(widths):
 @cache
 def balls(widths):
     """(mean, std, centre, r), r in the widest gap between a row's middling distances."""
-    mean, _, mlp = chains(widths)
-    std, centre = torch.full_like(mean, 0.2), ops.mlp_forward(mean, mlp, backend="reference")
+    mean, _, net = chains(widths)
+    std, centre = torch.full_like(mean, 0.2), ops.net_forward(mean, net, backend="reference")
     rows, samples = (torch.arange(n, device=mean.device) for n in (len(mean), SAMPLES))
     z = latents(mean, std, seed=0, index=rows, samples=samples)
-    out = ops.mlp_forward(z.flatten(0, 1), mlp, backend="reference").unflatten(0, z.shape[:2])
+    out = ops.net_forward(z.flatten(0, 1), net, backend="reference").unflatten(0, z.shape[:2])
     away = (out - centre[:, None]).norm(dim=2).sort(dim=1).values[:, SAMPLES // 4 : -SAMPLES // 4]
     gap = away.diff(dim=1).argmax(dim=1, keepdim=True)
     return mean, std, centre, 0.5 * (away.gather(1, gap) + away.gather(1, gap + 1))[:, 0]
@@ -57,62 +57,62 @@ def decoder(rows, widths=WIDTHS):
 
 
 def encoder(rows, widths=WIDTHS):
-    mlp = network(widths[::-1], "tanh,tanh,identity", dtype=torch.float32, device="cuda")
-    return drawn(widths[-1]).x[:rows], mlp
+    net = network(widths[::-1], "tanh,tanh,identity", dtype=torch.float32, device="cuda")
+    return drawn(widths[-1]).x[:rows], net
 
 
 def forward(rows, widths, **options):
-    z, _, mlp = decoder(rows, widths)
-    return (ops.mlp_forward(z, mlp, **options),)
+    z, _, net = decoder(rows, widths)
+    return (ops.net_forward(z, net, **options),)
 
 
 def potential(rows, widths, **options):
-    z, x, mlp = decoder(rows, widths)
-    return ops.mlp_potential(z, x, mlp, likelihood="bernoulli", **options)
+    z, x, net = decoder(rows, widths)
+    return ops.net_potential(z, x, net, likelihood="bernoulli", **options)
 
 
 def trajectory(rows, widths, **options):
-    z, x, mlp = decoder(rows, widths)
+    z, x, net = decoder(rows, widths)
     p, grad = drawn(widths[0]).grad[:rows], potential(rows, widths, **options)[1]
     like = {"likelihood": "bernoulli", "step": 1e-3, "leapfrog": 3}
-    return ops.mlp_trajectory(z, p, grad, x, mlp, **like, **options)
+    return ops.net_trajectory(z, p, grad, x, net, **like, **options)
 
 
 def chain(rows, widths, **options):
-    z, x, mlp = decoder(rows, widths)
+    z, x, net = decoder(rows, widths)
     how = {"likelihood": "bernoulli", "step": 1e-3, "leapfrog": 3, "seed": SEED, "steps": 2}
-    return ops.mlp_chain(z, *potential(rows, widths, **options), x, mlp, thin=1, **how, **options)
+    return ops.net_chain(z, *potential(rows, widths, **options), x, net, thin=1, **how, **options)
 
 
 def distance(rows, widths, **options):
-    ball, mlp = (t[:rows] for t in balls(widths)), chains(widths).mlp
-    return (ops.decode_distance(*ball, mlp, samples=SAMPLES, **options),)
+    ball, net = (t[:rows] for t in balls(widths)), chains(widths).net
+    return (ops.decode_distance(*ball, net, samples=SAMPLES, **options),)
 
 
 def gram(rows, widths, **options):
-    x, mlp = encoder(rows, widths)
-    return (ops.mlp_jacobian_gram(x, mlp, inv_std=1 + x[:, : widths[0]], **options),)
+    x, net = encoder(rows, widths)
+    return (ops.net_jacobian_gram(x, net, inv_std=1 + x[:, : widths[0]], **options),)
 
 
 def tangents(rows, widths, **options):
-    x, mlp = encoder(rows, widths)
-    return ops.mlp_jvp(x, images(8, widths[-1], device="cuda").grad, mlp, **options)
+    x, net = encoder(rows, widths)
+    return ops.net_jvp(x, images(8, widths[-1], device="cuda").grad, net, **options)
 
 
 def cotangents(rows, widths, **options):
-    x, mlp = encoder(rows, widths)
-    return ops.mlp_vjp(x, images(8, widths[0], device="cuda").grad, mlp, **options)
+    x, net = encoder(rows, widths)
+    return ops.net_vjp(x, images(8, widths[0], device="cuda").grad, net, **options)
 
 
 CALLS = {
-    "mlp_forward": forward,
-    "mlp_potential": potential,
-    "mlp_trajectory": trajectory,
-    "mlp_chain": chain,
+    "net_forward": forward,
+    "net_potential": potential,
+    "net_trajectory": trajectory,
+    "net_chain": chain,
     "decode_distance": distance,
-    "mlp_jacobian_gram": gram,
-    "mlp_jvp": tangents,
-    "mlp_vjp": cotangents,
+    "net_jacobian_gram": gram,
+    "net_jvp": tangents,
+    "net_vjp": cotangents,
 }
 
 
@@ -150,13 +150,13 @@ def test_a_pinned_tile_gives_a_row_the_same_bits_in_any_batch(op, precision):
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_chains_sample_the_same_posterior(precision):
     """Energies are exact whatever the gradients' precision, so they settle at the same level."""
-    need("mlp_chain")
-    z, x, mlp = decoder(256)
+    need("net_chain")
+    z, x, net = decoder(256)
 
     def level(**options):
         like = {"likelihood": "bernoulli", "step": 0.02, "leapfrog": 5, "jitter": 0.2}
-        U, grad = ops.mlp_potential(z, x, mlp, likelihood="bernoulli", **options)
-        chain = ops.mlp_chain(z, U, grad, x, mlp, **like, steps=60, **options)
+        U, grad = ops.net_potential(z, x, net, likelihood="bernoulli", **options)
+        chain = ops.net_chain(z, U, grad, x, net, **like, steps=60, **options)
         assert chain.accepted.double().mean() > 30
         return chain.U.mean().item(), (chain.U.std() / 16).item()
 

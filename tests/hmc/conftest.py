@@ -109,7 +109,7 @@ def mlp_vae():
 @pytest.fixture
 def budget():
     """Set the memory budget; the default returns after the test."""
-    from vaefast.memory import set_memory
+    from vaefast.runtime.memory import set_memory
 
     yield set_memory
     set_memory(1 << 30)

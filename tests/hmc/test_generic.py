@@ -5,9 +5,10 @@ import torch
 from torch import nn
 
 import vaefast as vf
-from vaefast import hmc, numerics
+from vaefast import hmc
 from vaefast.hmc.target import GenericTarget
 from vaefast.models import ConvVAE
+from vaefast.runtime import numerics
 
 EXACT = {"rtol": 0, "atol": 0}
 

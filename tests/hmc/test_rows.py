@@ -15,7 +15,7 @@ CLOSE = {"rtol": 1e-6, "atol": 1e-8}
 
 def sampled_by(dtype):
     """What a lowered model promises, by what its ops run on here."""
-    fused = ("mlp_forward", "mlp_potential", "mlp_trajectory", "mlp_chain")
+    fused = ("net_forward", "net_potential", "net_trajectory", "net_chain")
     return "bits" if all(vf.supports(op, "cpp", dtype=dtype) for op in fused) else "round-off"
 
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from vaefast.hmc.target import GenericTarget, MLPTarget
-from vaefast.models import mlp
+from vaefast.hmc.target import GenericTarget, NetworkTarget
+from vaefast.models import lowering
 
 LIKELIHOODS = ("bernoulli", "gaussian", "continuous_bernoulli", "clamped_bernoulli")
 
@@ -21,8 +21,8 @@ def target(vae, x, *, generic, inv_mass=None, leapfrog=5):
     shared = {"x": x, "likelihood": vae.likelihood, "inv_mass": inv_mass, "leapfrog": leapfrog}
     if generic:
         return GenericTarget(vae=vae, backend=None, **shared)
-    return MLPTarget(
-        mlp=mlp.decoder(vae), obs_std=vae.obs_std, precision="ieee", backend=None, **shared
+    return NetworkTarget(
+        net=lowering.decoder(vae), obs_std=vae.obs_std, precision="ieee", backend=None, **shared
     )
 
 

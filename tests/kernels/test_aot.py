@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from vaefast.backends import interpreted
+from vaefast.runtime.backends import interpreted
 
 pytestmark = pytest.mark.skipif(interpreted(), reason="nothing is compiled under TRITON_INTERPRET")
 aot = pytest.importorskip("vaefast.kernels.aot", reason="triton is not installed")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from vaefast.backends import interpreted
+from vaefast.runtime.backends import interpreted
 
 pytestmark = pytest.mark.skipif(interpreted(), reason="nothing is compiled under TRITON_INTERPRET")
 aot = pytest.importorskip("vaefast.kernels.aot", reason="triton is not installed")
@@ -25,8 +25,8 @@ PINNED = re.search(r"triton==([\d.]+)", (ROOT / "pyproject.toml").read_text())[1
 MODULES = aot.modules()
 LARGEST_SPILL = 64  # bytes of a thread, where a module lists the variant at all
 MEASURED = {  # kernels that are timed against others, and on which network: none may spill
-    "mlp_chain": DECODERS[0],
-    "mlp_jacobian_gram": ENCODERS[0],
+    "net_chain": DECODERS[0],
+    "net_jacobian_gram": ENCODERS[0],
     "decode_distance": DECODERS[0],
 }
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from vaefast import philox as reference_philox
-from vaefast.backends import interpreted
-from vaefast.reference.activations import ACTIVATIONS, PARAMETERS, parse
-from vaefast.reference.likelihoods import PIXEL_LIKELIHOODS
+from vaefast.functional.activations import ACTIVATIONS, PARAMETERS, parse
+from vaefast.functional.likelihoods import PIXEL_LIKELIHOODS
+from vaefast.runtime.backends import interpreted
 from vaefast.types import LIKELIHOODS
 
 pytest.importorskip("triton", reason="triton is not installed")
@@ -61,7 +61,7 @@ def run_activation(kind, v, dy, width=None):
 
 
 def parsed(kind):
-    (activation,) = parse(f"{kind}:{PARAMETER[kind]}" if kind in PARAMETERS else kind)
+    (activation,) = parse([f"{kind}:{PARAMETER[kind]}" if kind in PARAMETERS else kind])
     return activation
 
 

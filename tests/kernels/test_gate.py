@@ -13,9 +13,9 @@ import traceback
 import pytest
 import torch
 
-from vaefast.backends import interpreted
 from vaefast.bench.cases import posterior
-from vaefast.ops import mlp_chain, mlp_potential, mlp_trajectory
+from vaefast.ops import net_chain, net_potential, net_trajectory
+from vaefast.runtime.backends import interpreted
 
 pytestmark = pytest.mark.skipif(
     not interpreted() or not hasattr(os, "fork"), reason="needs TRITON_INTERPRET=1 and fork"
@@ -102,14 +102,14 @@ def spread(request, monkeypatch):
 def results(widths, activation, precision):
     """Potential, trajectory and chain of 20 chains: two tiles, one of them not full."""
     names = ",".join([activation] * (len(widths) - 2) + ["identity"])
-    z, x, mlp = posterior(5, 4, widths=widths, activations=names, dtype=torch.float32)
+    z, x, net = posterior(5, 4, widths=widths, activations=names, dtype=torch.float32)
     like = {"likelihood": "bernoulli", "backend": "triton", "precision": precision, "tile": 16}
-    U, grad = mlp_potential(z, x, mlp, **like)
+    U, grad = net_potential(z, x, net, **like)
     yield from (U, grad)
     p = torch.randn(z.shape, generator=torch.Generator().manual_seed(1))
-    yield from mlp_trajectory(z, p, grad, x, mlp, step=0.05, leapfrog=3, **like)
+    yield from net_trajectory(z, p, grad, x, net, step=0.05, leapfrog=3, **like)
     options = {"step": 0.1, "leapfrog": 2, "jitter": 0.1, "seed": 7, "steps": 3, "thin": 1}
-    yield from mlp_chain(z, U, grad, x, mlp, **like, **options)
+    yield from net_chain(z, U, grad, x, net, **like, **options)
 
 
 @pytest.mark.parametrize("precision", ["ieee", "bf16"])

@@ -14,7 +14,7 @@ TESTS = [str(OPS / name) for name in ("test_same_bits.py", "test_error_rule.py")
 
 
 def other_levels():
-    if not vf.supports("mlp_forward", "cpp"):
+    if not vf.supports("net_forward", "cpp"):
         return []
     from vaefast import _C
 

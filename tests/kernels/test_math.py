@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from vaefast.reference.activations import PARAMETERS, parse
+from vaefast.functional.activations import PARAMETERS, parse
 
 _C = pytest.importorskip("vaefast._C", reason="the C++ extension is not built")
 
@@ -170,7 +170,7 @@ def named(kind):
 
 def reference(kind, a, dtype):
     """Value and slope by the specification, at the given precision, as float64."""
-    (activation,) = parse(named(kind))
+    (activation,) = parse([named(kind)])
     a = torch.from_numpy(a).to(dtype)
     h = activation.value(a)
     slope = activation.multiply(a, h, torch.ones_like(a))
@@ -256,7 +256,7 @@ def test_multiply_slope_is_the_reference_product(kind, dtype):
     a[:8] = 1, 1, NAN, 1, 1, NAN, -0.0, 0.0  # ties and NaN
     t = rng.normal(size=320).astype(dtype)
     value, slope = activate(kind, a)
-    (activation,) = parse(named(kind))
+    (activation,) = parse([named(kind)])
     exact = torch.from_numpy(a).double()
     h = activation.value(exact)
     truth = activation.multiply(exact, h, torch.from_numpy(t).double()).numpy()

@@ -35,7 +35,7 @@ NETWORKS |= {"spectrum": 2}
 
 @pytest.fixture(autouse=True)
 def _cpp(require):
-    require("mlp_forward", "cpp")
+    require("net_forward", "cpp")
 
 
 @pytest.fixture
@@ -68,9 +68,9 @@ def made(monkeypatch):
     made = []
     plain = _pack.PACKERS["cpp"]
 
-    def counting(mlp, backward):
-        result = plain(mlp, backward)
-        if mlp.packed is None:
+    def counting(net, backward):
+        result = plain(net, backward)
+        if net.packed is None:
             made.append(result)
         return result
 

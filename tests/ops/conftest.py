@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import vaefast as vf
-from vaefast.backends import ops
-from vaefast.reference import layers
+from vaefast.functional import layers
+from vaefast.runtime.backends import ops
 
 LAYERS = ("evaluate", "forward", "pull_to_first", "pullback", "pushforward")
 

@@ -11,9 +11,9 @@ import torch
 import vaefast as vf
 from vaefast import philox
 from vaefast.bench.cases import images, network
-from vaefast.ops import decode_distance, mlp_forward
+from vaefast.ops import decode_distance, net_forward
 from vaefast.philox import Use
-from vaefast.types import MLP
+from vaefast.types import Network
 
 d, D = 3, 10
 
@@ -22,28 +22,28 @@ def case(B=4, dtype=torch.float64):
     generator = torch.Generator().manual_seed(2)
     mean = torch.randn(B, d, generator=generator, dtype=torch.float64)
     std = 0.2 + 0.5 * torch.rand(B, d, generator=generator, dtype=torch.float64)
-    mlp = network((d, 8, D), "tanh,sigmoid", dtype=dtype)
-    centre = mlp_forward(mean.to(dtype), mlp)
+    net = network((d, 8, D), "tanh,sigmoid", dtype=dtype)
+    centre = net_forward(mean.to(dtype), net)
     r = torch.linspace(0.2, 0.8, B, dtype=torch.float64)
-    return mean.to(dtype), std.to(dtype), centre, r.to(dtype), mlp
+    return mean.to(dtype), std.to(dtype), centre, r.to(dtype), net
 
 
-def distances(mean, std, centre, mlp, index, samples, seed=0):
+def distances(mean, std, centre, net, index, samples, seed=0):
     """‖g(z_s) − c‖₂ for every input and sample, [B, S]."""
     columns = []
     for s in samples:
         noise = philox.normal(mean.shape[1], seed=seed, index=index, step=s, use=Use.LATENT)
-        columns.append((mlp_forward(mean + std * noise, mlp) - centre).norm(dim=1))
+        columns.append((net_forward(mean + std * noise, net) - centre).norm(dim=1))
     return torch.stack(columns, dim=1)
 
 
 def test_hits_by_direct_computation(backend):
-    mean, std, centre, r, mlp = case()
+    mean, std, centre, r, net = case()
     index = torch.tensor([3, 0, 1 << 34, 77])
     hits = decode_distance(
-        mean, std, centre, r, mlp, seed=5, index=index, first_sample=8, samples=150, backend=backend
+        mean, std, centre, r, net, seed=5, index=index, first_sample=8, samples=150, backend=backend
     )
-    distance = distances(mean, std, centre, mlp, index, range(8, 158), seed=5)
+    distance = distances(mean, std, centre, net, index, range(8, 158), seed=5)
     assert (distance - r[:, None]).abs().min() > 1e-9  # no sample so close that round-off decides
     assert hits.dtype == torch.int64
     assert torch.equal(hits, (distance <= r[:, None]).sum(1))
@@ -78,7 +78,7 @@ def test_hits_add_up_over_any_split_of_the_samples(backend):
     assert torch.equal(sum(split), whole)
 
 
-def exact_distances(mean, std, centre, mlp, sample, *, dtype=torch.float64, **options):
+def exact_distances(mean, std, centre, net, sample, *, dtype=torch.float64, **options):
     """The backend's own distances [B] of one sample: the smallest r that it counts as a hit."""
     bits = torch.int64 if dtype == torch.float64 else torch.int32
     low = torch.full((len(mean),), -1, dtype=torch.int64)  # no hit at the number with these bits
@@ -87,7 +87,7 @@ def exact_distances(mean, std, centre, mlp, sample, *, dtype=torch.float64, **op
     while (high - low).max() > 1:
         middle = low + (high - low) // 2
         r = middle.to(bits).view(dtype)
-        hit = decode_distance(mean, std, centre, r, mlp, **options) == 1
+        hit = decode_distance(mean, std, centre, r, net, **options) == 1
         low, high = torch.where(hit, low, middle), torch.where(hit, middle, high)
     return high.to(bits).view(dtype)
 
@@ -97,8 +97,8 @@ def wide_case(B, dtype):
     mean = torch.randn(B, 5, generator=generator, dtype=torch.float64)
     centre = torch.rand(B, 301, generator=generator, dtype=torch.float64)
     std = torch.full_like(mean, 0.7)
-    mlp = network((5, 40, 301), "tanh,sigmoid", dtype=dtype)
-    return mean.to(dtype), std.to(dtype), centre.to(dtype), mlp
+    net = network((5, 40, 301), "tanh,sigmoid", dtype=dtype)
+    return mean.to(dtype), std.to(dtype), centre.to(dtype), net
 
 
 @pytest.mark.compares
@@ -108,10 +108,10 @@ def test_same_bits_for_any_cut_and_thread_count(dtype):
     if not (support := vf.supports("decode_distance", "cpp")):
         pytest.skip(support.reason)
     B, S, options = 7, 90, {"seed": 3, "backend": "cpp"}
-    mean, std, centre, mlp = wide_case(B, dtype)
+    mean, std, centre, net = wide_case(B, dtype)
     rows = [(mean[b : b + 1], std[b : b + 1], centre[b : b + 1]) for b in range(B)]
     r = torch.cat([
-        exact_distances(*rows[b], mlp, 33, dtype=dtype, index=torch.tensor([b]), **options)
+        exact_distances(*rows[b], net, 33, dtype=dtype, index=torch.tensor([b]), **options)
         for b in range(B)
     ])  # fmt: skip
     below = torch.nextafter(r, torch.zeros_like(r))
@@ -123,7 +123,7 @@ def test_same_bits_for_any_cut_and_thread_count(dtype):
                 hits, fewer = (
                     sum(
                         decode_distance(
-                            mean, std, centre, radius, mlp, first_sample=s, samples=e - s, **options
+                            mean, std, centre, radius, net, first_sample=s, samples=e - s, **options
                         )
                         for s, e in pairwise(cuts)
                     )
@@ -134,7 +134,7 @@ def test_same_bits_for_any_cut_and_thread_count(dtype):
                 assert torch.equal(hits, expected)
             own = [
                 decode_distance(
-                    *rows[b], r[b : b + 1], mlp, index=torch.tensor([b]), samples=S, **options
+                    *rows[b], r[b : b + 1], net, index=torch.tensor([b]), samples=S, **options
                 )
                 for b in range(B)
             ]
@@ -144,13 +144,13 @@ def test_same_bits_for_any_cut_and_thread_count(dtype):
 
 
 def test_float32_distances_err_at_most_twice_as_much_as_eager(backend):
-    mean, std, centre, mlp = wide_case(16, torch.float32)
+    mean, std, centre, net = wide_case(16, torch.float32)
     index = torch.arange(16)
-    found = exact_distances(mean, std, centre, mlp, 4, dtype=torch.float32, backend=backend)
-    wide = MLP([w.double() for w in mlp.weights], [b.double() for b in mlp.biases], mlp.activations)
+    found = exact_distances(mean, std, centre, net, 4, dtype=torch.float32, backend=backend)
+    wide = Network([w.double() for w in net.weights], [b.double() for b in net.biases], net.layers)
     truth = distances(mean.double(), std.double(), centre.double(), wide, index, [4])[:, 0]
     noise = philox.normal(5, seed=0, index=index, step=4, use=Use.LATENT).float()
-    image = mlp_forward(mean + std * noise, mlp, backend="reference")
+    image = net_forward(mean + std * noise, net, backend="reference")
     eager = (image - centre).square().sum(1, dtype=torch.float64).sqrt()
     error = (found - truth).abs().max()
     assert error <= 2 * (eager - truth).abs().max() + 4 * 2**-24 * truth.max()
@@ -160,10 +160,10 @@ MEMORY = """
 import resource, sys, torch
 from vaefast.bench.cases import network
 from vaefast.ops import decode_distance
-mlp = network((32, 64, 784), "tanh,sigmoid", dtype=torch.float32)
+net = network((32, 64, 784), "tanh,sigmoid", dtype=torch.float32)
 mean, centre = torch.zeros(1, 32), torch.full((1, 784), 0.5)
 def run(samples):
-    decode_distance(mean, mean + 1, centre, 9.0, mlp, samples=samples, backend=sys.argv[1])
+    decode_distance(mean, mean + 1, centre, 9.0, net, samples=samples, backend=sys.argv[1])
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 print(-run(100) + run(100_000))
 """
@@ -181,20 +181,20 @@ def test_memory_does_not_depend_on_the_samples():
 
 @pytest.mark.parametrize("budget", [1, 20_000, 200_000])
 def test_any_memory_budget_and_cut_of_the_batch_count_the_same(backend, budget):
-    mean, std, centre, r, mlp = case(9)
-    whole = decode_distance(mean, std, centre, r, mlp, samples=60, backend=backend)
+    mean, std, centre, r, net = case(9)
+    whole = decode_distance(mean, std, centre, r, net, samples=60, backend=backend)
     vf.set_memory(budget)
-    assert torch.equal(decode_distance(mean, std, centre, r, mlp, samples=60), whole)
+    assert torch.equal(decode_distance(mean, std, centre, r, net, samples=60), whole)
     rows = torch.tensor([7, 2, 5])
     picked = [t[rows] for t in (mean, std, centre, r)]
-    part = decode_distance(*picked, mlp, index=rows, samples=60, backend=backend)
+    part = decode_distance(*picked, net, index=rows, samples=60, backend=backend)
     assert torch.equal(part, whole[rows])
 
 
 def test_hits_grow_with_the_radius_and_reach_both_ends(backend):
-    mean, std, centre, _, mlp = case()
+    mean, std, centre, _, net = case()
     counts = [
-        decode_distance(mean, std, centre, r, mlp, samples=200, backend=backend)
+        decode_distance(mean, std, centre, r, net, samples=200, backend=backend)
         for r in (0.0, 0.2, 0.4, 0.8, 10.0)
     ]
     assert (counts[0] == 0).all()
@@ -234,9 +234,9 @@ def test_nothing_to_do(backend, B, samples):
 
 
 def test_images_far_from_every_reconstruction_are_never_hit(backend):
-    mean, std, _, _, mlp = case()
+    mean, std, _, _, net = case()
     far = 5 + images(4, D, dtype=torch.float64).x
-    assert (decode_distance(mean, std, far, 1.0, mlp, samples=50, backend=backend) == 0).all()
+    assert (decode_distance(mean, std, far, 1.0, net, samples=50, backend=backend) == 0).all()
 
 
 def test_inputs_that_require_grad():
@@ -248,9 +248,9 @@ def test_inputs_that_require_grad():
 
 @pytest.mark.parametrize("requires_grad", [False, True])
 def test_registered_op_passes_opcheck(backend, requires_grad):
-    mean, std, centre, r, mlp = case()
+    mean, std, centre, r, net = case()
     mean.requires_grad_(requires_grad)
-    arguments = (mean, std, centre, r, *mlp, torch.arange(4), 0, 0, 5, "ieee", 0, backend)
+    arguments = (mean, std, centre, r, *net, torch.arange(4), 0, 0, 5, "ieee", 0, backend)
     torch.library.opcheck(torch.ops.vaefast.decode_distance.default, arguments)
 
 
@@ -277,6 +277,6 @@ def test_compiles_without_graph_breaks(backend):
     ],
 )
 def test_errors_say_what_came_and_what_to_do(change, error, message):
-    arguments = dict(zip(("mean", "std", "centre", "r", "mlp"), case()))
+    arguments = dict(zip(("mean", "std", "centre", "r", "net"), case()))
     with pytest.raises(error, match=message):
         decode_distance(**{**arguments, "samples": 5, **change})

@@ -5,9 +5,9 @@ import logging
 import pytest
 import torch
 
-from vaefast import backends
 from vaefast.bench.cases import network
-from vaefast.ops import decode_distance, mlp_forward
+from vaefast.ops import decode_distance, net_forward
+from vaefast.runtime import backends
 
 S = 60
 
@@ -24,17 +24,17 @@ def triton_op(backend):
 @pytest.fixture
 def case():
     generator = torch.Generator().manual_seed(3)
-    mlp = network((5, 40, 75), "tanh,sigmoid", dtype=torch.float32)
+    net = network((5, 40, 75), "tanh,sigmoid", dtype=torch.float32)
     mean = torch.randn(6, 5, generator=generator)
     std = 0.2 + torch.rand(6, 5, generator=generator)
-    centre = mlp_forward(mean, mlp, backend="reference")
-    return mean, std, centre, torch.linspace(0.5, 1.5, 6), mlp
+    centre = net_forward(mean, net, backend="reference")
+    return mean, std, centre, torch.linspace(0.5, 1.5, 6), net
 
 
 def counted(module, case, precision, samples=S, first=0, tile=0):
-    mean, std, centre, r, mlp = case
+    mean, std, centre, r, net = case
     return module.count(
-        mean, std, centre, r, *mlp, torch.arange(len(mean)), 7, first, samples, precision, tile
+        mean, std, centre, r, *net, torch.arange(len(mean)), 7, first, samples, precision, tile
     )
 
 
@@ -67,12 +67,12 @@ def test_bf16_alone_would_err_and_the_band_holds_its_error(triton_op, case, ieee
 
 def halfway(case):
     """Radii at the median distance, where a small error decides."""
-    mean, std, centre, _, mlp = case
+    mean, std, centre, _, net = case
     draws = 100
     z = mean[:, None] + std[:, None] * torch.randn(
         6, draws, 5, generator=torch.Generator().manual_seed(1)
     )
-    out = mlp_forward(z.flatten(0, 1), mlp, backend="reference").unflatten(0, (6, draws))
+    out = net_forward(z.flatten(0, 1), net, backend="reference").unflatten(0, (6, draws))
     return (out - centre[:, None]).norm(dim=2).median(dim=1).values
 
 
@@ -106,11 +106,11 @@ def test_bad_rows_have_no_hits_and_cost_no_second_decision(triton_op, case, ieee
 
 def test_what_overflows_in_bf16_is_decided_in_ieee(triton_op):
     """3.395e38 is finite in float32 and infinite when rounded to bf16."""
-    mlp = network((1, 1), "identity", dtype=torch.float32)._replace(
+    net = network((1, 1), "identity", dtype=torch.float32)._replace(
         weights=[torch.ones(1, 1)], biases=[None]
     )
     mean = torch.full((1, 1), 3.4e38)
-    case = mean, torch.zeros(1, 1), mean.clone(), torch.ones(1), mlp
+    case = mean, torch.zeros(1, 1), mean.clone(), torch.ones(1), net
     result = counted(triton_op, case, "bf16", samples=50)
     assert result.hits.item() == 50
     assert result.decided_again == 50

@@ -5,20 +5,20 @@ import torch
 
 import vaefast as vf
 from vaefast.bench.cases import ACTIVATIONS, posterior
-from vaefast.ops import log_likelihood, mlp_forward, mlp_potential
+from vaefast.ops import log_likelihood, net_forward, net_potential
 from vaefast.types import LIKELIHOODS
 
 STD = 0.4
 
 
 def leaves(case):
-    tensors = [case.z, case.x, *case.mlp.weights, *case.mlp.biases]
+    tensors = [case.z, case.x, *case.net.weights, *case.net.biases]
     return [t.requires_grad_() for t in tensors]
 
 
 def both(case, likelihood, **options):
     """A scalar of the energy and its gradient that weighs rows and latents differently."""
-    U, grad = mlp_potential(*case, likelihood=likelihood, obs_std=STD, **options)
+    U, grad = net_potential(*case, likelihood=likelihood, obs_std=STD, **options)
     rows = torch.arange(1, len(U) + 1, dtype=U.dtype)
     return (rows * U).sum() + (rows[:, None] * grad.sin()).sum()
 
@@ -63,7 +63,7 @@ def test_likelihood_at_every_size_of_logit(likelihood, size):
 def test_no_backward_runs_a_reference(break_references):
     case = posterior(3, 2)
     tensors = leaves(case)
-    energy, out = both(case, "bernoulli"), mlp_forward(case.z, case.mlp)
+    energy, out = both(case, "bernoulli"), net_forward(case.z, case.net)
     logp = log_likelihood(out, case.x, likelihood="bernoulli")
     break_references()
     torch.autograd.grad(energy, tensors)
@@ -73,7 +73,7 @@ def test_no_backward_runs_a_reference(break_references):
 def test_derivative_in_the_inputs_alone_is_the_registered_product():
     """What attacks need of a lowered encoder is an op, so its rows do not depend on the batch."""
     case = posterior(3, 2)
-    out = mlp_forward(case.z.requires_grad_(), case.mlp)
+    out = net_forward(case.z.requires_grad_(), case.net)
     with torch.profiler.profile() as profile:
         torch.autograd.grad(out.sum(), case.z)
-    assert "vaefast::mlp_vjp" in {event.key for event in profile.key_averages()}
+    assert "vaefast::net_vjp" in {event.key for event in profile.key_averages()}

@@ -12,7 +12,7 @@ from vaefast.reference import eigenvalue_bound as reference
 def bound(backend, require):
     if backend == "cpp":
         pytest.skip("the CPU takes an eigensolver")
-    require("mlp_jacobian_gram", backend, torch.float64)
+    require("net_jacobian_gram", backend, torch.float64)
     if backend == "reference":
         return reference.eigenvalue_bound
     from vaefast.kernels import eigenvalue_bound
@@ -93,7 +93,7 @@ def test_batches(bound):
 def test_the_triton_kernel_agrees_with_the_reference(backend, require):
     if backend != "triton":
         pytest.skip("compares triton with the reference")
-    require("mlp_jacobian_gram", backend, torch.float64)
+    require("net_jacobian_gram", backend, torch.float64)
     from vaefast.kernels.eigenvalue_bound import eigenvalue_bound
 
     A = with_spectra(spectra(10))

@@ -22,34 +22,34 @@ ROWS = (1, 3, 40)  # one row and few take other routes than many
 
 
 def forward(case, **options):
-    return (ops.mlp_forward(case.z, case.mlp, **options),)
+    return (ops.net_forward(case.z, case.net, **options),)
 
 
 def potential(case, **options):
-    return ops.mlp_potential(*case, likelihood="bernoulli", **options)
+    return ops.net_potential(*case, likelihood="bernoulli", **options)
 
 
 def trajectory(case, **options):
-    z, x, mlp = case
+    z, x, net = case
     like = {"likelihood": "continuous_bernoulli", "step": 1e-3, "leapfrog": 4}
-    return ops.mlp_trajectory(z, z.flip(1), z.cos(), x, mlp, **like, **options)
+    return ops.net_trajectory(z, z.flip(1), z.cos(), x, net, **like, **options)
 
 
 def chain(case, **options):
-    z, x, mlp = case
-    U, grad = (t.to(z.dtype) for t in ops.mlp_potential(*case, likelihood="gaussian", **options))
+    z, x, net = case
+    U, grad = (t.to(z.dtype) for t in ops.net_potential(*case, likelihood="gaussian", **options))
     like = {"likelihood": "gaussian", "step": 1e-4, "leapfrog": 3, "steps": 2}
-    result = ops.mlp_chain(z, U.double(), grad, x, mlp, **like, **options)
+    result = ops.net_chain(z, U.double(), grad, x, net, **like, **options)
     return result.z, result.U, result.grad
 
 
 def tangents(case, **options):
-    return ops.mlp_jvp(case.z, case.z.flip(0).cos(), case.mlp, full=True, **options)
+    return ops.net_jvp(case.z, case.z.flip(0).cos(), case.net, full=True, **options)
 
 
 def cotangents(case, **options):
     u = case.x.sin()[:5]
-    return ops.mlp_vjp(case.z, u, case.mlp, full=True, **options)
+    return ops.net_vjp(case.z, u, case.net, full=True, **options)
 
 
 DECODING = {f.__name__: f for f in (forward, potential, trajectory, chain, tangents, cotangents)}
@@ -57,7 +57,7 @@ DECODING = {f.__name__: f for f in (forward, potential, trajectory, chain, tange
 
 @pytest.fixture(autouse=True)
 def _needs_cpp():
-    if not (support := vf.supports("mlp_forward", "cpp")):
+    if not (support := vf.supports("net_forward", "cpp")):
         pytest.skip(support.reason)
 
 
@@ -78,11 +78,11 @@ def test_decoders(run, name, rows):
     widths, activations = DECODERS[name]
     options = {"widths": widths, "activations": activations}
     narrow = posterior(rows, 1, dtype=torch.float32, **options)
-    mlp = narrow.mlp._replace(
-        weights=[w.double() for w in narrow.mlp.weights],
-        biases=[b.double() for b in narrow.mlp.biases],
+    net = narrow.net._replace(
+        weights=[w.double() for w in narrow.net.weights],
+        biases=[b.double() for b in narrow.net.biases],
     )
-    assert_errs_little(run, narrow, type(narrow)(narrow.z.double(), narrow.x.double(), mlp))
+    assert_errs_little(run, narrow, type(narrow)(narrow.z.double(), narrow.x.double(), net))
 
 
 @pytest.mark.parametrize("whitened", [False, True])
@@ -94,8 +94,8 @@ def test_gram(name, whitened):
     inv_std = 1 + torch.rand(9, widths[-1], generator=torch.Generator().manual_seed(1))
 
     def run(inputs, **options):
-        x, inv_std, mlp = inputs
-        return (ops.mlp_jacobian_gram(x, mlp, inv_std=inv_std if whitened else None, **options),)
+        x, inv_std, net = inputs
+        return (ops.net_jacobian_gram(x, net, inv_std=inv_std if whitened else None, **options),)
 
     wide = narrow._replace(
         weights=[w.double() for w in narrow.weights], biases=[b.double() for b in narrow.biases]

@@ -9,7 +9,7 @@ import torch
 import vaefast as vf
 from vaefast import ops
 from vaefast.bench.cases import ACTIVATIONS, network
-from vaefast.types import LIKELIHOODS, MLP
+from vaefast.types import LIKELIHOODS, Network
 
 hypothesis = pytest.importorskip("hypothesis")
 st = pytest.importorskip("hypothesis.strategies")
@@ -17,8 +17,8 @@ st = pytest.importorskip("hypothesis.strategies")
 WIDTHS = (0, 1, 2, 3, 7, 16, 17, 33, 65)
 BAD = (torch.nan, torch.inf, -torch.inf, 3e38, -3e38, 1e-40)
 OPS = (
-    "mlp_forward", "mlp_potential", "mlp_trajectory", "mlp_chain", "leapfrog_step",
-    "log_likelihood", "pgd_step", "decode_distance", "mlp_jvp", "mlp_vjp", "mlp_jacobian_gram",
+    "net_forward", "net_potential", "net_trajectory", "net_chain", "leapfrog_step",
+    "log_likelihood", "pgd_step", "decode_distance", "net_jvp", "net_vjp", "net_jacobian_gram",
 )  # fmt: skip
 FUZZ = hypothesis.settings(
     max_examples=40,
@@ -31,7 +31,7 @@ FUZZ = hypothesis.settings(
 
 class Problem(NamedTuple):
     rows: dict[str, torch.Tensor]  # each has a multiple of B rows
-    mlp: MLP
+    net: Network
     options: dict[str, Any]
 
 
@@ -48,37 +48,37 @@ def _same_threads_after():
     torch.set_num_threads(before)
 
 
-def problem(op, draw, B, C, mlp, like):
+def problem(op, draw, B, C, net, like):
     """Inputs of an op for B inputs of C chains; draw(*shape) makes a tensor."""
-    d, D, N = mlp.in_features, mlp.out_features, B * C
+    d, D, N = net.in_features, net.out_features, B * C
     images = {"x": draw(B, D)}
     state = {"z": draw(N, d), "p": draw(N, d), "grad": draw(N, d)}
     scales = {"step": 0.05 * draw(N).abs(), "inv_mass": draw(B, d).abs()}
-    if op == "mlp_forward":
-        return Problem({"z": state["z"]}, mlp, {})
-    if op == "mlp_potential":
-        return Problem({"z": state["z"]} | images, mlp, like)
-    if op == "mlp_trajectory":
-        return Problem(state | images | scales, mlp, like | {"leapfrog": 2})
-    if op == "mlp_chain":
+    if op == "net_forward":
+        return Problem({"z": state["z"]}, net, {})
+    if op == "net_potential":
+        return Problem({"z": state["z"]} | images, net, like)
+    if op == "net_trajectory":
+        return Problem(state | images | scales, net, like | {"leapfrog": 2})
+    if op == "net_chain":
         rows = {"z": state["z"], "grad": state["grad"], "U": draw(N).double(), "x": images["x"]}
         rows |= {"step": 0.05 * draw(B).abs(), "inv_mass": scales["inv_mass"]}
-        return Problem(rows, mlp, like | {"leapfrog": 2, "steps": 3, "thin": 1, "jitter": 0.1})
+        return Problem(rows, net, like | {"leapfrog": 2, "steps": 3, "thin": 1, "jitter": 0.1})
     if op == "leapfrog_step":
-        return Problem(state | scales, mlp, {"kick": 0.5})
+        return Problem(state | scales, net, {"kick": 0.5})
     if op == "log_likelihood":
-        return Problem({"out": draw(N, D)} | images, mlp, like)
+        return Problem({"out": draw(N, D)} | images, net, like)
     if op == "pgd_step":
         rows = {name: draw(B, D) for name in ("x_adv", "grad", "x")}
         norm = "l2" if C > 1 else "linf"
-        return Problem(rows, mlp, {"alpha": 0.1, "eps": 0.3, "low": -1.0, "norm": norm})
+        return Problem(rows, net, {"alpha": 0.1, "eps": 0.3, "low": -1.0, "norm": norm})
     if op == "decode_distance":
         rows = {"mean": draw(B, d), "std": draw(B, d), "centre": draw(B, D)}
-        return Problem(rows | {"r": draw(B).abs() * D**0.5}, mlp, {"samples": 20 * C})
-    if op == "mlp_jacobian_gram":
-        return Problem({"x": draw(B, d)}, mlp, {})
-    probes = {"v": draw(B, C, d)} if op == "mlp_jvp" else {"u": draw(B, C, D)}
-    return Problem({"x": draw(B, d)} | probes, mlp, {"full": True})
+        return Problem(rows | {"r": draw(B).abs() * D**0.5}, net, {"samples": 20 * C})
+    if op == "net_jacobian_gram":
+        return Problem({"x": draw(B, d)}, net, {})
+    probes = {"v": draw(B, C, d)} if op == "net_jvp" else {"u": draw(B, C, D)}
+    return Problem({"x": draw(B, d)} | probes, net, {"full": True})
 
 
 def run(op, given, backend="cpp"):
@@ -90,7 +90,7 @@ def run(op, given, backend="cpp"):
         return rows["z"], rows["p"]
     call = vf.pgd_step if op == "pgd_step" else getattr(ops, op)
     if op not in ("log_likelihood", "pgd_step"):
-        rows["mlp"] = given.mlp
+        rows["net"] = given.net
     results = call(**rows, **options)
     return tuple(results) if isinstance(results, tuple) else (results,)
 
@@ -126,8 +126,8 @@ def networks(draw, dtype):
         width = draw(st.sampled_from(WIDTHS))
         widths.append(width + width % 2 if name == "maxmin" else width)
     seed = draw(st.integers(0, 99))
-    mlp = network(tuple(widths), ",".join(names), dtype=dtype, seed=seed)
-    return mlp._replace(biases=[b if draw(st.booleans()) else None for b in mlp.biases])
+    net = network(tuple(widths), ",".join(names), dtype=dtype, seed=seed)
+    return net._replace(biases=[b if draw(st.booleans()) else None for b in net.biases])
 
 
 @st.composite
@@ -154,11 +154,11 @@ def test_any_shape_gives_the_numbers_of_the_reference(op, data):
 def test_no_layout_changes_a_bit(op, data, dtype):
     case = data.draw(problems(op, dtype))
     layout = LAYOUTS[data.draw(st.sampled_from(sorted(LAYOUTS)))]
-    mlp = case.mlp
-    biases = [None if b is None else layout(b) for b in mlp.biases]
+    net = case.net
+    biases = [None if b is None else layout(b) for b in net.biases]
     views = Problem(
         {name: layout(t) for name, t in case.rows.items()},
-        mlp._replace(weights=[layout(w) for w in mlp.weights], biases=biases),
+        net._replace(weights=[layout(w) for w in net.weights], biases=biases),
         case.options,
     )
     for a, b in zip(run(op, views), run(op, case), strict=True):
@@ -201,9 +201,9 @@ def test_a_million_random_bytes_as_numbers(op, dtype):
     while used < len(numbers):
         names = [ACTIVATIONS[(used + k) % len(ACTIVATIONS)] for k in range(2)]
         weights = [draw(30, 9), draw(70, 30)]
-        wild = MLP(weights, [draw(30), draw(70)], ",".join(names))
+        wild = Network.mlp(weights, [draw(30), draw(70)], ",".join(names))
         like["likelihood"] = LIKELIHOODS[used % 4]
-        for mlp in (wild, clean):
-            case = problem(op, draw, 50, 3, mlp, like)
+        for net in (wild, clean):
+            case = problem(op, draw, 50, 3, net, like)
             first, second = run(op, case), run(op, case)
             assert all(same(a, b) for a, b in zip(first, second, strict=True))

@@ -7,25 +7,25 @@ import torch
 from vaefast.bench.cases import network, posterior
 from vaefast.ops import (
     decode_distance,
-    mlp_chain,
-    mlp_forward,
-    mlp_jacobian_gram,
-    mlp_jvp,
-    mlp_potential,
-    mlp_trajectory,
-    mlp_vjp,
+    net_chain,
+    net_forward,
+    net_jacobian_gram,
+    net_jvp,
+    net_potential,
+    net_trajectory,
+    net_vjp,
 )
-from vaefast.types import MLP
+from vaefast.types import Network
 
 WIDTHS, ACTIVATIONS = (3, 40, 18, 10), "tanh,silu,identity"
 OPS = (
-    "mlp_forward",
-    "mlp_potential",
-    "mlp_trajectory",
-    "mlp_chain",
-    "mlp_jvp",
-    "mlp_vjp",
-    "mlp_jacobian_gram",
+    "net_forward",
+    "net_potential",
+    "net_trajectory",
+    "net_chain",
+    "net_jvp",
+    "net_vjp",
+    "net_jacobian_gram",
     "decode_distance",
 )
 
@@ -36,30 +36,30 @@ def op(request, require):
     return request.param
 
 
-def run(op, mlp):
+def run(op, net):
     """All results of an op on the C++ backend, as one tensor of float64."""
-    z, x, _ = posterior(2, 2, widths=WIDTHS, dtype=mlp.weights[0].dtype)
+    z, x, _ = posterior(2, 2, widths=WIDTHS, dtype=net.weights[0].dtype)
     like = {"likelihood": "bernoulli", "backend": "cpp"}
-    if op == "mlp_forward":
-        results = (mlp_forward(z, mlp, backend="cpp"),)
-    elif op == "mlp_potential":
-        results = mlp_potential(z, x, mlp, **like)
-    elif op == "mlp_trajectory":
-        results = mlp_trajectory(z, z, z, x, mlp, **like, step=0.1, leapfrog=2)
-    elif op == "mlp_jvp":
-        results = mlp_jvp(z, z.flip(0), mlp, full=True, backend="cpp")
-    elif op == "mlp_vjp":
-        results = mlp_vjp(z, x, mlp, full=True, backend="cpp")
-    elif op == "mlp_jacobian_gram":
-        results = (mlp_jacobian_gram(z, mlp, backend="cpp"),)
-    elif op == "mlp_chain":
-        start = mlp_potential(z, x, mlp, **like)
-        results = mlp_chain(z, *start, x, mlp, **like, step=0.1, leapfrog=2, steps=3, thin=1)
+    if op == "net_forward":
+        results = (net_forward(z, net, backend="cpp"),)
+    elif op == "net_potential":
+        results = net_potential(z, x, net, **like)
+    elif op == "net_trajectory":
+        results = net_trajectory(z, z, z, x, net, **like, step=0.1, leapfrog=2)
+    elif op == "net_jvp":
+        results = net_jvp(z, z.flip(0), net, full=True, backend="cpp")
+    elif op == "net_vjp":
+        results = net_vjp(z, x, net, full=True, backend="cpp")
+    elif op == "net_jacobian_gram":
+        results = (net_jacobian_gram(z, net, backend="cpp"),)
+    elif op == "net_chain":
+        start = net_potential(z, x, net, **like)
+        results = net_chain(z, *start, x, net, **like, step=0.1, leapfrog=2, steps=3, thin=1)
     else:
         r = torch.linspace(1, 4, 4, dtype=z.dtype)
         centre = x.repeat_interleave(2, 0)
         samples = {"samples": 200, "backend": "cpp"}
-        results = (decode_distance(z, torch.ones_like(z), centre, r, mlp, **samples),)
+        results = (decode_distance(z, torch.ones_like(z), centre, r, net, **samples),)
     return torch.cat([t.detach().double().flatten() for t in results])
 
 
@@ -67,13 +67,13 @@ def decoder(dtype=torch.float64):
     return network(WIDTHS, ACTIVATIONS, dtype=dtype)
 
 
-def copied(mlp):
+def copied(net):
     """The same numbers in fresh contiguous memory."""
 
     def copy(t):
         return torch.from_numpy(np.ascontiguousarray(t.detach().resolve_neg().numpy()).copy())
 
-    return MLP([copy(w) for w in mlp.weights], [copy(b) for b in mlp.biases], mlp.activations)
+    return Network([copy(w) for w in net.weights], [copy(b) for b in net.biases], net.layers)
 
 
 def write_data(tensors):
@@ -95,34 +95,34 @@ def write_fused_adam(tensors):
 @pytest.mark.parametrize("write", [write_data, write_numpy, write_fused_adam])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_next_call_sees_what_was_written(op, write, dtype):
-    mlp = decoder(dtype)
-    parameters = [t.requires_grad_() for t in (*mlp.weights, *mlp.biases)]
+    net = decoder(dtype)
+    parameters = [t.requires_grad_() for t in (*net.weights, *net.biases)]
     with torch.no_grad():
-        before = run(op, mlp)
+        before = run(op, net)
         write(parameters)
-        after = run(op, mlp)
-    assert torch.equal(after, run(op, copied(mlp)))
+        after = run(op, net)
+    assert torch.equal(after, run(op, copied(net)))
     assert not torch.equal(after, before)
 
 
 def test_inference_tensors(op):
     with torch.inference_mode():
-        mlp = decoder()
-        before = run(op, mlp)
-        for t in (*mlp.weights, *mlp.biases):
+        net = decoder()
+        before = run(op, net)
+        for t in (*net.weights, *net.biases):
             t.mul_(1.5)
-        after = run(op, mlp)
-    assert mlp.weights[0].is_inference()
+        after = run(op, net)
+    assert net.weights[0].is_inference()
     with torch.no_grad():
-        assert torch.equal(run(op, mlp), after)
+        assert torch.equal(run(op, net), after)
     assert torch.equal(after, run(op, decoder()._replace(**scaled(decoder(), 1.5))))
     assert not torch.equal(after, before)
 
 
-def scaled(mlp, factor):
+def scaled(net, factor):
     return {
-        "weights": [w * factor for w in mlp.weights],
-        "biases": [b * factor for b in mlp.biases],
+        "weights": [w * factor for w in net.weights],
+        "biases": [b * factor for b in net.biases],
     }
 
 
@@ -161,13 +161,13 @@ LAYOUTS = [transposed, strided, sliced, expanded, expanded_inputs, negated]
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_weights_and_biases_may_be_views(op, layout, dtype):
-    mlp = decoder(dtype)
-    views = MLP([layout(w) for w in mlp.weights], [layout(b) for b in mlp.biases], mlp.activations)
+    net = decoder(dtype)
+    views = Network([layout(w) for w in net.weights], [layout(b) for b in net.biases], net.layers)
     assert torch.equal(run(op, views), run(op, copied(views)))
 
 
 def test_one_tensor_may_serve_several_layers(op):
     w = torch.randn(10, 10, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     first, bias = torch.ones(10, 3, dtype=torch.float64), w[0]
-    shared = MLP([first, w, w.T, w], [bias] * 4, "tanh,tanh,tanh,identity")
+    shared = Network.mlp([first, w, w.T, w], [bias] * 4, "tanh,tanh,tanh,identity")
     assert torch.equal(run(op, shared), run(op, copied(shared)))

@@ -6,54 +6,54 @@ import torch.nn.functional as F
 
 import vaefast as vf
 from vaefast.bench.cases import network, posterior
-from vaefast.ops import mlp_chain, mlp_forward, mlp_potential, mlp_trajectory
+from vaefast.ops import net_chain, net_forward, net_potential, net_trajectory
 from vaefast.ops._pack import pack
-from vaefast.types import MLP
+from vaefast.types import Network
 
 WIDTHS, ACTIVATIONS = (3, 40, 18, 10), "tanh,silu,identity"
 
 
 @pytest.fixture(autouse=True)
 def _cpp(require):
-    require("mlp_forward", "cpp")
+    require("net_forward", "cpp")
 
 
 def decoder(dtype=torch.float32, widths=WIDTHS):
     return network(widths, ",".join(["tanh"] * (len(widths) - 2) + ["identity"]), dtype=dtype)
 
 
-def energies(mlp):
-    z, x, _ = posterior(2, 2, widths=WIDTHS, dtype=mlp.weights[0].dtype)
+def energies(net):
+    z, x, _ = posterior(2, 2, widths=WIDTHS, dtype=net.weights[0].dtype)
     like = {"likelihood": "bernoulli"}
-    U, grad = mlp_potential(z, x, mlp, **like)
-    end = mlp_trajectory(z, z, grad, x, mlp, **like, step=0.1, leapfrog=2)
-    chain = mlp_chain(z, U, grad, x, mlp, **like, step=0.1, leapfrog=2, steps=2)
+    U, grad = net_potential(z, x, net, **like)
+    end = net_trajectory(z, z, grad, x, net, **like, step=0.1, leapfrog=2)
+    chain = net_chain(z, U, grad, x, net, **like, step=0.1, leapfrog=2, steps=2)
     return torch.cat([t.double().flatten() for t in (U, grad, *end, *chain)])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_weights_with_a_pack_are_not_read_again(dtype):
-    mlp = decoder(dtype)
-    ready = pack(mlp)
-    poisoned = [torch.full_like(w, torch.nan) for w in mlp.weights]
-    assert torch.equal(energies(MLP(poisoned, *ready[1:])), energies(mlp))
+    net = decoder(dtype)
+    ready = pack(net)
+    poisoned = [torch.full_like(w, torch.nan) for w in net.weights]
+    assert torch.equal(energies(Network(poisoned, *ready[1:])), energies(net))
 
 
 def test_biases_and_activations_may_change_beside_a_pack():
-    mlp, z = decoder(), torch.randn(4, 3)
-    ready = pack(mlp)
-    other = MLP(mlp.weights, [b + 1 for b in mlp.biases], "relu,tanh,sigmoid")
-    assert torch.equal(mlp_forward(z, other._replace(packed=ready.packed)), mlp_forward(z, other))
+    net, z = decoder(), torch.randn(4, 3)
+    ready = pack(net)
+    other = Network.mlp(net.weights, [b + 1 for b in net.biases], "relu,tanh,sigmoid")
+    assert torch.equal(net_forward(z, other._replace(packed=ready.packed)), net_forward(z, other))
 
 
 def test_what_a_pack_lacks_is_added_in_place():
-    mlp = decoder()
-    half = pack(mlp, backward=False)
-    expected = energies(mlp)
+    net = decoder()
+    half = pack(net, backward=False)
+    expected = energies(net)
     assert torch.equal(energies(half), expected)  # the call packs the rest itself
     whole = pack(half)
     assert whole.packed is half.packed
-    for w in mlp.weights:
+    for w in net.weights:
         w.fill_(torch.nan)
     assert torch.equal(energies(whole), expected)
     assert torch.equal(energies(pack(whole)), expected)  # nothing is read where nothing lacks
@@ -71,30 +71,30 @@ OTHERS = [
 ]
 
 
-def of_another_level(mlp):
-    mlp.packed[8:24] = torch.tensor(list(b"another".ljust(16, b"\0")), dtype=torch.uint8)
-    return mlp
+def of_another_level(net):
+    net.packed[8:24] = torch.tensor(list(b"another".ljust(16, b"\0")), dtype=torch.uint8)
+    return net
 
 
-def cut(mlp, size):
-    return mlp._replace(packed=mlp.packed[:size].clone())
+def cut(net, size):
+    return net._replace(packed=net.packed[:size].clone())
 
 
 @pytest.mark.parametrize(("other", "message"), OTHERS)
 def test_a_pack_for_something_else_is_refused(other, message):
     with pytest.raises(ValueError, match=f"must be a whole pack for .*{message}; pass packed=None"):
-        mlp_forward(torch.zeros(2, 3), decoder()._replace(packed=other().packed))
+        net_forward(torch.zeros(2, 3), decoder()._replace(packed=other().packed))
     with pytest.raises(ValueError, match="must be a whole pack"):
         pack(decoder()._replace(packed=other().packed))
 
 
 @pytest.mark.parametrize("change", [{"dtype": torch.float16}, {"device": "meta"}])
 def test_no_pack_reads_past_a_layer_of_another_kind(change):
-    mlp = decoder()
-    mixed = MLP([mlp.weights[0], *(w.to(**change) for w in mlp.weights[1:])], *mlp[1:3])
+    net = decoder()
+    mixed = Network([net.weights[0], *(w.to(**change) for w in net.weights[1:])], *net[1:3])
     assert pack(mixed).packed is None
-    with pytest.raises((TypeError, ValueError), match=r"mlp.weights\[1\]"):
-        mlp_forward(torch.zeros(2, 3), pack(mixed))
+    with pytest.raises((TypeError, ValueError), match=r"net.weights\[1\]"):
+        net_forward(torch.zeros(2, 3), pack(mixed))
 
 
 @pytest.mark.parametrize(("at", "byte"), [(39, 0x1F), (32, 0), (39, 0xFF), (8, 0xFF), (23, 1)])
@@ -104,18 +104,18 @@ def test_a_spoilt_header_is_refused(at, byte):
     if at == 23:
         ready[8:23] = ord("x")  # a name without an end
     with pytest.raises(ValueError, match=r"must be a whole pack for .*, got"):
-        mlp_forward(torch.zeros(2, 3), decoder()._replace(packed=ready))
+        net_forward(torch.zeros(2, 3), decoder()._replace(packed=ready))
 
 
 def test_a_pack_may_lie_anywhere():
-    mlp, z = pack(decoder()), torch.randn(4, 3)
-    expected = mlp_forward(z, mlp)
+    net, z = pack(decoder()), torch.randn(4, 3)
+    expected = net_forward(z, net)
     for shift in (1, 4, 32):
-        room = torch.empty(len(mlp.packed) + shift, dtype=torch.uint8)
-        room[shift:] = mlp.packed
-        assert torch.equal(mlp_forward(z, mlp._replace(packed=room[shift:])), expected)
-    apart = torch.stack([mlp.packed, mlp.packed], dim=1)[:, 0]
-    assert torch.equal(mlp_forward(z, mlp._replace(packed=apart)), expected)
+        room = torch.empty(len(net.packed) + shift, dtype=torch.uint8)
+        room[shift:] = net.packed
+        assert torch.equal(net_forward(z, net._replace(packed=room[shift:])), expected)
+    apart = torch.stack([net.packed, net.packed], dim=1)[:, 0]
+    assert torch.equal(net_forward(z, net._replace(packed=apart)), expected)
 
 
 def negated(w):
@@ -133,60 +133,60 @@ def test_packs_of_views(layout):
 
 
 def test_where_no_pack_is_taken():
-    mlp = decoder()
-    assert pack(mlp, backend="reference").packed is None
+    net = decoder()
+    assert pack(net, backend="reference").packed is None
     with vf.use_backend("reference"):
-        assert pack(mlp).packed is None
+        assert pack(net).packed is None
     assert pack(decoder(torch.float16)).packed is None
-    meta = mlp._replace(weights=[w.to("meta") for w in mlp.weights], biases=[None] * 3)
+    meta = net._replace(weights=[w.to("meta") for w in net.weights], biases=[None] * 3)
     assert pack(meta).packed is None
 
 
 def test_derivatives_pass_by_the_pack():
-    mlp = decoder(torch.float64)
-    tensors = [torch.randn(4, 3, dtype=torch.float64), *mlp.weights, *mlp.biases]
+    net = decoder(torch.float64)
+    tensors = [torch.randn(4, 3, dtype=torch.float64), *net.weights, *net.biases]
     expected_of = [t.requires_grad_() for t in tensors]
     with torch.inference_mode():
-        ready = pack(mlp)
+        ready = pack(net)
     for leaves in (expected_of[:1], expected_of):
-        found = torch.autograd.grad(mlp_forward(tensors[0], ready).sin().sum(), leaves)
+        found = torch.autograd.grad(net_forward(tensors[0], ready).sin().sum(), leaves)
         h = tensors[0]
-        for w, b, act in zip(mlp.weights, mlp.biases, (torch.tanh, torch.tanh, lambda a: a)):
+        for w, b, act in zip(net.weights, net.biases, (torch.tanh, torch.tanh, lambda a: a)):
             h = act(F.linear(h, w, b))
         torch.testing.assert_close(found, torch.autograd.grad(h.sin().sum(), leaves))
 
 
 @pytest.mark.parametrize("grad", [False, True])
 def test_opcheck_with_a_pack(grad):
-    z, mlp = torch.randn(4, 3, dtype=torch.float64).requires_grad_(grad), decoder(torch.float64)
-    arguments = (z, *pack(mlp), "ieee", 0, "cpp")
-    torch.library.opcheck(torch.ops.vaefast.mlp_forward.default, arguments)
+    z, net = torch.randn(4, 3, dtype=torch.float64).requires_grad_(grad), decoder(torch.float64)
+    arguments = (z, *pack(net), "ieee", 0, "cpp")
+    torch.library.opcheck(torch.ops.vaefast.net_forward.default, arguments)
 
 
 def test_compiles_with_a_pack():
     torch._dynamo.reset()
-    mlp, z = pack(decoder()), torch.randn(4, 3)
-    compiled = torch.compile(mlp_forward, fullgraph=True, backend="aot_eager", dynamic=False)
-    assert torch.equal(compiled(z, mlp), mlp_forward(z, mlp))
+    net, z = pack(decoder()), torch.randn(4, 3)
+    compiled = torch.compile(net_forward, fullgraph=True, backend="aot_eager", dynamic=False)
+    assert torch.equal(compiled(z, net), net_forward(z, net))
     replaced = torch.compile(
-        lambda z: mlp_forward(z, mlp._replace(biases=mlp.biases)), fullgraph=True, backend="eager"
+        lambda z: net_forward(z, net._replace(biases=net.biases)), fullgraph=True, backend="eager"
     )
-    assert torch.equal(replaced(z), mlp_forward(z, mlp))
+    assert torch.equal(replaced(z), net_forward(z, net))
 
 
 def test_kernels_of_any_backend_take_its_packs(backend, require):
-    require("mlp_chain", backend)
-    mlp = decoder()
+    require("net_chain", backend)
+    net = decoder()
     with vf.use_backend(backend):
-        ready = pack(mlp, backend=backend)
+        ready = pack(net, backend=backend)
         assert (ready.packed is None) == (backend == "reference")
-        assert torch.equal(energies(ready), energies(mlp))
+        assert torch.equal(energies(ready), energies(net))
 
 
 def test_triton_refuses_another_network_s_pack(backend, require):
     if backend != "triton":
         pytest.skip("the C++ kernels' refusals are tested above")
-    require("mlp_forward", "triton")
+    require("net_forward", "triton")
     wide = pack(decoder(widths=(3, 200, 10)), backend=backend)
     with pytest.raises(ValueError, match="another network or backend; pack it again"):
-        mlp_forward(torch.randn(2, 3), decoder()._replace(packed=wide.packed), backend=backend)
+        net_forward(torch.randn(2, 3), decoder()._replace(packed=wide.packed), backend=backend)

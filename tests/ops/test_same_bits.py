@@ -21,20 +21,20 @@ SLICES = [slice(0, 1), slice(1, 3), slice(3, 8), slice(8, 20), slice(20, 41)]
 
 
 def potential(case, rows):
-    z, x, mlp = case
-    return ops.mlp_potential(z[rows], x[rows], mlp, likelihood="bernoulli")
+    z, x, net = case
+    return ops.net_potential(z[rows], x[rows], net, likelihood="bernoulli")
 
 
 def trajectory(case, rows):
-    z, x, mlp = case
+    z, x, net = case
     step = torch.linspace(1e-4, 1e-2, ROWS, dtype=z.dtype)
     mass = 1 + z.square()
-    return ops.mlp_trajectory(
+    return ops.net_trajectory(
         z[rows],
         z.flip(0)[rows],
         z.sin()[rows],
         x[rows],
-        mlp,
+        net,
         likelihood="gaussian",
         obs_std=0.3,
         step=step[rows],
@@ -44,15 +44,15 @@ def trajectory(case, rows):
 
 
 def chain(case, rows):
-    z, x, mlp = case
+    z, x, net = case
     step = torch.linspace(1e-3, 3e-2, ROWS, dtype=z.dtype)
     U, grad = potential(case, rows)
-    return ops.mlp_chain(
+    return ops.net_chain(
         z[rows],
         U,
         grad,
         x[rows],
-        mlp,
+        net,
         likelihood="bernoulli",
         step=step[rows],
         leapfrog=2,
@@ -65,17 +65,17 @@ def chain(case, rows):
 
 
 def distance(case, rows):
-    z, _, mlp = case
-    std, centre = 0.1 + z.abs(), ops.mlp_forward(z, mlp)
-    r = (ops.mlp_forward(z + 0.2 * std, mlp) - centre).norm(dim=1)
+    z, _, net = case
+    std, centre = 0.1 + z.abs(), ops.net_forward(z, net)
+    r = (ops.net_forward(z + 0.2 * std, net) - centre).norm(dim=1)
     index = torch.arange(ROWS)[rows]
     own = z[rows], std[rows], centre[rows], r[rows]
-    return (ops.decode_distance(*own, mlp, index=index, samples=30),)
+    return (ops.decode_distance(*own, net, index=index, samples=30),)
 
 
 def likelihood(case, rows):
-    z, x, mlp = case
-    out = ops.mlp_forward(z, mlp)
+    z, x, net = case
+    out = ops.net_forward(z, net)
     return ops.log_likelihood(out[rows], x[rows], likelihood="continuous_bernoulli")
 
 
@@ -87,16 +87,16 @@ def step(case, rows):
 
 def tangents(case, rows):
     v = images(3, case.z.shape[1], dtype=case.z.dtype, seed=1).grad
-    return ops.mlp_jvp(case.z[rows], v, case.mlp, full=True)
+    return ops.net_jvp(case.z[rows], v, case.net, full=True)
 
 
 def cotangents(case, rows):
     u = images(ROWS * 2, case.x.shape[1], dtype=case.z.dtype, seed=2).grad
-    return ops.mlp_vjp(case.z[rows], u.unflatten(0, (ROWS, 2))[rows], case.mlp, full=True)
+    return ops.net_vjp(case.z[rows], u.unflatten(0, (ROWS, 2))[rows], case.net, full=True)
 
 
 def gram(case, rows):
-    return (ops.mlp_jacobian_gram(case.x[rows], encoder(case)),)
+    return (ops.net_jacobian_gram(case.x[rows], encoder(case)),)
 
 
 def encoder(case):
@@ -111,23 +111,23 @@ def update(case, rows):
 
 
 CALLS: dict[str, Callable] = {
-    "mlp_forward": lambda case, rows: (ops.mlp_forward(case.z[rows], case.mlp),),
-    "mlp_potential": potential,
-    "mlp_trajectory": trajectory,
-    "mlp_chain": chain,
+    "net_forward": lambda case, rows: (ops.net_forward(case.z[rows], case.net),),
+    "net_potential": potential,
+    "net_trajectory": trajectory,
+    "net_chain": chain,
     "decode_distance": distance,
     "log_likelihood": likelihood,
     "leapfrog_step": step,
-    "mlp_jvp": tangents,
-    "mlp_vjp": cotangents,
-    "mlp_jacobian_gram": gram,
+    "net_jvp": tangents,
+    "net_vjp": cotangents,
+    "net_jacobian_gram": gram,
     "pgd_step": update,
 }
 
 
 @pytest.fixture(autouse=True)
 def _cpp_and_threads():
-    if not (support := vf.supports("mlp_forward", "cpp")):
+    if not (support := vf.supports("net_forward", "cpp")):
         pytest.skip(support.reason)
     before = torch.get_num_threads()
     with vf.use_backend("cpp"):
@@ -160,14 +160,14 @@ def test_cuts_threads_and_runs(op, name, dtype):
 @pytest.mark.parametrize("backward", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
 @pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.parametrize("op", [op for op in CALLS if "mlp" in op or "decode" in op])
+@pytest.mark.parametrize("op", [op for op in CALLS if "net" in op or "decode" in op])
 def test_a_pack_changes_no_bit(op, name, dtype, backward, monkeypatch):
     widths, activations = NETWORKS[name]
     case = posterior(ROWS, 1, widths=widths, activations=activations, dtype=dtype)
     network = encoder(case)
     expected = [CALLS[op](case, rows) for rows in (slice(None), slice(0, 3))]
     monkeypatch.setitem(globals(), "encoder", lambda case: pack(network, backward=backward))
-    ready = case._replace(mlp=pack(case.mlp, backward=backward))
+    ready = case._replace(net=pack(case.net, backward=backward))
     found = [CALLS[op](ready, rows) for rows in (slice(None), slice(0, 3))]
     for results, others in zip(found, expected):
         assert all(same(a, b) for a, b in zip(results, others))
@@ -178,24 +178,24 @@ def test_a_pack_changes_no_bit(op, name, dtype, backward, monkeypatch):
 def test_a_row_alone_with_its_own_scalars(name, dtype):
     B, C = 5, 3
     widths, activations = NETWORKS[name]
-    z, x, mlp = posterior(B, C, widths=widths, activations=activations, dtype=dtype)
+    z, x, net = posterior(B, C, widths=widths, activations=activations, dtype=dtype)
     like = {"likelihood": "bernoulli"}
     step, index = torch.linspace(1e-3, 2e-2, B, dtype=dtype), torch.tensor([7, 3, 1 << 40, 0, 9])
-    U, grad = ops.mlp_potential(z, x, mlp, **like)
+    U, grad = ops.net_potential(z, x, net, **like)
     options = {**like, "leapfrog": 2, "jitter": 0.2, "steps": 3, "thin": 1, "seed": 1}
-    whole = ops.mlp_chain(z, U, grad, x, mlp, step=step, index=index, **options)
-    moved = ops.mlp_trajectory(
-        z, z.flip(0), grad, x, mlp, step=step.repeat_interleave(C), leapfrog=2, **like
+    whole = ops.net_chain(z, U, grad, x, net, step=step, index=index, **options)
+    moved = ops.net_trajectory(
+        z, z.flip(0), grad, x, net, step=step.repeat_interleave(C), leapfrog=2, **like
     )
     for b in range(B):
         own = slice(b * C, (b + 1) * C)
-        state = z[own], U[own], grad[own], x[b : b + 1], mlp
-        alone = ops.mlp_chain(*state, step=step[b].item(), index=index[b : b + 1], **options)
+        state = z[own], U[own], grad[own], x[b : b + 1], net
+        alone = ops.net_chain(*state, step=step[b].item(), index=index[b : b + 1], **options)
         assert all(same(one, many[own]) for one, many in zip(alone, whole))
     for n in range(B * C):
         row, b = slice(n, n + 1), n // C
-        state = z[row], z.flip(0)[row], grad[row], x[b : b + 1], mlp
-        alone = ops.mlp_trajectory(*state, step=step[b].item(), leapfrog=2, **like)
+        state = z[row], z.flip(0)[row], grad[row], x[b : b + 1], net
+        alone = ops.net_trajectory(*state, step=step[b].item(), leapfrog=2, **like)
         assert all(same(one, many[row]) for one, many in zip(alone, moved))
 
 
@@ -205,7 +205,7 @@ def test_layers_without_inputs(widths):
     whole = potential(case, slice(None))
     for n in (1, 3):
         assert all(same(a, b[:n]) for a, b in zip(potential(case, slice(0, n)), whole))
-    expected = ops.mlp_potential(*case, likelihood="bernoulli", backend="reference")[0]
+    expected = ops.net_potential(*case, likelihood="bernoulli", backend="reference")[0]
     torch.testing.assert_close(whole[0], expected, rtol=1e-6, atol=1e-4)
 
 

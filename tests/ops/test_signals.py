@@ -12,40 +12,40 @@ import pytest
 import torch
 
 from vaefast.bench.cases import network, posterior
-from vaefast.ops import decode_distance, mlp_chain, mlp_potential
+from vaefast.ops import decode_distance, net_chain, net_potential
 
 DELAY, LIMIT = 0.2, 1.0  # s; a call looks every 50 ms, the rest is a busy machine
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 
 
 def many_samples(samples):
-    mlp = network((16, 64, 784), "tanh,sigmoid", dtype=torch.float32)
+    net = network((16, 64, 784), "tanh,sigmoid", dtype=torch.float32)
     mean, centre = torch.zeros(1, 16), torch.full((1, 784), 0.5)
-    return decode_distance(mean, mean + 1, centre, 9.0, mlp, samples=samples, backend="cpp")
+    return decode_distance(mean, mean + 1, centre, 9.0, net, samples=samples, backend="cpp")
 
 
 def many_transitions(steps):
-    z, x, mlp = posterior(2, 4, widths=(16, 64, 300), activations="tanh,identity")
+    z, x, net = posterior(2, 4, widths=(16, 64, 300), activations="tanh,identity")
     like = {"likelihood": "bernoulli", "backend": "cpp"}
-    U, grad = mlp_potential(z, x, mlp, **like)
+    U, grad = net_potential(z, x, net, **like)
     options = {"step": 0.01, "leapfrog": 5, "steps": steps}
-    return mlp_chain(z, U, grad, x, mlp, **like, **options).z
+    return net_chain(z, U, grad, x, net, **like, **options).z
 
 
 def one_large_chain(steps):
     """Weights that leave the caches: the threads share the columns of one row."""
-    z, x, mlp = posterior(
+    z, x, net = posterior(
         1, 1, widths=(16, 600, 900), activations="tanh,identity", dtype=torch.float32
     )
     like = {"likelihood": "bernoulli", "backend": "cpp"}
-    U, grad = mlp_potential(z, x, mlp, **like)
-    return mlp_chain(z, U, grad, x, mlp, **like, step=1e-3, leapfrog=5, steps=steps).z
+    U, grad = net_potential(z, x, net, **like)
+    return net_chain(z, U, grad, x, net, **like, step=1e-3, leapfrog=5, steps=steps).z
 
 
 CALLS = {
     "decode_distance": many_samples,
-    "mlp_chain": many_transitions,
-    "mlp_chain, one large chain": one_large_chain,
+    "net_chain": many_transitions,
+    "net_chain, one large chain": one_large_chain,
 }
 ENDLESS = 10**9  # samples or transitions: hours
 

@@ -5,31 +5,32 @@ import inspect
 import pytest
 import torch
 
-from vaefast import backends, ops
+from vaefast import ops
 from vaefast.bench.cases import network, posterior
-from vaefast.types import MLP
+from vaefast.runtime import backends
+from vaefast.types import Network
 
 NETWORK_OPS = [*sorted(op for op in backends.ops() if op.startswith("mlp_")), "decode_distance"]
 ACTIVATIONS = "tanh,silu,identity"
 
 
-def run(op, mlp, **options):
+def run(op, net, **options):
     """An op on a small case, with whatever it needs beside the network."""
-    z, x, _ = posterior(2, 2, dtype=mlp.weights[0].dtype)
+    z, x, _ = posterior(2, 2, dtype=net.weights[0].dtype)
     target = {"likelihood": "bernoulli", **options}
     call, ones = getattr(ops, op), torch.ones_like(z)
-    if op in ("mlp_forward", "mlp_jacobian_gram"):
-        return call(z, mlp, **options)
-    if op in ("mlp_jvp", "mlp_vjp"):
-        return call(z, (z if op == "mlp_jvp" else x)[:1], mlp, **options)
-    if op == "mlp_potential":
-        return call(z, x, mlp, **target)
-    if op == "mlp_trajectory":
-        return call(z, z, z, x, mlp, step=0.1, leapfrog=2, **target)
-    if op == "mlp_chain":
+    if op in ("net_forward", "net_jacobian_gram"):
+        return call(z, net, **options)
+    if op in ("net_jvp", "net_vjp"):
+        return call(z, (z if op == "net_jvp" else x)[:1], net, **options)
+    if op == "net_potential":
+        return call(z, x, net, **target)
+    if op == "net_trajectory":
+        return call(z, z, z, x, net, step=0.1, leapfrog=2, **target)
+    if op == "net_chain":
         U = torch.zeros(4, dtype=torch.float64)
-        return call(z, U, z, x, mlp, step=0.1, leapfrog=2, steps=2, **target)
-    return call(z, ones, x.repeat_interleave(2, 0), 1.0, mlp, samples=3, **options)
+        return call(z, U, z, x, net, step=0.1, leapfrog=2, steps=2, **target)
+    return call(z, ones, x.repeat_interleave(2, 0), 1.0, net, samples=3, **options)
 
 
 def decoder(dtype=torch.float32):
@@ -40,7 +41,7 @@ def decoder(dtype=torch.float32):
 def test_schemas_agree(op):
     arguments = [a.name for a in getattr(torch.ops.vaefast, op).default._schema.arguments]
     start = arguments.index("weights")
-    assert arguments[start : start + 4] == ["weights", "biases", "activations", "packed"]
+    assert arguments[start : start + 4] == ["weights", "biases", "layers", "packed"]
     assert arguments[-3:] == ["precision", "tile", "backend"]
     parameters = inspect.signature(getattr(ops, op)).parameters
     assert [parameters[name].default for name in arguments[-3:]] == ["ieee", None, None]
@@ -69,45 +70,45 @@ def test_options_that_no_op_takes(op, options, error, message):
 
 @pytest.mark.parametrize("op", NETWORK_OPS)
 def test_a_pack_is_a_tensor_on_the_device_of_the_rows(op):
-    with pytest.raises(TypeError, match=r"mlp.packed must be a torch.Tensor, got str"):
+    with pytest.raises(TypeError, match=r"net.packed must be a torch.Tensor, got str"):
         run(op, decoder()._replace(packed="no"))
-    with pytest.raises(ValueError, match=r"mlp.packed is on meta"):
+    with pytest.raises(ValueError, match=r"net.packed is on meta"):
         run(op, decoder()._replace(packed=torch.empty(8, device="meta")))
 
 
 def test_the_reference_needs_no_pack():
-    mlp, z = decoder(), torch.ones(2, 3)
-    beside = mlp._replace(packed=torch.full((4,), torch.nan))
-    result = ops.mlp_forward(z, beside, backend="reference")
-    assert torch.equal(result, ops.mlp_forward(z, mlp, backend="reference"))
+    net, z = decoder(), torch.ones(2, 3)
+    beside = net._replace(packed=torch.full((4,), torch.nan))
+    result = ops.net_forward(z, beside, backend="reference")
+    assert torch.equal(result, ops.net_forward(z, net, backend="reference"))
 
 
 def test_a_pack_stays_with_its_weights():
     packed = torch.zeros(4)
-    mlp = MLP([torch.ones(2, 2)], [None], "tanh", packed)
-    assert MLP(*mlp[:3]).packed is None
-    assert mlp.with_epilogue("sigmoid") == ([mlp.weights[0]], [None], "sigmoid", packed)
-    assert mlp._replace(activations="relu").packed is packed
-    assert mlp._replace(weights=[torch.zeros(2, 2)]).packed is None
-    assert mlp._replace(biases=[torch.ones(2)]).packed is None
-    assert mlp._replace(biases=[torch.ones(2)], packed=packed).packed is packed
+    net = Network([torch.ones(2, 2)], [None], ["linear tanh"], packed)
+    assert Network(*net[:3]).packed is None
+    assert net.with_epilogue("sigmoid") == ([net.weights[0]], [None], ["linear sigmoid"], packed)
+    assert net._replace(layers=["linear relu"]).packed is packed
+    assert net._replace(weights=[torch.zeros(2, 2)]).packed is None
+    assert net._replace(biases=[torch.ones(2)]).packed is None
+    assert net._replace(biases=[torch.ones(2)], packed=packed).packed is packed
 
 
 def test_a_tile_is_a_matter_of_speed(backend, require):
     """Rows in several tiles, the last one short, are the rows in one tile but for round-off."""
-    require("mlp_chain", backend)
+    require("net_chain", backend)
     case = posterior(7, 5, widths=(3, 40, 6, 10))
     like = {"likelihood": "bernoulli", "backend": backend}
-    U, grad = ops.mlp_potential(*case, **like)
+    U, grad = ops.net_potential(*case, **like)
     runs = []
     for tile in (None, 16):
-        out = ops.mlp_forward(case.z, case.mlp, backend=backend, tile=tile)
-        energy, slope = ops.mlp_potential(*case, **like, tile=tile)
-        end = ops.mlp_trajectory(
-            case.z, case.z, grad, case.x, case.mlp, step=0.1, leapfrog=2, **like, tile=tile
+        out = ops.net_forward(case.z, case.net, backend=backend, tile=tile)
+        energy, slope = ops.net_potential(*case, **like, tile=tile)
+        end = ops.net_trajectory(
+            case.z, case.z, grad, case.x, case.net, step=0.1, leapfrog=2, **like, tile=tile
         )
-        chain = ops.mlp_chain(
-            case.z, U, grad, case.x, case.mlp, step=0.1, leapfrog=2, steps=2, **like, tile=tile
+        chain = ops.net_chain(
+            case.z, U, grad, case.x, case.net, step=0.1, leapfrog=2, steps=2, **like, tile=tile
         )
         runs.append([out, energy, slope, *end, chain.z, chain.U])
     for one, many in zip(*runs):

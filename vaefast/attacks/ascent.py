@@ -1,7 +1,7 @@
 """Ascent rules: how a point moves from one iterate to the next. One object per block of rows.
 
-A move is a function of tensors alone, so that a whole step can be recorded (:mod:`vaefast.graphs`);
-what it depends on from step to step is the ascent's state.
+A move is a function of tensors alone, so that a whole step can be captured
+(:mod:`vaefast.runtime.capture`); what it depends on from step to step is the ascent's state.
 """
 
 from __future__ import annotations

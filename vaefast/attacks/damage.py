@@ -13,12 +13,12 @@ from vaefast.attacks.options import check_images, check_model, make_search, own_
 from vaefast.attacks.random_start import START_BYTES
 from vaefast.attacks.result import AttackResult
 from vaefast.attacks.search import Bound, Value
-from vaefast.blocks import Rows
-from vaefast.memory import row_chunks
 from vaefast.models.footprint import activation_bytes
 from vaefast.models.paths import Paths
 from vaefast.models.vae import VAE
 from vaefast.philox import Use
+from vaefast.runtime.batching import Rows
+from vaefast.runtime.memory import row_chunks
 
 __all__ = ["max_damage"]
 
@@ -121,7 +121,7 @@ def max_damage(
 class _Damage:
     """Mean distance of the sampled reconstructions of x' from g(μ(x))."""
 
-    ops: tuple[str, ...] = ("mlp_forward", "mlp_vjp")
+    ops: tuple[str, ...] = ("net_forward", "net_vjp")
 
     def __init__(
         self, vae: VAE, x: Tensor, index: Tensor, seed: int, noise_samples: int, fresh_samples: int

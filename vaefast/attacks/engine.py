@@ -9,16 +9,16 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from vaefast import blocks, graphs, numerics
 from vaefast.attacks.ascent import Ascent, Move
 from vaefast.attacks.ball import Ball, working
 from vaefast.attacks.random_start import START_BYTES, Stream
 from vaefast.attacks.result import AttackResult
 from vaefast.attacks.search import Bound, Objective, Search
 from vaefast.attacks.strongest import Climb, Strongest
-from vaefast.blocks import Rows
-from vaefast.graphs import Graphs
-from vaefast.memory import row_chunks
+from vaefast.runtime import batching, capture, numerics
+from vaefast.runtime.batching import Rows
+from vaefast.runtime.capture import Graphs
+from vaefast.runtime.memory import row_chunks
 
 __all__ = ["maximise"]
 
@@ -42,10 +42,12 @@ def maximise(objective: Objective, x: Tensor, search: Search) -> AttackResult:
         search: how.
     """
     found = Strongest(x, search)
-    with blocks.pinned(objective.generic), graphs.recording(x, *objective.modules) as recordings:
+    with batching.pinned(objective.generic), capture.recording(x, *objective.modules) as recordings:
         per_point = recordings.copies * objective.bytes_per_row() + _search_bytes(x, search)
         cost, width = search.restarts * per_point, search.restarts * objective.width
-        for block in blocks.row_blocks(search.index, cost, generic=objective.generic, width=width):
+        for block in batching.row_blocks(
+            search.index, cost, generic=objective.generic, width=width
+        ):
             searched, reported = objective.bind(block.take)
             per_restart = block.size * per_point
             run = partial(_search, searched, x[block.take], search, block.take, recordings)
@@ -54,7 +56,7 @@ def maximise(objective: Objective, x: Tensor, search: Search) -> AttackResult:
             for kept in row_chunks(found.kept, per_restart):
                 found.report(block, kept, reported)
     ops = (*objective.ops, "pgd_step")
-    promise = blocks.reproducible(objective.generic, ops, working(x[:0]))
+    promise = batching.reproducible(objective.generic, ops, working(x[:0]))
     return replace(found.result(), reproducible=promise)
 
 

@@ -5,18 +5,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vaefast import blocks, checks
+from vaefast import checks
 from vaefast.attacks.ball import Ball, perturbation_norm, working
 from vaefast.attacks.options import check_images, check_model, make_search, own_grad_mode
 from vaefast.attacks.presets import Preset
 from vaefast.attacks.result import AttackResult
-from vaefast.blocks import Rows
+from vaefast.functional.rows import finite
 from vaefast.geometry.spectrum import pullback_spectrum
 from vaefast.models.footprint import activation_bytes
 from vaefast.models.packs import one_pack
 from vaefast.models.paths import Paths
 from vaefast.models.vae import VAE
-from vaefast.reference.rows import finite
+from vaefast.runtime import batching
+from vaefast.runtime.batching import Rows
 
 __all__ = ["geometric"]
 
@@ -57,7 +58,7 @@ def geometric(
         low: smallest valid entry, float or [B]; default 0.
         high: largest valid entry, float or [B]; default 1.
         index: [B] int64, the global number of each input; default ``arange(B)``. It places the
-            rows of models that do not lower (:mod:`vaefast.blocks`).
+            rows of models that do not lower (:mod:`vaefast.runtime.batching`).
 
     Returns:
         :class:`AttackResult`: ``objective`` is ‖f(x') − f(x)‖₂ (latent, or pixel scale),
@@ -88,7 +89,9 @@ def geometric(
 
         bytes_per_row = 3 * activation_bytes(lambda x: _footprint(vae, x, of), working(x), vae)
         generic = paths.encoder is None or (paths.pixels is None and space == "output")
-        x_adv, objective, sign = blocks.evaluate(run, search.index, bytes_per_row, generic=generic)
+        x_adv, objective, sign = batching.evaluate(
+            run, search.index, bytes_per_row, generic=generic
+        )
     failed = ~finite(x_adv)
     return AttackResult(
         x_adv=x_adv,
@@ -104,7 +107,7 @@ def _promise(generic: bool, of: str, x: Tensor) -> str:
     """The metric of the output is a library's product, and the lowered path has no blocks."""
     if not generic and of != "encoder":
         return "round-off"
-    return blocks.reproducible(generic, ("mlp_forward", "mlp_vjp", "mlp_jacobian_gram"), x)
+    return batching.reproducible(generic, ("net_forward", "net_vjp", "net_jacobian_gram"), x)
 
 
 def _stronger_sign(paths: Paths, ball: Ball, of: str, std: bool) -> tuple[Tensor, ...]:

@@ -11,10 +11,10 @@ from torch.nn import functional as F
 from vaefast.attacks.ball import working
 from vaefast.attacks.divergences import Divergence
 from vaefast.attacks.search import Bound, Value
-from vaefast.blocks import Rows
 from vaefast.models.footprint import activation_bytes
 from vaefast.models.paths import Paths
 from vaefast.models.vae import VAE
+from vaefast.runtime.batching import Rows
 
 __all__ = ["Classifier", "LatentClassChange", "PosteriorChange"]
 
@@ -24,7 +24,7 @@ Classifier = Callable[[Tensor], Tensor]
 class PosteriorChange:
     """D(q(z|x'), q(z|x)), or −D(q(z|x'), q(z|target)) where a target is given."""
 
-    ops: tuple[str, ...] = ("mlp_forward", "mlp_vjp")
+    ops: tuple[str, ...] = ("net_forward", "net_vjp")
     width = 1
 
     def __init__(self, vae: VAE, x: Tensor, target: Tensor | None, divergence: Divergence) -> None:

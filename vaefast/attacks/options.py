@@ -14,9 +14,9 @@ from vaefast.attacks.ascent import SHRINKING, AscentRule
 from vaefast.attacks.ball import working
 from vaefast.attacks.presets import Preset
 from vaefast.attacks.search import Search
-from vaefast.memory import row_chunks
 from vaefast.models.vae import VAE
 from vaefast.philox import MAX_LANE, check_seed
+from vaefast.runtime.memory import row_chunks
 
 __all__ = ["check_images", "check_model", "make_search", "own_grad_mode"]
 

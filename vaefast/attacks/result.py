@@ -25,7 +25,7 @@ class AttackResult:
         history: [steps+1, B] float64, the objective at every iterate of the best restart (the raw
             values, not the best so far; entry 0 is the random start), or None.
         reproducible: how far a row depends on the batch it stood in: ``"bits"``, ``"blocks"`` or
-            ``"round-off"``, see :func:`vaefast.blocks.reproducible`.
+            ``"round-off"``, see :func:`vaefast.runtime.batching.reproducible`.
     """
 
     x_adv: Tensor

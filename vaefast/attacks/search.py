@@ -11,7 +11,7 @@ from torch import Tensor
 from vaefast.attacks.ascent import AscentRule
 from vaefast.attacks.ball import Ball
 from vaefast.attacks.random_start import Stream
-from vaefast.blocks import Rows
+from vaefast.runtime.batching import Rows
 
 __all__ = ["Bound", "Objective", "Search", "Value"]
 

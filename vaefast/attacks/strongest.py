@@ -10,7 +10,7 @@ from torch import Tensor
 from vaefast.attacks.ball import perturbation_norm, working
 from vaefast.attacks.result import AttackResult
 from vaefast.attacks.search import Search, Value
-from vaefast.blocks import Block, Rows
+from vaefast.runtime.batching import Block, Rows
 
 __all__ = ["Climb", "Strongest"]
 

@@ -10,17 +10,18 @@ import torch
 from scipy import special
 from torch import Tensor
 
-from vaefast import blocks, checks
+from vaefast import checks
 from vaefast.attacks import max_damage
-from vaefast.blocks import Rows
 from vaefast.certify.probability import check_alpha
 from vaefast.certify.sampling import check, count_hits, posterior
+from vaefast.functional.rows import chunked, finite
 from vaefast.geometry.chunks import usable
 from vaefast.geometry.maps import Maps
 from vaefast.models import VAE
 from vaefast.models.packs import one_pack
 from vaefast.philox import Use, check_seed
-from vaefast.reference.rows import chunked, finite
+from vaefast.runtime import batching
+from vaefast.runtime.batching import Rows
 
 __all__ = ["EmpiricalMargin", "empirical_margin"]
 
@@ -37,7 +38,7 @@ class EmpiricalMargin:
         x_adv: [B, *event], the input that broke, ‖x_adv − x‖₂ = margin (less where the box cut
             it); NaN where not found.
         reproducible: how far a row depends on the batch it stood in: ``"bits"``, ``"blocks"`` or
-            ``"round-off"``, see :func:`vaefast.blocks.reproducible`.
+            ``"round-off"``, see :func:`vaefast.runtime.batching.reproducible`.
     """
 
     margin: Tensor
@@ -134,8 +135,8 @@ def empirical_margin(
         return search.run(inputs.take(rows), radii, bisections)
 
     margin, found, x_adv = chunked(run, len(x), restarts * search.bytes_per_candidate(x))
-    ops = ("mlp_forward", "mlp_vjp", "pgd_step")
-    promise = blocks.reproducible(search.generic, ops, x)
+    ops = ("net_forward", "net_vjp", "pgd_step")
+    promise = batching.reproducible(search.generic, ops, x)
     searched_to = torch.where(found, margin, inputs.r_max)
     return EmpiricalMargin(margin, found, searched_to, x_adv, promise)
 
@@ -262,4 +263,4 @@ class _Search:
             return (torch.where(finite(points), hits, self.samples).view(-1, restarts),)
 
         width = restarts * self.samples
-        return blocks.evaluate(run, own.index, cost, generic=self.generic, width=width)[0]
+        return batching.evaluate(run, own.index, cost, generic=self.generic, width=width)[0]

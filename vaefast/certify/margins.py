@@ -8,7 +8,7 @@ import torch
 from scipy import special
 from torch import Tensor
 
-from vaefast import blocks, checks
+from vaefast import checks
 from vaefast.certify.guarantee import Guarantee
 from vaefast.certify.probability import RobustProbability, robust_probability
 from vaefast.certify.sampling import check, smallest_std
@@ -18,6 +18,7 @@ from vaefast.geometry.maps import Maps
 from vaefast.geometry.norms import rounding
 from vaefast.models import VAE
 from vaefast.models.packs import one_pack
+from vaefast.runtime import batching
 
 __all__ = ["METHODS", "MarginResult", "margin"]
 
@@ -36,7 +37,7 @@ class MarginResult:
         guarantee: a :class:`Guarantee`.
         method: the method that was asked for.
         reproducible: how far a row depends on the batch it stood in: ``"bits"``, ``"blocks"`` or
-            ``"round-off"``, see :func:`vaefast.blocks.reproducible`.
+            ``"round-off"``, see :func:`vaefast.runtime.batching.reproducible`.
     """
 
     margin: Tensor
@@ -120,8 +121,8 @@ def margin(
     bound = bound.masked_fill(abstain, 0.0).masked_fill(p_lower.isnan(), torch.nan)
     reduced = {precision, probability.precision} != {"ieee"}
     generic = Maps.of(vae, x).generic("encoder", std=True)
-    own = blocks.reproducible(generic, ("mlp_forward", "mlp_jacobian_gram"), x)
-    promise = blocks.weakest(own, probability.reproducible)
+    own = batching.reproducible(generic, ("net_forward", "net_jacobian_gram"), x)
+    promise = batching.weakest(own, probability.reproducible)
     return MarginResult(bound, p_lower, abstain, _guarantee(vae, reduced), method, promise)
 
 

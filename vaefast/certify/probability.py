@@ -9,15 +9,16 @@ import torch
 from scipy import special
 from torch import Tensor
 
-from vaefast import blocks, checks
-from vaefast.blocks import Rows
+from vaefast import checks
 from vaefast.certify.sampling import check, hits, posterior
+from vaefast.functional.rows import finite
 from vaefast.geometry.chunks import usable
 from vaefast.geometry.maps import Maps
 from vaefast.models import VAE
 from vaefast.ops._inputs import check_precision
 from vaefast.philox import check_seed
-from vaefast.reference.rows import finite
+from vaefast.runtime import batching
+from vaefast.runtime.batching import Rows
 
 __all__ = ["RobustProbability", "clopper_pearson", "robust_probability"]
 
@@ -34,7 +35,7 @@ class RobustProbability:
         samples: draws per input.
         alpha: error probability of ``p_lower``, per input.
         reproducible: how far a row depends on the batch it stood in: ``"bits"``, ``"blocks"`` or
-            ``"round-off"``, see :func:`vaefast.blocks.reproducible`.
+            ``"round-off"``, see :func:`vaefast.runtime.batching.reproducible`.
         precision: as asked for. Only with ``"ieee"`` is ``p_lower`` a bound on p; with another it
             is an estimate, as the hits may be those of a slightly different decoder.
     """
@@ -109,11 +110,11 @@ def robust_probability(
     pixels = x.shape[1:].numel()
     cost = 4 * maps.mean.bytes_per_row(pixels, 1, x.element_size())
     generic = maps.generic("reconstruction", std=True)
-    (k,) = blocks.evaluate(run, index, cost, generic=generic, width=samples)
+    (k,) = batching.evaluate(run, index, cost, generic=generic, width=samples)
     good = finite(x, r)
     p_lower = torch.where(good, clopper_pearson(k, samples, alpha), torch.nan)
     p = torch.where(good, k.double() / samples, torch.nan)
-    promise = blocks.reproducible(generic, ("mlp_forward", "decode_distance"), x)
+    promise = batching.reproducible(generic, ("net_forward", "decode_distance"), x)
     return RobustProbability(p, p_lower, k * good, samples, alpha, promise, precision)
 
 

@@ -7,13 +7,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vaefast import blocks, checks, memory, ops, philox
-from vaefast.blocks import Rows
+from vaefast import checks, ops, philox
 from vaefast.elbo import check_vae
 from vaefast.geometry.maps import Maps
-from vaefast.geometry.products import MLPMap
+from vaefast.geometry.products import NetworkMap
 from vaefast.models import VAE
 from vaefast.philox import Use
+from vaefast.runtime import batching, memory
+from vaefast.runtime.batching import Rows
 
 __all__ = ["Posterior", "check", "count_hits", "hits", "posterior", "smallest_std"]
 
@@ -68,7 +69,7 @@ def smallest_std(vae: VAE, x: Tensor, index: Tensor | None = None) -> Tensor:
     cost = maps.mean.bytes_per_row(x.shape[1:].numel(), 1, x.element_size())
     index = checks.row_index(index, len(x), x.device)
     generic = maps.generic("encoder", std=True)
-    (smallest,) = blocks.evaluate(run, index, cost, generic=generic)
+    (smallest,) = batching.evaluate(run, index, cost, generic=generic)
     return smallest
 
 
@@ -83,7 +84,7 @@ def hits(
     seed: int,
 ) -> Tensor:
     """#{s < samples : ‖g(μ + σ⊙η_s) − g(μ)‖₂ ≤ r}, [b] int64; the same η on every path."""
-    if isinstance(maps.pixels, MLPMap):
+    if isinstance(maps.pixels, NetworkMap):
         return ops.decode_distance(
             *own,
             r,

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vaefast import blocks, checks
-from vaefast.blocks import Rows
+from vaefast import checks
 from vaefast.elbo import check_vae
+from vaefast.functional.rows import finite, nan_where_bad
 from vaefast.geometry.maps import OF, Maps
 from vaefast.models import VAE
-from vaefast.reference.rows import finite, nan_where_bad
+from vaefast.runtime import batching
+from vaefast.runtime.batching import Rows
 
 __all__ = ["Points", "check", "evaluate", "usable"]
 
@@ -81,7 +82,7 @@ def evaluate(
         probes: products with the Jacobian per row, by default one per latent.
         whiten: give ``function`` 1/σ(x).
         index: [B] int64, global numbers of the rows.
-        precision: the lowest for the Jacobian's products, as of :class:`MLPMap`.
+        precision: the lowest for the Jacobian's products, as of :class:`NetworkMap`.
     """
     x = usable(x)
     index = checks.row_index(index, len(x), x.device)
@@ -96,7 +97,7 @@ def evaluate(
 
     count = maps.mean.outputs if probes is None else probes
     cost = _bytes_per_row(maps, x.shape[1:].numel(), count, x.element_size())
-    return blocks.evaluate(run, index, cost, generic=maps.generic(of, std=True), width=count)
+    return batching.evaluate(run, index, cost, generic=maps.generic(of, std=True), width=count)
 
 
 def _bytes_per_row(maps: Maps, pixels: int, probes: int, itemsize: int) -> int:

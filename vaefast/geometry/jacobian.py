@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vaefast import memory
 from vaefast.geometry.chunks import Points, check, evaluate
 from vaefast.geometry.metric import units
 from vaefast.models import VAE
+from vaefast.runtime import memory
 
 __all__ = ["jacobian"]
 

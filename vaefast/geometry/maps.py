@@ -8,12 +8,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vaefast.geometry.products import Map, MLPMap, ModuleMap
-from vaefast.models import VAE
-from vaefast.models import mlp as lowering
+from vaefast.geometry.products import Map, ModuleMap, NetworkMap
+from vaefast.models import VAE, lowering
 from vaefast.models.footprint import activation_bytes
 from vaefast.models.packs import packs_of
-from vaefast.types import MLP
+from vaefast.types import Network
 
 __all__ = ["OF", "Maps"]
 
@@ -39,24 +38,24 @@ class Maps(NamedTuple):
 
     @classmethod
     def of(cls, vae: VAE, x: Tensor, precision: str = "ieee") -> Maps:
-        """The maps on inputs like x [B, *event], ``precision`` as of :class:`MLPMap`."""
+        """The maps on inputs like x [B, *event], ``precision`` as of :class:`NetworkMap`."""
         mean, pixels = _lower(lowering.encoder_mean, vae), _lower(lowering.decoder_pixels, vae)
         std = None if vae.fixed_std else _lower(_std, vae)
         generic, how = _generic(vae, x), (packs_of(vae), precision)
         return cls(
             vae=vae,
-            mean=MLPMap(mean, "mean", *how) if mean else generic.mean,
-            std=MLPMap(std, "logvar", *how) if std else generic.std,
-            pixels=MLPMap(pixels, "decoder", *how) if pixels else generic.pixels,
+            mean=NetworkMap(mean, "mean", *how) if mean else generic.mean,
+            std=NetworkMap(std, "logvar", *how) if std else generic.std,
+            pixels=NetworkMap(pixels, "decoder", *how) if pixels else generic.pixels,
             reconstruction=(
-                MLPMap(_chain(mean, pixels), "reconstruction", *how)
+                NetworkMap(_chain(mean, pixels), "reconstruction", *how)
                 if mean and pixels
                 else generic.reconstruction
             ),
         )
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """μ(x) and σ(x), [b, d] each, for x [b, *event]; lowered parts by ``ops.mlp_forward``."""
+        """μ(x) and σ(x), [b, d] each, for x [b, *event]; lowered parts by ``ops.net_forward``."""
         if isinstance(self.mean, ModuleMap) or isinstance(self.std, ModuleMap):
             return self.vae.posterior(x)
         mean = self.mean.value(x.flatten(1))
@@ -106,34 +105,34 @@ def _generic(vae: VAE, x: Tensor) -> Maps:
     )
 
 
-def _lower(lowering_of: Callable[[VAE], MLP], vae: VAE) -> MLP | None:
+def _lower(lowering_of: Callable[[VAE], Network], vae: VAE) -> Network | None:
     try:
-        mlp = lowering_of(vae)
+        net = lowering_of(vae)
     except lowering.CannotLower:
         return None
-    return _at_least_float32(mlp)
+    return _at_least_float32(net)
 
 
-def _std(vae: VAE) -> MLP:
+def _std(vae: VAE) -> Network:
     """x ↦ exp(½ log σ²) as one MLP."""
     logvar = lowering.encoder_logvar(vae)
-    if logvar.activations.split(",")[-1] != "identity":
+    if logvar.activations[-1] != "identity":
         raise lowering.CannotLower("the log-variance ends in an activation")
     return logvar.with_epilogue("exp_half")
 
 
-def _chain(first: MLP, second: MLP) -> MLP:
+def _chain(first: Network, second: Network) -> Network:
     """second ∘ first."""
-    return MLP(
+    return Network(
         [*first.weights, *second.weights],
         [*first.biases, *second.biases],
-        f"{first.activations},{second.activations}",
+        [*first.layers, *second.layers],
     )
 
 
-def _at_least_float32(mlp: MLP) -> MLP:
+def _at_least_float32(net: Network) -> Network:
     """Half-precision weights as float32: Jacobian products square their entries."""
-    if mlp.weights[0].element_size() >= 4:
-        return mlp
-    biases = [None if b is None else b.float() for b in mlp.biases]
-    return MLP([w.float() for w in mlp.weights], biases, mlp.activations)
+    if net.weights[0].element_size() >= 4:
+        return net
+    biases = [None if b is None else b.float() for b in net.biases]
+    return Network([w.float() for w in net.weights], biases, net.layers)

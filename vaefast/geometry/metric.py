@@ -12,9 +12,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vaefast import backends
+from vaefast.functional.rows import finite, nan_where_bad
 from vaefast.geometry.maps import Maps
-from vaefast.reference.rows import finite, nan_where_bad
+from vaefast.runtime import backends
 
 __all__ = ["Factor", "decompose", "factor", "largest_eigenvalue", "units"]
 

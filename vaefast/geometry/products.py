@@ -11,43 +11,44 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vaefast import memory, ops
+from vaefast import ops
 from vaefast.models.packs import Packs
-from vaefast.types import MLP
+from vaefast.runtime import memory
+from vaefast.types import Network
 
-__all__ = ["MLPMap", "Map", "ModuleMap"]
+__all__ = ["Map", "ModuleMap", "NetworkMap"]
 
 
-class MLPMap(NamedTuple):
+class NetworkMap(NamedTuple):
     """A lowered MLP, by the fused ops.
 
     Args:
-        mlp: the network.
+        net: the network.
         name: of its weights, in ``packs``.
         packs: of the VAE.
         precision: the lowest that a backend may use for the Jacobian's products; values, which
             are the points of further maps and σ, stay at full precision.
     """
 
-    mlp: MLP
+    net: Network
     name: str
     packs: Packs
     precision: str = "ieee"
 
     @property
     def outputs(self) -> int:
-        return self.mlp.out_features
+        return self.net.out_features
 
     def bytes_per_row(self, n: int, probes: int, itemsize: int) -> int:
         return 4 * itemsize * probes * (n + self.outputs)
 
-    def packed(self, *, backward: bool = False) -> MLP:
+    def packed(self, *, backward: bool = False) -> Network:
         """The network for an op; ``backward`` where rows also pass back through all of it."""
-        return self.packs.packed(self.name, self.mlp, backward=backward)
+        return self.packs.packed(self.name, self.net, backward=backward)
 
     def value(self, x: Tensor) -> Tensor:
         """[b, n] -> [b, m]."""
-        return ops.mlp_forward(x, self.packed())
+        return ops.net_forward(x, self.packed())
 
     def vjp(self, x: Tensor, u: Tensor) -> Tensor:
         """Jᵀu, [b, K, m] -> [b, K, n]."""
@@ -59,19 +60,19 @@ class MLPMap(NamedTuple):
 
     def jvp(self, x: Tensor, v: Tensor) -> Tensor:
         """Jv, [b, K, n] -> [b, K, m]."""
-        return ops.mlp_jvp(x, v, self.packed(), full=True, precision=self.precision)[2]
+        return ops.net_jvp(x, v, self.packed(), full=True, precision=self.precision)[2]
 
     def jvp_squares(self, x: Tensor, v: Tensor) -> Tensor:
         """‖Jv‖², [b, K, n] -> [b, K] float64."""
-        return ops.mlp_jvp(x, v, self.packed(), precision=self.precision)[1].double()
+        return ops.net_jvp(x, v, self.packed(), precision=self.precision)[1].double()
 
     def gram(self, x: Tensor, inv_std: Tensor | None = None) -> Tensor:
         """diag(inv_std) JJᵀ diag(inv_std), [b, m, m] float64."""
-        mlp, precision = self.packed(), self.precision
-        return ops.mlp_jacobian_gram(x, mlp, inv_std=inv_std, precision=precision).double()
+        net, precision = self.packed(), self.precision
+        return ops.net_jacobian_gram(x, net, inv_std=inv_std, precision=precision).double()
 
     def _vjp(self, x: Tensor, u: Tensor, *, full: bool = False) -> tuple[Tensor, ...]:
-        return ops.mlp_vjp(x, u, self.packed(backward=True), full=full, precision=self.precision)
+        return ops.net_vjp(x, u, self.packed(backward=True), full=full, precision=self.precision)
 
 
 class ModuleMap(NamedTuple):
@@ -156,7 +157,7 @@ class ModuleMap(NamedTuple):
             return _push_by_two_pulls(self._flat, x, v)
 
 
-Map = MLPMap | ModuleMap
+Map = NetworkMap | ModuleMap
 
 
 def _pull(y: Tensor, point: Tensor, u: Tensor) -> Tensor:

@@ -9,9 +9,9 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from vaefast.functional.chain import Chain
+from vaefast.functional.transition import Transition
 from vaefast.hmc.target import Target
-from vaefast.reference.chain import Chain
-from vaefast.reference.transition import Transition
 
 __all__ = ["Chains", "State", "StepSize"]
 

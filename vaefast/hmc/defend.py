@@ -7,14 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vaefast import blocks, checks
-from vaefast.blocks import Rows
+from vaefast import checks
 from vaefast.hmc.result import Defence
 from vaefast.hmc.sample import sample
 from vaefast.models.footprint import activation_bytes
 from vaefast.models.packs import one_pack
 from vaefast.models.paths import Paths
 from vaefast.models.vae import VAE
+from vaefast.runtime import batching
+from vaefast.runtime.batching import Rows
 
 __all__ = ["defend"]
 
@@ -58,7 +59,7 @@ def _decoded(vae: VAE, z: Tensor, x: Tensor, index: Tensor | None) -> Tensor:
         return (paths.g(z[rows].flatten(0, 1)).to(x.dtype).view(-1, *shape),)
 
     numbers = checks.row_index(index, len(x), x.device)
-    (images,) = blocks.evaluate(
+    (images,) = batching.evaluate(
         run, numbers, per_row, generic=paths.pixels is None, width=z.shape[1]
     )
     return images

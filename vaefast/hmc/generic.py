@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from vaefast import numerics, ops
+from vaefast import ops
+from vaefast.functional.transition import transition
 from vaefast.models.vae import VAE
-from vaefast.reference.transition import transition
+from vaefast.runtime import numerics
 
 __all__ = ["MEMORY_FORMATS", "Move", "Potential", "Trajectory"]
 

@@ -28,7 +28,7 @@ class HMCResult:
             or not finite; the proposal is rejected).
         failed: [B] bool, the row's input, start or a model output at the start was not finite.
         reproducible: how far a row's numbers repeat when the batch is cut differently: ``"bits"``,
-            ``"blocks"`` or ``"round-off"``, see :func:`vaefast.blocks.reproducible`.
+            ``"blocks"`` or ``"round-off"``, see :func:`vaefast.runtime.batching.reproducible`.
     """
 
     z: Tensor

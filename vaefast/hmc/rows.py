@@ -9,19 +9,20 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from vaefast import blocks, philox
-from vaefast.blocks import Rows
-from vaefast.graphs import Graphs
+from vaefast import philox
+from vaefast.functional.chain import Chain
 from vaefast.hmc.adaptation import DualAveraging
 from vaefast.hmc.chain import Chains, State
 from vaefast.hmc.options import Options
 from vaefast.hmc.result import HMCResult
 from vaefast.hmc.schedule import GroupStepSize
-from vaefast.hmc.target import GenericTarget, MLPTarget, Target
+from vaefast.hmc.target import GenericTarget, NetworkTarget, Target
 from vaefast.models.footprint import activation_bytes
 from vaefast.models.paths import Paths
-from vaefast.reference.chain import Chain
-from vaefast.types import MLP
+from vaefast.runtime import batching
+from vaefast.runtime.batching import Rows
+from vaefast.runtime.capture import Graphs
+from vaefast.types import Network
 
 __all__ = ["Inputs", "Plan", "sample_rows"]
 
@@ -64,7 +65,7 @@ class Plan:
     """What all rows share."""
 
     paths: Paths
-    decoder: MLP | None  # None: the generic path
+    decoder: Network | None  # None: the generic path
     options: Options
     backend: str | None
     tick: Callable[[int], object]  # is told how many transitions were done
@@ -129,7 +130,7 @@ def _start(plan: Plan, inputs: Inputs) -> tuple[Tensor, Tensor | None]:
 def _posterior(plan: Plan, inputs: Inputs) -> tuple[Tensor, ...]:
     """μ and σ, [B, d] each; an encoder that is no MLP has blocks of its own."""
     paths, x = plan.paths, inputs.x
-    return blocks.evaluate(
+    return batching.evaluate(
         lambda rows: paths.posterior(x[rows]),
         inputs.index,
         activation_bytes(paths.vae.posterior, x, paths.vae),
@@ -151,9 +152,9 @@ def _target(plan: Plan, x: Tensor, inv_mass: Tensor | None, dtype: torch.dtype) 
             memory_format=options.memory_format,
             recordings=plan.recordings,
         )
-    return MLPTarget(
+    return NetworkTarget(
         x=pixels,
-        mlp=plan.decoder,
+        net=plan.decoder,
         likelihood=plan.likelihood,
         obs_std=plan.paths.vae.obs_std,
         inv_mass=inv_mass,

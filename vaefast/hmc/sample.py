@@ -9,17 +9,18 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from vaefast import blocks, checks, graphs, memory
-from vaefast.blocks import Block
+from vaefast import checks
 from vaefast.hmc.options import Options, chain_starts, inverse_mass, positive_step_size
 from vaefast.hmc.result import HMCResult
 from vaefast.hmc.rows import Inputs, Plan, sample_rows
 from vaefast.hmc.schedule import group_chunks, group_of_rows, require_shared
-from vaefast.models import mlp
+from vaefast.models import lowering
 from vaefast.models.footprint import activation_bytes
 from vaefast.models.paths import Paths
 from vaefast.models.vae import VAE
-from vaefast.types import MLP
+from vaefast.runtime import batching, capture, memory
+from vaefast.runtime.batching import Block
+from vaefast.types import Network
 
 __all__ = ["sample"]
 
@@ -66,10 +67,10 @@ def sample(
 
     A decoder that is an MLP, with the prior N(0, I), runs in the fused ops; any other decoder or
     prior goes through autograd, on CUDA with the transition recorded once per shape and replayed as
-    one graph (:mod:`vaefast.graphs`). Both make the same transition to round-off; long chains,
-    which amplify it, agree in law. On the second path rows stand in blocks of 64 chains
-    (:mod:`vaefast.blocks`), so a lone chain costs as much as 64; ``vaefast.set_block(1)`` samples
-    each input by itself.
+    one graph (:mod:`vaefast.runtime.capture`). Both make the same transition to round-off; long
+    chains, which amplify it, agree in law. On the second path rows stand in blocks of 64 chains
+    (:mod:`vaefast.runtime.batching`), so a lone chain costs as much as 64;
+    ``vaefast.set_block(1)`` samples each input by itself.
 
     Args:
         vae: the model; it is neither moved nor changed.
@@ -195,12 +196,12 @@ def _sample(
         decoder = paths.packs.packed("decoder", decoder, backend=backend)
     promise = _promise(paths, decoder, inputs, options, backend)
     result = replace(_empty(inputs, options), reproducible=promise)
-    with graphs.recording(inputs.x, vae) as recordings:
+    with capture.recording(inputs.x, vae) as recordings:
         copies = recordings.copies if decoder is None else 1
         bytes_per_row = _bytes_per_row(vae, inputs, options, copies)
         chunks = list(_chunks(inputs, decoder is None, bytes_per_row, options.chains))
         total = len(chunks) * options.transitions
-        with _progress_bar(total, shown=progress) as tick, blocks.pinned(decoder is None):
+        with _progress_bar(total, shown=progress) as tick, batching.pinned(decoder is None):
             plan = Plan(paths, decoder, options, backend, tick, recordings)
             for block in chunks:
                 part = sample_rows(plan, inputs.rows(block.take))
@@ -215,19 +216,19 @@ def _chunks(inputs: Inputs, generic: bool, bytes_per_row: int, chains: int) -> I
         for rows in group_chunks(inputs.group, bytes_per_row):
             yield Block(rows, rows, slice(None), len(rows))
     else:
-        yield from blocks.row_blocks(inputs.index, bytes_per_row, generic=True, width=chains)
+        yield from batching.row_blocks(inputs.index, bytes_per_row, generic=True, width=chains)
 
 
 def _promise(
-    paths: Paths, decoder: MLP | None, inputs: Inputs, options: Options, backend: str | None
+    paths: Paths, decoder: Network | None, inputs: Inputs, options: Options, backend: str | None
 ) -> str:
     if decoder is None:
-        promise = blocks.reproducible(True, (), inputs.x)
+        promise = batching.reproducible(True, (), inputs.x)
         return "round-off" if inputs.grouped else promise
     drawn = inputs.init is None or options.posterior_mass
-    start = blocks.reproducible(paths.encoder is None and drawn, ("mlp_forward",), inputs.x)
-    fused = ("mlp_potential", "mlp_trajectory", "mlp_chain")
-    return blocks.weakest(start, blocks.reproducible(False, fused, inputs.x, backend))
+    start = batching.reproducible(paths.encoder is None and drawn, ("net_forward",), inputs.x)
+    fused = ("net_potential", "net_trajectory", "net_chain")
+    return batching.weakest(start, batching.reproducible(False, fused, inputs.x, backend))
 
 
 @contextmanager
@@ -243,7 +244,7 @@ def _progress_bar(total: int, *, shown: bool) -> Iterator[Callable[[int], object
         yield bar.update
 
 
-def _lowered(vae: VAE, inputs: Inputs, options: Options) -> MLP | None:
+def _lowered(vae: VAE, inputs: Inputs, options: Options) -> Network | None:
     """The decoder as an MLP, or None where only the generic path applies."""
     if options.memory_format != "contiguous" and inputs.x.ndim != 4:
         raise ValueError('memory_format="channels_last" is for images [B, C, H, W]')
@@ -252,8 +253,8 @@ def _lowered(vae: VAE, inputs: Inputs, options: Options) -> MLP | None:
         reason = "x is in half precision"
     if not reason:
         try:
-            return mlp.decoder(vae)
-        except mlp.CannotLower as error:
+            return lowering.decoder(vae)
+        except lowering.CannotLower as error:
             reason = str(error)
     if options.precision != "ieee" and not inputs.x.is_cuda:
         raise ValueError(

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vaefast import checks, memory
+from vaefast import checks
+from vaefast.runtime import memory
 
 __all__ = ["KUZINA2022", "GroupStepSize", "group_chunks", "group_of_rows", "require_shared"]
 

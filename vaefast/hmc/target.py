@@ -9,14 +9,15 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from vaefast import graphs, ops
+from vaefast import ops
+from vaefast.functional.chain import Chain, repeated
+from vaefast.functional.transition import Transition, transition
 from vaefast.hmc.generic import Move, Potential, Trajectory
 from vaefast.models.vae import VAE
-from vaefast.reference.chain import Chain, repeated
-from vaefast.reference.transition import Transition, transition
-from vaefast.types import MLP
+from vaefast.runtime import capture
+from vaefast.types import Network
 
-__all__ = ["GenericTarget", "MLPTarget", "Target"]
+__all__ = ["GenericTarget", "NetworkTarget", "Target"]
 
 
 class Target(Protocol):
@@ -62,18 +63,18 @@ class Target(Protocol):
 
 
 def _by_trajectory(
-    target: MLPTarget | GenericTarget, z: Tensor, U: Tensor, grad: Tensor, **draws: Any
+    target: NetworkTarget | GenericTarget, z: Tensor, U: Tensor, grad: Tensor, **draws: Any
 ) -> Transition:
     """A transition around the target's trajectory."""
     return transition(target.trajectory, z, U, grad, inv_mass=target.inv_mass, **draws)
 
 
 @dataclass(frozen=True)
-class MLPTarget:
+class NetworkTarget:
     """A decoder that is an MLP, with the prior N(0, I): everything runs in the fused ops."""
 
     x: Tensor  # [B, D]
-    mlp: MLP
+    net: Network
     likelihood: str
     obs_std: float
     inv_mass: Tensor | None  # [B, d]
@@ -82,10 +83,10 @@ class MLPTarget:
     backend: str | None
 
     def potential(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        return ops.mlp_potential(
+        return ops.net_potential(
             z,
             self.x,
-            self.mlp,
+            self.net,
             likelihood=self.likelihood,
             obs_std=self.obs_std,
             precision=self.precision,
@@ -95,12 +96,12 @@ class MLPTarget:
     def trajectory(
         self, z: Tensor, p: Tensor, grad: Tensor, step: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        return ops.mlp_trajectory(
+        return ops.net_trajectory(
             z,
             p,
             grad,
             self.x,
-            self.mlp,
+            self.net,
             likelihood=self.likelihood,
             obs_std=self.obs_std,
             step=step,
@@ -139,12 +140,12 @@ class MLPTarget:
         steps: int,
         thin: int,
     ) -> Chain:
-        return ops.mlp_chain(
+        return ops.net_chain(
             z,
             U,
             grad,
             self.x,
-            self.mlp,
+            self.net,
             likelihood=self.likelihood,
             obs_std=self.obs_std,
             step=step,
@@ -173,7 +174,7 @@ class GenericTarget:
     backend: str | None
     precision: str = "ieee"
     memory_format: str = "contiguous"
-    recordings: graphs.Graphs = graphs.OFF
+    recordings: capture.Graphs = capture.OFF
 
     def potential(self, z: Tensor) -> tuple[Tensor, Tensor]:
         potential = self._potential()

@@ -5,14 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vaefast import blocks, checks, ops, philox
-from vaefast.blocks import Rows
+from vaefast import checks, ops, philox
 from vaefast.elbo import check_vae
+from vaefast.functional.rows import finite, nan_where_bad
 from vaefast.models import VAE
 from vaefast.models.footprint import activation_bytes
 from vaefast.models.paths import Paths
 from vaefast.philox import Use
-from vaefast.reference.rows import finite, nan_where_bad
+from vaefast.runtime import batching
+from vaefast.runtime.batching import Rows
 
 __all__ = ["likelihood_degradation"]
 
@@ -68,7 +69,7 @@ def likelihood_degradation(
 
     generic = paths.encoder is None or paths.decoder is None
     cost = activation_bytes(vae.reconstruct, x, vae)
-    (degradation,) = blocks.evaluate(run, index, cost, generic=generic)
+    (degradation,) = batching.evaluate(run, index, cost, generic=generic)
     return degradation
 
 

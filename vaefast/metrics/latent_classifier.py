@@ -9,13 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vaefast import blocks, checks, philox
-from vaefast.blocks import Rows
+from vaefast import checks, philox
 from vaefast.elbo import check_vae
 from vaefast.models import VAE
 from vaefast.models.footprint import activation_bytes
 from vaefast.models.paths import Paths
 from vaefast.philox import Use
+from vaefast.runtime import batching
+from vaefast.runtime.batching import Rows
 
 __all__ = ["AdversarialAccuracy", "LatentClassifier", "adversarial_accuracy"]
 
@@ -179,7 +180,7 @@ def _means(vae: VAE, x: Tensor) -> Tensor:
         return (paths.encode(x[rows])[0],)
 
     index, cost = torch.arange(len(x), device=x.device), activation_bytes(vae.encode, x, vae)
-    (mean,) = blocks.evaluate(run, index, cost, generic=paths.encoder is None)
+    (mean,) = batching.evaluate(run, index, cost, generic=paths.encoder is None)
     mean = mean if mean.dtype == torch.float64 else mean.float()
     bad = (~torch.isfinite(mean).all(1)).nonzero()
     if len(bad):

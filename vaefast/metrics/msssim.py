@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vaefast import checks
-from vaefast.reference.rows import chunked
+from vaefast.functional.rows import chunked
 
 __all__ = ["MSSSIM", "msssim"]
 

@@ -2,7 +2,7 @@
 
 from vaefast.models.activations import MaxMin
 from vaefast.models.explanation import Explanation, explain
-from vaefast.models.mlp import CannotLower
+from vaefast.models.lowering import CannotLower
 from vaefast.models.networks import MLPVAE, ConvVAE
 from vaefast.models.storage import load, save
 from vaefast.models.vae import VAE, as_vae

@@ -1,4 +1,4 @@
-"""The activations that an MLP can carry: their modules, and their names in ``MLP.activations``."""
+"""The activations that a network can carry: their modules, and their names in its layers."""
 
 from __future__ import annotations
 

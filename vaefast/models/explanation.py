@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vaefast import blocks, checks
-from vaefast.models import mlp
+from vaefast import checks
+from vaefast.models import lowering
 from vaefast.models.likelihoods import within_unit_interval
 from vaefast.models.vae import VAE
-from vaefast.types import MLP
+from vaefast.runtime import batching
+from vaefast.types import Network
 
 __all__ = ["Explanation", "Path", "explain"]
 
@@ -40,7 +41,7 @@ class Explanation:
     Args:
         encoder_mean, encoder_logvar, decoder: one :class:`Path` each.
         posterior: the path of hmc: fused where the decoder is and the prior is N(0, I).
-        blocks: how the parts that are not fused are evaluated, see :mod:`vaefast.blocks`.
+        blocks: how the parts that are not fused are evaluated, see :mod:`vaefast.runtime.batching`.
         likelihood: its name, with the Gaussian's standard deviation.
         decoder_output: how the decoder's output becomes natural parameters.
     """
@@ -77,8 +78,8 @@ def explain(vae: VAE, x: Tensor | None = None) -> Explanation:
         with torch.no_grad():
             out = vae.decode(vae.encode(checks.batch(x)[:1])[0])
         in_unit_interval = within_unit_interval(out)
-    mean, logvar = _path(mlp.encoder_mean, vae), _path(mlp.encoder_logvar, vae)
-    decoder = _path(mlp.decoder, vae)
+    mean, logvar = _path(lowering.encoder_mean, vae), _path(lowering.encoder_logvar, vae)
+    decoder = _path(lowering.decoder, vae)
     posterior = _posterior(vae, decoder)
     fused = mean.fast and (logvar.fast or vae.fixed_std) and posterior.fast
     return Explanation(
@@ -86,19 +87,19 @@ def explain(vae: VAE, x: Tensor | None = None) -> Explanation:
         encoder_logvar=logvar,
         decoder=decoder,
         posterior=posterior,
-        blocks="none are needed" if fused else blocks.described(),
+        blocks="none are needed" if fused else batching.described(),
         likelihood=_likelihood(vae),
         decoder_output=_decoder_output(vae, in_unit_interval),
     )
 
 
-def _path(lowered: Callable[[VAE], MLP], vae: VAE) -> Path:
+def _path(lowered: Callable[[VAE], Network], vae: VAE) -> Path:
     try:
         network = lowered(vae)
-    except mlp.CannotLower as error:
+    except lowering.CannotLower as error:
         return Path(False, error.reason)
     widths = [network.in_features, *(weight.shape[0] for weight in network.weights)]
-    return Path(True, f"{'-'.join(map(str, widths))}, {network.activations.replace(',', ' ')}")
+    return Path(True, f"{'-'.join(map(str, widths))}, {' '.join(network.activations)}")
 
 
 def _posterior(vae: VAE, decoder: Path) -> Path:

@@ -16,10 +16,10 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from vaefast import backends
 from vaefast.models.vae import VAE
 from vaefast.ops._pack import pack
-from vaefast.types import MLP
+from vaefast.runtime import backends
+from vaefast.types import Network
 
 __all__ = ["Packs", "frozen", "one_pack", "packs_of"]
 
@@ -33,8 +33,8 @@ class Packs:
         self._made: dict[tuple, Tensor | None] = {}
 
     def packed(
-        self, name: str, mlp: MLP, *, backward: bool = True, backend: str | None = None
-    ) -> MLP:
+        self, name: str, net: Network, *, backward: bool = True, backend: str | None = None
+    ) -> Network:
         """The network with its pack.
 
         Args:
@@ -42,9 +42,9 @@ class Packs:
             backward: whether rows also pass back through it.
             backend: as it will be given to the ops.
         """
-        weight = mlp.weights[0]
+        weight = net.weights[0]
         key = name, weight.dtype, weight.device, backends.wanted(backend, weight)
-        kept = MLP(mlp.weights, mlp.biases, mlp.activations, self._made.get(key))
+        kept = Network(net.weights, net.biases, net.layers, self._made.get(key))
         ready = pack(kept, backward=backward, backend=backend)
         self._made[key] = ready.packed
         return ready

@@ -1,7 +1,7 @@
-"""How a VAE's maps are evaluated: through ``ops.mlp_forward`` where they lower, else as modules.
+"""How a VAE's maps are evaluated: through ``ops.net_forward`` where they lower, else as modules.
 
 Everything that is measured, attacked or sampled goes through here; only training calls the
-modules themselves. Modules belong in :mod:`vaefast.blocks`.
+modules themselves. Modules belong in :mod:`vaefast.runtime.batching`.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from vaefast import ops
-from vaefast.models import mlp as lowering
+from vaefast.models import lowering
 from vaefast.models.calls import as_event
 from vaefast.models.packs import Packs, packs_of
 from vaefast.models.vae import VAE
-from vaefast.types import MLP
+from vaefast.types import Network
 
 __all__ = ["Paths", "joined"]
 
@@ -36,10 +36,10 @@ class Paths(NamedTuple):
     """
 
     vae: VAE
-    encoder: MLP | None
-    logvar: MLP | None
-    decoder: MLP | None
-    pixels: MLP | None
+    encoder: Network | None
+    logvar: Network | None
+    decoder: Network | None
+    pixels: Network | None
     packs: Packs
 
     @classmethod
@@ -82,26 +82,26 @@ class Paths(NamedTuple):
             return self.vae.g(z)
         return as_event(self._run("decoder", self.pixels, z), len(z), self.vae.event_shape)
 
-    def _run(self, name: str, mlp: MLP, rows: Tensor) -> Tensor:
+    def _run(self, name: str, net: Network, rows: Tensor) -> Tensor:
         backward = torch.is_grad_enabled() and rows.requires_grad
-        return ops.mlp_forward(rows, self.packs.packed(name, mlp, backward=backward))
+        return ops.net_forward(rows, self.packs.packed(name, net, backward=backward))
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """g(μ(x)), as ``vae.reconstruct``."""
         return self.g(self.encode(x)[0])
 
 
-def joined(first: MLP, second: MLP) -> MLP | None:
+def joined(first: Network, second: Network) -> Network | None:
     """Two networks that differ in their last layer's parameters only, as one with both outputs."""
-    same = first.activations == second.activations and len(first.weights) == len(second.weights)
-    before = [[*mlp.weights[:-1], *mlp.biases[:-1]] for mlp in (first, second)]
+    same = first.layers == second.layers and len(first.weights) == len(second.weights)
+    before = [[*net.weights[:-1], *net.biases[:-1]] for net in (first, second)]
     if not same or not all(_is_same(a, b) for a, b in zip(*before)):
         return None
     biases = [_bias(m) for m in (first, second)]
-    return MLP(
+    return Network(
         [*first.weights[:-1], torch.cat([first.weights[-1], second.weights[-1]])],
         [*first.biases[:-1], torch.cat(biases)],
-        first.activations,
+        first.layers,
     )
 
 
@@ -111,28 +111,28 @@ def _is_same(a: Tensor | None, b: Tensor | None) -> bool:
     return a.data_ptr() == b.data_ptr() and a.shape == b.shape
 
 
-def _bias(mlp: MLP) -> Tensor:
-    bias, weight = mlp.biases[-1], mlp.weights[-1]
+def _bias(net: Network) -> Tensor:
+    bias, weight = net.biases[-1], net.weights[-1]
     return weight.new_zeros(len(weight)) if bias is None else bias
 
 
-def _encoder(vae: VAE, x: Tensor) -> tuple[MLP | None, MLP | None]:
+def _encoder(vae: VAE, x: Tensor) -> tuple[Network | None, Network | None]:
     mean = _fitting(lowering.encoder_mean, vae, x)
     if mean is None or vae.fixed_std:
         return mean, None
     logvar = _fitting(lowering.encoder_logvar, vae, x)
     if logvar is None:
         return None, None
-    both = joined(mean, logvar) if mean.activations.endswith("identity") else None
+    both = joined(mean, logvar) if mean.activations[-1] == "identity" else None
     return (mean, logvar) if both is None else (both, None)
 
 
-def _fitting(lower: Callable[[VAE], MLP], vae: VAE, x: Tensor) -> MLP | None:
+def _fitting(lower: Callable[[VAE], Network], vae: VAE, x: Tensor) -> Network | None:
     """The lowered network, where it takes x as it is: half precision is rounded by the VAE."""
     try:
-        mlp = lower(vae)
+        net = lower(vae)
     except lowering.CannotLower:
         return None
-    first = mlp.weights[0]
+    first = net.weights[0]
     fits = first.dtype == x.dtype and first.device == x.device and first.element_size() >= 4
-    return mlp if fits else None
+    return net if fits else None

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from vaefast import backends
 from vaefast.ops._register import library, refuse_grad
-from vaefast.types import MLP
+from vaefast.runtime import backends
+from vaefast.types import Network
 
 __all__ = [
     "Pulled",
@@ -23,8 +23,8 @@ __all__ = [
 ]
 
 
-def tensors_of(mlp: MLP) -> list[Tensor]:
-    return [*mlp.weights, *(bias for bias in mlp.biases if bias is not None)]
+def tensors_of(net: Network) -> list[Tensor]:
+    return [*net.weights, *(bias for bias in net.biases if bias is not None)]
 
 
 def wants_grad(*tensors: Tensor | None) -> bool:
@@ -52,11 +52,11 @@ def through_reference(name: str, backend: str | None, *tensors: Tensor | None) -
     return False
 
 
-def with_biases(mlp: MLP) -> MLP:
+def with_biases(net: Network) -> Network:
     """Zeros for the missing biases: torch tracks gradients only through lists without None."""
-    pairs = zip(mlp.biases, mlp.weights)
+    pairs = zip(net.biases, net.weights)
     biases: list[Tensor | None] = [w.new_zeros(w.shape[0]) if b is None else b for b, w in pairs]
-    return MLP(mlp.weights, biases, mlp.activations, mlp.packed)  # which holds these zeros
+    return Network(net.weights, biases, net.layers, net.packed)  # which holds these zeros
 
 
 class Pulled(NamedTuple):
@@ -128,5 +128,6 @@ def differentiable_once(
 
 
 def _like(argument: Any, gradient: Any) -> Any:
-    """Lists for lists, also where there is no gradient."""
-    return [None] * len(argument) if isinstance(argument, list) and gradient is None else gradient
+    """Lists for lists of tensors, also where there is no gradient; None for other lists."""
+    tensors = isinstance(argument, list) and all(isinstance(t, Tensor) for t in argument)
+    return [None] * len(argument) if tensors and gradient is None else gradient

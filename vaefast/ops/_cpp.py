@@ -57,24 +57,24 @@ def aligned(packed: Tensor | None) -> Tensor | None:
 
 
 def layers_of(
-    weights: list[Tensor], biases: list[Tensor | None], activations: str, packed: Tensor | None
+    weights: list[Tensor], biases: list[Tensor | None], layers: list[str], packed: Tensor | None
 ) -> tuple[tuple[list[tuple], int, int], list[Tensor | None]]:
     """A network's layers and pack as the kernels take them, and the tensors they point into."""
     biases = [None if bias is None else bias.contiguous() for bias in biases]
-    layers = [
+    rows = [
         (w.data_ptr(), *w.stride(), 0 if b is None else b.data_ptr(), *w.shape, *activation)
-        for w, b, activation in zip(weights, biases, _numbered(activations))
+        for w, b, activation in zip(weights, biases, _numbered(tuple(layers)))
     ]
     if packed is None:
-        return (layers, 0, 0), [*weights, *biases]
+        return (rows, 0, 0), [*weights, *biases]
     packed = aligned(packed)
     assert packed is not None
-    return (layers, packed.data_ptr(), packed.nbytes), [*weights, *biases, packed]
+    return (rows, packed.data_ptr(), packed.nbytes), [*weights, *biases, packed]
 
 
 @lru_cache(maxsize=256)
-def _numbered(names: str) -> list[tuple[int, float]]:
-    parts = [name.strip().partition(":") for name in names.split(",")]
+def _numbered(layers: tuple[str, ...]) -> list[tuple[int, float]]:
+    parts = [layer.split()[-1].partition(":") for layer in layers]
     return [(ACTIVATIONS.index(name), float(parameter or 0)) for name, _, parameter in parts]
 
 
@@ -86,7 +86,7 @@ def like_of(x: Tensor, rows: int, likelihood: str, obs_std: float) -> tuple:
 def run_probes(
     op: str, x: Tensor, probes: Tensor, out: int, network: tuple, full: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """y, squared norms and, where ``full``, the products [B, K, out] of mlp_jvp or mlp_vjp."""
+    """y, squared norms and, where ``full``, the products [B, K, out] of net_jvp or net_vjp."""
     B, K = len(x), probes.shape[-2]
     layers, _alive = layers_of(*network)
     y, sq = x.new_empty((B, network[0][-1].shape[0])), x.new_empty((B, K), dtype=torch.float64)

@@ -3,7 +3,7 @@
 No op's reference runs here; the tables of activations and likelihoods are shared with it. The
 loop's products are the library's: a derivative in weights sums over rows, so it is no row of
 contract 4, and none of it is registered as an op. What needs a row's bits, the derivative of
-``mlp_forward`` in its inputs alone, is ``mlp_vjp``.
+``net_forward`` in its inputs alone, is ``net_vjp``.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vaefast.reference.activations import Activation, parse
-from vaefast.reference.likelihoods import CLAMP, MEAN_SERIES, PIXEL_LIKELIHOODS, SERIES_BELOW
-from vaefast.reference.rows import chains, chunked, of_chains
-from vaefast.types import MLP
+from vaefast.functional.activations import Activation, parse
+from vaefast.functional.likelihoods import CLAMP, MEAN_SERIES, PIXEL_LIKELIHOODS, SERIES_BELOW
+from vaefast.functional.rows import chains, chunked, of_chains
+from vaefast.types import Network
 
 __all__ = [
     "Seed",
@@ -128,9 +128,9 @@ class Seed(NamedTuple):
 class Totals:
     """Derivatives in the weights and biases, summed over chunks of rows."""
 
-    def __init__(self, mlp: MLP) -> None:
-        self.weights: list[Tensor | None] = [torch.zeros_like(w) for w in mlp.weights]
-        self.biases: list[Tensor | None] = [w.new_zeros(w.shape[0]) for w in mlp.weights]
+    def __init__(self, net: Network) -> None:
+        self.weights: list[Tensor | None] = [torch.zeros_like(w) for w in net.weights]
+        self.biases: list[Tensor | None] = [w.new_zeros(w.shape[0]) for w in net.weights]
 
     def add(self, layer: int, weight: Tensor, bias: Tensor) -> None:
         for totals, part in ((self.weights, weight), (self.biases, bias)):
@@ -150,7 +150,7 @@ class _Pass(NamedTuple):
 
 def network_gradients(
     z: Tensor,
-    mlp: MLP,
+    net: Network,
     seed: Callable[[Tensor, Tensor | None], Seed],
     totals: Totals | None = None,
     tangent: Tensor | None = None,
@@ -164,9 +164,9 @@ def network_gradients(
         totals: takes the derivatives in weights and biases, where they are wanted.
         tangent: ḣ_0 [n, d]; not differentiated.
     """
-    run = _forward(z, mlp, tangent)
+    run = _forward(z, net, tangent)
     value, along = seed(run.h[-1], run.h_rate[-1])
-    layers = list(enumerate(zip(mlp.weights, parse(mlp.activations))))
+    layers = list(enumerate(zip(net.weights, parse(net.activations))))
     for layer, (weight, activation) in reversed(layers):
         a, rate = run.a[layer], run.a_rate[layer]
         value = activation.multiply(a, run.h[layer + 1], value)
@@ -179,9 +179,9 @@ def network_gradients(
     return value
 
 
-def _forward(z: Tensor, mlp: MLP, tangent: Tensor | None) -> _Pass:
+def _forward(z: Tensor, net: Network, tangent: Tensor | None) -> _Pass:
     run = _Pass([z], [], [tangent], [])
-    for weight, bias, activation in zip(mlp.weights, mlp.biases, parse(mlp.activations)):
+    for weight, bias, activation in zip(net.weights, net.biases, parse(net.activations)):
         a, moving = F.linear(run.h[-1], weight, bias), run.h_rate[-1]
         h = activation.value(a)
         rate = None if moving is None else F.linear(moving, weight)
@@ -214,7 +214,7 @@ def _bend(activation: Activation, a: Tensor, rate: Tensor, along: Tensor) -> Ten
 def potential_gradients(
     z: Tensor,
     x: Tensor,
-    mlp: MLP,
+    net: Network,
     likelihood: str,
     obs_std: float,
     in_energy: Tensor | None,
@@ -225,18 +225,18 @@ def potential_gradients(
     ⟨v, ∇U⟩ = ⟨v, z⟩ − ⟨J v, s⟩ with s = d log p/d out: the tangent v goes forward, and both the
     output and its tangent J v are pulled back.
     """
-    count, totals = chains(z, x), Totals(mlp)
+    count, totals = chains(z, x), Totals(net)
 
     def run(rows: slice) -> tuple[Tensor, ...]:
         of = of_chains(rows, count)
         energy, v = (None if t is None else t[of] for t in (in_energy, in_gradient))
         end = _PotentialEnd(x[rows], likelihood, obs_std, energy)
-        into_z = network_gradients(z[of], mlp, end.seed, totals, v)
+        into_z = network_gradients(z[of], net, end.seed, totals, v)
         if energy is not None:
             into_z = into_z + energy.unsqueeze(-1).to(z.dtype) * z[of]
         return into_z if v is None else into_z + v, end.into_x
 
-    per_input = count * bytes_per_row(mlp, z)
+    per_input = count * bytes_per_row(net, z)
     into_z, into_x = chunked(run, len(x), per_input)
     return [into_z, into_x, totals.weights, totals.biases]
 
@@ -262,7 +262,7 @@ def slope(out: Tensor, x: Tensor, likelihood: str, obs_std: float) -> Tensor:
     return PIXEL_LIKELIHOODS[likelihood].derivative(a, x.unsqueeze(1), obs_std).flatten(0, 1)
 
 
-def bytes_per_row(mlp: MLP, like: Tensor) -> int:
+def bytes_per_row(net: Network, like: Tensor) -> int:
     """Bytes that one row's passes hold at once: values and tangents, and the pixels' terms."""
-    widths = [mlp.in_features, *(weight.shape[0] for weight in mlp.weights)]
+    widths = [net.in_features, *(weight.shape[0] for weight in net.weights)]
     return like.element_size() * (4 * sum(widths) + TEMPORARIES * max(widths))

@@ -7,10 +7,11 @@ import math
 import torch
 from torch import Tensor
 
-from vaefast import backends, checks, philox
+from vaefast import checks, philox
+from vaefast.functional.activations import parse
 from vaefast.philox import MAX_LANE
-from vaefast.reference.activations import parse
-from vaefast.types import LIKELIHOODS, MLP
+from vaefast.runtime import backends
+from vaefast.types import LIKELIHOODS, Network
 
 __all__ = [
     "check_chains",
@@ -64,38 +65,38 @@ def check_kind(t: Tensor, name: str, like: Tensor, like_name: str) -> None:
         checks.same_device(**{like_name: like, name: t})
 
 
-def check_network(mlp: MLP, like: Tensor, like_name: str) -> None:
+def check_network(net: Network, like: Tensor, like_name: str) -> None:
     """A well-formed network in ``like``'s dtype and device that takes its last dimension."""
-    if not isinstance(mlp, MLP):
-        raise TypeError(f"mlp must be a vaefast.types.MLP, got {type(mlp).__name__}")
-    if not (len(mlp.weights) == len(mlp.biases) == len(mlp.activations.split(",")) > 0):
+    if not isinstance(net, Network):
+        raise TypeError(f"net must be a vaefast.types.Network, got {type(net).__name__}")
+    if not (len(net.weights) == len(net.biases) == len(net.layers) > 0):
         raise ValueError(
-            "mlp must have one weight, bias (or None) and activation per layer, got "
-            f"{len(mlp.weights)}, {len(mlp.biases)} and {mlp.activations!r}"
+            "net must have one weight, bias (or None) and description per layer, got "
+            f"{len(net.weights)}, {len(net.biases)} and {net.layers!r}"
         )
-    _check_names(mlp.activations)
+    _check_names(net.activations)
     width = like.shape[-1]
-    for layer, (weight, bias) in enumerate(zip(mlp.weights, mlp.biases)):
-        name = f"mlp.weights[{layer}]"
+    for layer, (weight, bias) in enumerate(zip(net.weights, net.biases)):
+        name = f"net.weights[{layer}]"
         check_matrix(weight, name, "[out, in]", width)
         check_kind(weight, name, like, like_name)
         width = weight.shape[0]
         if bias is not None:
-            check_like(bias, f"mlp.biases[{layer}]", weight, name, [width])
-    _check_pairs(mlp)
-    if mlp.packed is not None:
+            check_like(bias, f"net.biases[{layer}]", weight, name, [width])
+    _check_pairs(net)
+    if net.packed is not None:
         checks.same_device(
-            **{like_name: like, "mlp.packed": checks.tensor(mlp.packed, "mlp.packed")}
+            **{like_name: like, "net.packed": checks.tensor(net.packed, "net.packed")}
         )
 
 
 @backends.constant_when_traced
-def _check_names(activations: str) -> bool:
+def _check_names(activations: list[str]) -> bool:
     return bool(parse(activations))  # raises for a name it does not know
 
 
-def _check_pairs(mlp: MLP) -> None:
-    for layer, (weight, name) in enumerate(zip(mlp.weights, mlp.activations.split(","))):
+def _check_pairs(net: Network) -> None:
+    for layer, (weight, name) in enumerate(zip(net.weights, net.activations)):
         if name.strip() == "maxmin" and weight.shape[0] % 2:
             raise ValueError(
                 f"maxmin sorts pairs: layer {layer} must have an even width, got {weight.shape[0]}"
@@ -151,11 +152,11 @@ def check_mass(inv_mass: Tensor | None, z: Tensor, x: Tensor | None = None) -> N
         raise ValueError(f"inv_mass must have {len(x)} rows like x, got {len(inv_mass)}")
 
 
-def check_target(z: Tensor, x: Tensor, mlp: MLP, likelihood: str, obs_std: float) -> int:
-    """A decoder's posterior: z [N, d], x [B, D], mlp d to D. Returns the chains C = N / B."""
+def check_target(z: Tensor, x: Tensor, net: Network, likelihood: str, obs_std: float) -> int:
+    """A decoder's posterior: z [N, d], x [B, D], net d to D. Returns the chains C = N / B."""
     check_matrix(z, "z", "[N, d]")
-    check_network(mlp, z, "z")
-    check_matrix(x, "x", "[B, D]", mlp.out_features)
+    check_network(net, z, "z")
+    check_matrix(x, "x", "[B, D]", net.out_features)
     check_kind(x, "x", z, "z")
     check_likelihood(likelihood, obs_std)
     return check_chains(z, x)
@@ -167,7 +168,7 @@ def check_energy(U: Tensor, z: Tensor) -> None:
         raise ValueError(f"U must be [N] = [{len(z)}] like z's rows, got {list(U.shape)}")
     if U.dtype != torch.float64:
         raise TypeError(
-            f"U must be float64, got {checks.short(U.dtype)}; pass mlp_potential's first result"
+            f"U must be float64, got {checks.short(U.dtype)}; pass net_potential's first result"
         )
     checks.same_device(z=z, U=U)
 

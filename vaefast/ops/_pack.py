@@ -7,67 +7,67 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from vaefast import backends
 from vaefast.ops._cpp import aligned, kernel, layers_of
-from vaefast.types import MLP
+from vaefast.runtime import backends
+from vaefast.types import Network
 
 __all__ = ["pack"]
 
 FORWARD, BACKWARD = 1, 2  # in the order of csrc/kernels.h
 
 
-def pack(mlp: MLP, *, backward: bool = True, backend: str | None = None) -> MLP:
+def pack(net: Network, *, backward: bool = True, backend: str | None = None) -> Network:
     """The network with its pack beside it, for calls during which the weights stay as they are.
 
     Where it has a pack already, what that one lacks is added in place. As it came where the
     backend that will run takes no packs.
 
     Args:
-        mlp: the network; values are read now, whatever is written into the weights later.
+        net: the network; values are read now, whatever is written into the weights later.
         backward: also pack what passes back through the network need (vjp, energies' gradients).
         backend: as it will be given to the ops.
     """
-    first = mlp.weights[0]
+    first = net.weights[0]
     chosen = backends.wanted(backend, first)
     if chosen not in PACKERS:
-        return mlp
-    if not backends.supports("mlp_forward", chosen, device=first.device, dtype=first.dtype):
-        return mlp
-    if any((w.dtype, w.device) != (first.dtype, first.device) for w in mlp.weights[1:]):
-        return mlp  # the op says what is wrong; nothing may read past a narrower matrix
-    return mlp._replace(packed=PACKERS[chosen](mlp, backward))
+        return net
+    if not backends.supports("net_forward", chosen, device=first.device, dtype=first.dtype):
+        return net
+    if any((w.dtype, w.device) != (first.dtype, first.device) for w in net.weights[1:]):
+        return net  # the op says what is wrong; nothing may read past a narrower matrix
+    return net._replace(packed=PACKERS[chosen](net, backward))
 
 
-def _pack_cpp(mlp: MLP, backward: bool) -> Tensor:
-    """A header and the panels of csrc/mlp_pack.h, uint8."""
-    weights, packed = [w.detach().resolve_neg() for w in mlp.weights], aligned(mlp.packed)
+def _pack_cpp(net: Network, backward: bool) -> Tensor:
+    """A header and the panels of csrc/net_pack.h, uint8."""
+    weights, packed = [w.detach().resolve_neg() for w in net.weights], aligned(net.packed)
     no_biases: list[Tensor | None] = [None] * len(weights)
     dtype = weights[0].dtype
     if packed is None:
-        (layers, *_), _alive = layers_of(weights, no_biases, mlp.activations, None)
+        (layers, *_), _alive = layers_of(weights, no_biases, net.layers, None)
         with torch.inference_mode(False):  # autograd may have to save it
-            packed = torch.empty(kernel("mlp_pack_bytes", dtype)(layers), dtype=torch.uint8)
-        kernel("mlp_pack_start", dtype)(layers, packed.data_ptr())
-    network, _alive = layers_of(weights, no_biases, mlp.activations, packed)
+            packed = torch.empty(kernel("net_pack_bytes", dtype)(layers), dtype=torch.uint8)
+        kernel("net_pack_start", dtype)(layers, packed.data_ptr())
+    network, _alive = layers_of(weights, no_biases, net.layers, packed)
     directions = FORWARD | BACKWARD if backward else FORWARD
-    kernel("mlp_pack", dtype)(network, directions, torch.get_num_threads())
+    kernel("net_pack", dtype)(network, directions, torch.get_num_threads())
     return packed
 
 
-def _pack_triton(mlp: MLP, backward: bool) -> Tensor:
+def _pack_triton(net: Network, backward: bool) -> Tensor:
     """The padded matrices of kernels/gpu/network.py, both directions, in the weights' dtype."""
-    if mlp.packed is not None:
-        return mlp.packed
+    if net.packed is not None:
+        return net.packed
     from vaefast.kernels import network
 
-    weights = [w.detach() for w in mlp.weights]
-    biases = [None if b is None else b.detach() for b in mlp.biases]
+    weights = [w.detach() for w in net.weights]
+    biases = [None if b is None else b.detach() for b in net.biases]
     with torch.inference_mode(False):
-        return network.pack(weights, biases, network.net_of(weights, mlp.activations))
+        return network.pack(weights, biases, network.net_of(weights, net.layers))
 
 
 # by backend; a network that is no key's is packed by its op in each call
-PACKERS: dict[str, Callable[[MLP, bool], Tensor]] = {
+PACKERS: dict[str, Callable[[Network, bool], Tensor]] = {
     "cpp": _pack_cpp,
     "triton": _pack_triton,
 }

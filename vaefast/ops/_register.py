@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from vaefast import backends
+from vaefast.runtime import backends
 
 library = torch.library.Library("vaefast", "DEF")
 

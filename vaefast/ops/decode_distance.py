@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vaefast import backends, checks
+from vaefast import checks
 from vaefast.ops._autograd import tensors_of, through_reference
 from vaefast.ops._cpp import kernel, layers_of, plain_rows, rows_at
 from vaefast.ops._inputs import (
@@ -18,8 +18,9 @@ from vaefast.ops._inputs import (
 )
 from vaefast.ops._register import lazy, register
 from vaefast.reference.decode_distance import decode_distance as reference
-from vaefast.tiles import check_tile
-from vaefast.types import MLP
+from vaefast.runtime import backends
+from vaefast.runtime.tiles import check_tile
+from vaefast.types import Network
 
 __all__ = ["decode_distance"]
 
@@ -29,7 +30,7 @@ def decode_distance(
     std: Tensor,
     centre: Tensor,
     r: float | Tensor,
-    mlp: MLP,
+    net: Network,
     *,
     seed: int = 0,
     index: Tensor | None = None,
@@ -41,12 +42,12 @@ def decode_distance(
 ) -> Tensor:
     """Count the posterior samples whose reconstruction lies within r of a centre.
 
-        hits_b = #{s : ‖mlp(mean_b + std_b·η_bs) − centre_b‖₂ ≤ r_b},  η ~ N(0, I)
+        hits_b = #{s : ‖net(mean_b + std_b·η_bs) − centre_b‖₂ ≤ r_b},  η ~ N(0, I)
 
     Equivalent to, for one input::
 
         z = mean + std * torch.randn(samples, d)
-        ((mlp_forward(z, mlp) - centre).norm(dim=1) <= r).sum()
+        ((net_forward(z, net) - centre).norm(dim=1) <= r).sum()
 
     No reconstruction is stored. Sample s of an input has its own random numbers, so the hits of
     consecutive ranges of samples add up, to round-off at the boundary. A row with NaN or
@@ -57,7 +58,7 @@ def decode_distance(
         std: standard deviations of the latents [B, d].
         centre: what the reconstructions are compared with [B, D], in pixel scale.
         r: radius, float or [B], in the scale of ``centre``; ℓ2 over all pixels, not averaged.
-        mlp: the decoder, d to D, its epilogue included (g, in pixel scale).
+        net: the decoder, d to D, its epilogue included (g, in pixel scale).
         seed: 64-bit seed of the random numbers.
         index: global number of each input [B] int64; default ``arange(B)``.
         first_sample: number of the first sample.
@@ -82,23 +83,23 @@ def decode_distance(
     """
     check_matrix(mean, "mean", "[B, d]")
     check_like(std, "std", mean, "mean", list(mean.shape))
-    check_network(mlp, mean, "mean")
-    check_like(centre, "centre", mean, "mean", [len(mean), mlp.out_features])
+    check_network(net, mean, "mean")
+    check_like(centre, "centre", mean, "mean", [len(mean), net.out_features])
     check_range(first_sample, samples, "first_sample", "samples")
     rows = len(mean)
     r = checks.per_row(r, "r", rows, like=mean)
     index = checks.row_index(index, rows, mean.device)
     numbers = check_seed(seed), first_sample, samples
     how = check_precision(precision), check_tile(tile)
-    arguments = mean, std, centre, r, *mlp, index, *numbers, *how
+    arguments = mean, std, centre, r, *net, index, *numbers, *how
     chosen = backends.resolve("decode_distance", backend, mean)
-    if through_reference("decode_distance", backend, mean, std, centre, r, *tensors_of(mlp)):
+    if through_reference("decode_distance", backend, mean, std, centre, r, *tensors_of(net)):
         return _run_reference(*arguments)
     return _op(*arguments, chosen)
 
 
 def _run_reference(
-    mean, std, centre, r, weights, biases, activations, packed, index, seed, first_sample,
+    mean, std, centre, r, weights, biases, layers, packed, index, seed, first_sample,
     samples, precision, tile,
 ) -> Tensor:  # fmt: skip
     return reference(
@@ -106,7 +107,7 @@ def _run_reference(
         std,
         centre,
         r,
-        MLP(weights, biases, activations),
+        Network(weights, biases, layers),
         seed=seed,
         index=index,
         first_sample=first_sample,
@@ -116,10 +117,10 @@ def _run_reference(
 
 
 def _run_cpp(
-    mean, std, centre, r, weights, biases, activations, packed, index, seed, first_sample,
+    mean, std, centre, r, weights, biases, layers, packed, index, seed, first_sample,
     samples, precision, tile,
 ) -> Tensor:  # fmt: skip
-    layers, _alive = layers_of(weights, biases, activations, packed)
+    layers, _alive = layers_of(weights, biases, layers, packed)
     hits = torch.zeros(len(mean), dtype=torch.int64)
     matrices, rows = plain_rows(mean, std, centre), [r.contiguous(), index.contiguous()]
     kernel("decode_distance", mean.dtype)(
@@ -134,14 +135,14 @@ def _run_cpp(
     return hits
 
 
-def _fake(mean, std, centre, r, weights, biases, activations, packed, index, *_) -> Tensor:
+def _fake(mean, std, centre, r, weights, biases, layers, packed, index, *_) -> Tensor:
     return index.new_empty(mean.shape[0])
 
 
 _op = register(
     "decode_distance",
     "(Tensor mean, Tensor std, Tensor centre, Tensor r,"
-    " Tensor[] weights, Tensor?[] biases, str activations, Tensor? packed,"
+    " Tensor[] weights, Tensor?[] biases, str[] layers, Tensor? packed,"
     " Tensor index, int seed, int first_sample, int samples,"
     " str precision, int tile, str backend) -> Tensor",
     fake=_fake,

@@ -8,11 +8,12 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from vaefast import backends, checks
+from vaefast import checks
 from vaefast.ops._autograd import through_reference
 from vaefast.ops._inputs import check_like, check_mass, check_matrix
 from vaefast.ops._register import lazy, register, rows_of
 from vaefast.reference.leapfrog_step import leapfrog_step as reference
+from vaefast.runtime import backends
 
 __all__ = ["leapfrog_step"]
 

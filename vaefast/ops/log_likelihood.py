@@ -8,12 +8,12 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from vaefast import backends
 from vaefast.ops._autograd import Pulled, differentiable_once, reference_named
 from vaefast.ops._derivatives import likelihood_gradients
 from vaefast.ops._inputs import check_chains, check_kind, check_likelihood, check_matrix
 from vaefast.ops._register import lazy, register, rows_of
 from vaefast.reference.log_likelihood import log_likelihood as reference
+from vaefast.runtime import backends
 from vaefast.types import LIKELIHOODS
 
 __all__ = ["log_likelihood"]

@@ -9,9 +9,10 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from vaefast import backends, checks
+from vaefast import checks
 from vaefast.ops._register import lazy, refuse_grad, register, rows_of
 from vaefast.reference.pgd_step import pgd_step as reference
+from vaefast.runtime import backends
 
 __all__ = ["pgd_step"]
 

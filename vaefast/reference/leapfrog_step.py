@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vaefast.reference.rows import finite, nan_where_bad
+from vaefast.functional.rows import finite, nan_where_bad
 
 __all__ = ["drifted", "kicked", "leapfrog_step"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vaefast.reference.likelihoods import PIXEL_LIKELIHOODS
-from vaefast.reference.rows import chains, chunked, finite, nan_where_bad, of_chains
+from vaefast.functional.likelihoods import PIXEL_LIKELIHOODS
+from vaefast.functional.rows import chains, chunked, finite, nan_where_bad, of_chains
 
 __all__ = ["log_density", "log_likelihood", "score"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vaefast.reference.norms import row_norm
+from vaefast.functional.norms import row_norm
 
 
 def pgd_step(

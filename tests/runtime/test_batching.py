@@ -1,0 +1,177 @@
+"""A row has one set of bits, however the batch is cut: in blocks, or in the C++ ops."""
+
+import pytest
+import torch
+
+import vaefast as vf
+from vaefast import attacks, certify, geometry, hmc
+from vaefast.elbo import evaluate_elbo
+from vaefast.models import MLPVAE, ConvVAE
+from vaefast.models.paths import Paths
+from vaefast.runtime import batching
+
+ROWS = 70
+CUTS = ((0, 1), (1, 10), (10, 67), (67, 70))
+SHORT = {"steps": 3, "warmup": 2, "leapfrog": 2, "seed": 5}
+FIELDS = ("z", "energy", "step_size", "x_adv", "objective", "hits", "p_lower", "margin")
+
+
+MODELS = {
+    "blocks": ConvVAE((1, 8, 8), channels=3, latent=3, seed=3).eval(),
+    "bits": MLPVAE((1, 8, 8), hidden=(70, 33), latent=3, seed=3).eval(),
+}
+NEEDS_CPP = pytest.mark.skipif(
+    not vf.supports("net_chain", "cpp"), reason="the C++ extension is not loaded"
+)
+
+
+@pytest.fixture
+def vae():
+    return MODELS["blocks"]
+
+
+@pytest.fixture(params=["blocks", pytest.param("bits", marks=NEEDS_CPP)])
+def kind(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def x():
+    return torch.rand(ROWS, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(params=[1, 2])
+def threads(request):
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield
+    torch.set_num_threads(before)
+
+
+def encoded_and_decoded(vae, x, index):
+    paths = Paths.of(vae, x)
+
+    def run(rows):
+        mean, logvar = paths.encode(x[rows])
+        return mean, logvar, paths.g(mean)
+
+    with torch.no_grad():
+        return batching.evaluate(run, index, 1, generic=isinstance(vae, ConvVAE))
+
+
+CALLS = {
+    "encode and decode": encoded_and_decoded,
+    "hmc": lambda vae, x, index: hmc.sample(vae, x, index=index, chains=2, **SHORT),
+    "latent": lambda vae, x, index: attacks.latent(
+        vae, x, eps=0.1, steps=3, restarts=2, index=index
+    ),
+    "max_damage": lambda vae, x, index: attacks.max_damage(
+        vae, x, eps=0.5, steps=2, noise_samples=2, fresh_samples=3, index=index
+    ),
+    "geometric": lambda vae, x, index: attacks.geometric(vae, x, eps=0.1, index=index),
+    "probability": lambda vae, x, index: certify.robust_probability(
+        vae, x, 1.0, samples=20, index=index
+    ),
+    "margin": lambda vae, x, index: certify.margin(
+        vae, x, 4.0, samples=20, index=index, method="whitened"
+    ),
+    "norm": lambda vae, x, index: (geometry.frobenius_norm(vae, x, index=index),),
+    "elbo": lambda vae, x, index: tuple(evaluate_elbo(vae, x, index=index)),
+}
+
+
+def tensors(result):
+    if isinstance(result, tuple):
+        return list(result)
+    return [getattr(result, name) for name in FIELDS if hasattr(result, name)]
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_any_cut_and_order_gives_the_same_bits(kind, x, call, threads):
+    vae, run, index = MODELS[kind], CALLS[call], torch.arange(ROWS) + 30
+    whole = run(vae, x, index)
+    parts = [tensors(run(vae, x[a:b], index[a:b])) for a, b in CUTS]
+    for expected, pieces in zip(tensors(whole), zip(*parts)):
+        assert torch.equal(torch.cat(pieces), expected)
+    order = torch.arange(ROWS).flip(0)
+    for expected, turned in zip(tensors(whole), tensors(run(vae, x[order], index[order]))):
+        assert torch.equal(turned, expected[order])
+    if hasattr(whole, "reproducible"):
+        assert whole.reproducible == kind
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_the_number_of_threads_changes_no_bit(kind, x, call):
+    vae, run, index = MODELS[kind], CALLS[call], torch.arange(ROWS)
+    before = torch.get_num_threads()
+    results = []
+    for count in (1, 2):
+        torch.set_num_threads(count)
+        results.append(tensors(run(vae, x, index)))
+        assert torch.get_num_threads() == count
+    torch.set_num_threads(before)
+    assert all(torch.equal(one, two) for one, two in zip(*results))
+
+
+def test_every_model_call_has_one_shape(vae, x):
+    sizes = set()
+    handle = vae.decoder.register_forward_hook(lambda m, i, out: sizes.add(len(out)))
+    hmc.sample(vae, x, chains=4, **SHORT)
+    handle.remove()
+    assert sizes == {1, 64}  # 1: what a row costs
+
+
+@pytest.mark.parametrize("size", [1, 4, 64])
+def test_places_follow_the_index(size):
+    vf.set_block(size)
+    index = torch.tensor([3, 130, 2, 64, 3, 3, 63])
+    seen = []
+    for block in batching.row_blocks(index, 1, generic=True):
+        assert block.size == size == len(block.take)
+        assert torch.equal(block.take[block.place], block.rows)
+        assert torch.equal(block.place, index[block.rows] % size)
+        assert len(set((index[block.rows] // size).tolist())) == 1
+        assert set(block.take.tolist()) == set(block.rows.tolist())  # the copies
+        seen += block.rows.tolist()
+    assert sorted(seen) == list(range(7))
+
+
+def test_a_small_budget_makes_smaller_blocks():
+    vf.set_memory(1000)
+    sizes = {b.size for b in batching.row_blocks(torch.arange(100), 90, generic=True)}
+    assert sizes == {8}
+    sizes = {b.size for b in batching.row_blocks(torch.arange(100), 1, generic=True, width=5)}
+    assert sizes == {8}
+
+
+def test_without_blocks_results_hold_to_round_off(vae, x):
+    vf.set_block(None)
+    result = certify.robust_probability(vae, x, 1.0, samples=5)
+    assert result.reproducible == "round-off"
+
+
+def test_a_lowered_model_says_what_its_ops_give(x):
+    vae = MLPVAE((1, 8, 8), hidden=(12,), latent=3).eval()
+    found = certify.robust_probability(vae, x, 1.0, samples=5).reproducible
+    fused = ("net_forward", "decode_distance")
+    assert found == ("bits" if all(vf.supports(op, "cpp") for op in fused) else "round-off")
+
+
+def test_a_lowered_model_goes_through_net_forward(x):
+    vae = MLPVAE((1, 8, 8), hidden=(12,), latent=3).eval()
+    paths = Paths.of(vae, x)
+    assert len(paths.encoder.weights[-1]) == 6  # both heads in one pass
+    for found, expected in zip(paths.encode(x), vae.encode(x)):
+        torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(paths.reconstruct(x), vae.reconstruct(x))
+    point = x.clone().requires_grad_()
+    mean, logvar = paths.encode(point)
+    (found,) = torch.autograd.grad((mean * logvar).sum(), point)
+    mean, logvar = vae.encode(point)
+    torch.testing.assert_close(found, torch.autograd.grad((mean * logvar).sum(), point)[0])
+
+
+@pytest.mark.parametrize("rows", [0, 3, 8192, 2.0, True])
+def test_a_block_is_a_power_of_two(rows):
+    with pytest.raises(ValueError, match="power of two up to 4096 or None"):
+        vf.set_block(rows)

@@ -1,0 +1,1 @@
+"""Torch functions that production code and specification share."""

@@ -1,0 +1,159 @@
+"""The activations of an MLP: value and derivative, one table.
+
+An activation's Jacobian is symmetric (diagonal, or the pair permutation of MaxMin), so one
+function serves the forward and the reverse direction: it multiplies a tangent or a cotangent.
+Slopes come from the pre-activation: 1 − h² or h(1 − h) would cancel where a unit saturates.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = ["ACTIVATIONS", "Activation", "parse"]
+
+
+class Activation(NamedTuple):
+    """One activation h = φ(a).
+
+    Args:
+        value: maps pre-activations a to h, same shape.
+        multiply: (a, h, t) ↦ φ'(a)·t, where h = φ(a) and t broadcasts against a.
+    """
+
+    value: Callable[[Tensor], Tensor]
+    multiply: Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+def parse(names: Sequence[str]) -> tuple[Activation, ...]:
+    """The activations of ``["tanh", "leaky_relu:0.01", "sigmoid"]``, one per layer.
+
+    Raises:
+        ValueError: an unknown name, or a parameter that is missing, malformed or not taken.
+    """
+    return tuple(_parse_one(name) for name in names)
+
+
+@lru_cache(maxsize=256)
+def _parse_one(text: str) -> Activation:
+    name, colon, parameter = text.strip().partition(":")
+    if name not in ACTIVATIONS:
+        allowed = ", ".join(sorted(ACTIVATIONS))
+        raise ValueError(f"activations must be among {allowed}, got {name!r}")
+    make = ACTIVATIONS[name]
+    if not colon and name not in PARAMETERS:
+        return make()
+    if name not in PARAMETERS:
+        raise ValueError(f"activation {name!r} takes no parameter, got {text!r}")
+    try:
+        return make(float(parameter))
+    except ValueError:
+        form = f"{name}:<{PARAMETERS[name]}>"
+        raise ValueError(f"activation {name!r} must be written {form}, got {text!r}") from None
+
+
+def _elementwise(
+    value: Callable[[Tensor], Tensor], slope: Callable[[Tensor, Tensor], Tensor]
+) -> Activation:
+    return Activation(value, lambda a, h, t: t * slope(a, h))
+
+
+def _identity() -> Activation:
+    return Activation(lambda a: a, lambda a, h, t: t)
+
+
+def _relu() -> Activation:
+    return _elementwise(F.relu, lambda a, h: a > 0)  # derivative 0 at the kink
+
+
+def _leaky_relu(slope: float) -> Activation:
+    return _elementwise(
+        lambda a: F.leaky_relu(a, slope), lambda a, h: slope + (1.0 - slope) * (a > 0).to(a.dtype)
+    )
+
+
+def _elu(alpha: float) -> Activation:
+    def slope(a: Tensor, h: Tensor) -> Tensor:
+        return torch.where(a > 0, torch.ones_like(a), alpha * torch.exp(a.clamp(max=0.0)))
+
+    return _elementwise(lambda a: F.elu(a, alpha), slope)
+
+
+def _tanh() -> Activation:
+    def slope(a: Tensor, h: Tensor) -> Tensor:
+        s = torch.exp(-2.0 * a.abs())
+        return 4.0 * s / (1.0 + s) ** 2
+
+    return _elementwise(torch.tanh, slope)
+
+
+def _sigmoid() -> Activation:
+    return _elementwise(torch.sigmoid, lambda a, h: torch.sigmoid(a) * torch.sigmoid(-a))
+
+
+def _softplus() -> Activation:
+    return _elementwise(lambda a: -F.logsigmoid(-a), lambda a, h: torch.sigmoid(a))
+
+
+def _silu() -> Activation:
+    def slope(a: Tensor, h: Tensor) -> Tensor:
+        return torch.sigmoid(a) * (1.0 + a * torch.sigmoid(-a))
+
+    return _elementwise(F.silu, slope)
+
+
+def _gelu() -> Activation:
+    def slope(a: Tensor, h: Tensor) -> Tensor:
+        density = torch.exp(-0.5 * a * a) / math.sqrt(2.0 * math.pi)
+        return 0.5 * torch.erfc(-a / math.sqrt(2.0)) + a * density
+
+    return _elementwise(F.gelu, slope)
+
+
+def _gelu_tanh() -> Activation:
+    c, k = math.sqrt(2.0 / math.pi), 0.044715
+
+    def slope(a: Tensor, h: Tensor) -> Tensor:
+        u = 2.0 * c * (a + k * a**3)
+        s = torch.sigmoid(u)  # φ(a) = a·s
+        return s * (1.0 + a * torch.sigmoid(-u) * 2.0 * c * (1.0 + 3.0 * k * a * a))
+
+    return _elementwise(lambda a: F.gelu(a, approximate="tanh"), slope)
+
+
+def _exp_half() -> Activation:
+    return _elementwise(lambda a: torch.exp(0.5 * a), lambda a, h: 0.5 * h)
+
+
+def _maxmin() -> Activation:
+    """GroupSort 2: each adjacent pair (a₂ᵢ, a₂ᵢ₊₁) becomes (max, min); a tie keeps its order."""
+
+    def swap(a: Tensor, t: Tensor) -> Tensor:
+        pairs, tangents = a.unflatten(-1, (-1, 2)), t.unflatten(-1, (-1, 2))
+        ordered = (pairs[..., 0] >= pairs[..., 1]).unsqueeze(-1)
+        return torch.where(ordered, tangents, tangents.flip(-1)).flatten(-2)
+
+    return Activation(lambda a: swap(a, a), lambda a, h, t: swap(a, t))
+
+
+PARAMETERS = {"leaky_relu": "slope", "elu": "alpha"}
+ACTIVATIONS: dict[str, Callable[..., Activation]] = {
+    "identity": _identity,
+    "relu": _relu,
+    "leaky_relu": _leaky_relu,
+    "elu": _elu,
+    "tanh": _tanh,
+    "sigmoid": _sigmoid,
+    "softplus": _softplus,
+    "silu": _silu,
+    "gelu": _gelu,
+    "gelu_tanh": _gelu_tanh,
+    "exp_half": _exp_half,
+    "maxmin": _maxmin,
+}

@@ -1,0 +1,69 @@
+"""Rows: chunks within the memory budget, bad rows, and the chains of an input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from vaefast.runtime import memory
+
+__all__ = ["chains", "chunked", "finite", "nan_where_bad", "of_chains", "part"]
+
+
+def chains(z: Tensor, x: Tensor) -> int:
+    """C, the chains per input: z has N = B·C rows, x has B."""
+    return len(z) // max(len(x), 1)
+
+
+def of_chains(rows: slice, chains: int) -> slice:
+    """The rows n of B·C that belong to the inputs in ``rows``."""
+    return slice(rows.start * chains, rows.stop * chains)
+
+
+def part(tensor: Tensor | None, rows: slice) -> Tensor | None:
+    return None if tensor is None else tensor[rows]
+
+
+def chunked(
+    function: Callable[[slice], tuple[Tensor, ...]], rows: int, bytes_per_row: int
+) -> tuple[Tensor, ...]:
+    """``function`` over consecutive slices of the rows, its results put together.
+
+    A result may have several rows for each of ``rows`` (the chains of an input).
+    """
+    slices = list(memory.row_chunks(rows, bytes_per_row))
+    if len(slices) <= 1:
+        return function(slice(0, rows))
+    first = function(slices[0])
+    size = slices[0].stop
+    results = tuple(r.new_empty((rows * len(r) // size, *r.shape[1:])) for r in first)
+    _fill(results, slices[0], first, rows)
+    for chunk in slices[1:]:
+        _fill(results, chunk, function(chunk), rows)
+    return results
+
+
+def _fill(results: tuple[Tensor, ...], chunk: slice, pieces: tuple[Tensor, ...], rows: int) -> None:
+    for result, piece in zip(results, pieces):
+        result[of_chains(chunk, len(result) // rows)] = piece
+
+
+def finite(*tensors: Tensor | None) -> Tensor:
+    """[n] bool: every entry of row i is finite, in all of the tensors [n, ...] that are given."""
+    flags = [_finite(t) for t in tensors if t is not None]
+    return torch.stack(flags).all(dim=0)
+
+
+def _finite(tensor: Tensor) -> Tensor:
+    return tensor.reshape(len(tensor), 1, *tensor.shape[1:]).isfinite().flatten(1).all(dim=1)
+
+
+def nan_where_bad(good: Tensor, *results: Tensor) -> tuple[Tensor, ...]:
+    """The results, contiguous, with NaN in the rows that are not ``good`` [n]."""
+    return tuple(_nan_where_bad(good, result).contiguous() for result in results)
+
+
+def _nan_where_bad(good: Tensor, result: Tensor) -> Tensor:
+    return result.masked_fill(~good.reshape(-1, *[1] * (result.ndim - 1)), torch.nan)

@@ -1,0 +1,41 @@
+"""``net_jacobian_gram`` in plain PyTorch: J Jᵀ without touching the input dimension per row."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vaefast.functional import layers
+from vaefast.functional.rows import chunked, finite, nan_where_bad, part
+from vaefast.types import Network
+
+__all__ = ["first_factor", "net_jacobian_gram"]
+
+
+def net_jacobian_gram(x: Tensor, net: Network, *, inv_std: Tensor | None = None) -> Tensor:
+    """S J Jᵀ S [B, d, d] with S = diag(inv_std) (I where None), at each x [B, D].
+
+    J = M W₁ with M [d, H₁] the Jacobian of all that follows the first product; with the
+    triangular factor W₁ᵀ = Q R it is (M Rᵀ)(M Rᵀ)ᵀ.
+    """
+    factor = first_factor(net.weights[0])
+    basis = torch.eye(net.out_features, dtype=x.dtype, device=x.device).unsqueeze(0)
+
+    def run(rows: slice) -> tuple[Tensor, ...]:
+        tape, scale = layers.forward(x[rows], net).beside_probes(), part(inv_std, rows)
+        root = layers.pull_to_first(tape, basis, net) @ factor  # [b, d, min(D, H₁)]
+        root = root if scale is None else scale.unsqueeze(-1) * root
+        return nan_where_bad(finite(x[rows], scale), root @ root.mT)
+
+    (gram,) = chunked(run, len(x), net.out_features * layers.bytes_per_row(net, x))
+    return gram
+
+
+def first_factor(weight: Tensor) -> Tensor:
+    """F with F Fᵀ = W Wᵀ and at most H columns: W itself [H, D], or Rᵀ of Wᵀ = Q R if D > H.
+
+    A weight that is being differentiated stands as it is: QR has no derivative at low rank.
+    """
+    if weight.shape[1] <= weight.shape[0] or (torch.is_grad_enabled() and weight.requires_grad):
+        return weight
+    return torch.linalg.qr(weight.double().mT, mode="r").R.mT.to(weight.dtype)

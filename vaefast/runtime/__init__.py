@@ -1,0 +1,1 @@
+"""What runs beneath the ops: backends, batching, memory, tiles, numerics, graph capture."""
