@@ -1,13 +1,11 @@
-"""The table: every declared benchmark, printed as it grows and appended to a CSV file."""
+"""Rows of results: as a line of the table, and appended to a CSV file."""
 
 from __future__ import annotations
 
 import csv
-import importlib
 import math
 import os
 import subprocess
-from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from datetime import datetime, timezone
 from functools import cache
@@ -15,53 +13,10 @@ from pathlib import Path
 
 import torch
 
-from vaefast.bench.runner import Benchmark, Result, run
-from vaefast.bench.summary import Verdict, verdicts
-from vaefast.runtime import backends
+from vaefast.bench.runner import Result
 from vaefast.runtime.environment import gpu, processor, versions
 
-__all__ = ["append", "benchmarks", "line", "run_cli"]
-
-BESIDES = ("hmc_defence",)  # whole jobs, not ops: modules of vaefast.bench
-
-
-def benchmarks(ops: Iterable[str] = ()) -> Iterator[Benchmark]:
-    """The declared benchmarks of the named ops and jobs, or of all."""
-    known = (*backends.ops(), *BESIDES)
-    for name in ops or known:
-        if name not in known:
-            raise ValueError(f"op must be one of {', '.join(known)}, got {name!r}")
-        folder = "vaefast.bench" if name in BESIDES else "vaefast.bench.ops"
-        yield from importlib.import_module(f"{folder}.{name}").benchmarks()
-
-
-def run_cli(
-    ops: list[str], *, out: Path | None = None, rounds: int = 15, say: Callable = print
-) -> list[Result]:
-    """Run benchmarks, print a table as it grows, and append the rows to a CSV file.
-
-    Args:
-        ops: names of ops, or ``hmc_defence``; empty for all.
-        out: CSV file to append to; the header is written where the file is new.
-        rounds: interleaved rounds; slow cases get fewer, at least 5.
-        say: where the lines go.
-    """
-    say(f"{processor()}; GPU {gpu()}; torch {versions()['torch']}; at most {rounds} rounds")
-    results: list[Result] = []
-    summary: list[Verdict] = []
-    for benchmark in benchmarks(ops):
-        say(f"\n{benchmark.op}  {benchmark.case}")
-        rows = run(benchmark, rounds)
-        for row in rows:
-            say(line(row))
-        results += rows
-        summary += verdicts(benchmark, rows)
-        if out is not None:
-            append(out, rows)
-    say("\nAgainst the best peer, the machine's limit and the memory allowed")
-    for verdict in summary:
-        say(str(verdict))
-    return results
+__all__ = ["append", "line"]
 
 
 def line(row: Result) -> str:
