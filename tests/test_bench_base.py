@@ -74,17 +74,25 @@ def test_the_older_package_is_laid_out_as_an_install(monkeypatch, tmp_path):
     assert Path(found.stdout.strip()).is_relative_to(tmp_path), found.stderr
 
 
-@pytest.mark.proof
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="this is no checkout")
-def test_the_last_commit_is_built_and_compared(monkeypatch):
+def test_a_worktree_is_there_until_the_end(monkeypatch):
     monkeypatch.chdir(ROOT)
-    before = worktrees()
-    lines = []
-    base.compare_with("HEAD", ["leapfrog_step"], TINY, rounds=2, say=lines.append)
-    assert lines[1].endswith("leapfrog_step  N=3 d=5, 2 in turn, float32 cpu: vaefast")
-    assert worktrees() == before
+    with base._worktree("HEAD") as root:
+        assert (root / "setup.py").is_file()
+        assert str(root) in worktrees()
+    assert not root.exists()
+    assert str(root) not in worktrees()
 
 
 def worktrees():
     command = ["git", "worktree", "list"]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.proof
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="this is no checkout")
+def test_the_last_commit_is_built_and_compared(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    lines = []
+    base.compare_with("HEAD", ["leapfrog_step"], TINY, rounds=2, say=lines.append)
+    assert lines[1].endswith("leapfrog_step  N=3 d=5, 2 in turn, float32 cpu: vaefast")
