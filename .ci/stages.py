@@ -31,9 +31,9 @@ class Stage(NamedTuple):
 
 TEST = (  # the longest first
     Stage("ops, in Triton's interpreter", OPS, INTERPRETED),
-    Stage("ops", ("tests/ops",)),
     Stage("all but ops", ("tests", "--ignore", "tests/ops")),
     Stage("kernels, in Triton's interpreter", KERNELS, INTERPRETED),
+    Stage("ops", ("tests/ops",)),
 )
 PROOFS = (
     *(stage._replace(arguments=("-m", "proof", *stage.arguments)) for stage in TEST),

@@ -67,7 +67,9 @@ class Place:
         return seconds_on_gpu if self.device == "cuda" else seconds_on_cpu
 
     def backend(self, op: str) -> str | None:
-        """Triton; in a dry run the best that there is."""
+        """Triton on a GPU, in a dry run if it can run there, else what the library chooses."""
+        if self.on_cpu:
+            return None
         ready = self.device == "cuda" or vf.supports(op, "triton", device=self.device)
         return "triton" if ready else None
 

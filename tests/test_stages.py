@@ -50,7 +50,7 @@ def test_proofs_are_chosen_by_their_marker(stages, tmp_path):
 
 
 def test_every_folder_of_tests_is_in_a_stage(stages):
-    folders = [("tests/ops",), ("tests", "--ignore", "tests/ops")]
+    folders = [("tests", "--ignore", "tests/ops"), ("tests/ops",)]
     assert [s.arguments for s in stages.TEST if not s.environment] == folders
     proofs = [("-m", "proof", *arguments) for arguments in folders]
     assert [s.arguments for s in stages.PROOFS if not s.environment] == proofs
