@@ -6,12 +6,13 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import json
 import math
 import sys
 from collections.abc import Iterator
 from functools import lru_cache
+from pathlib import Path
 
 DEVICE, TINY = sys.argv[1], sys.argv[2] == "1"
 TURN = 0.05  # s that a provider's turn lasts at least
@@ -55,16 +56,39 @@ def built(job: str, case: str):
 
 def benchmarks(job: str) -> Iterator:
     """From ``cases(place)``, or from the ``benchmarks()`` that a CPU had before."""
-    for folder in ("vaefast.bench.ops", "vaefast.bench"):
+    module = found(job)
+    if module is None:
+        return
+    if not hasattr(module, "cases"):
+        yield from module.benchmarks()
+        return
+    for _, build in module.cases(place()):
+        yield build()
+
+
+def place():
+    """None in a commit that has one list for the CPU alone."""
+    try:
+        return importlib.import_module("vaefast.bench.place").Place(DEVICE, tiny=TINY)
+    except ModuleNotFoundError:
+        return None
+
+
+def found(job: str):
+    """A job's module, in the commit or, where it has none, beside this file; None for neither."""
+    older = job.replace("net_", "mlp_", 1)  # what the ops were called
+    for name in (f"ops.{job}", job, f"ops.{older}"):
         try:
-            module = importlib.import_module(f"{folder}.{job}")
+            return importlib.import_module(f"vaefast.bench.{name}")
         except ModuleNotFoundError:
             continue
-        if hasattr(module, "cases"):
-            place = importlib.import_module("vaefast.bench.place").Place(DEVICE, tiny=TINY)
-            yield from (build() for _, build in module.cases(place))
-        else:
-            yield from module.benchmarks()
+    path = Path(__file__).with_name(f"{job}.py")
+    if not path.exists():
+        return None
+    spec = importlib.util.spec_from_file_location(job, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What there is to measure: a module with ``cases(place)`` for every op and for two whole jobs."""
+"""What there is to measure: a module with ``cases(place)`` for every op, and for whole jobs."""
 
 from __future__ import annotations
 
@@ -26,8 +26,13 @@ JOBS = (  # in the order of what is asked of them on a GPU
     "net_jvp",
     "net_vjp",
     "hmc_defence",
+    "public_calls",
 )
-BESIDES = {"convolutional_hmc": "cuda", "hmc_defence": "cpu"}  # no ops; where they are measured
+BESIDES = {
+    "convolutional_hmc": "cuda",
+    "hmc_defence": "cpu",
+    "public_calls": "cpu",
+}  # no ops; where they are measured
 
 
 def names(place: Place) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ from vaefast.bench.cases import images
 from vaefast.bench.jobs import cases, module, names
 from vaefast.bench.memory import peak_growth
 from vaefast.bench.readme import latest
-from vaefast.bench.runner import check, scaled
+from vaefast.bench.runner import check, scaled, tensor_of
 from vaefast.runtime.backends import ops
 
 CPU = Place("cpu")
@@ -191,7 +191,7 @@ def test_an_unknown_op_is_named():
 
 
 def test_every_op_is_measured():
-    assert set(names(CPU)) == {*ops(), "hmc_defence"}
+    assert set(names(CPU)) == {*ops(), "hmc_defence", "public_calls"}
     assert set(names(Place("cuda"))) == {*ops(), "convolutional_hmc"}
 
 
@@ -215,6 +215,12 @@ def test_peers_of_the_smallest_case_agree(op, monkeypatch):
     smallest = min((build() for _, build in cases(op, CPU)), key=lambda found: found.flop)
     peers = {n: f for n, f in smallest.providers.items() if not n.startswith("torch.compile")}
     check(replace(smallest, providers=peers))
+
+
+@pytest.mark.parametrize("number", range(5))
+def test_public_calls_run(number):
+    benchmark = cases("public_calls", CPU)[number][1]()
+    assert tensor_of(benchmark.providers["vaefast"]()).isfinite().all()
 
 
 def test_the_published_defence_has_our_energy():

@@ -54,6 +54,20 @@ def test_a_process_times_ours_alone():
             turns.seconds("leapfrog_step", "other")
 
 
+def test_a_job_that_the_commit_has_not_is_taken_from_beside_the_script(tmp_path):
+    script = tmp_path / "_turns.py"
+    script.write_text(base.CHILD.read_text())
+    (tmp_path / "new_job.py").write_text(
+        "from types import SimpleNamespace\n"
+        "def cases(place):\n"
+        "    return [('title', lambda: SimpleNamespace(case='a case', providers={}))]\n"
+    )
+    command = [base.sys.executable, str(script), "cpu", "0"]
+    asked = '["cases", "new_job"]\n'
+    told = subprocess.run(command, input=asked, capture_output=True, text=True, cwd="/")
+    assert told.stdout == '["a case"]\n', told.stderr
+
+
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="this is no checkout")
 def test_an_unknown_commit_is_named(monkeypatch):
     monkeypatch.chdir(ROOT)
