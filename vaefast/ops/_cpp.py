@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vaefast.functional.activations import named
 from vaefast.ops._register import rows_of
 from vaefast.types import LIKELIHOODS
 
 __all__ = ["aligned", "kernel", "layers_of", "like_of", "plain_rows", "rows_at", "run_probes"]
 
-# in the order of csrc/kernels.h
+# in the order of csrc/calls.h
 ACTIVATIONS = (
     "identity",
     "relu",
@@ -28,6 +29,10 @@ ACTIVATIONS = (
     "gelu_tanh",
     "exp_half",
     "maxmin",
+    "clamp",
+    "hardswish",
+    "mish",
+    "selu",
 )
 
 
@@ -73,9 +78,9 @@ def layers_of(
 
 
 @lru_cache(maxsize=256)
-def _numbered(layers: tuple[str, ...]) -> list[tuple[int, float]]:
-    parts = [layer.split()[-1].partition(":") for layer in layers]
-    return [(ACTIVATIONS.index(name), float(parameter or 0)) for name, _, parameter in parts]
+def _numbered(layers: tuple[str, ...]) -> list[tuple[int, float, float]]:
+    parts = [named(layer.split()[-1]) for layer in layers]
+    return [(ACTIVATIONS.index(name), *parameters) for name, parameters in parts]
 
 
 def like_of(x: Tensor, rows: int, likelihood: str, obs_std: float) -> tuple:
