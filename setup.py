@@ -61,7 +61,7 @@ debug = [*sanitize, "-O1", "-g", "-fno-omit-frame-pointer"] if sanitize else []
 extension = Extension(
     "vaefast._C",
     sources=["csrc/bind/bind.cpp"],
-    depends=[str(path) for path in sorted(Path("csrc").rglob("*.h"))],
+    depends=[str(path) for path in sorted(Path("csrc").rglob("*.*"))],
     include_dirs=["csrc", get_include()],
     extra_compile_args=[*CXX_FLAGS, *openmp, *debug],
     extra_link_args=[*openmp, *sanitize],

@@ -55,6 +55,17 @@ struct Parameters {
     T first, second;
 };
 
+// The Gaussian's standard deviation: of pixel j of image b it is data[b·row + j·column], where
+// column is 0 or 1. Null for the other likelihoods.
+template <typename T>
+struct Std {
+    const T* data;
+    int64_t row, column;
+
+    bool per_pixel() const { return column != 0; }
+    const T* at(int64_t b, int64_t j = 0) const { return data + b * row + j * column; }
+};
+
 // In the order of vaefast.types.LIKELIHOODS.
 enum class Likelihood : int { bernoulli, gaussian, continuous_bernoulli, clamped_bernoulli };
 
@@ -113,7 +124,7 @@ struct Target {
     int64_t chains;
     Network<T> net;
     Likelihood likelihood;
-    double obs_std;
+    Std<T> std;
 };
 
 template <typename T>
@@ -209,7 +220,7 @@ struct LogLikelihood {
     Rows<T> score;         // [N, D]
     int64_t D, chains;
     Likelihood likelihood;
-    double obs_std;
+    Std<T> std;
 };
 
 // What a random number is for: vaefast.philox.Use.

@@ -115,6 +115,14 @@ Rows<T> rows_at(const RowsAt& rows) {
     return rows_at<T>(rows.first, rows.second);
 }
 
+using StdAt = std::tuple<Address, int64_t, int64_t>;  // address, elements from row to row, 0 or 1
+
+template <typename T>
+Std<T> std_at(const StdAt& given) {
+    const auto& [address, row, column] = given;
+    return {reinterpret_cast<const T*>(address), row, column};
+}
+
 // A signal handler raised: the error stays with this thread until run() throws it.
 bool interrupted() {
     py::gil_scoped_acquire gil;

@@ -12,13 +12,13 @@ void net_forward(const RowsAt& out, const RowsAt& z, int64_t N, const LayersAt& 
     run<T>(NetForward<T>{rows_at<T>(out), rows_at<const T>(z), N, network(layers)}, threads);
 }
 
-// x, chains, likelihood, obs_std
-using LikelihoodAt = std::tuple<RowsAt, int64_t, int, double>;
+// x, chains, likelihood, std
+using LikelihoodAt = std::tuple<RowsAt, int64_t, int, StdAt>;
 
 template <typename T>
 Target<T> target(const LikelihoodAt& given, const Layers<T>& layers) {
-    const auto& [x, chains, likelihood, obs_std] = given;
-    return {rows_at<const T>(x), chains, network(layers), Likelihood(likelihood), obs_std};
+    const auto& [x, chains, likelihood, std] = given;
+    return {rows_at<const T>(x), chains, network(layers), Likelihood(likelihood), std_at<T>(std)};
 }
 
 template <typename T>

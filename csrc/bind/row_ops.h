@@ -58,7 +58,7 @@ void leapfrog_step(const std::array<Address, 4>& data, const std::array<int64_t,
 // data: out, x, logp, score; strides: of out, x, score.
 template <typename T>
 void log_likelihood(const std::array<Address, 4>& data, const std::array<int64_t, 3>& strides,
-                    int64_t N, int64_t D, int64_t chains, int likelihood, double obs_std,
+                    int64_t N, int64_t D, int64_t chains, int likelihood, const StdAt& std,
                     int threads) {
     const LogLikelihood<T> call{rows_at<const T>(data[0], strides[0]),
                                 rows_at<const T>(data[1], strides[1]),
@@ -67,7 +67,7 @@ void log_likelihood(const std::array<Address, 4>& data, const std::array<int64_t
                                 D,
                                 chains,
                                 Likelihood(likelihood),
-                                obs_std};
+                                std_at<T>(std)};
     const KernelsOf<T>& k = of<T>(*active().kernels);
     py::gil_scoped_release release;
     parallel(N, 4096 / (D + 1) + 1, threads,

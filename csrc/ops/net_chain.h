@@ -80,11 +80,11 @@ struct End {
 };
 
 template <typename T>
-End finish_trajectory(const NetChain<T>& call, const Phase<T>& phase, int64_t r) {
+End finish_trajectory(const NetChain<T>& call, const Phase<T>& phase, int64_t first, int64_t r) {
     const int64_t d = call.target.net.inputs(), panels = panels_of<T>(call.target.net.outputs());
     const int64_t at = r * phase.stride;
     const T* mass = phase.inv_mass ? phase.inv_mass + at : nullptr;
-    return {potential_energy(call.target, phase.z + at, phase.energies + r * panels),
+    return {potential_energy(call.target, first + r, phase.z + at, phase.energies + r * panels),
             kinetic_energy(phase.p + at, mass, d)};
 }
 
@@ -95,7 +95,7 @@ void metropolis_accept(const NetChain<T>& call, const Chains<T>& chains, int64_t
     const Phase<T>& phase = chains.phase;
     for (int64_t r = own.begin; r < own.end; ++r) {
         const int64_t n = first + r, at = r * phase.stride;
-        const End end = finish_trajectory(call, phase, r);
+        const End end = finish_trajectory(call, phase, first, r);
         const double error = end.U + end.kinetic - (call.U[n] + chains.kinetic[r]);
         const bool divergent = !(error - error == 0) || error > DIVERGENCE;
         const double probability = divergent ? 0 : error > 0 ? __builtin_exp(-error) : 1;
@@ -125,12 +125,12 @@ void store_transition(const NetChain<T>& call, const Phase<T>& phase, int64_t fi
 // U = NaN where an input of the row is not finite: such a chain diverges at every transition.
 template <typename T>
 void mark_nonfinite_rows(const NetChain<T>& call, int64_t first, Range own) {
-    const int64_t d = call.target.net.inputs(), D = call.target.net.outputs();
+    const int64_t d = call.target.net.inputs();
     for (int64_t n = first + own.begin; n < first + own.end; ++n) {
         const int64_t b = n / call.target.chains;
         const bool finite = all_finite(call.z[n], d) && all_finite(call.grad[n], d) &&
                             all_finite(&call.U[n], 1) && all_finite(&call.step[b], 1) &&
-                            all_finite(call.target.x[b], D) &&
+                            valid_image(call.target, b) &&
                             (!call.inv_mass.data || all_finite(call.inv_mass[b], d));
         if (!finite) call.U[n] = NAN;
     }

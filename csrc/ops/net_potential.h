@@ -18,36 +18,43 @@ void log_likelihood_block(const Pass<T>& pass, const Target<T>& target, int64_t 
     const PackedLayer<T>& layer = pass.net[last];
     const Tape<T>& tape = pass.tape;
     const bool has_output_slope = layer.activation != Activation::identity;
-    const T obs_std = T(target.obs_std);
     pass.advance(h, stride, layer, [&](const Tile<T>& tile) {
         for (int64_t r = 0; r < pass.rows; ++r) {
             const int64_t at = r * tape.stride[last] + tile.first;
             T* out = tile[r];
             T* up = tape.up[0] + r * tape.up_stride + tile.first;
-            const T* x = target.x[(first + r) / target.chains] + tile.first;
+            const int64_t b = (first + r) / target.chains;
+            const T* x = target.x[b] + tile.first;
             activate_row(layer, tile, r, out, has_output_slope ? tape.slope[last] + at : nullptr);
-            score(target.likelihood, obs_std, out, x, up, tile.count);
+            score(target.likelihood, target.std, b, tile.first, out, x, up, tile.count);
             if (has_output_slope)
                 multiply_slope(layer.activation, tape.slope[last] + at, up, tile.padded);
             if (!energies) continue;
             for (int64_t j = 0; j < tile.count; j += PANEL<T>) {
                 const int64_t n = tile.count - j < PANEL<T> ? tile.count - j : PANEL<T>;
-                energies[r * layer.forward.panels() + (tile.first + j) / PANEL<T>] =
-                    log_density(target.likelihood, obs_std, out + j, x + j, n);
+                energies[r * layer.forward.panels() + (tile.first + j) / PANEL<T>] = log_density(
+                    target.likelihood, target.std, b, tile.first + j, out + j, x + j, n);
             }
         }
     });
     pass.worker.sync();
 }
 
-// U at z from the panels' shares of log p, all constants included.
+// Whether image b and the stds of its pixels are finite, and the stds positive.
 template <typename T>
-double potential_energy(const Target<T>& target, const T* z, const double* shares) {
+bool valid_image(const Target<T>& target, int64_t b) {
+    const int64_t D = target.net.outputs();
+    return all_finite(target.x[b], D) && valid_std(target.likelihood, target.std, b, D);
+}
+
+// U of row n of the call at z from the panels' shares of log p, all constants included.
+template <typename T>
+double potential_energy(const Target<T>& target, int64_t n, const T* z, const double* shares) {
     const int64_t d = target.net.inputs(), D = target.net.outputs();
     double logp = 0, square = 0;
     for (int64_t p = 0; p < panels_of<T>(D); ++p) logp += shares[p];
     for (int64_t j = 0; j < d; ++j) square += double(z[j]) * double(z[j]);
-    logp += double(D) * log_density_constant(target.likelihood, target.obs_std);
+    logp += double(D) * log_density_constant(target.likelihood, target.std, n / target.chains);
     return 0.5 * square + double(d) * HALF_LOG_TWO_PI - logp;
 }
 
@@ -79,8 +86,8 @@ void potential_block(const NetPotential<T>& call, const Pass<T>& pass, int64_t f
     const Range own = share(pass.rows, pass.worker.rank, pass.worker.ranks);
     for (int64_t r = own.begin; r < own.end; ++r) {
         const int64_t n = first + r, d = target.net.inputs(), D = target.net.outputs();
-        call.U[n] = potential_energy(target, call.z[n], energies + r * panels_of<T>(D));
-        if (all_finite(call.z[n], d) && all_finite(target.x[n / target.chains], D)) continue;
+        call.U[n] = potential_energy(target, n, call.z[n], energies + r * panels_of<T>(D));
+        if (all_finite(call.z[n], d) && valid_image(target, n / target.chains)) continue;
         call.U[n] = NAN;
         fill(call.grad[n], T(NAN), d);
     }

@@ -103,7 +103,7 @@ void finish_trajectory(const NetTrajectory<T>& call, const Phase<T>& phase, int6
     const int64_t d = target.net.inputs(), panels = panels_of<T>(target.net.outputs());
     for (int64_t r = own.begin; r < own.end; ++r) {
         const int64_t n = first + r, at = r * phase.stride;
-        call.U[n] = potential_energy(target, phase.z + at, phase.energies + r * panels);
+        call.U[n] = potential_energy(target, n, phase.z + at, phase.energies + r * panels);
         copy(call.z_end[n], phase.z + at, d);
         copy(call.p_end[n], phase.p + at, d);
         copy(call.grad_end[n], phase.grad + at, d);
@@ -114,12 +114,12 @@ void finish_trajectory(const NetTrajectory<T>& call, const Phase<T>& phase, int6
 template <typename T>
 void mark_nonfinite_rows(const NetTrajectory<T>& call, int64_t first, Range own) {
     const Target<T>& target = call.target;
-    const int64_t d = target.net.inputs(), D = target.net.outputs();
+    const int64_t d = target.net.inputs();
     for (int64_t n = first + own.begin; n < first + own.end; ++n) {
         const int64_t b = n / target.chains;
         const bool finite = all_finite(call.z[n], d) && all_finite(call.p[n], d) &&
                             all_finite(call.grad[n], d) && all_finite(&call.step[n], 1) &&
-                            all_finite(target.x[b], D) &&
+                            valid_image(target, b) &&
                             (!call.inv_mass.data || all_finite(call.inv_mass[b], d));
         if (finite) continue;
         call.U[n] = NAN;

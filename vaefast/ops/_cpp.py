@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
 from typing import Any
 
@@ -83,9 +83,37 @@ def _numbered(layers: tuple[str, ...]) -> list[tuple[int, float, float]]:
     return [(ACTIVATIONS.index(name), *parameters) for name, parameters in parts]
 
 
-def like_of(x: Tensor, rows: int, likelihood: str, obs_std: float) -> tuple:
-    """Images, chains per image and likelihood as the kernels take them."""
-    return rows_at(x), rows // max(len(x), 1), LIKELIHOODS.index(likelihood), obs_std
+class Address(int):
+    """A tensor's address, which keeps the tensor alive."""
+
+    tensor: Tensor
+
+    @classmethod
+    def of(cls, t: Tensor) -> Address:
+        address = cls(t.data_ptr())
+        address.tensor = t
+        return address
+
+
+def like_of(x: Tensor, rows: int, likelihood: str, parameters: Sequence[Tensor]) -> tuple:
+    """Images, chains per image, likelihood and the Gaussian's std as the kernels take them.
+
+    Args:
+        x: images [B, D] with contiguous rows, which must outlive the result.
+        rows: B·C.
+        likelihood: one of ``vaefast.types.LIKELIHOODS``.
+        parameters: the Gaussian's [std], a scalar, [D] or [B, D]; 1 where it is not given.
+    """
+    std = _std_at(*parameters or (x.new_ones(()),)) if likelihood == "gaussian" else (0, 0, 0)
+    return rows_at(x), rows // max(len(x), 1), LIKELIHOODS.index(likelihood), std
+
+
+def _std_at(std: Tensor) -> tuple[Address, int, int]:
+    """Address, row stride, and 1 where each pixel has a value of its own, else 0."""
+    if std.ndim and std.stride(-1) not in (0, 1):
+        std = std.contiguous()
+    row, column = (0, 0, *std.stride())[-2:]
+    return Address.of(std), row, column
 
 
 def run_probes(
