@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from vaefast.ops._autograd import Pulled, differentiable_once, reference_named
+from vaefast.ops._cpp import like_of
 from vaefast.ops._derivatives import likelihood_gradients
 from vaefast.ops._inputs import check_chains, check_kind, check_likelihood, check_matrix
 from vaefast.ops._register import lazy, register, rows_of
 from vaefast.reference.log_likelihood import log_likelihood as reference
 from vaefast.runtime import backends
-from vaefast.types import LIKELIHOODS
 
 __all__ = ["log_likelihood"]
 
@@ -97,9 +97,7 @@ def _run_cpp(out, x, likelihood, obs_std) -> tuple[Tensor, Tensor]:
         [t.stride(0) for t in (out, x, results[1])],
         N,
         D,
-        N // len(x),
-        LIKELIHOODS.index(likelihood),
-        obs_std,
+        *like_of(x, N, likelihood, [x.new_tensor(obs_std)])[1:],
         torch.get_num_threads(),
     )
     return results

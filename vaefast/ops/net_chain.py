@@ -166,7 +166,7 @@ def _run_cpp(
         jitter,
         seed % (1 << 64),
         layers,
-        like_of(images, N, likelihood, obs_std),
+        like_of(images, N, likelihood, [images.new_tensor(obs_std)]),
         torch.get_num_threads(),
     )
     return state[0], state[2], state[1], *counts, draws, energies

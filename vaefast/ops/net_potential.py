@@ -101,7 +101,7 @@ def _run_cpp(
         rows_at(rows),
         len(z),
         layers,
-        like_of(images, len(z), likelihood, obs_std),
+        like_of(images, len(z), likelihood, [images.new_tensor(obs_std)]),
         torch.get_num_threads(),
     )
     return U, grad

@@ -127,7 +127,7 @@ def _run_cpp(
         len(z),
         leapfrog,
         layers,
-        like_of(images, len(z), likelihood, obs_std),
+        like_of(images, len(z), likelihood, [images.new_tensor(obs_std)]),
         torch.get_num_threads(),
     )
     return *end, U
