@@ -11,6 +11,7 @@ from rich.console import Console
 
 from vaefast import models
 from vaefast import report as reporting
+from vaefast.audit import AuditSettings, Stages, run
 from vaefast.cli import options as o
 from vaefast.cli.sources import check_fit, check_images, find_device, inputs_for, load_model
 from vaefast.cli.train import build, fit
@@ -18,7 +19,7 @@ from vaefast.data import load as load_data
 
 __all__ = ["audit"]
 
-DEFAULT = reporting.AuditSettings()
+DEFAULT = AuditSettings()
 
 # ruff: noqa: UP045 - typer reads Optional on every Python that we support
 
@@ -75,7 +76,7 @@ def audit(
     model if it was trained here. The numbers repeat for the same --seed, machine, versions and
     --threads.
     """
-    settings = reporting.AuditSettings(
+    settings = AuditSettings(
         inputs=inputs,
         seed=seed,
         eps=o.radii(eps),
@@ -105,8 +106,8 @@ def audit(
             x = inputs_for(vae, images.x_test[:2], place)
             check_fit(vae, x, model, data, decoder_output)
             facts, timings = {"source": model}, []
-        with reporting.Stages(console, timings) as stages:
-            result = reporting.audit(vae, images, settings, stages)
+        with Stages(console, timings) as stages:
+            result = run(vae, images, settings, stages)
         facts = reporting.describe_model(vae) | facts
         command = shlex.join(["vaefast", *context.obj])
         summary = reporting.write_report(result, folder, model=facts, command=command)

@@ -13,17 +13,18 @@ from torch import Tensor
 
 from vaefast import checks
 from vaefast import report as reporting
+from vaefast.audit import AuditSettings, Stages
+from vaefast.audit import stages as stage
+from vaefast.audit.columns import columns, write_parquet
 from vaefast.cli import options as o
 from vaefast.cli.sources import check_fit, find_device, inputs_for, load_model
 from vaefast.data import load as load_data
 from vaefast.data.files import load_attacked
 from vaefast.models import VAE
-from vaefast.report import stages as run
-from vaefast.report.record import columns, write_parquet
 
 __all__ = ["attack", "certify", "defend"]
 
-DEFAULT = reporting.AuditSettings()
+DEFAULT = AuditSettings()
 KINDS = {"latent": "linf", "max-damage": "l2"}  # and the norm that each defaults to
 
 # ruff: noqa: UP045 - typer reads Optional on every Python that we support
@@ -61,8 +62,8 @@ def attack(
     """
     checks.option(kind, "--kind", KINDS)
     norm = checks.option(norm or KINDS[kind], "--norm", ("linf", "l2"))
-    plan = run.Plan(kind.replace("-", "_"), norm, eps, eps)
-    settings = reporting.AuditSettings(
+    plan = stage.Plan(kind.replace("-", "_"), norm, eps, eps)
+    settings = AuditSettings(
         seed=seed, divergence=divergence, attack_steps=steps, restarts=restarts
     )
     console = Console(highlight=False)
@@ -72,8 +73,8 @@ def attack(
         vae = load_model(model, place, likelihood=likelihood, decoder_output=decoder_output)
         x = inputs_for(vae, images.x_test[:inputs], place)
         check_fit(vae, x[:2], model, data, decoder_output)
-        with reporting.Stages(console) as stages:
-            result = run.attack(run.Job(vae, x, settings, stages), plan).result
+        with Stages(console) as stages:
+            result = stage.attack(stage.Job(vae, x, settings, stages), plan).result
         arrays = {"x": x, "x_adv": result.x_adv, "objective": result.objective}
         arrays |= {"perturbation_norm": result.perturbation_norm, "failed": result.failed}
         if result.history is not None:
@@ -109,9 +110,7 @@ def defend(
 
     It holds x (what was defended), z, reconstruction, accept_rate, divergent and failed.
     """
-    settings = reporting.AuditSettings(
-        seed=seed, warmup=warmup, transitions=transitions, leapfrog=leapfrog
-    )
+    settings = AuditSettings(seed=seed, warmup=warmup, transitions=transitions, leapfrog=leapfrog)
     console = Console(highlight=False)
     with reporting.new_file(out, force=force) as file:
         place = find_device(device, threads)
@@ -119,8 +118,8 @@ def defend(
         images = images_to_defend(data, data_root, vae)
         x = inputs_for(vae, images[:inputs], place)
         check_fit(vae, x[:2], model, data, decoder_output)
-        with reporting.Stages(console) as stages:
-            result = run.defend(run.Job(vae, x, settings, stages), x, "inputs")
+        with Stages(console) as stages:
+            result = stage.defend(stage.Job(vae, x, settings, stages), x, "inputs")
         arrays = {"x": x, **vars(result)}
         save_npz(file, arrays)
     show(console, {k: arrays[k] for k in ("accept_rate", "divergent", "failed")}, out)
@@ -146,7 +145,7 @@ def certify(
 
     Writes a .parquet with one row per input. The margins are first order, not a certificate.
     """
-    settings = reporting.AuditSettings(seed=seed, samples=samples, alpha=alpha, r=r)
+    settings = AuditSettings(seed=seed, samples=samples, alpha=alpha, r=r)
     console = Console(highlight=False)
     with reporting.new_file(out, force=force) as file:
         place = find_device(device, threads)
@@ -154,9 +153,9 @@ def certify(
         vae = load_model(model, place, likelihood=likelihood, decoder_output=decoder_output)
         x = inputs_for(vae, images.x_test[:inputs], place)
         check_fit(vae, x[:2], model, data, decoder_output)
-        r = r or run.unchanged_radius(vae, x, seed)
-        with reporting.Stages(console) as stages:
-            found = run.margins(run.Job(vae, x, settings, stages), r)
+        r = r or stage.unchanged_radius(vae, x, seed)
+        with Stages(console) as stages:
+            found = stage.margins(stage.Job(vae, x, settings, stages), r)
         arrays = {name: value.cpu().numpy() for name, value in found.values.items()}
         arrays = {"index": np.arange(len(x)), **arrays}
         write_parquet(file, columns(arrays, {}, guarantee=found.guarantee))

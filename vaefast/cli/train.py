@@ -10,6 +10,7 @@ from rich.console import Console
 
 from vaefast import checks, models, training
 from vaefast import report as reporting
+from vaefast.audit import Timing
 from vaefast.cli import options as o
 from vaefast.cli.sources import find_device
 from vaefast.data import Dataset
@@ -59,7 +60,7 @@ def build(architecture: str, data: Dataset, latent: int, likelihood: str | None,
 
 def fit(
     vae: VAE, data: Dataset, console: Console, *, epochs: int | None, beta: float, seed: int
-) -> tuple[dict[str, str], reporting.Timing]:
+) -> tuple[dict[str, str], Timing]:
     """Train with a progress bar; returns what the report says about it, and the time it took."""
     epochs = epochs or default_epochs(len(data.x_train))
     x = data.x_train.to(next(vae.parameters()).device)
@@ -67,9 +68,7 @@ def fit(
     start = time.perf_counter()
     history = training.fit(vae, x, objective="beta", beta=beta, epochs=epochs, seed=seed)
     vae.eval()
-    timing = reporting.Timing(
-        "train", len(x), epochs * len(x), "seen inputs", time.perf_counter() - start
-    )
+    timing = Timing("train", len(x), epochs * len(x), "seen inputs", time.perf_counter() - start)
     loss = (history.validation or history.loss)[-1]
     facts = {
         "training": f"{epochs} epochs on {len(x)} inputs, beta {beta:g}, seed {seed}",

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from vaefast.report.pipeline import Audit, Outcome
+from vaefast.audit.run import Audit, Outcome
 
 __all__ = ["aggregate"]
 

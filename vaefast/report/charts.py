@@ -6,14 +6,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from vaefast.audit.run import Audit, Outcome
+from vaefast.audit.stages import NORMS
 from vaefast.report.figures import SERIES, Line, band_plot, radius_plot, scatter_plot
 from vaefast.report.findings import headline_attack
 from vaefast.report.images import Strip, direction_strip
-from vaefast.report.pipeline import Audit, Outcome
 from vaefast.report.words import (
     ATTACKS,
     FIRST_ORDER,
-    NORMS,
     NOT_ADAPTIVE,
     attack_name,
     correlation,

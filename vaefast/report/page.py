@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 from jinja2 import Environment, StrictUndefined
 
+from vaefast.audit.run import Audit, Outcome
 from vaefast.report.charts import chart_sections
 from vaefast.report.findings import findings, headline_attack, tiles
 from vaefast.report.images import Strip, strip
-from vaefast.report.pipeline import Audit, Outcome
 from vaefast.report.tables import attack_rows, number_rows, stage_rows
 from vaefast.report.words import NOT_ADAPTIVE, attack_name, number, reach
 

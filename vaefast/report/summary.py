@@ -12,12 +12,12 @@ from typing import Any
 
 import torch
 
+from vaefast.audit.columns import write_parquet
+from vaefast.audit.run import Audit
 from vaefast.models import MLPVAE, VAE, ConvVAE, explain
 from vaefast.report.aggregates import aggregate
 from vaefast.report.folder import MADE_BY
 from vaefast.report.page import render
-from vaefast.report.pipeline import Audit
-from vaefast.report.record import write_parquet
 
 __all__ = ["describe_model", "summarise", "write_report"]
 

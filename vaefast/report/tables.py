@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from vaefast.report.pipeline import Audit
-from vaefast.report.progress import Timing, human
-from vaefast.report.record import describe_input
+from vaefast.audit.columns import describe_input
+from vaefast.audit.progress import Timing, human
+from vaefast.audit.run import Audit
 from vaefast.report.words import FIRST_ORDER, attack_name, number, percent
 
 __all__ = ["AttackRow", "NumberRow", "StageRow", "attack_rows", "number_rows", "stage_rows"]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from vaefast.report.record import FIRST_ORDER, NOT_ADAPTIVE
+from vaefast.audit.columns import FIRST_ORDER, NOT_ADAPTIVE
+from vaefast.audit.stages import NORMS
 
 __all__ = [
     "FIRST_ORDER",
@@ -18,8 +19,6 @@ __all__ = [
 ]
 
 ATTACKS = {"latent": "Latent attack", "max_damage": "Maximum-damage attack"}
-SHORT = {"latent": "latent", "max_damage": "maximum damage"}
-NORMS = {"linf": "ℓ∞", "l2": "ℓ2"}
 
 
 def number(value: float | None, digits: int = 3) -> str:

@@ -1,4 +1,4 @@
-"""results.parquet: one row per input, every column with its unit and meaning."""
+"""The table of results: one row per input, every column with its unit and meaning."""
 
 from __future__ import annotations
 

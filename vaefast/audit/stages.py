@@ -10,12 +10,11 @@ import torch
 from torch import Tensor
 
 from vaefast import attacks, certify, geometry, hmc, metrics
+from vaefast.audit.blocks import by_blocks
+from vaefast.audit.progress import Stages
+from vaefast.audit.settings import AuditSettings
 from vaefast.models import VAE
 from vaefast.philox import Use, normal
-from vaefast.report.blocks import by_blocks
-from vaefast.report.progress import Stages
-from vaefast.report.settings import AuditSettings
-from vaefast.report.words import NORMS, SHORT
 
 __all__ = [
     "Attacked",
@@ -33,6 +32,8 @@ __all__ = [
     "unchanged_radius",
 ]
 
+NAMES = {"latent": "latent", "max_damage": "maximum damage"}
+NORMS = {"linf": "ℓ∞", "l2": "ℓ2"}
 CLEAN, ATTACKED, PILOT = 0, 1, 2  # which sample of q(z|x): steps of Use.POSTERIOR
 
 
@@ -60,7 +61,7 @@ class Plan(NamedTuple):
 
     @property
     def title(self) -> str:
-        return f"{SHORT[self.attack]}, {NORMS[self.norm]} {self.radius:.3g}"
+        return f"{NAMES[self.attack]}, {NORMS[self.norm]} {self.radius:.3g}"
 
     def objective_unit(self, settings: AuditSettings) -> str:
         if self.attack == "max_damage":
@@ -121,7 +122,7 @@ def attack(job: Job, plan: Plan) -> Attacked:
 
     work = settings.attack_steps * settings.restarts
     with job.stages.stage(f"attack   {plan.title}", len(job.x), "attack steps", work) as advance:
-        return Attacked(plan, by_blocks(rows, job.x, advance))
+        return Attacked(plan, by_blocks(rows, job.x, advance, {"history": 1}))
 
 
 def defend(job: Job, x: Tensor, title: str) -> Defended:

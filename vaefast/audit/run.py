@@ -10,18 +10,18 @@ from torch import Tensor
 
 from vaefast import metrics
 from vaefast.attacks import AttackResult
+from vaefast.audit import stages as stage
+from vaefast.audit.blocks import by_blocks
+from vaefast.audit.columns import Column, columns
+from vaefast.audit.progress import Stages, Timing
+from vaefast.audit.settings import AuditSettings
+from vaefast.audit.stages import Attacked, Defended, Job, Plan
 from vaefast.certify import Guarantee
 from vaefast.data import Dataset
 from vaefast.metrics import LatentClassifier
 from vaefast.models import VAE
-from vaefast.report import stages as run
-from vaefast.report.blocks import by_blocks
-from vaefast.report.progress import Stages, Timing
-from vaefast.report.record import Column, columns
-from vaefast.report.settings import AuditSettings
-from vaefast.report.stages import Attacked, Defended, Job, Plan
 
-__all__ = ["Audit", "Outcome", "audit"]
+__all__ = ["Audit", "Outcome", "run"]
 
 Values = dict[str, np.ndarray]  # [B] each, by name of a column
 
@@ -34,12 +34,12 @@ class Outcome:
     result: AttackResult
     reconstruction: Tensor  # [B, *event], of the adversarial input, no defence
     defended: Tensor  # [B, *event]
-    values: Values  # record.ATTACK_COLUMNS
+    values: Values  # columns.ATTACK_COLUMNS
 
 
 @dataclass(frozen=True)
 class Audit:
-    """Everything that the report shows."""
+    """Everything that an audit found, row by row; a report shows it."""
 
     settings: AuditSettings
     data_name: str
@@ -49,7 +49,7 @@ class Audit:
     guarantee: Guarantee  # of the margins
     msssim: str  # window and scales
     outcomes: list[Outcome]
-    values: Values  # record.INPUT_COLUMNS
+    values: Values  # columns.INPUT_COLUMNS
     eigenvalues: np.ndarray  # [B, m], of the encoder's pullback metric, descending
     directions: Tensor  # [B, C, H, W], its leading eigenvectors
     notes: list[str]
@@ -66,7 +66,7 @@ class Audit:
         return columns(self.values, per_attack, units, guarantee=self.guarantee)
 
 
-def audit(vae: VAE, data: Dataset, settings: AuditSettings, stages: Stages) -> Audit:
+def run(vae: VAE, data: Dataset, settings: AuditSettings, stages: Stages) -> Audit:
     """Attack, defend, measure and certify the first test inputs of ``data``.
 
     Args:
@@ -85,15 +85,15 @@ def audit(vae: VAE, data: Dataset, settings: AuditSettings, stages: Stages) -> A
     settings, notes = _fit_to_data(settings, data)
     job = Job(vae, _inputs(vae, data.x_test[: settings.inputs]), settings, stages)
     classifier = _classifier(job, data, notes)
-    attacks = [run.attack(job, plan) for plan in run.plans(settings, job.x[0].numel())]
-    clean = run.defend(job, job.x, "clean inputs")
-    defences = [run.defend(job, a.result.x_adv, a.plan.title) for a in attacks]
-    measured = run.measure(job)
+    attacks = [stage.attack(job, plan) for plan in stage.plans(settings, job.x[0].numel())]
+    clean = stage.defend(job, job.x, "clean inputs")
+    defences = [stage.defend(job, a.result.x_adv, a.plan.title) for a in attacks]
+    measured = stage.measure(job)
     eigenvalues, directions = measured.pop("eigenvalues"), measured.pop("directions")
-    r = settings.r or run.unchanged_radius(vae, job.x, settings.seed)
-    margins = run.margins(job, r)
+    r = settings.r or stage.unchanged_radius(vae, job.x, settings.seed)
+    margins = stage.margins(job, r)
     measured |= margins.values
-    reference = run.sample_reconstruction(vae, job.x, settings.seed, run.CLEAN)
+    reference = stage.sample_reconstruction(vae, job.x, settings.seed, stage.CLEAN)
     values = _clean_values(job, clean, reference, classifier) | _arrays(measured)
     if classifier is not None and data.y_test is not None:
         values["label"] = data.y_test[: len(job.x)].cpu().numpy()
@@ -159,7 +159,7 @@ def _classifier(job: Job, data: Dataset, notes: list[str]) -> LatentClassifier |
 def _clean_values(
     job: Job, defended: Defended, reference: Tensor, classifier: LatentClassifier | None
 ) -> Values:
-    again = run.sample_reconstruction(job.vae, job.x, job.settings.seed, run.ATTACKED)
+    again = stage.sample_reconstruction(job.vae, job.x, job.settings.seed, stage.ATTACKED)
     with torch.no_grad():
         centre = by_blocks(lambda rows, _: job.vae.reconstruct(job.x[rows]), job.x)
     values = {
@@ -200,11 +200,11 @@ def _outcome(
     classifier: LatentClassifier | None,
 ) -> Outcome:
     result = attacked.result
-    sampled = run.sample_reconstruction(job.vae, result.x_adv, job.settings.seed, run.ATTACKED)
+    sampled = stage.sample_reconstruction(job.vae, result.x_adv, job.settings.seed, stage.ATTACKED)
     tensors = {
         "objective": result.objective,
         "perturbation_norm": result.perturbation_norm,
-        **run.compare(job, result.x_adv, sampled, defended.reconstruction, reference),
+        **stage.compare(job, result.x_adv, sampled, defended.reconstruction, reference),
         "defence_accept_rate": defended.accept_rate,
         "defence_divergent": defended.divergent,
     }
