@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from vaefast.attacks import AttackResult
+from vaefast.audit.job import Plan
 from vaefast.audit.progress import Timing
 from vaefast.audit.run import Audit, Outcome
 from vaefast.audit.settings import AuditSettings
-from vaefast.audit.stages import Plan
 from vaefast.certify import Guarantee
 
 B, LATENT, STEPS = 24, 5, 10
