@@ -4,68 +4,34 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from vaefast import attacks, certify, geometry, hmc, metrics
+from vaefast.audit.blocks import by_blocks
+from vaefast.audit.job import Job, Plan
+from vaefast.data import Dataset
 from vaefast.models import VAE
 from vaefast.philox import Use, normal
-from vaefast.report.blocks import by_blocks
-from vaefast.report.progress import Stages
-from vaefast.report.settings import AuditSettings
-from vaefast.report.words import NORMS, SHORT
 
 __all__ = [
     "Attacked",
     "Defended",
-    "Job",
     "Margins",
-    "Plan",
     "attack",
+    "classifier",
     "compare",
     "defend",
     "margins",
     "measure",
-    "plans",
     "sample_reconstruction",
+    "search",
     "unchanged_radius",
 ]
 
 CLEAN, ATTACKED, PILOT = 0, 1, 2  # which sample of q(z|x): steps of Use.POSTERIOR
-
-
-class Job(NamedTuple):
-    """What every stage needs."""
-
-    vae: VAE
-    x: Tensor  # [B, *event]
-    settings: AuditSettings
-    stages: Stages
-
-
-class Plan(NamedTuple):
-    """One attack at one radius."""
-
-    attack: str  # "latent" or "max_damage"
-    norm: str
-    eps: float  # per pixel, as asked for
-    radius: float  # in the attack's norm
-
-    @property
-    def name(self) -> str:
-        """As in the columns of results.parquet."""
-        return f"{self.attack}_{self.norm}_{self.radius:.4g}"
-
-    @property
-    def title(self) -> str:
-        return f"{SHORT[self.attack]}, {NORMS[self.norm]} {self.radius:.3g}"
-
-    def objective_unit(self, settings: AuditSettings) -> str:
-        if self.attack == "max_damage":
-            return "pixel scale"
-        return "latent²" if settings.divergence in ("means", "w2") else "nats"
 
 
 @dataclass(frozen=True)
@@ -101,27 +67,52 @@ class Margins:
         return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
 
 
-def plans(settings: AuditSettings, pixels: int) -> list[Plan]:
-    """The latent attack (ℓ∞) and the maximum-damage attack (ℓ2), each at every radius."""
-    root = math.sqrt(pixels)
-    latent = [Plan("latent", "linf", eps, eps) for eps in settings.eps]
-    return latent + [Plan("max_damage", "l2", eps, eps * root) for eps in settings.eps]
-
-
 def attack(job: Job, plan: Plan) -> Attacked:
     settings = job.settings
     options: dict[str, Any] = {"eps": plan.radius, "norm": plan.norm, "seed": settings.seed}
     options |= {"steps": settings.attack_steps, "restarts": settings.restarts}
+    options |= {"low": job.low, "high": job.high}
     if plan.attack == "latent":
         options["divergence"] = settings.divergence
-    run = attacks.latent if plan.attack == "latent" else attacks.max_damage
+    work = settings.attack_steps * settings.restarts
+    return Attacked(plan, search(job, plan.attack, plan.title, options, work))
+
+
+def search(
+    job: Job,
+    attack: str,
+    title: str,
+    options: dict[str, Any],
+    work: int,
+    target: Tensor | None = None,
+) -> attacks.AttackResult:
+    """One attack on all inputs.
+
+    Args:
+        attack: "latent" or "max_damage".
+        title: what the progress bar calls it.
+        options: those of the attack's function, the same for all rows.
+        work: steps per input.
+        target: [B, ...], one per input.
+    """
+    function = attacks.latent if attack == "latent" else attacks.max_damage
 
     def rows(rows: slice, index: Tensor) -> attacks.AttackResult:
-        return run(job.vae, job.x[rows], index=index, **options)
+        aim: dict[str, Any] = {} if target is None else {"target": target[rows]}
+        return function(job.vae, job.x[rows], index=index, **options, **aim)
 
-    work = settings.attack_steps * settings.restarts
-    with job.stages.stage(f"attack   {plan.title}", len(job.x), "attack steps", work) as advance:
-        return Attacked(plan, by_blocks(rows, job.x, advance))
+    with job.stages.stage(f"attack   {title}", len(job.x), "attack steps", work) as advance:
+        return by_blocks(rows, job.x, advance, {"history": 1})
+
+
+def classifier(job: Job, data: Dataset) -> metrics.LatentClassifier:
+    """The linear classifier on μ(x) behind every accuracy, fitted on the training inputs."""
+    y = data.y_train
+    if y is None:
+        raise ValueError("a latent classifier needs the labels of the training inputs")
+    with job.stages.stage("compare  latent classifier", len(data.x_train)):
+        x = data.x_train.to(job.x)
+        return metrics.LatentClassifier.fit(job.vae, x, y.to(x.device), seed=job.settings.seed)
 
 
 def defend(job: Job, x: Tensor, title: str) -> Defended:
@@ -226,9 +217,9 @@ def compare(
 
     def rows(rows: slice, index: Tensor) -> dict[str, Tensor]:
         return {
-            "msssim_input": metrics.msssim(job.x[rows], x_adv[rows]).value,
-            "msssim": metrics.msssim(reference[rows], sampled[rows]).value,
-            "msssim_defended": metrics.msssim(reference[rows], defended[rows]).value,
+            f"{job.measure}_input": job.compared(job.x[rows], x_adv[rows]),
+            job.measure: job.compared(reference[rows], sampled[rows]),
+            f"{job.measure}_defended": job.compared(reference[rows], defended[rows]),
             "likelihood_degradation": metrics.likelihood_degradation(
                 job.vae, job.x[rows], x_adv[rows], seed=job.settings.seed, index=index
             ),

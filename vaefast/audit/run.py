@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,18 +11,19 @@ from torch import Tensor
 
 from vaefast import metrics
 from vaefast.attacks import AttackResult
+from vaefast.audit import stages as stage
+from vaefast.audit.blocks import by_blocks
+from vaefast.audit.columns import Column, columns
+from vaefast.audit.job import Job, Plan, plans
+from vaefast.audit.progress import Stages, Timing
+from vaefast.audit.settings import AuditSettings
+from vaefast.audit.stages import Attacked, Defended
 from vaefast.certify import Guarantee
 from vaefast.data import Dataset
 from vaefast.metrics import LatentClassifier
 from vaefast.models import VAE
-from vaefast.report import stages as run
-from vaefast.report.blocks import by_blocks
-from vaefast.report.progress import Stages, Timing
-from vaefast.report.record import Column, columns
-from vaefast.report.settings import AuditSettings
-from vaefast.report.stages import Attacked, Defended, Job, Plan
 
-__all__ = ["Audit", "Outcome", "audit"]
+__all__ = ["Audit", "Outcome", "run"]
 
 Values = dict[str, np.ndarray]  # [B] each, by name of a column
 
@@ -34,26 +36,38 @@ class Outcome:
     result: AttackResult
     reconstruction: Tensor  # [B, *event], of the adversarial input, no defence
     defended: Tensor  # [B, *event]
-    values: Values  # record.ATTACK_COLUMNS
+    values: Values  # columns.ATTACK_COLUMNS
 
 
 @dataclass(frozen=True)
 class Audit:
-    """Everything that the report shows."""
+    """Everything that an audit found, row by row; a report shows it."""
 
     settings: AuditSettings
     data_name: str
-    x: Tensor  # [B, C, H, W]
+    x: Tensor  # [B, C, H, W], or [B, D] where the inputs are no images
     reconstruction: Tensor  # of the clean input, from one sample of q(z|x)
     r: float  # the radius of the margins, pixel scale
     guarantee: Guarantee  # of the margins
-    msssim: str  # window and scales
+    msssim: str  # window and scales, "" where distances are compared
     outcomes: list[Outcome]
-    values: Values  # record.INPUT_COLUMNS
+    values: Values  # columns.INPUT_COLUMNS
     eigenvalues: np.ndarray  # [B, m], of the encoder's pullback metric, descending
-    directions: Tensor  # [B, C, H, W], its leading eigenvectors
+    directions: Tensor  # like x, its leading eigenvectors
     notes: list[str]
     timings: list[Timing]
+    low: float = 0.0  # smallest and largest valid entry
+    high: float = 1.0
+    classes: tuple[str, ...] = ()  # names of the classes, empty where they are numbers
+
+    @property
+    def images(self) -> bool:
+        return self.x.ndim == 4
+
+    @property
+    def measure(self) -> str:
+        """What compares reconstructions: "msssim" or "distance"."""
+        return "msssim" if "msssim_resampled" in self.values else "distance"
 
     @property
     def has_labels(self) -> bool:
@@ -63,15 +77,16 @@ class Audit:
         """The columns of results.parquet."""
         units = {o.plan.name: o.plan.objective_unit(self.settings) for o in self.outcomes}
         per_attack = {o.plan.name: o.values for o in self.outcomes}
-        return columns(self.values, per_attack, units, guarantee=self.guarantee)
+        options: dict[str, Any] = {"guarantee": self.guarantee, "images": self.images}
+        return columns(self.values, per_attack, units, **options)
 
 
-def audit(vae: VAE, data: Dataset, settings: AuditSettings, stages: Stages) -> Audit:
+def run(vae: VAE, data: Dataset, settings: AuditSettings, stages: Stages) -> Audit:
     """Attack, defend, measure and certify the first test inputs of ``data``.
 
     Args:
         vae: in evaluation mode, on the device that the audit shall use.
-        data: images in [0, 1]; labels, where they come, add the accuracy columns.
+        data: images or tables in their box; labels, where they come, add the accuracy columns.
         settings: the size of the audit; ``inputs`` is cut to the test inputs there are.
         stages: shows progress and keeps the times.
 
@@ -83,17 +98,18 @@ def audit(vae: VAE, data: Dataset, settings: AuditSettings, stages: Stages) -> A
         TypeError: a model in half precision, which has no margins.
     """
     settings, notes = _fit_to_data(settings, data)
-    job = Job(vae, _inputs(vae, data.x_test[: settings.inputs]), settings, stages)
+    x = _inputs(vae, data.x_test[: settings.inputs])
+    job = Job(vae, x, settings, stages, data.low, data.high)
     classifier = _classifier(job, data, notes)
-    attacks = [run.attack(job, plan) for plan in run.plans(settings, job.x[0].numel())]
-    clean = run.defend(job, job.x, "clean inputs")
-    defences = [run.defend(job, a.result.x_adv, a.plan.title) for a in attacks]
-    measured = run.measure(job)
+    attacks = [stage.attack(job, plan) for plan in plans(settings, job.x[0].numel())]
+    clean = stage.defend(job, job.x, "clean inputs")
+    defences = [stage.defend(job, a.result.x_adv, a.plan.title) for a in attacks]
+    measured = stage.measure(job)
     eigenvalues, directions = measured.pop("eigenvalues"), measured.pop("directions")
-    r = settings.r or run.unchanged_radius(vae, job.x, settings.seed)
-    margins = run.margins(job, r)
+    r = settings.r or stage.unchanged_radius(vae, job.x, settings.seed)
+    margins = stage.margins(job, r)
     measured |= margins.values
-    reference = run.sample_reconstruction(vae, job.x, settings.seed, run.CLEAN)
+    reference = stage.sample_reconstruction(vae, job.x, settings.seed, stage.CLEAN)
     values = _clean_values(job, clean, reference, classifier) | _arrays(measured)
     if classifier is not None and data.y_test is not None:
         values["label"] = data.y_test[: len(job.x)].cpu().numpy()
@@ -106,13 +122,16 @@ def audit(vae: VAE, data: Dataset, settings: AuditSettings, stages: Stages) -> A
         reconstruction=reference,
         r=r,
         guarantee=margins.guarantee,
-        msssim=_msssim_sizes(job.x),
+        msssim=_msssim_sizes(job.x) if job.measure == "msssim" else "",
         outcomes=outcomes,
         values=values,
         eigenvalues=eigenvalues.cpu().numpy(),
         directions=directions,
         notes=notes + _failures(values, outcomes),
         timings=stages.timings,
+        low=data.low,
+        high=data.high,
+        classes=data.classes,
     )
 
 
@@ -145,28 +164,26 @@ def _classifier(job: Job, data: Dataset, notes: list[str]) -> LatentClassifier |
             what = "The training inputs"
         notes.append(
             f"{what} came without labels, so there is no classifier and no accuracy: "
-            f"those columns are absent. An .npz file with a key {key} adds them."
+            f"those columns are absent. An .npz file with a key {key} adds them, or --labels."
         )
         return None
     if len(y.unique()) < 2:
         notes.append("All labels are the same, so the accuracy columns are absent.")
         return None
-    with job.stages.stage("compare  latent classifier", len(data.x_train)):
-        x = data.x_train.to(job.x)
-        return LatentClassifier.fit(job.vae, x, y.to(x.device), seed=job.settings.seed)
+    return stage.classifier(job, data)
 
 
 def _clean_values(
     job: Job, defended: Defended, reference: Tensor, classifier: LatentClassifier | None
 ) -> Values:
-    again = run.sample_reconstruction(job.vae, job.x, job.settings.seed, run.ATTACKED)
+    again = stage.sample_reconstruction(job.vae, job.x, job.settings.seed, stage.ATTACKED)
     with torch.no_grad():
         centre = by_blocks(lambda rows, _: job.vae.reconstruct(job.x[rows]), job.x)
     values = {
         "index": torch.arange(len(job.x)),
         "reconstruction_error": (centre - job.x).flatten(1).double().norm(dim=1),
-        "msssim_resampled": metrics.msssim(reference, again).value,
-        "clean_msssim_defended": metrics.msssim(reference, defended.reconstruction).value,
+        f"{job.measure}_resampled": job.compared(reference, again),
+        f"clean_{job.measure}_defended": job.compared(reference, defended.reconstruction),
         "clean_defence_accept_rate": defended.accept_rate,
         "clean_defence_divergent": defended.divergent,
     }
@@ -200,11 +217,11 @@ def _outcome(
     classifier: LatentClassifier | None,
 ) -> Outcome:
     result = attacked.result
-    sampled = run.sample_reconstruction(job.vae, result.x_adv, job.settings.seed, run.ATTACKED)
+    sampled = stage.sample_reconstruction(job.vae, result.x_adv, job.settings.seed, stage.ATTACKED)
     tensors = {
         "objective": result.objective,
         "perturbation_norm": result.perturbation_norm,
-        **run.compare(job, result.x_adv, sampled, defended.reconstruction, reference),
+        **stage.compare(job, result.x_adv, sampled, defended.reconstruction, reference),
         "defence_accept_rate": defended.accept_rate,
         "defence_divergent": defended.divergent,
     }

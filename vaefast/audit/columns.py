@@ -1,4 +1,4 @@
-"""results.parquet: one row per input, every column with its unit and meaning."""
+"""The table of results: one row per input, every column with its unit and meaning."""
 
 from __future__ import annotations
 
@@ -85,6 +85,12 @@ INPUT_COLUMNS = {
     "clean_msssim_defended": Description(
         "0 to 1", "similarity of the clean input's reconstruction before and after the defence"
     ),
+    "distance_resampled": Description(
+        "pixel scale", "‖·‖₂ of two reconstructions of the clean input from independent samples"
+    ),
+    "clean_distance_defended": Description(
+        "pixel scale", "‖·‖₂ of the clean input's reconstruction before and after the defence"
+    ),
     "clean_predicted_defended": Description("class", "class of the clean input after the defence"),
     "clean_defence_accept_rate": Description("share", "accepted HMC proposals, clean input"),
     "clean_defence_divergent": Description("count", "divergent HMC transitions, clean input"),
@@ -101,6 +107,11 @@ ATTACK_COLUMNS = {
     "msssim_defended": Description(
         "0 to 1", f"the same after the defence of the adversarial input ({NOT_ADAPTIVE})"
     ),
+    "distance_input": Description("pixel scale", "‖·‖₂ of the clean and the adversarial input"),
+    "distance": Description("pixel scale", "‖·‖₂ of their reconstructions, no defence"),
+    "distance_defended": Description(
+        "pixel scale", f"the same after the defence of the adversarial input ({NOT_ADAPTIVE})"
+    ),
     "likelihood_degradation": Description(
         "relative", "|log p(x|z*) − log p(x|z)| / |log p(x|z)|, z* from the adversarial input"
     ),
@@ -111,10 +122,18 @@ ATTACK_COLUMNS = {
 }
 
 
-def describe_input(name: str, guarantee: str) -> Description:
+def describe_input(name: str, guarantee: str, *, images: bool = True) -> Description:
     """Of ``INPUT_COLUMNS``; a margin's meaning says its own guarantee."""
     unit, meaning = INPUT_COLUMNS[name]
-    return Description(unit, meaning.replace(FIRST_ORDER, str(guarantee)))
+    return in_scale(Description(unit, meaning.replace(FIRST_ORDER, str(guarantee))), images)
+
+
+def in_scale(description: Description, images: bool) -> Description:
+    """Inputs that are no images have a data scale in place of the pixel scale."""
+    if images:
+        return description
+    unit, meaning = description
+    return Description(unit.replace("pixel", "data"), meaning.replace("pixels", "entries"))
 
 
 def columns(
@@ -123,6 +142,7 @@ def columns(
     objective_units: dict[str, str] | None = None,
     *,
     guarantee: Guarantee = Guarantee.FIRST_ORDER,
+    images: bool = True,
 ) -> list[Column]:
     """The columns in the order of their descriptions; those that were not measured are absent.
 
@@ -131,10 +151,12 @@ def columns(
         per_attack: for every attack's name, values by name of ``ATTACK_COLUMNS``.
         objective_units: for every attack's name, the unit of its objective.
         guarantee: what the margins promise.
+        images: whether the inputs are; else their scale is called so.
     """
     units = objective_units or {}
+    described = {name: in_scale(text, images) for name, text in ATTACK_COLUMNS.items()}
     result = [
-        Column(name, *describe_input(name, guarantee), per_input[name])
+        Column(name, *describe_input(name, guarantee, images=images), per_input[name])
         for name in INPUT_COLUMNS
         if name in per_input
     ]
@@ -146,7 +168,7 @@ def columns(
                 meaning,
                 values[name],
             )
-            for name, (unit, meaning) in ATTACK_COLUMNS.items()
+            for name, (unit, meaning) in described.items()
             if name in values
         ]
     return result

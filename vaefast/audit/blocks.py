@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, replace
 from typing import Any, TypeVar
 
@@ -24,7 +24,10 @@ def blocks(x: Tensor) -> Iterator[tuple[slice, Tensor]]:
 
 
 def by_blocks(
-    run: Callable[[slice, Tensor], R], x: Tensor, advance: Callable[[int], None] | None = None
+    run: Callable[[slice, Tensor], R],
+    x: Tensor,
+    advance: Callable[[int], None] | None = None,
+    row_dim: Mapping[str, int] | None = None,
 ) -> R:
     """``run(rows, index)`` on every block, its results joined over the rows.
 
@@ -32,16 +35,17 @@ def by_blocks(
         run: gives a tensor, or a dict or dataclass of tensors.
         x: whose rows are cut into blocks.
         advance: told how many rows each block had.
+        row_dim: for fields of a dataclass whose rows are not dimension 0, which one they are.
     """
     parts = []
     for rows, index in blocks(x):
         parts.append(run(rows, index))
         if advance is not None:
             advance(len(index))
-    return _join(parts)
+    return _join(parts, row_dim or {})
 
 
-def _join(parts: list[Any]) -> Any:
+def _join(parts: list[Any], row_dim: Mapping[str, int]) -> Any:
     first = parts[0]
     if isinstance(first, Tensor):
         return torch.cat(parts)
@@ -51,6 +55,5 @@ def _join(parts: list[Any]) -> Any:
     for field in fields(first):
         values = [getattr(part, field.name) for part in parts]
         if isinstance(values[0], Tensor):
-            rows = 1 if field.name == "history" else 0  # [steps+1, B]
-            joined[field.name] = torch.cat(values, dim=rows)
+            joined[field.name] = torch.cat(values, dim=row_dim.get(field.name, 0))
     return replace(first, **joined)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from vaefast.report.record import ATTACK_COLUMNS, INPUT_COLUMNS, columns, write_parquet
+from vaefast.audit.columns import ATTACK_COLUMNS, INPUT_COLUMNS, columns, write_parquet
 
 DOCS = Path(__file__).parents[2] / "docs" / "report.md"
 

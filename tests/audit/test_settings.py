@@ -2,7 +2,7 @@
 
 import pytest
 
-from vaefast.report.settings import AuditSettings
+from vaefast.audit.settings import AuditSettings
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from vaefast import certify, metrics, models
+from vaefast.audit import AuditSettings, Stages
+from vaefast.audit import blocks as blocks_module
+from vaefast.audit import run as audit
+from vaefast.audit.blocks import by_blocks
+from vaefast.audit.stages import sample_reconstruction, unchanged_radius
 from vaefast.data import Dataset
-from vaefast.report import AuditSettings, Stages, audit
-from vaefast.report import blocks as blocks_module
-from vaefast.report.blocks import by_blocks
-from vaefast.report.stages import sample_reconstruction, unchanged_radius
 
 SETTINGS = AuditSettings(
     inputs=6, eps=(0.1, 0.2), attack_steps=2, restarts=2, warmup=2, transitions=2, samples=50
