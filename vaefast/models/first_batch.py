@@ -39,7 +39,8 @@ def doubts(vae: VAE, decoder_output: str | None, encoder_output: str | None) -> 
     """What is to be checked: what nobody said, so that it was guessed."""
     logits = decoder_output is None and vae.decoder_output == "logits"
     logvar = encoder_output is None and not vae.fixed_std
-    guessed = {"logits": logits, "logvar": logvar, "box": True}
+    heads = vae.likelihood == "gaussian" and vae._pair_is_open
+    guessed = {"logits": logits, "logvar": logvar, "heads": heads, "box": True}
     return tuple(name for name, is_guess in guessed.items() if is_guess)
 
 
@@ -57,6 +58,9 @@ def check(vae: VAE, x: Tensor, context: Context, doubts: tuple[str, ...]) -> Non
             left.discard("logvar")
         if "logits" in left and not within_unit_interval(vae.decode(mean, conditions)):
             left.discard("logits")
+        if "heads" in left:
+            vae.decode(mean, conditions)  # says whether one or two tensors come
+            left.discard("heads")
         if vae.box is None or vae.box[0] >= 0.0 or not bool((part >= 0).all()):
             left.discard("box")
         if not left:

@@ -18,6 +18,7 @@ __all__ = [
     "check_likelihood",
     "check_pixels",
     "clamped_logit",
+    "described",
     "resolve_decoder_output",
     "to_pixels",
     "within_unit_interval",
@@ -73,6 +74,17 @@ def check_likelihood(likelihood: str, obs_std: float | Tensor | None) -> tuple[s
     if not 0.0 < obs_std < float("inf"):
         raise ValueError(f"obs_std must be positive and finite, got {obs_std:g}")
     return likelihood, obs_std
+
+
+def described(likelihood: str, decoder_output: str, obs_std: float | Tensor | None) -> str:
+    """The likelihood with its standard deviation, for a reader."""
+    if likelihood != "gaussian":
+        return likelihood
+    if decoder_output == "mean_logvar":
+        return "gaussian, std from the decoder"
+    if isinstance(obs_std, Tensor) and obs_std.numel() > 1:
+        return f"gaussian, std {float(obs_std.min()):g} to {float(obs_std.max()):g} per pixel"
+    return f"gaussian, std {float(1.0 if obs_std is None else obs_std):g}"
 
 
 def check_pixels(x: Tensor, likelihood: str, name: str = "x") -> None:
