@@ -18,7 +18,7 @@ FLOORS = (
     {"ops"},
     {"models"},
     {"attacks", "hmc", "geometry", "certify", "training", "metrics", "data", "elbo"},
-    {"audit", "bench"},
+    {"audit", "bench", "integrations"},
     {"report"},
     {"cli"},
 )
