@@ -1,4 +1,4 @@
-"""The documents: their links lead somewhere, their snippets run, their figures are those of the CSV.
+"""The documents: links lead somewhere, snippets run, figures are those of the CSV.
 
 The Python snippets of a page run one after the other, as a reader would type them. A text block
 right after a snippet is what it prints; ``...`` stands for what may differ. A comment
