@@ -92,7 +92,9 @@ def elbo_terms(
     z = mean + torch.exp(0.5 * logvar) * noise
     vae = maps.vae if isinstance(maps, Paths) else maps
     out = maps.decode(z).flatten(1)
-    logp, _ = ops.log_likelihood(out, x.flatten(1), likelihood=vae.likelihood, obs_std=vae.obs_std)
+    params = vae.likelihood_params
+    pixels = x.flatten(1)
+    logp, _ = ops.log_likelihood(out, pixels, likelihood=vae.likelihood, likelihood_params=params)
     return logp, _kl(vae, z, mean, logvar, noise)
 
 
