@@ -139,10 +139,12 @@ def net_chain(
 
 def _cpp(call: Call) -> tuple[Tensor, ...]:
     layers, _alive = layers_of(*call.net)
-    z, U, grad, *_, draws, energies = _fake(call)
-    counts = [torch.zeros(len(U), dtype=torch.int64) for _ in range(2)]
-    for state, given in ((z, call.z), (U, call.U), (grad, call.grad)):
-        state.copy_(given)
+    N, n = len(call.z), kept(call.first_step, call.steps, call.thin)
+    z, U, grad = (
+        t.clone(memory_format=torch.contiguous_format) for t in (call.z, call.U, call.grad)
+    )
+    counts = [torch.zeros(N, dtype=torch.int64) for _ in range(2)]
+    draws, energies = z.new_empty((N, n, z.shape[1])), U.new_empty((N, n))
     rows = [call.step.contiguous(), call.index.contiguous()]
     images, mass = plain_rows(call.x, call.inv_mass)
     span = call.first_step, call.steps, call.thin
@@ -151,11 +153,11 @@ def _cpp(call: Call) -> tuple[Tensor, ...]:
         [t.data_ptr() for t in (U, *counts, draws, energies)],
         [t.data_ptr() for t in rows],
         rows_at(mass),
-        (len(U), call.leapfrog, *span, energies.shape[1]),
+        (N, call.leapfrog, *span, n),
         call.jitter,
         call.seed % (1 << 64),
         layers,
-        like_of(images, len(U), call.likelihood, call.likelihood_params),
+        like_of(images, N, call.likelihood, call.likelihood_params),
         torch.get_num_threads(),
     )
     return z, U, grad, *counts, draws, energies
