@@ -76,7 +76,7 @@ class NetworkTarget:
     x: Tensor  # [B, D]
     net: Network
     likelihood: str
-    obs_std: float
+    likelihood_params: list[float]
     inv_mass: Tensor | None  # [B, d]
     leapfrog: int
     precision: str
@@ -88,7 +88,7 @@ class NetworkTarget:
             self.x,
             self.net,
             likelihood=self.likelihood,
-            obs_std=self.obs_std,
+            likelihood_params=self.likelihood_params,
             precision=self.precision,
             backend=self.backend,
         )
@@ -103,7 +103,7 @@ class NetworkTarget:
             self.x,
             self.net,
             likelihood=self.likelihood,
-            obs_std=self.obs_std,
+            likelihood_params=self.likelihood_params,
             step=step,
             inv_mass=self.inv_mass,
             leapfrog=self.leapfrog,
@@ -147,7 +147,7 @@ class NetworkTarget:
             self.x,
             self.net,
             likelihood=self.likelihood,
-            obs_std=self.obs_std,
+            likelihood_params=self.likelihood_params,
             step=step,
             inv_mass=self.inv_mass,
             leapfrog=self.leapfrog,

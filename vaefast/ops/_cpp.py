@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from vaefast.functional.activations import named
-from vaefast.ops._register import rows_of
-from vaefast.types import LIKELIHOODS
+from vaefast.functional.rows import rows_of
+from vaefast.types import LIKELIHOODS, Network
 
 __all__ = ["aligned", "kernel", "layers_of", "like_of", "plain_rows", "rows_at", "run_probes"]
 
@@ -117,12 +117,12 @@ def _std_at(std: Tensor) -> tuple[Address, int, int]:
 
 
 def run_probes(
-    op: str, x: Tensor, probes: Tensor, out: int, network: tuple, full: bool
+    op: str, x: Tensor, probes: Tensor, out: int, net: Network, full: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """y, squared norms and, where ``full``, the products [B, K, out] of net_jvp or net_vjp."""
     B, K = len(x), probes.shape[-2]
-    layers, _alive = layers_of(*network)
-    y, sq = x.new_empty((B, network[0][-1].shape[0])), x.new_empty((B, K), dtype=torch.float64)
+    layers, _alive = layers_of(*net)
+    y, sq = x.new_empty((B, net.out_features)), x.new_empty((B, K), dtype=torch.float64)
     products = x.new_empty((B, K if full else 0, out))
     inputs, rows = plain_rows(x, probes.flatten(0, -2))
     kernel(op, x.dtype)(
