@@ -88,8 +88,7 @@ def _on_rows(run: Callable[[Call], Any]) -> Callable[[Call], Any]:
         out, x = call.out, call.x
         if out.numel() == 0:
             return out.new_zeros(len(out), dtype=torch.float64), out.new_empty(out.shape)
-        rows = rows_of(out), rows_of(x)
-        return run(Call(*rows, *call[2:]))
+        return run(Call(rows_of(out), rows_of(x), *call[2:]))
 
     return on_any
 
