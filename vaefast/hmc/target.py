@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -76,7 +77,7 @@ class NetworkTarget:
     x: Tensor  # [B, D]
     net: Network
     likelihood: str
-    likelihood_params: list[float]
+    likelihood_params: Sequence[float | Tensor]
     inv_mass: Tensor | None  # [B, d]
     leapfrog: int
     precision: str
