@@ -141,18 +141,7 @@ decoder_pixels = pixels
 def _networks(root: Root, example: Tensor, key: tuple = ()) -> list[Network | str]:
     if not example.is_floating_point():
         raise CannotLower(f"the example must be floating, got {checks.short(example.dtype)}")
-    if root.module is not None:
-        _check_weights(root.module)
     return networks(root, example, key)
-
-
-def _check_weights(module: nn.Module) -> None:
-    """Plain dense tensors: quantised, sparse and distributed ones have kernels of their own."""
-    for name, t in [*module.named_parameters(), *module.named_buffers()]:
-        kind = type(t)
-        plain = kind in (Tensor, nn.Parameter, nn.Buffer) and t.layout is torch.strided
-        if not plain or t.is_quantized or t.is_meta:
-            raise CannotLower(f"{name!r} is no plain tensor: {kind.__name__}, {t.layout}")
 
 
 def _given(net: Network | str) -> Network:

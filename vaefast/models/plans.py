@@ -144,21 +144,14 @@ class Step:
 class Plan:
     """A whole network to be; ``bind`` reads the weights."""
 
-    steps: tuple[Step, ...]
-    residuals: tuple[int | None, ...]
+    parameters: tuple[Parameters, ...]
+    texts: tuple[str | Callable[[Values], str], ...]
 
     def bind(self, values: Values) -> Network:
         """The network with the values that the module's tensors have now."""
-        weights: list[Tensor] = []
-        biases: list[Tensor | None] = []
-        layers = []
-        for step, residual in zip(self.steps, self.residuals):
-            assert step.parameters is not None
-            weight, bias = values.final(step.parameters)
-            weights.append(weight)
-            biases.append(bias)
-            layers.append(_text(step, residual, values))
-        return Network(weights, biases, layers)
+        pairs = [values.final(parameters) for parameters in self.parameters]
+        layers = [text if isinstance(text, str) else text(values) for text in self.texts]
+        return Network([w for w, _ in pairs], [b for _, b in pairs], layers)
 
 
 def assemble(last: Step, unit: Callable[[Step], Step]) -> Plan:
@@ -180,18 +173,21 @@ def assemble(last: Step, unit: Callable[[Step], Step]) -> Plan:
         else:
             steps.append(step)
         indices[id(step)] = len(steps) - 1
-    residuals: list[int | None] = []
+    parameters, texts = [], []
     for step in steps:
         if step.residual is not None and id(step.residual) not in indices:
-            raise CannotLower("a residual sum adds a branch with layers of its own")
-        residuals.append(None if step.residual is None else indices[id(step.residual)])
-    return Plan(tuple(steps), tuple(residuals))
+            raise CannotLower("adds a branch with layers of its own in a residual sum")
+        assert step.parameters is not None
+        parameters.append(step.parameters)
+        texts.append(_text(step, None if step.residual is None else indices[id(step.residual)]))
+    return Plan(tuple(parameters), tuple(texts))
 
 
-def _text(step: Step, residual: int | None, values: Values) -> str:
-    activation = step.activation
-    if isinstance(activation, Constant):
-        activation = f"leaky_relu:{values.of(activation).item()}"
-    if step.linear and residual is None:
-        return f"linear {activation}"
-    return str(step.layer._replace(residual=residual, activation=activation))
+def _text(step: Step, residual: int | None) -> str | Callable[[Values], str]:
+    def text(activation: str) -> str:
+        return str(step.layer._replace(residual=residual, activation=activation))
+
+    slope = step.activation
+    if isinstance(slope, str):
+        return text(slope)
+    return lambda values: text(f"leaky_relu:{values.of(slope).item()}")
