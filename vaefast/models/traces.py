@@ -66,7 +66,7 @@ class _State:
         self._ids = [id(value) for value in values]
         self._held = [value for value in values if isinstance(value, _HELD)]
         self._weak = [*filter(None, map(_weakly, {id(value): value for value in values}.values()))]
-        self.tensors = [*module.parameters(), *module.buffers()]
+        self._tensors = [*module.parameters(), *module.buffers()]
 
     def fits(self) -> bool:
         modules = [reference() for reference in self._modules]
@@ -77,7 +77,7 @@ class _State:
     def versions(self) -> list[tuple[int, int]] | None:
         """None where a tensor counts no versions, as those of inference mode and lazy ones."""
         try:
-            return [(t._version, t.data_ptr()) for t in self.tensors]
+            return [(t._version, t.data_ptr()) for t in self._tensors]
         except (RuntimeError, ValueError):
             return None
 
@@ -110,6 +110,7 @@ class _Entry:
         self.failures: dict[int, str] = {}
         self.state: _State | None = None
         self._versions: Any = None
+        self._tensors = [] if root.module is None else [*root.module.parameters()]
         rows = drawn(example)
         try:
             if root.module is not None:
@@ -138,10 +139,11 @@ class _Entry:
         if self.refusal:
             raise CannotLower(self.refusal)
         values = self._values(example)
-        return [
-            plan if isinstance(plan, str) else self.failures.get(index) or plan.bind(values)
-            for index, plan in enumerate(self.plans)
-        ]
+        with torch.inference_mode(False), torch.no_grad():
+            return [
+                plan if isinstance(plan, str) else self.failures.get(index) or plan.bind(values)
+                for index, plan in enumerate(self.plans)
+            ]
 
     def compare(
         self,
@@ -177,8 +179,7 @@ class _Entry:
 
     def _values(self, example: Tensor) -> Values:
         """In the module's dtype where it is in half precision, else in the example's."""
-        tensors = () if self.state is None else self.state.tensors
-        first = next((t for t in tensors if t.is_floating_point()), example)
+        first = next((t for t in self._tensors if t.is_floating_point()), example)
         dtype = first.dtype if first.element_size() < 4 else example.dtype
         return Values(dtype, example.device)
 

@@ -100,11 +100,11 @@ def module_stack(root: Root) -> Iterator[Callable[[], str]]:
             stack.pop()
 
     def label() -> str:
-        if not stack:
+        module = next((m for m in reversed(stack) if id(m) in names), None)
+        if module is None:
             return root.label
-        name = names.get(id(stack[-1]), "")
-        path = ".".join(filter(None, (root.prefix, name)))
-        kind = type(stack[-1]).__name__
+        path = ".".join(filter(None, (root.prefix, names[id(module)])))
+        kind = type(module).__name__
         return f"layer {path!r} ({kind})" if path else kind
 
     hooks = [
