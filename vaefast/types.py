@@ -131,7 +131,7 @@ def _spatial(
     layer = Layer(
         kind, in_shape, (), **sizes, groups=groups, residual=residual, activation=activation
     )
-    if kind in WEIGHTED and not weight_shape:
+    if kind in WEIGHTED and len(weight_shape) != axes + 2:
         return layer
     return layer._replace(out_shape=_out_shape(layer, weight_shape))
 
