@@ -11,6 +11,7 @@ from vaefast.audit import AuditSettings, Stages
 from vaefast.audit import blocks as blocks_module
 from vaefast.audit import run as audit
 from vaefast.audit.blocks import by_blocks
+from vaefast.audit.job import Job
 from vaefast.audit.stages import sample_reconstruction, unchanged_radius
 from vaefast.data import Dataset
 
@@ -70,6 +71,25 @@ def test_columns_are_what_they_say(result, vae):
     for outcome in result.outcomes:
         similarity = metrics.msssim(result.reconstruction, outcome.defended).value.numpy()
         assert outcome.values["msssim_defended"] == pytest.approx(similarity)
+
+
+def test_similarity_does_not_depend_on_the_range(images):
+    a, b = images.x_train[:4], images.x_train[4:8]
+    stretched = Job(None, 2 * a - 1, SETTINGS, None, -1.0, 1.0)
+    found = stretched.compared(2 * a - 1, 2 * b - 1)
+    expected = metrics.msssim(a, b).value
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    without = Job(None, a, SETTINGS, None, -np.inf, np.inf)
+    assert without.measure == "distance"
+    torch.testing.assert_close(without.compared(a, b), (a - b).double().flatten(1).norm(dim=1))
+
+
+def test_attacks_keep_to_the_range_of_the_data(images):
+    vae = models.MLPVAE((1, 8, 8), (8,), 2, likelihood="gaussian").eval()
+    x = 2 * images.x_test - 1
+    found = run(vae, images._replace(x_test=x, low=-1.0))
+    lowest = min(o.result.x_adv.min().item() for o in found.outcomes)
+    assert -1 <= lowest < 0
 
 
 def test_the_same_seed_gives_the_same_numbers(result, vae, images):
