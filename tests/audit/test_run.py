@@ -13,7 +13,7 @@ from vaefast.audit import blocks as blocks_module
 from vaefast.audit import run as audit
 from vaefast.audit.blocks import by_blocks
 from vaefast.audit.job import Job
-from vaefast.audit.stages import sample_reconstruction, unchanged_radius
+from vaefast.audit.stages import sample_reconstruction, search, unchanged_radius
 from vaefast.data import Dataset
 
 SETTINGS = AuditSettings(
@@ -173,6 +173,23 @@ def test_blocks_join_to_the_whole(monkeypatch, vae, images):
     assert torch.equal(joined["x"], x)
     assert joined["i"].tolist() == list(range(len(x)))
     assert sum(seen) == len(x)
+
+
+def test_an_attack_in_blocks_is_the_attack_on_all(monkeypatch, vae, images):
+    options = {"eps": 0.1, "steps": 2, "restarts": 1}
+
+    def attacked(target):
+        with Stages() as stages:
+            job = Job(vae, images.x_test, BRIEF, stages)
+            return search(job, "latent", "latent", options, 2, target)
+
+    target = images.x_train[: len(images.x_test)]
+    wholes = [attacked(None), attacked(target)]
+    monkeypatch.setattr(blocks_module, "BLOCK", 3)
+    for whole, joined in zip(wholes, [attacked(None), attacked(target)], strict=True):
+        assert joined.history.shape == (3, len(images.x_test))
+        torch.testing.assert_close(joined.history, whole.history)
+        torch.testing.assert_close(joined.x_adv, whole.x_adv)
 
 
 def test_unchanged_radius_holds_nine_tenths(vae, images):
