@@ -42,12 +42,12 @@ lint: $(VENV)/installed  ## ruff, mypy and clang-format, without changing anythi
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy vaefast
-	$(BIN)/clang-format --dry-run --Werror csrc/*.h csrc/*.cpp
+	$(BIN)/clang-format --dry-run --Werror $(shell find csrc -name "*.h" -o -name "*.cpp")
 
 format: $(VENV)/installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i csrc/*.h csrc/*.cpp
+	$(BIN)/clang-format -i $(shell find csrc -name "*.h" -o -name "*.cpp")
 
 bench: $(VENV)/installed  ## the benchmark tables of README.md
 	env -u OMP_WAIT_POLICY $(BIN)/vaefast bench pgd_step

@@ -22,7 +22,7 @@ from vaefast.bench.ops import _jax as jx
 from vaefast.bench.ops import _nets as nets
 from vaefast.bench.place import Place, net_at
 from vaefast.bench.runner import Benchmark, Case, Check, Provider, tensor_of
-from vaefast.reference.decode_distance import latents
+from vaefast.functional.latents import latents
 from vaefast.types import Network
 
 __all__ = ["cases"]

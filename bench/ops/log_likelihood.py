@@ -47,7 +47,7 @@ def case(place: Place, likelihood: str, N: int, D: int) -> Benchmark:
 
 def providers(place: Place, out: Tensor, x: Tensor, likelihood: str) -> dict[str, Provider]:
     """Each returns the gradient, having computed the value as well."""
-    options = {"likelihood": likelihood, "obs_std": STD}
+    options = {"likelihood": likelihood, "likelihood_params": params(likelihood)}
     options["backend"] = place.backend("log_likelihood")
     found: dict[str, Provider] = {
         "vaefast": lambda: ops.log_likelihood(out, x, **options)[::-1],
@@ -62,6 +62,10 @@ def providers(place: Place, out: Tensor, x: Tensor, likelihood: str) -> dict[str
         found["torch.compile"] = lambda: compiled(out, x)[1]
         found |= jx.jitted(jax_gradient, out, x)
     return found
+
+
+def params(likelihood: str) -> list[float]:
+    return [STD] if likelihood == "gaussian" else []
 
 
 def eager(out: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ from vaefast.bench.cases import Images
 from vaefast.bench.ops import _jax as jx
 from vaefast.bench.place import Place
 from vaefast.bench.runner import Benchmark, Case, Provider
-from vaefast.reference.pgd_step import pgd_step as reference
+from vaefast.functional.pgd import projected_step as reference
 
 __all__ = ["cases"]
 
