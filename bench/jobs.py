@@ -25,6 +25,7 @@ JOBS = (  # in the order of what is asked of them on a GPU
     "net_trajectory",
     "net_jvp",
     "net_vjp",
+    "eigenvalue_bound",
     "hmc_defence",
     "public_calls",
 )

@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from functools import partial
 
 import torch
 
 from vaefast import ops
-from vaefast.bench.ops import _nets as nets
-from vaefast.bench.runner import Benchmark
+from vaefast.bench.place import Place
+from vaefast.bench.runner import Benchmark, Case
 from vaefast.functional.eigenvalues import SQUARINGS
 
-SIZES = ((64, 10), (64, 32))
+__all__ = ["cases"]
 
 
-def benchmarks() -> Iterator[Benchmark]:
+def cases(place: Place) -> list[Case]:
     """Gram matrices; 2d³ FLOP a squaring, each matrix read once."""
-    for B, d in SIZES:
-        root = torch.randn(B, d, 2 * d, dtype=torch.float64, device=nets.DEVICE)
-        A = root @ root.mT
-        yield Benchmark(
-            op="eigenvalue_bound",
-            case=f"B={B} d={d} float64 {nets.DEVICE}",
-            providers={
-                "vaefast": lambda A=A: ops.eigenvalue_bound(A),
-                "eigvalsh": lambda A=A: torch.linalg.eigvalsh(A)[:, -1],
-            },
-            bytes=8 * B * d * d,
-            flop=2 * SQUARINGS * B * d**3,
-            tolerance=1e-5,  # what squaring overestimates
-        )
+    sizes = place.table(((64, 10), (64, 32)), ((16384, 32), (4096, 128)), ((3, 4),))
+    return [(f"B={B} d={d}", partial(case, place, B, d)) for B, d in sizes]
+
+
+def case(place: Place, B: int, d: int) -> Benchmark:
+    root = place.normal(B, d, 2 * d).double()
+    A = root @ root.mT
+    backend = place.backend("eigenvalue_bound")
+    return Benchmark(
+        op="eigenvalue_bound",
+        case=f"B={B} d={d} float64 {place.device}",
+        providers={
+            "vaefast": lambda: ops.eigenvalue_bound(A, backend=backend),
+            "eigvalsh": lambda: torch.linalg.eigvalsh(A)[:, -1],
+        },
+        bytes=8 * B * d * d,
+        flop=2 * SQUARINGS * B * d**3,
+        tolerance=1e-5,  # what squaring overestimates
+    )
