@@ -88,7 +88,7 @@ lay_out
 
 pytest=(env VAEFAST_REQUIRE="$backends" "$python" -m pytest -q -rfE --tb=short)
 pytest+=(-p no:cacheprovider -c "$root/pyproject.toml" --continue-on-collection-errors)
-has pytest_benchmark || pytest+=(-o "addopts=--import-mode=importlib -m 'not proof and not binaries'")
+has pytest_benchmark || pytest+=(-o "addopts=--import-mode=importlib --strict-markers -m 'not proof and not binaries'")
 apart=()
 if has xdist; then apart=(-n "$processes"); fi
 stage "tests of the GPU" 30 "${pytest[@]}" "${apart[@]}" "$root/tests/gpu"
