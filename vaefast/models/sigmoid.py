@@ -52,9 +52,11 @@ class _Sigmoids(TorchFunctionMode):
                 return args[0] if args else (kwargs or {})["input"]
             return self._remember(func(*args, **(kwargs or {})), call)
         result = func(*args, **(kwargs or {}))
-        if isinstance(result, Tensor) and getattr(func, "__name__", "") in _MOVES.split() and args:
-            call = self._from.get(id(args[0]), -1)
-            return result if call < 0 else self._remember(result, call)
+        moves = getattr(func, "__name__", "") in _MOVES.split()
+        source = self._from.get(id(args[0])) if moves and args else None
+        if source is not None:
+            return self._remember(result, source)
+        self._from.pop(id(result), None)  # written in place
         return result
 
     def _remember(self, result: Tensor, call: int) -> Tensor:
