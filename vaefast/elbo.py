@@ -8,9 +8,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vaefast import checks, ops, philox
+from vaefast import checks, philox
 from vaefast.models import VAE
+from vaefast.models.likelihoods import LikelihoodAt
 from vaefast.models.paths import Paths
+from vaefast.models.posterior import DiagonalGaussian
 from vaefast.runtime import batching
 from vaefast.runtime.batching import Rows
 
@@ -91,15 +93,17 @@ def elbo_terms(
     """log p(x|z) and the KL term at z = μ + σ·noise, each [n] float64, nats."""
     z = mean + torch.exp(0.5 * logvar) * noise
     vae = maps.vae if isinstance(maps, Paths) else maps
-    out = maps.decode(z).flatten(1)
-    logp, _ = ops.log_likelihood(out, x.flatten(1), likelihood=vae.likelihood, obs_std=vae.obs_std)
-    return logp, _kl(vae, z, mean, logvar, noise)
+    if isinstance(maps, VAE) or maps.decoder is None:
+        at = vae.likelihood_at(z)
+    else:
+        at = LikelihoodAt(vae.likelihood, maps.decode(z), vae.likelihood_params)
+    return at.log_prob(x), _kl(vae, z, mean, logvar, noise)
 
 
 def _kl(vae: VAE, z: Tensor, mean: Tensor, logvar: Tensor, noise: Tensor) -> Tensor:
     """KL(q(z|x) ‖ p(z)): exact for N(0, I), else log q(z|x) − log p(z) at the sample."""
     if vae.prior is None:
-        return 0.5 * (mean.square() + torch.expm1(logvar) - logvar).sum(1, dtype=torch.float64)
+        return DiagonalGaussian(mean, logvar, tuple(mean.shape[1:])).kl()
     log_q = -0.5 * (noise.square() + logvar + math.log(2.0 * math.pi)).sum(1, dtype=torch.float64)
     return log_q - vae.log_prior(z)
 

@@ -99,7 +99,11 @@ class Potential:
     @torch.no_grad()
     def _likelihood(self, out: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         return ops.log_likelihood(
-            out, x, likelihood=self.likelihood, obs_std=self.vae.obs_std, backend=self.backend
+            out,
+            x,
+            likelihood=self.likelihood,
+            likelihood_params=self.vae.likelihood_params,
+            backend=self.backend,
         )
 
 

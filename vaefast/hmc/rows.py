@@ -156,7 +156,7 @@ def _target(plan: Plan, x: Tensor, inv_mass: Tensor | None, dtype: torch.dtype) 
         x=pixels,
         net=plan.decoder,
         likelihood=plan.likelihood,
-        obs_std=plan.paths.vae.obs_std,
+        likelihood_params=plan.paths.vae.likelihood_params,
         inv_mass=inv_mass,
         leapfrog=options.leapfrog,
         precision=options.precision,

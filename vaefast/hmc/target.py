@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -76,7 +77,7 @@ class NetworkTarget:
     x: Tensor  # [B, D]
     net: Network
     likelihood: str
-    obs_std: float
+    likelihood_params: Sequence[float | Tensor]
     inv_mass: Tensor | None  # [B, d]
     leapfrog: int
     precision: str
@@ -88,7 +89,7 @@ class NetworkTarget:
             self.x,
             self.net,
             likelihood=self.likelihood,
-            obs_std=self.obs_std,
+            likelihood_params=self.likelihood_params,
             precision=self.precision,
             backend=self.backend,
         )
@@ -103,7 +104,7 @@ class NetworkTarget:
             self.x,
             self.net,
             likelihood=self.likelihood,
-            obs_std=self.obs_std,
+            likelihood_params=self.likelihood_params,
             step=step,
             inv_mass=self.inv_mass,
             leapfrog=self.leapfrog,
@@ -147,7 +148,7 @@ class NetworkTarget:
             self.x,
             self.net,
             likelihood=self.likelihood,
-            obs_std=self.obs_std,
+            likelihood_params=self.likelihood_params,
             step=step,
             inv_mass=self.inv_mass,
             leapfrog=self.leapfrog,

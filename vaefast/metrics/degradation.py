@@ -80,5 +80,7 @@ def _log_likelihood(paths: Paths, source: Tensor, x: Tensor, seed: int, index: T
         mean.shape[1], seed=seed, index=index, use=Use.POSTERIOR, dtype=mean.dtype
     )
     vae, out = paths.vae, paths.decode(mean + std * noise).flatten(1)
-    logp, _ = ops.log_likelihood(out, x.flatten(1), likelihood=vae.likelihood, obs_std=vae.obs_std)
+    params = vae.likelihood_params
+    pixels = x.flatten(1)
+    logp, _ = ops.log_likelihood(out, pixels, likelihood=vae.likelihood, likelihood_params=params)
     return logp

@@ -46,9 +46,10 @@ class Paths(NamedTuple):
     @classmethod
     def of(cls, vae: VAE, x: Tensor) -> Paths:
         """The paths for x [B, *event]; one row of zeros tells the VAE the shape."""
-        encoder, logvar = _encoder(vae, x)
         with torch.no_grad():
             z = vae.encode(x.new_zeros(1, *x.shape[1:]))[0]
+        vae.check_first_batch(x)
+        encoder, logvar = _encoder(vae, x)
         decoder, pixels = (_lowered(f, vae, z) for f in (lowering.decoder, lowering.pixels))
         return cls(vae, encoder, logvar, decoder, pixels, packs_of(vae))
 

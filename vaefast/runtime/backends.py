@@ -256,15 +256,5 @@ def require(names: str) -> None:
             raise ImportError(f"VAEFAST_REQUIRE={name}: {reason}")
 
 
-def dispatcher(implementations: dict[str, Callable]) -> Callable:
-    """One callable for the registered op: its last argument is the backend's name."""
-
-    def run(*arguments):
-        *rest, backend = arguments
-        return implementations[backend](*rest)
-
-    return run
-
-
 if name := os.environ.get("VAEFAST_BACKEND"):
     _forced = option(name, "VAEFAST_BACKEND", BACKENDS)
