@@ -209,7 +209,7 @@ def device_of(x: Tensor):
 
 def variants():
     """Every form of the kernels that ``plan`` can choose, for ahead-of-time compilation."""
-    from vaefast.kernels.aot import Variant
+    from vaefast.kernels.proof.aot import Variant
 
     for norm, widths in (("linf", (3, 784, 3072)), ("l2", (3, 784, 3072, 12288, 16384, 150528))):
         for D in widths:
