@@ -108,7 +108,9 @@ if [ ${#apart[@]} -eq 0 ]; then
 fi
 stage "tests of the ops" 75 "${op_tests[@]}"
 
-bench=("$python" -m vaefast.bench.gpu "${dry[@]}" --seconds @LEFT@)
+place=(--device cuda)
+[ ${#dry[@]} -gt 0 ] && place=("${dry[@]}")
+bench=("$python" -m vaefast.bench "${place[@]}" --seconds @LEFT@)
 stage "compiling" 50 "${bench[@]}" --warm --processes "$processes" "$@"
 measure=("${bench[@]}" --out "$csv")
 [ ${#dry[@]} -gt 0 ] && measure+=(--rounds 1)

@@ -12,6 +12,7 @@ from vaefast.geometry.products import Map, ModuleMap, NetworkMap
 from vaefast.models import VAE, lowering
 from vaefast.models.footprint import activation_bytes
 from vaefast.models.packs import packs_of
+from vaefast.runtime import backends
 from vaefast.types import Network
 
 __all__ = ["OF", "Maps"]
@@ -39,8 +40,9 @@ class Maps(NamedTuple):
     @classmethod
     def of(cls, vae: VAE, x: Tensor, precision: str = "ieee") -> Maps:
         """The maps on inputs like x [B, *event], ``precision`` as of :class:`NetworkMap`."""
-        mean, pixels = _lower(lowering.encoder_mean, vae), _lower(lowering.decoder_pixels, vae)
-        std = None if vae.fixed_std else _lower(_std, vae)
+        z = vae.encode(x[:1])[0].detach()
+        mean, pixels = _lower(lowering.encoder_mean, vae, x), _lower(lowering.pixels, vae, z)
+        std = None if vae.fixed_std else _lower(_std, vae, x)
         generic, how = _generic(vae, x), (packs_of(vae), precision)
         return cls(
             vae=vae,
@@ -105,17 +107,19 @@ def _generic(vae: VAE, x: Tensor) -> Maps:
     )
 
 
-def _lower(lowering_of: Callable[[VAE], Network], vae: VAE) -> Network | None:
+def _lower(
+    lowering_of: Callable[[VAE, Tensor], Network], vae: VAE, example: Tensor
+) -> Network | None:
     try:
-        net = lowering_of(vae)
+        net = _at_least_float32(lowering_of(vae, example))
     except lowering.CannotLower:
         return None
-    return _at_least_float32(net)
+    return net if backends.fused(net, net.weights[0]) else None
 
 
-def _std(vae: VAE) -> Network:
-    """x ↦ exp(½ log σ²) as one MLP."""
-    logvar = lowering.encoder_logvar(vae)
+def _std(vae: VAE, x: Tensor) -> Network:
+    """x ↦ exp(½ log σ²(x)) as one MLP."""
+    logvar = lowering.encoder_logvar(vae, x)
     if logvar.activations[-1] != "identity":
         raise lowering.CannotLower("the log-variance ends in an activation")
     return logvar.with_epilogue("exp_half")

@@ -18,7 +18,7 @@ from vaefast.models import lowering
 from vaefast.models.footprint import activation_bytes
 from vaefast.models.paths import Paths
 from vaefast.models.vae import VAE
-from vaefast.runtime import batching, capture, memory
+from vaefast.runtime import backends, batching, capture, memory
 from vaefast.runtime.batching import Block
 from vaefast.types import Network
 
@@ -253,7 +253,10 @@ def _lowered(vae: VAE, inputs: Inputs, options: Options) -> Network | None:
         reason = "x is in half precision"
     if not reason:
         try:
-            return lowering.decoder(vae)
+            net = lowering.decoder(vae)
+            if support := backends.fused(net, inputs.x):
+                return net
+            reason = support.reason
         except lowering.CannotLower as error:
             reason = str(error)
     if options.precision != "ieee" and not inputs.x.is_cuda:
