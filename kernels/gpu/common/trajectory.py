@@ -5,11 +5,11 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from vaefast.kernels.gate import meet
-from vaefast.kernels.mlp import COLUMN_BLOCK, input_cotangent, operands, put
-from vaefast.kernels.network import of
-from vaefast.kernels.posterior import pull_score, rows_of_tile
-from vaefast.kernels.priors import prior_gradient
+from vaefast.kernels.common.barrier import barrier
+from vaefast.kernels.common.mlp import COLUMN_BLOCK, input_cotangent, operands, put
+from vaefast.kernels.common.network import of
+from vaefast.kernels.common.posterior import pull_score, rows_of_tile
+from vaefast.kernels.common.priors import prior_gradient
 
 # of a tile's state: three of [BLOCK_N, columns of d], then a step size for each row
 POSITION = tl.constexpr(0)
@@ -84,7 +84,7 @@ def leapfrog(
     TYPE: tl.constexpr = p_full.dtype.element_ty
     p_w, p_h = operands(p_full, p_half, p_scratch, PRECISION)
     for _ in tl.range(1, L, disable_licm=True):
-        meet(p_gate, spread)  # the last cotangents have been read
+        barrier(p_gate, spread)  # the last cotangents have been read
         enter(p_h, p_state, NET, BLOCK_N)
         pull_score(
             p_full, p_half, p_scratch, p_terms, p_gate, p_rows, p_x, p_std, s_x, s_std, c_std,
@@ -116,7 +116,7 @@ def leapfrog(
                 BLOCK_N,
             )
     _, p_h = operands(p_full, p_half, p_scratch, END_PRECISION)
-    meet(p_gate, spread)
+    barrier(p_gate, spread)
     enter(p_h, p_state, NET, BLOCK_N)
     return pull_score(
         p_full, p_half, p_scratch, p_terms, p_gate, p_rows, p_x, p_std, s_x, s_std, c_std,

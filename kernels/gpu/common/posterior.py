@@ -9,14 +9,14 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from vaefast.kernels import launch
-from vaefast.kernels.activations import through
-from vaefast.kernels.gate import GATE, gates, meet, spread_of
-from vaefast.kernels.launch import Plan
-from vaefast.kernels.likelihoods import constant_at, log_density, std_at
-from vaefast.kernels.mlp import forward_hidden, layer_tile, operands, pull_to_first, put
-from vaefast.kernels.network import Net, of
-from vaefast.kernels.priors import prior_constant
+from vaefast.kernels.common import launch
+from vaefast.kernels.common.activations import through
+from vaefast.kernels.common.barrier import GATE, barrier, gates, spread_of
+from vaefast.kernels.common.launch import Plan
+from vaefast.kernels.common.likelihoods import constant_at, log_density, std_at
+from vaefast.kernels.common.mlp import forward_hidden, layer_tile, operands, pull_to_first, put
+from vaefast.kernels.common.network import Net, of
+from vaefast.kernels.common.priors import prior_constant
 
 WIDEST_TILE = {"fp64": 16, "ieee": 64, "tf32": 32, "bf16": 32}  # two precisions spill beyond
 TYPES = {  # of arguments that HMC's kernels share, for ahead-of-time compilation
@@ -90,7 +90,7 @@ def pull_score(
             tl.store(p_terms + a_terms, tl.sum(tl.where(m, terms, 0.0).to(tl.float64), axis=0))
         up = through(tl.where(m, -score, 0.0), slope, i_out, D, ACT)
         put(p_h, of(NET, "post", LAST + 1), i_out, up, NET)
-    meet(p_gate, spread)
+    barrier(p_gate, spread)
     pull_to_first(
         p_w, p_h, p_h, tl.arange(0, BLOCK_N), of(NET, "features"), NET,
         BLOCK_M, BLOCK_K, BLOCK_N, PRECISION, p_full.dtype.element_ty, p_gate, rank, spread,

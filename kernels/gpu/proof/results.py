@@ -14,11 +14,11 @@ from pathlib import Path
 
 import triton
 
-import vaefast.kernels.aot as aot
-import vaefast.kernels.binary as binary
-from vaefast.kernels.aot import Variant
-from vaefast.kernels.binary import Binary
-from vaefast.kernels.fingerprint import fingerprint
+import vaefast.kernels.proof.aot as aot
+import vaefast.kernels.proof.binary as binary
+from vaefast.kernels.proof.aot import Variant
+from vaefast.kernels.proof.binary import Binary
+from vaefast.kernels.proof.fingerprint import fingerprint
 
 __all__ = ["folder", "keep", "kept", "key"]
 

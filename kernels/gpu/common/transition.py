@@ -5,13 +5,13 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from vaefast.kernels.likelihoods import constant_at
-from vaefast.kernels.mlp import COLUMN_BLOCK, flaw_of
-from vaefast.kernels.network import of
-from vaefast.kernels.philox import normal, uniform
-from vaefast.kernels.posterior import own_rows, rows_of_tile, sum_of
-from vaefast.kernels.priors import prior_energy
-from vaefast.kernels.trajectory import (
+from vaefast.kernels.common.likelihoods import constant_at
+from vaefast.kernels.common.mlp import COLUMN_BLOCK, flaw_of
+from vaefast.kernels.common.network import of
+from vaefast.kernels.common.philox import normal, uniform
+from vaefast.kernels.common.posterior import own_rows, rows_of_tile, sum_of
+from vaefast.kernels.common.priors import prior_energy
+from vaefast.kernels.common.trajectory import (
     GRADIENT,
     POSITION,
     end_of,

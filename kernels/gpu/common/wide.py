@@ -2,7 +2,7 @@
 
     v [BLOCK_N, BLOCK_M] = h [BLOCK_N, BLOCK_K] · Wᵀ [BLOCK_K, BLOCK_M]
 
-As :mod:`vaefast.kernels.mlp` turned by a quarter. A wide product is then as cheap as the units
+As ``mlp.py`` turned by a quarter. A wide product is then as cheap as the units
 allow: FMA units read a row's inputs as broadcasts and the weights, from the transposed matrix, as
 whole lines of shared memory; matrix units take both operands with k running fastest, which tf32
 demands; and a sum over features stays within a thread but for its last steps. A layer ends with a
@@ -16,9 +16,9 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from vaefast.kernels.activations import activate
-from vaefast.kernels.mlp import WIDEN
-from vaefast.kernels.network import of
+from vaefast.kernels.common.activations import activate
+from vaefast.kernels.common.mlp import WIDEN
+from vaefast.kernels.common.network import of
 
 NARROWEST = tl.constexpr(16)  # the fewest columns of a matrix instruction
 

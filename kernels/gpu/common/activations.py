@@ -12,7 +12,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from vaefast.kernels.elementary import (
+from vaefast.kernels.common.elementary import (
     NAN_ALL,
     exp,
     exp_below,

@@ -7,9 +7,9 @@ from typing import Any
 
 import triton
 
-from vaefast.kernels.aot import AMD, NVIDIA, Variant
-from vaefast.kernels.launch import NARROWEST_TILE, WIDEST_TILE, Plan, blocks_of
-from vaefast.kernels.network import Net, describe
+from vaefast.kernels.common.launch import NARROWEST_TILE, WIDEST_TILE, Plan, blocks_of
+from vaefast.kernels.common.network import Net, describe
+from vaefast.kernels.proof.aot import AMD, NVIDIA, Variant
 
 __all__ = ["DECODERS", "ENCODERS", "net_variants", "variant"]
 

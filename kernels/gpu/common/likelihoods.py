@@ -16,7 +16,7 @@ import triton.language as tl
 from torch import Tensor
 
 from vaefast.functional.likelihoods import PIXEL_LIKELIHOODS, valid
-from vaefast.kernels.elementary import (
+from vaefast.kernels.common.elementary import (
     NAN_ALL,
     exp_of_minus,
     log,

@@ -15,9 +15,9 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from vaefast.kernels.activations import activate, through
-from vaefast.kernels.gate import meet
-from vaefast.kernels.network import COLUMN_PAD, of
+from vaefast.kernels.common.activations import activate, through
+from vaefast.kernels.common.barrier import barrier
+from vaefast.kernels.common.network import COLUMN_PAD, of
 from vaefast.runtime.backends import interpreted
 
 COLUMN_BLOCK = tl.constexpr(COLUMN_PAD)
@@ -179,7 +179,7 @@ def after_layer(p_gate, spread):
     if p_gate is None:
         tl.debug_barrier()
     else:
-        meet(p_gate, spread)
+        barrier(p_gate, spread)
 
 
 @triton.jit

@@ -16,11 +16,11 @@ import triton.language as tl
 from torch import Tensor
 
 from vaefast.functional.rows import rows_of
-from vaefast.kernels import launch
-from vaefast.kernels.activations import through
-from vaefast.kernels.launch import ON_AMD, Plan, most_programs
-from vaefast.kernels.mlp import forward_hidden, layer_product, layer_tile, put, take_rows
-from vaefast.kernels.network import Net, of
+from vaefast.kernels.common import launch
+from vaefast.kernels.common.activations import through
+from vaefast.kernels.common.launch import ON_AMD, Plan, most_programs
+from vaefast.kernels.common.mlp import forward_hidden, layer_product, layer_tile, put, take_rows
+from vaefast.kernels.common.network import Net, of
 
 __all__ = [
     "blocks_of",

@@ -1,6 +1,7 @@
 """Compile every variant of every kernel, in parallel, and say what came of it.
 
-``python -m vaefast.kernels.survey`` compiles all and keeps the results for the tests and the table.
+``python -m vaefast.kernels.proof.survey`` compiles all and keeps the results for the tests
+and the table.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from concurrent.futures.process import BrokenProcessPool
 from functools import cache
 from typing import Any, NamedTuple
 
-from vaefast.kernels import aot, results
-from vaefast.kernels.binary import Binary, examine
+from vaefast.kernels.proof import aot, results
+from vaefast.kernels.proof.binary import Binary, examine
 
 __all__ = ["Job", "compiles_with_ones", "jobs", "main", "survey"]
 
@@ -187,6 +188,6 @@ def _examined(variant: aot.Variant, job: Job) -> Binary:
 
 
 if __name__ == "__main__":
-    from vaefast.kernels import survey as module  # whose functions other processes can import
+    from vaefast.kernels.proof import survey as module  # whose functions other processes can import
 
     sys.exit(module.main())

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from vaefast.kernels.aot import AMD
-from vaefast.kernels.binary import Binary
+from vaefast.kernels.proof.aot import AMD
+from vaefast.kernels.proof.binary import Binary
 
 __all__ = ["LARGEST_SHARED", "most_warps", "programs"]
 

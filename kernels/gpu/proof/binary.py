@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import triton
 
-from vaefast.kernels.aot import AMD
+from vaefast.kernels.proof.aot import AMD
 
 __all__ = ["Binary", "examine"]
 
@@ -39,7 +39,7 @@ class Binary(NamedTuple):
 
 
 def examine(compiled, target: str) -> Binary:
-    """Measure what :func:`vaefast.kernels.aot.build` returns."""
+    """Measure what :func:`vaefast.kernels.proof.aot.build` returns."""
     assembly = "amdgcn" if target in AMD else "ptx"
     text = compiled.asm[assembly]
     registers, spills = _registers_amd(text) if target in AMD else _registers(compiled.asm["cubin"])

@@ -10,8 +10,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from vaefast.kernels.mlp import input_cotangent, product
-from vaefast.kernels.network import ROW_PAD, Net, of
+from vaefast.kernels.common.mlp import input_cotangent, product
+from vaefast.kernels.common.network import ROW_PAD, Net, of
 
 __all__ = ["factor_rows", "factor_size", "first_factor", "packed_factor"]
 

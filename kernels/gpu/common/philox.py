@@ -14,7 +14,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from vaefast.kernels.elementary import log_near_one, polynomial, split_at_root_half
+from vaefast.kernels.common.elementary import log_near_one, polynomial, split_at_root_half
 
 __all__ = ["bits", "block", "box_muller", "normal", "normals", "uniform"]
 

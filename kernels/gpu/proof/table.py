@@ -1,9 +1,9 @@
 """Write docs/kernels.md: what every variant of every kernel takes on every target.
 
-``python -m vaefast.kernels.table docs/kernels.md`` writes the file, with ``--check`` only says
-whether it names today's variants, sources and triton, with ``--compare`` compiles everything and
-prints the rows that have changed. In a checkout's root, ``vaefast/`` there must be what is
-installed.
+``python -m vaefast.kernels.proof.table docs/kernels.md`` writes the file, with ``--check`` only
+says whether it names today's variants, sources and triton, with ``--compare`` compiles
+everything and prints the rows that have changed. In a checkout's root, ``vaefast/`` there must be
+what is installed.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from pathlib import Path
 
 import triton
 
-from vaefast.kernels import aot
-from vaefast.kernels.binary import Binary
-from vaefast.kernels.fingerprint import fingerprint
-from vaefast.kernels.occupancy import most_warps, programs
-from vaefast.kernels.survey import Job, jobs, survey
+from vaefast.kernels.proof import aot
+from vaefast.kernels.proof.binary import Binary
+from vaefast.kernels.proof.fingerprint import fingerprint
+from vaefast.kernels.proof.occupancy import most_warps, programs
+from vaefast.kernels.proof.survey import Job, jobs, survey
 
 __all__ = ["main", "outdated", "outline", "render", "stale"]
 
@@ -33,7 +33,7 @@ file. One row is one binary: a form of a kernel that its launcher can choose, fo
 - *spilled*: bytes of stack and local memory of a thread.
 - *shared*: bytes of shared memory of a program.
 - *occupancy*: programs that one multiprocessor (compute unit) holds at once, predicted from
-  registers, shared memory and warps by `kernels/gpu/occupancy.py`, which names the limits and
+  registers, shared memory and warps by `kernels/gpu/proof/occupancy.py`, which names the limits and
   where they come from; behind it the share of the warps (waves) that the hardware could hold.
 - *matrix units*: instructions of the matrix units in the assembly; blank where there are none.
 """

@@ -11,7 +11,7 @@ import torch
 import triton
 from torch import Tensor
 
-from vaefast.kernels.network import Net
+from vaefast.kernels.common.network import Net
 from vaefast.runtime import memory
 
 __all__ = [

@@ -13,16 +13,16 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from vaefast.kernels.launch import ON_AMD, Plan, processors
-from vaefast.kernels.network import Net
+from vaefast.kernels.common.launch import ON_AMD, Plan, processors
+from vaefast.kernels.common.network import Net
 
-__all__ = ["GATE", "gates", "meet", "spread_of"]
+__all__ = ["GATE", "barrier", "gates", "spread_of"]
 
 GATE = tl.constexpr(16)  # int64 between two gates: a line of memory each
 
 
 @triton.jit
-def meet(p_gate, spread):
+def barrier(p_gate, spread):
     """No program of a tile goes on before all have come; what they stored, all see.
 
     The gate counts arrivals and never starts again.

@@ -13,7 +13,7 @@ from functools import cache
 
 import torch
 
-from vaefast.kernels.launch import MOST_REGISTERS, NARROWEST_TILE, Plan, processors
+from vaefast.kernels.common.launch import MOST_REGISTERS, NARROWEST_TILE, Plan, processors
 
 __all__ = ["MIXED_TILE", "TARGETS", "WIDEST_TILE", "blocks_of", "plan"]
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from vaefast.kernels.network import of
-from vaefast.kernels.philox import normals
-from vaefast.kernels.wide import put_wide, wide_layer
+from vaefast.kernels.common.network import of
+from vaefast.kernels.common.philox import normals
+from vaefast.kernels.common.wide import put_wide, wide_layer
 from vaefast.philox import Use
 
 LATENT = tl.constexpr(int(Use.LATENT))
