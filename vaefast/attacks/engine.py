@@ -48,11 +48,11 @@ def maximise(objective: Objective, x: Tensor, search: Search) -> AttackResult:
         for block in batching.row_blocks(
             search.index, cost, generic=objective.generic, width=width
         ):
-            searched, reported = objective.bind(block.take)
+            searched, reported = objective.bind(block.gather)
             per_restart = block.size * per_point
-            run = partial(_search, searched, x[block.take], search, block.take, recordings)
+            run = partial(_search, searched, x[block.gather], search, block.gather, recordings)
             for lanes in row_chunks(search.restarts, per_restart):
-                found.offer(block.rows, lanes, run(lanes).at(block.place))
+                found.offer(block.rows, lanes, run(lanes).at(block.positions))
             for kept in row_chunks(found.kept, per_restart):
                 found.report(block, kept, reported)
     ops = (*objective.ops, "pgd_step")
