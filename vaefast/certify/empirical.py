@@ -143,7 +143,7 @@ def empirical_margin(
 
 def _bytes_per_candidate(prepared: Prepared) -> int:
     parts = (prepared.maps.mean, prepared.maps.pixels)
-    passes = sum(part.bytes_per_row(prepared.itemsize) for part in parts)
+    passes = sum(part.bytes_per_row(prepared.itemsize, 1) for part in parts)
     return passes + 64 * prepared.pixels
 
 

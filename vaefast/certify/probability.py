@@ -119,7 +119,7 @@ def estimate(
         return (hits(part.maps, posterior(part.maps, part.x), *how, seed=seed),)
 
     generic = maps.generic("mean", "std", "pixels")
-    cost = 4 * maps.mean.bytes_per_row(prepared.itemsize)
+    cost = 4 * maps.mean.bytes_per_row(prepared.itemsize, 1)
     (k,) = prepared.rows(run, cost, samples, generic=generic)
     good = finite(x, radius)
     p_lower = torch.where(good, clopper_pearson(k, samples, alpha), torch.nan)

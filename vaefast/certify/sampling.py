@@ -44,7 +44,7 @@ def smallest_std(prepared: Prepared) -> Tensor:
     """min_i σ_i(x) at each input, [B] float64."""
     (smallest,) = prepared.rows(
         lambda part: (mean_and_std(part.maps, part.x)[1].double().amin(1),),
-        prepared.maps.mean.bytes_per_row(prepared.itemsize),
+        prepared.maps.mean.bytes_per_row(prepared.itemsize, 1),
         generic=prepared.maps.generic("mean", "std"),
     )
     return smallest
@@ -79,7 +79,7 @@ def count_hits(
 ) -> Tensor:
     """As :func:`hits`, for any decoder and any stream of noise."""
     pixels, d = own.centre.shape[1], own.mean.shape[1]
-    bytes_per_sample = maps.pixels.bytes_per_row(own.mean.element_size()) + DRAWING_BYTES * d
+    bytes_per_sample = maps.pixels.bytes_per_row(own.mean.element_size(), 1) + DRAWING_BYTES * d
     counted = torch.zeros(len(r), dtype=torch.int64, device=r.device)
     for part in memory.row_chunks(samples, max(len(r), 1) * bytes_per_sample):
         numbers = torch.arange(part.start, part.stop, device=r.device)
