@@ -13,6 +13,7 @@ from vaefast.models import VAE
 from vaefast.models.context import Context
 from vaefast.models.maps import Maps
 from vaefast.models.prepare import Prepared, prepare
+from vaefast.runtime.grad_mode import without_grad
 
 __all__ = ["ELBO", "elbo_terms", "evaluate_elbo"]
 
@@ -27,7 +28,7 @@ class ELBO(NamedTuple):
     kl: Tensor
 
 
-@torch.no_grad()
+@without_grad
 def evaluate_elbo(
     vae: VAE,
     x: Tensor,

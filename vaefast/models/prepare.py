@@ -102,8 +102,6 @@ class Prepared:
         return batching.row_blocks(self.index, bytes_per_row, generic=generic, width=width)
 
 
-@torch.inference_mode(False)
-@torch.no_grad()
 def prepare(
     vae: VAE,
     x: Tensor,
@@ -115,6 +113,8 @@ def prepare(
     half: str = "keep",
 ) -> Prepared:
     """Check the arguments that all public functions share, and recognise the VAE's maps, once.
+
+    To be called without grad mode and outside of inference mode.
 
     Args:
         vae: in eval mode.
