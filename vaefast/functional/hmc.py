@@ -117,7 +117,7 @@ def transition(
     mass = None if inv_mass is None else per_chain(inv_mass, state.z)
     p = noise.momentum.to(state.z.dtype)
     p = p if mass is None else p / mass.sqrt()
-    steps = step.repeat_interleave(len(state.z) // max(len(step), 1))
+    steps = step.repeat_interleave(state.z.shape[0] // max(step.shape[0], 1))
     if noise.jitter is not None:
         steps = (steps * noise.jitter).to(step.dtype)
     z, p_end, grad, U = trajectory(state.z, p, state.grad, step=steps)

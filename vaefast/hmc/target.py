@@ -203,9 +203,10 @@ def _learning(
     def moved(state: State, t: int) -> tuple[State, Info]:
         if isinstance(step, Tensor):
             return move(state, step, t)
-        state, info = move(state, step.step_size.to(state.z.dtype), t)
-        rows = (len(step.step_size), -1)
-        step.update(*(v.double().view(rows).mean(1) for v in (info.accept_prob, info.accepted)))
+        sizes = step.step_size.to(state.z.dtype)
+        state, info = move(state, sizes, t)
+        both = torch.stack((info.accept_prob, info.accepted))  # [2, N] float64
+        step.update(*both.view(2, sizes.shape[0], -1).mean(2).unbind())
         return state, info
 
     return moved
