@@ -22,9 +22,9 @@ class Climb(NamedTuple):
     value: Tensor  # [b, k] float64
     history: Tensor  # [steps+1, b, k] float64
 
-    def at(self, place: Rows) -> Climb:
+    def at(self, positions: Rows) -> Climb:
         """Some of the inputs."""
-        return Climb(self.point[place], self.value[place], self.history[:, place])
+        return Climb(self.point[positions], self.value[positions], self.history[:, positions])
 
     def take(self, which: Tensor) -> Climb:
         """The chosen restart of each input, k = 1."""
@@ -65,14 +65,14 @@ class Strongest:
         history = self.history[:, rows, kept]
         self.history[:, rows, kept] = torch.where(where, climb.history, history)
 
-    def report(self, block: PaddedBatch, kept: slice, objective: Value) -> None:
+    def report(self, batch: PaddedBatch, kept: slice, objective: Value) -> None:
         """Evaluate the objective and the norm of the very points that will be returned."""
-        rows, point = block.rows, self.x_adv[block.gather, kept]
+        rows, point = batch.rows, self.x_adv[batch.gather, kept]
         shape = point.shape[:2]
         failed = point.isnan().flatten(2).any(2)
         value = objective(working(point.flatten(0, 1))).reshape(shape)
-        self.objective[rows, kept] = value.masked_fill(failed, torch.nan)[block.positions]
-        point = point[block.positions]
+        self.objective[rows, kept] = value.masked_fill(failed, torch.nan)[batch.positions]
+        point = point[batch.positions]
         shape = point.shape[:2]
         x = self.x[rows][:, None].expand_as(point)
         self.distance[rows, kept] = perturbation_norm(

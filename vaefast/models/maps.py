@@ -86,28 +86,38 @@ class Maps:
         """The maps on rows like the example's; ``precision`` as of :class:`NetworkMap`."""
         return cls(_Call(vae, example, precision, backend, packs_of(vae), {}), context, rows)
 
-    def at(self, rows: slice | Tensor) -> Maps:
-        """The maps for some of the rows."""
+    def at(self, rows: slice | Tensor, count: int) -> Maps:
+        """The maps for some of the rows, ``count`` of them."""
         if self.context is None:
             return self
-        count = len(torch.arange(self._rows)[rows.cpu() if isinstance(rows, Tensor) else rows])
         return Maps(self._call, conditions.rows(self.context, rows), count)
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance [b, d] each, as ``vae.encode``; lowered ones differentiate once."""
         if not self._heads:
-            return self.vae.encode(x, **self._given(x))
+            return self.encode_by_module(x)
         values = [head.value(x.flatten(1)) for head in self._heads]
         if self.vae.fixed_std:
-            logvar = cast(Tensor, self.vae.encoder.logvar)
-            return values[0], logvar.detach().to(x.dtype).expand_as(values[0])
+            return values[0], self._fixed_logvar(x).expand_as(values[0])
         mean, logvar = values[0].chunk(2, dim=1) if len(values) == 1 else values
         return mean, logvar
+
+    def encode_by_module(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """``vae.encode``, whatever lowers."""
+        return self.vae.encode(x, **self._given(x))
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of q(z|x), [b, d] each."""
         mean, logvar = self.encode(x)
         return mean, torch.exp(0.5 * logvar)
+
+    def posterior_by_module(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """``vae.posterior``, whatever lowers."""
+        return self.vae.posterior(x, **self._given(x))
+
+    def fixed_std(self, mean: Tensor) -> Tensor:
+        """σ [b, d] where it does not depend on x, for means [b, d]."""
+        return torch.exp(0.5 * self._fixed_logvar(mean)).expand_as(mean)
 
     def decode(self, z: Tensor) -> Tensor:
         """Natural parameters [n, *event], as ``vae.decode``."""
@@ -129,6 +139,11 @@ class Maps:
         """log p(z) [n] float64 in nats, as ``vae.log_prior``."""
         return self.vae.log_prior(z, **self._given(z))
 
+    @property
+    def latents(self) -> int:
+        """d, entries of one latent."""
+        return self._call.example.z.shape[1]
+
     def generic(self, *names: str) -> bool:
         """Whether one of these is evaluated as a module: "encoder" (as a whole) or attributes."""
         parts = [getattr(self, name) for name in names if name != "encoder"]
@@ -138,13 +153,13 @@ class Maps:
     @cached_property
     def mean(self) -> Map:
         """x ↦ μ(x)."""
-        module = self._encoding(lambda x: self._moments(x)[0])
+        module = self._encoding(lambda x: self.encode_by_module(x)[0])
         return self._map("mean", self._encoder.mean, self._encoder.why_not, module)
 
     @cached_property
     def logvar(self) -> Map | None:
         """x ↦ log σ²(x), or None where σ does not depend on x."""
-        module = self._encoding(lambda x: self._moments(x)[1])
+        module = self._encoding(lambda x: self.encode_by_module(x)[1])
         lowered, reason = self._encoder.logvar, self._encoder.why_not
         return None if self.vae.fixed_std else self._map("logvar", lowered, reason, module)
 
@@ -153,7 +168,7 @@ class Maps:
         """x ↦ σ(x) = exp(½ log σ²(x)) in one pass, or None where σ does not depend on x."""
         if self.vae.fixed_std:
             return None
-        module = self._encoding(lambda x: self.vae.posterior(x, **self._given(x))[1])
+        module = self._encoding(lambda x: self.posterior_by_module(x)[1])
         net, reason = self._encoder.logvar, self._encoder.why_not
         if net is not None and net.activations[-1] != "identity":
             net, reason = None, "the log-variance ends in an activation"
@@ -191,6 +206,9 @@ class Maps:
         return (
             whole if not self.generic("mean", "pixels") else HalfMap(**vars(module), products=whole)
         )
+
+    def _fixed_logvar(self, like: Tensor) -> Tensor:
+        return cast(Tensor, self.vae.encoder.logvar).detach().to(like.dtype)
 
     @cached_property
     def _heads(self) -> tuple[Map, ...]:
@@ -239,9 +257,6 @@ class Maps:
     def _decoding(self, function: Callable[[Tensor], Tensor]) -> Callable[[str], ModuleMap]:
         pixels, event = self._call.example.x[0].numel(), self._call.example.z.shape[1:]
         return lambda reason: ModuleMap(function, event, pixels, self._decoder_bytes, reason)
-
-    def _moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return self.vae.encode(x, **self._given(x))
 
     def _encoder_bytes(self) -> int:
         return self._measured("encoder", self.vae.encode, self._call.example.x)

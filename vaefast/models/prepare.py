@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from vaefast import checks
+from vaefast.models.calls import HALF
 from vaefast.models.context import Context
 from vaefast.models.maps import Example, Maps
 from vaefast.models.packs import Packs
@@ -29,12 +30,14 @@ class Prepared:
         x: [B, *event], out of the caller's graph and usable by autograd.
         index: [B] int64, global indices of the rows.
         gather: which rows of the call these are; cuts the caller's own tensors alike.
+        dtype: of the caller's x.
     """
 
     maps: Maps
     x: Tensor
     index: Tensor
     gather: Rows
+    dtype: torch.dtype
 
     @property
     def vae(self) -> VAE:
@@ -58,9 +61,15 @@ class Prepared:
         """D, entries of one input."""
         return self.x.shape[1:].numel()
 
+    @property
+    def itemsize(self) -> int:
+        """Bytes of an entry of x."""
+        return self.x.element_size()
+
     def at(self, rows: Rows) -> Prepared:
         """Some of the rows."""
-        return Prepared(self.maps.at(rows), self.x[rows], self.index[rows], rows)
+        x = self.x[rows]
+        return Prepared(self.maps.at(rows, len(x)), x, self.index[rows], rows, self.dtype)
 
     def rows(
         self,
@@ -93,6 +102,8 @@ class Prepared:
         return batching.row_blocks(self.index, bytes_per_row, generic=generic, width=width)
 
 
+@torch.inference_mode(False)
+@torch.no_grad()
 def prepare(
     vae: VAE,
     x: Tensor,
@@ -128,11 +139,11 @@ def prepare(
         _refuse_half(vae, x)
     index = checks.row_index(index, len(x), x.device)
     _check_context(context, len(x))
-    x = x.clone() if x.is_inference() else x.detach()
+    dtype, x = x.dtype, x.clone() if x.is_inference() else x.detach()
     x = x.float() if half == "widen" and x.element_size() < 4 else x
     example = _example(vae, x, context)
     maps = Maps.of(vae, example, context, len(x), precision=precision, backend=backend)
-    return Prepared(maps, x, index, slice(None))
+    return Prepared(maps, x, index, slice(None), dtype)
 
 
 def check_vae(vae: object) -> VAE:
@@ -145,8 +156,11 @@ def check_vae(vae: object) -> VAE:
 
 
 def _refuse_half(vae: VAE, x: Tensor) -> None:
+    dtypes = {t.dtype for t in (x, *checks.parameters(vae))}
+    if not dtypes & {*HALF}:
+        return
     for name, t in [("x", x), *vae.named_parameters()]:
-        if t.is_floating_point() and t.element_size() < 4:
+        if t.dtype in HALF:
             raise TypeError(
                 f"{name} must be float32 or float64 for a margin, got {checks.short(t.dtype)}; "
                 f"pass {'x.float()' if name == 'x' else 'vae.float()'}"
@@ -161,7 +175,6 @@ def _check_context(context: Context, rows: int) -> None:
             raise ValueError(f"{name} must be [B, ...] with B = {rows}, got {list(t.shape)}")
 
 
-@torch.no_grad()
 def _example(vae: VAE, x: Tensor, context: Context) -> Example:
     """The first two rows, or zeros where there are none, through the encoder once."""
     x, context = _first_two(x), _two_of(context)
