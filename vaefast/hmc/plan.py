@@ -119,6 +119,8 @@ def _lowered(prepared: Prepared, options: Options) -> Network | None:
     if options.memory_format != "contiguous" and x.ndim != 4:
         raise ValueError('memory_format="channels_last" is for images [B, C, H, W]')
     reason = "the prior is not N(0, I)" if vae.prior is not None else ""
+    if vae.decoder_output == "mean_logvar":
+        reason = "the decoder has a second head"
     if x.dtype in HALF:
         reason = "x is in half precision"
     reason = reason or prepared.maps.decoder.why_not

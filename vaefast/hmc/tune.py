@@ -35,12 +35,12 @@ def tune(
     """Find the step size and the number of leapfrogs that move furthest per gradient.
 
     For every candidate L four chains adapt on each pilot row; ε is the median over the rows. The
-    worth of L on a row is how far the frozen chains jump in the slowest direction, per gradient::
+    mixing of L on a row is how far the frozen chains jump in the slowest direction, per gradient::
 
         min_i (1 − ρ_i) / L,   1 − ρ_i = E(z'_i − z_i)² / (2 Var z_i),   ρ_i the lag-1 correlation
 
     with Var z_i over the draws of all candidates, so that a chain that has not explored does not
-    look mixed. The best L has the largest median worth over the rows. This is the only function
+    look mixed. The best L has the largest median over the rows. This is the only function
     that pools over inputs. It returns plain numbers, so that later results do not depend on the
     pilot's batch: ``sample(vae, x, adapt=None, **tune(vae, x_pilot))``.
 
@@ -75,8 +75,8 @@ def tune(
     healthy = ~runs[0].failed
     if not bool(healthy.any()):
         raise ValueError(f"x_pilot has no usable row: all {len(healthy)} failed (not finite)")
-    worth = mixing_per_gradient(runs, leapfrogs, healthy)
-    best = max(range(len(runs)), key=worth.__getitem__)
+    mixing = mixing_per_gradient(runs, leapfrogs, healthy)
+    best = max(range(len(runs)), key=mixing.__getitem__)
     step_size = float(runs[best].step_size[healthy].median())
     return {"step_size": step_size, "leapfrog": leapfrogs[best], "jitter": jitter}
 
