@@ -93,7 +93,8 @@ def elbo_terms(
     z = mean + torch.exp(0.5 * logvar) * noise
     vae = maps if isinstance(maps, VAE) else maps.vae
     out = maps.decode(z).flatten(1)
-    logp, _ = ops.log_likelihood(out, x.flatten(1), likelihood=vae.likelihood, obs_std=vae.obs_std)
+    params, pixels = vae.likelihood_params, x.flatten(1)
+    logp, _ = ops.log_likelihood(out, pixels, likelihood=vae.likelihood, likelihood_params=params)
     return logp, _kl(maps, vae.prior is None, z, mean, logvar, noise)
 
 

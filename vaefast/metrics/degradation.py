@@ -81,6 +81,6 @@ def _log_likelihood(part: Prepared, source: Tensor, seed: int) -> Tensor:
         mean.shape[1], seed=seed, index=part.index, use=Use.POSTERIOR, dtype=mean.dtype
     )
     vae, out = part.vae, part.maps.decode(mean + std * noise).flatten(1)
-    x = part.x.flatten(1)
-    logp, _ = ops.log_likelihood(out, x, likelihood=vae.likelihood, obs_std=vae.obs_std)
+    params, x = vae.likelihood_params, part.x.flatten(1)
+    logp, _ = ops.log_likelihood(out, x, likelihood=vae.likelihood, likelihood_params=params)
     return logp

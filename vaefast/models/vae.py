@@ -90,6 +90,11 @@ class VAE(nn.Module):
             )
 
     @property
+    def likelihood_params(self) -> list[float]:
+        """What the ops take beside the likelihood's name: a Gaussian's [obs_std], else nothing."""
+        return [self.obs_std] if self.likelihood == "gaussian" else []
+
+    @property
     def fixed_std(self) -> bool:
         """Whether σ is one vector for all x."""
         return isinstance(self.encoder, GaussianEncoder) and self.encoder.fixed_std
