@@ -81,11 +81,20 @@ def test_a_provider_with_its_own_draws_is_checked_on_ours():
         run(benchmark(1.0), rounds=1)
 
 
-def test_a_fraction_is_scaled_up():
-    def times(scale):
-        return {r.provider: r.median_us for r in run(doubled(scale=scale), rounds=3)}["theirs"]
+def timed(monkeypatch, **seconds):
+    """A run of ``doubled`` in which each provider's call takes what is said."""
+    monkeypatch.setattr(
+        "vaefast.bench.runner.measure",
+        lambda providers, rounds: {n: [s] for n, s in seconds.items()},
+    )
+    return lambda **options: {row.provider: row for row in run(doubled(**options))}
 
-    assert times({"theirs": 1000.0}) > 100 * times({})
+
+def test_a_fraction_is_scaled_up(monkeypatch):
+    rows = timed(monkeypatch, ours=2.0, theirs=3.0)
+    assert rows()["theirs"].median_us == 3e6
+    scaled_up = rows(scale={"theirs": 1000.0})["theirs"]
+    assert (scaled_up.median_us, scaled_up.times_ours) == (3e9, 1500.0)
 
 
 def test_what_a_call_costs_once_is_not_scaled_up():

@@ -8,10 +8,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vaefast import checks, ops, philox
+from vaefast import checks, philox
 from vaefast.models import VAE
 from vaefast.models.context import Context
+from vaefast.models.likelihoods import LikelihoodAt
 from vaefast.models.maps import Maps
+from vaefast.models.posterior import DiagonalGaussian
 from vaefast.models.prepare import Prepared, prepare
 from vaefast.runtime.grad_mode import without_grad
 
@@ -92,10 +94,11 @@ def elbo_terms(
     """log p(x|z) and the KL term at z = μ + σ·noise, each [n] float64, nats."""
     z = mean + torch.exp(0.5 * logvar) * noise
     vae = maps if isinstance(maps, VAE) else maps.vae
-    out = maps.decode(z).flatten(1)
-    params, pixels = vae.likelihood_params, x.flatten(1)
-    logp, _ = ops.log_likelihood(out, pixels, likelihood=vae.likelihood, likelihood_params=params)
-    return logp, _kl(maps, vae.prior is None, z, mean, logvar, noise)
+    if isinstance(maps, VAE) or vae.decoder_output == "mean_logvar":
+        at = vae.likelihood_at(z)
+    else:
+        at = LikelihoodAt(vae.likelihood, maps.decode(z), vae.likelihood_params)
+    return at.log_prob(x), _kl(maps, vae.prior is None, z, mean, logvar, noise)
 
 
 def _kl(
@@ -103,6 +106,6 @@ def _kl(
 ) -> Tensor:
     """KL(q(z|x) ‖ p(z)): exact for N(0, I), else log q(z|x) − log p(z) at the sample."""
     if standard:
-        return 0.5 * (mean.square() + torch.expm1(logvar) - logvar).sum(1, dtype=torch.float64)
+        return DiagonalGaussian(mean, logvar, tuple(mean.shape[1:])).kl()
     log_q = -0.5 * (noise.square() + logvar + math.log(2.0 * math.pi)).sum(1, dtype=torch.float64)
     return log_q - maps.log_prior(z)

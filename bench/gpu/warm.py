@@ -73,7 +73,13 @@ def tasks(names: list[str], place: Place) -> list[Task]:
     return ours + [(name, case, True) for name in asked for case in range(count[name])]
 
 
-def work(task: Task, place: Place, say: Callable = print) -> None:
+def _say(text: str) -> None:
+    """A line in one write, which no other process's lines can come into."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def work(task: Task, place: Place, say: Callable = _say) -> None:
     """One task, and how long it took or why it failed."""
     name, number, peers = task
     start = time.monotonic()

@@ -1,14 +1,13 @@
 """Conditional models, latents that are no vectors, decoders with a second head."""
 
 from contextlib import nullcontext
-from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
 from vaefast.hmc import defend, sample, tune
-from vaefast.models.vae import VAE
+from vaefast.models import VAE, as_vae
 from vaefast.runtime import capture
 from vaefast.runtime.capture import Graphs
 
@@ -131,60 +130,109 @@ def test_defend_and_tune_take_conditions(vae):
     assert tune(vae, x, context=c, **quick) == pytest.approx(expected)
 
 
+class Shaped(nn.Module):
+    """The same model with latents [2, 1, 1]."""
+
+    def __init__(self, vae):
+        super().__init__()
+        self.inner = vae
+
+    def encode(self, x):
+        mean, logvar = self.inner.encode(x)
+        return mean.view(-1, 2, 1, 1), logvar.view(-1, 2, 1, 1)
+
+    def decode(self, z):
+        return self.inner.decode(z.flatten(1))
+
+
 def test_latents_come_back_in_their_own_shape(vae):
-    """[2, 1, 1] here; a flat model is the same but for the shape."""
-    shape = (2, 1, 1)
+    """A flat model is the same but for the shape."""
     x, _ = inputs(3)
-    expected = sample(vae, x, **SHORT)
-    decoded = defend(vae, x, **SHORT)
-    vae.latent_shape = shape
-    found = sample(vae, x, **SHORT)
-    assert found.z.shape == (3, 2, 12, *shape)
-    torch.testing.assert_close(found.z.flatten(3), expected.z, rtol=0, atol=0)
-    defended = defend(vae, x, **SHORT)
-    assert defended.z.shape == (3, 2, *shape)
-    torch.testing.assert_close(defended.reconstruction, decoded.reconstruction, rtol=0, atol=0)
+    options = {"context": torch.zeros(3, D).double(), **SHORT}  # on the same path
+    expected, decoded = sample(vae, x, **options), defend(vae, x, **options)
+    shaped = as_vae(Shaped(vae), likelihood="gaussian", obs_std=0.5)
+    found, defended = sample(shaped, x, **SHORT), defend(shaped, x, **SHORT)
+    assert found.z.shape == (3, 2, 12, 2, 1, 1)
+    torch.testing.assert_close(found.z.flatten(3), expected.z, **CLOSE)
+    assert defended.z.shape == (3, 2, 2, 1, 1)
+    torch.testing.assert_close(defended.reconstruction, decoded.reconstruction, **CLOSE)
     still = {**SHORT, "steps": 1, "warmup": 0, "step_size": 1e-12, "adapt": None}
-    shared, own = torch.randn(3, *shape).double(), torch.randn(3, 2, *shape).double()
-    z = sample(vae, x, init=own, **still).z[:, :, 0]
-    torch.testing.assert_close(z, own)
-    z = sample(vae, x, init=shared, **still).z[:, :, 0]
-    torch.testing.assert_close(z, shared[:, None].expand(3, 2, *shape))
-    torch.testing.assert_close(sample(vae, x, init=own.flatten(2), **still).z[:, :, 0], own)
-    with pytest.raises(ValueError, match=r"init must be .* or \[3, 2, 1, 1\] or \[3, 2, 2, 1, 1\]"):
-        sample(vae, x, init=torch.zeros(3, 3, 1, 1).double(), **still)
+    shared, own = torch.randn(3, 2, 1, 1).double(), torch.randn(3, 2, 2, 1, 1).double()
+    for init, start in ((own, own), (own.flatten(2), own), (shared, shared[:, None])):
+        z = sample(shaped, x, init=init, **still).z[:, :, 0]
+        torch.testing.assert_close(z, start.expand(3, 2, 2, 1, 1))
+    with pytest.raises(ValueError, match=r"\[3, 2, 1, 1\] or \[3, 2, 2, 1, 1\] in"):
+        sample(shaped, x, init=torch.zeros(3, 3, 1, 1).double(), **still)
+    quick = {"leapfrogs": (2,), "warmup": 10, "steps": 10, "seed": 1}
+    assert tune(shaped, x, **quick)["leapfrog"] == 2
 
 
-class Heteroscedastic(VAE):
-    """A Gaussian whose standard deviation is the decoder's second head, here exp(½ z₀)."""
+class TwoHeads(nn.Module):
+    """The Gaussian's mean, and its log-variance z₀."""
 
-    def likelihood_at(self, z, context=None):
-        out, std = self.decode(z), torch.exp(0.5 * z[:, :1]).expand(-1, D)
+    def __init__(self, mean):
+        super().__init__()
+        self.mean = mean
 
-        def log_prob(x):
-            x = x.repeat_interleave(len(out) // len(x), 0)
-            return torch.distributions.Normal(out, std).log_prob(x).double().sum(1)
-
-        return SimpleNamespace(log_prob=log_prob)
+    def forward(self, z):
+        return self.mean(z), z[:, :1].expand(-1, D)
 
 
 def test_a_second_head_of_the_decoder_enters_energy_and_gradient(vae):
-    model = Heteroscedastic(
-        encoder_mean=vae.encoder.mean,
+    model = VAE(
+        encoder_mean=nn.Linear(D, d),
         encoder_logvar=torch.zeros(d),
-        decoder=vae.decoder,
+        decoder=TwoHeads(vae.decoder),
         likelihood="gaussian",
+        decoder_output="mean_logvar",
     ).double()
-    model.decoder_output = "mean_logvar"
-    model.prior = model_prior  # keeps it off the fused ops, as its lowering will
     x, _ = inputs(3)
     result = sample(model, x, **{**SHORT, "steps": 60})
     z = result.z[:, :, 7].flatten(0, 1)
     with torch.no_grad():
-        expected = -model.likelihood_at(z).log_prob(x) - model.log_prior(z)
+        law = torch.distributions.Normal(vae.decoder(z), torch.exp(0.5 * z[:, :1]))
+        logp = law.log_prob(x.repeat_interleave(2, 0)).sum(1)
+        expected = -logp - model.log_prior(z)
     torch.testing.assert_close(result.energy[:, :, 7].flatten(), expected)
     assert result.accept_rate.mean() > 0.6  # with the gradient of another U it would fall
 
 
-def model_prior(z):
-    return -0.5 * z.square().sum(1)
+@pytest.mark.parametrize("generic", [False, True])
+def test_a_standard_deviation_per_pixel(vae, generic):
+    """Scaling each pixel's decoder, image and std alike adds a constant to U."""
+    scale = torch.linspace(0.5, 2.0, D).double()
+    first, tanh, last = vae.decoder
+    scaled = nn.Linear(8, D).double()
+    with torch.no_grad():
+        scaled.weight.copy_(scale[:, None] * last.weight)
+        scaled.bias.copy_(scale * last.bias)
+    decoders = [nn.Sequential(first, tanh, last), nn.Sequential(first, tanh, scaled)]
+    if generic:
+        decoders = [Opaque(decoder) for decoder in decoders]
+    plain, wide = (
+        VAE(
+            encoder_mean=nn.Linear(D, d),
+            encoder_logvar=torch.zeros(d),
+            decoder=decoder,
+            likelihood="gaussian",
+            obs_std=std,
+        ).double()
+        for decoder, std in zip(decoders, (0.5, 0.5 * scale))
+    )
+    x, _ = inputs(3)
+    init = torch.zeros(3, d).double()
+    expected = sample(plain, x, init=init, **SHORT)
+    found = sample(wide, x * scale, init=init, **SHORT)
+    torch.testing.assert_close(found.z, expected.z, **CLOSE)
+    torch.testing.assert_close(found.energy - scale.log().sum(), expected.energy, **CLOSE)
+
+
+class Opaque(nn.Module):
+    """A module that is not recognised as a network."""
+
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, z):
+        return self.module(z)

@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from vaefast.attacks import AttackResult
+from vaefast.audit.job import Plan
+from vaefast.audit.progress import Timing
+from vaefast.audit.run import Audit, Outcome
+from vaefast.audit.settings import AuditSettings
 from vaefast.certify import Guarantee
-from vaefast.report.pipeline import Audit, Outcome
-from vaefast.report.progress import Timing
-from vaefast.report.settings import AuditSettings
-from vaefast.report.stages import Plan
 
 B, LATENT, STEPS = 24, 5, 10
 

@@ -9,9 +9,10 @@ from typing import Annotated, Any, Optional
 import typer
 
 from vaefast.cli import options as o
+from vaefast.cli.attack import attack
 from vaefast.cli.audit import audit
 from vaefast.cli.sources import find_device
-from vaefast.cli.steps import attack, certify, defend
+from vaefast.cli.steps import certify, defend
 from vaefast.cli.train import train
 
 __all__ = ["run"]

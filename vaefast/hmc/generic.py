@@ -121,8 +121,7 @@ class Potential:
         """Natural parameters [N, D] at z, or log p(x|z) [N] where more than those depends on z."""
         if self._fused:
             return decode(z).flatten(1)
-        vae: Any = self.vae
-        return vae.likelihood_at(z, **decode.given).log_prob(x)
+        return self.vae.likelihood_at(z, **decode.given).log_prob(x)
 
     @torch.no_grad()
     def _likelihood(self, out: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:

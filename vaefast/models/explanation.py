@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vaefast import checks
 from vaefast.models import lowering
-from vaefast.models.likelihoods import within_unit_interval
+from vaefast.models.likelihoods import described, within_unit_interval
 from vaefast.models.vae import VAE
 from vaefast.runtime import batching
 from vaefast.types import Network
@@ -111,7 +111,8 @@ def _posterior(vae: VAE, decoder: Path) -> Path:
 
 
 def _likelihood(vae: VAE) -> str:
-    return f"gaussian, std {vae.obs_std:g}" if vae.likelihood == "gaussian" else vae.likelihood
+    own = vae.decoder_output != "mean_logvar"
+    return described(vae.likelihood, vae.decoder_output, vae.obs_std if own else None)
 
 
 def _decoder_output(vae: VAE, in_unit_interval: bool) -> str:

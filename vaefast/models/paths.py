@@ -47,6 +47,7 @@ class Paths(NamedTuple):
         """The paths for x [B, *event]; one row of zeros tells the VAE the shape."""
         with torch.no_grad():
             vae.encode(x.new_zeros(1, *x.shape[1:]))
+        vae.check_first_batch(x)
         encoder, logvar = _encoder(vae, x)
         decoder, pixels = (_fitting(f, vae, x) for f in (lowering.decoder, lowering.decoder_pixels))
         return cls(vae, encoder, logvar, decoder, pixels, packs_of(vae))

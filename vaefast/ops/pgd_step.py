@@ -139,11 +139,11 @@ def _flat(t: Tensor) -> Tensor:
 
 
 def _cpp(call: Call) -> None:
-    images = call[:4]
-    kernel("pgd_step", call.x.dtype)(
-        tuple(t.data_ptr() for t in images),
-        tuple(t.stride(0) for t in images),
-        *call.x.shape,
+    out, x_adv, grad, x = call[:4]
+    kernel("pgd_step", x.dtype)(
+        (out.data_ptr(), x_adv.data_ptr(), grad.data_ptr(), x.data_ptr()),
+        (out.stride(0), x_adv.stride(0), grad.stride(0), x.stride(0)),
+        *x.shape,
         call.scalars,
         0 if call.rows is None else call.rows.data_ptr(),
         call.norm == "l2",
