@@ -155,6 +155,7 @@ def test_chunks_change_nothing_and_bound_the_rows_in_flight(attack, keep, make_v
         vf.set_memory(budget)
         widths.clear()
         chunked = run(attack, vae, x, **options)
+        assert widths.pop(0) == 2  # that recognise the model
         # the smallest budget: one restart of one input, with its noise samples, at a time
         assert max(widths) <= widest * options.get("noise_samples", 1)
         torch.testing.assert_close(chunked.x_adv, whole.x_adv)
