@@ -102,9 +102,7 @@ def test_bounds_of_half_precision_images_are_float32(make_images):
     options = find(None, "latent").fill(
         eps=0.1, norm=None, alpha=None, steps=None, restarts=None, low=None, high=None, keep=None
     )
-    search = make_search(
-        make_images(2, torch.bfloat16), find(None, "latent"), options, seed=0, index=None
-    )
+    search = make_search(make_images(2, torch.bfloat16), find(None, "latent"), options, seed=0)
     for bound in (search.eps, search.alpha, search.low, search.high):
         assert bound.dtype == torch.float32
     assert torch.equal(search.eps, torch.tensor([0.1, 0.1]))

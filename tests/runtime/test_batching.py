@@ -127,11 +127,11 @@ def test_places_follow_the_index(size):
     index = torch.tensor([3, 130, 2, 64, 3, 3, 63])
     seen = []
     for block in batching.row_blocks(index, 1, generic=True):
-        assert block.size == size == len(block.take)
-        assert torch.equal(block.take[block.place], block.rows)
-        assert torch.equal(block.place, index[block.rows] % size)
+        assert block.size == size == len(block.gather)
+        assert torch.equal(block.gather[block.positions], block.rows)
+        assert torch.equal(block.positions, index[block.rows] % size)
         assert len(set((index[block.rows] // size).tolist())) == 1
-        assert set(block.take.tolist()) == set(block.rows.tolist())  # the copies
+        assert set(block.gather.tolist()) == set(block.rows.tolist())  # the copies
         seen += block.rows.tolist()
     assert sorted(seen) == list(range(7))
 

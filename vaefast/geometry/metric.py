@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vaefast.functional.rows import finite, nan_where_bad
-from vaefast.geometry.maps import Maps
+from vaefast.models.maps import Maps
 from vaefast.runtime import backends
 
 __all__ = ["Factor", "decompose", "factor", "largest_eigenvalue", "units"]

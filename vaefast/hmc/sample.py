@@ -19,7 +19,7 @@ from vaefast.models.footprint import activation_bytes
 from vaefast.models.paths import Paths
 from vaefast.models.vae import VAE
 from vaefast.runtime import batching, capture, memory
-from vaefast.runtime.batching import Block
+from vaefast.runtime.batching import PaddedBatch
 from vaefast.types import Network
 
 __all__ = ["sample"]
@@ -204,17 +204,19 @@ def _sample(
         with _progress_bar(total, shown=progress) as tick, batching.pinned(decoder is None):
             plan = Plan(paths, decoder, options, backend, tick, recordings)
             for block in chunks:
-                part = sample_rows(plan, inputs.rows(block.take))
+                part = sample_rows(plan, inputs.rows(block.gather))
                 for field in FIELDS:
-                    getattr(result, field)[block.rows] = getattr(part, field)[block.place]
+                    getattr(result, field)[block.rows] = getattr(part, field)[block.positions]
     return result
 
 
-def _chunks(inputs: Inputs, generic: bool, bytes_per_row: int, chains: int) -> Iterator[Block]:
+def _chunks(
+    inputs: Inputs, generic: bool, bytes_per_row: int, chains: int
+) -> Iterator[PaddedBatch]:
     """Blocks of rows; a group of several rows is never cut, so it is no block of one shape."""
     if not generic or inputs.grouped:
         for rows in group_chunks(inputs.group, bytes_per_row):
-            yield Block(rows, rows, slice(None), len(rows))
+            yield PaddedBatch(rows, rows, slice(None), len(rows))
     else:
         yield from batching.row_blocks(inputs.index, bytes_per_row, generic=True, width=chains)
 

@@ -46,7 +46,7 @@ def rows(context: Context, rows: slice | Tensor) -> Context:
 
 def repeated(context: Context, n: int) -> Context:
     """The context of every row n times: of n chains, restarts or samples side by side."""
-    return _each(context, lambda t: t.repeat_interleave(n, dim=0))
+    return context if n == 1 else _each(context, lambda t: t.repeat_interleave(n, dim=0))
 
 
 def call(function: Callable[..., Any], value: Tensor, context: Context) -> Any:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
@@ -14,7 +15,17 @@ from vaefast.models.sigmoid import is_plain_sequential
 from vaefast.models.vae import VAE
 from vaefast.types import Network
 
-__all__ = ["CannotLower", "decoder", "decoder_pixels", "encoder_logvar", "encoder_mean", "lower"]
+__all__ = [
+    "CannotLower",
+    "Encoder",
+    "decoder",
+    "decoder_pixels",
+    "encoder",
+    "encoder_logvar",
+    "encoder_mean",
+    "lower",
+    "pixels",
+]
 
 
 class CannotLower(Exception):
@@ -58,7 +69,7 @@ def encoder_logvar(vae: VAE) -> Network:
     return _of_events(_lower(parts), vae)
 
 
-def decoder(vae: VAE) -> Network:
+def decoder(vae: VAE, z: Tensor | None = None) -> Network:
     """z ↦ natural parameters: logits or the Gaussian's mean. Raises :class:`CannotLower`."""
     if isinstance(vae.decoder, DecodeMethod):
         raise CannotLower(
@@ -206,3 +217,30 @@ class _Layers:
             raise CannotLower(f"{label} pairs along the last axis of an unflattened tensor")
         if self.weights[-1].shape[0] % 2:
             raise CannotLower(f"{label} pairs {self.weights[-1].shape[0]} features, an odd number")
+
+
+class Encoder(NamedTuple):
+    """The encoder's two maps, and why not where one of them is missing."""
+
+    mean: Network | None
+    logvar: Network | None
+    why_not: str
+
+
+def encoder(vae: VAE, x: Tensor) -> Encoder:
+    """x ↦ μ(x) and x ↦ log σ²(x), for x like the example; no network for a fixed σ."""
+    mean, reason = _tried(encoder_mean, vae)
+    logvar, other = (None, "") if vae.fixed_std else _tried(encoder_logvar, vae)
+    return Encoder(mean, logvar, reason or other)
+
+
+def pixels(vae: VAE, z: Tensor) -> Network:
+    """z ↦ g(z). Raises :class:`CannotLower`."""
+    return decoder_pixels(vae)
+
+
+def _tried(lower_it: Callable[[VAE], Network], vae: VAE) -> tuple[Network | None, str]:
+    try:
+        return lower_it(vae), ""
+    except CannotLower as error:
+        return None, error.reason
