@@ -11,6 +11,7 @@ from torch import Tensor
 from vaefast import checks, philox
 from vaefast.models import VAE
 from vaefast.models.context import Context
+from vaefast.models.likelihoods import check_pixels
 from vaefast.models.maps import Maps
 from vaefast.models.posterior import DiagonalGaussian
 from vaefast.models.prepare import Prepared, prepare
@@ -61,6 +62,7 @@ def evaluate_elbo(
     checks.count(samples, "samples")
     seed = philox.check_seed(seed)
     prepared = prepare(vae, x, index, context=context)
+    check_pixels(prepared.x, vae.likelihood)
     cost = TEMPORARIES * prepared.itemsize * prepared.pixels
     generic = prepared.maps.generic("encoder", "decoder")
     return ELBO(*prepared.rows(lambda part: _evaluate(part, samples, seed), cost, generic=generic))
