@@ -120,7 +120,7 @@ def option(value: T, name: str, allowed: Iterable[T]) -> T:
 
 def count(value: int, name: str, minimum: int = 1) -> int:
     """A whole number, at least ``minimum``."""
-    if isinstance(value, bool) or not isinstance(value, Integral):
+    if type(value) is not int and (isinstance(value, bool) or not isinstance(value, Integral)):
         raise TypeError(f"{name} must be a whole number, got {type(value).__name__}")
     if value < minimum:
         raise ValueError(f"{name} must be at least {minimum}, got {value}")
@@ -171,7 +171,9 @@ def parameters(module: nn.Module) -> list[Tensor]:
     """All parameters of the module, as ``module.parameters()`` without its recursion."""
     found: list[Tensor] = []
     for layer in layers(module):
-        found += [p for p in layer._parameters.values() if p is not None]
+        for parameter in layer._parameters.values():
+            if parameter is not None:
+                found.append(parameter)
     return found
 
 

@@ -15,6 +15,7 @@ from vaefast.models.likelihoods import check_pixels
 from vaefast.models.maps import Maps
 from vaefast.models.posterior import DiagonalGaussian
 from vaefast.models.prepare import Prepared, prepare
+from vaefast.runtime.grad_mode import without_grad
 
 __all__ = ["ELBO", "elbo_terms", "evaluate_elbo"]
 
@@ -29,7 +30,7 @@ class ELBO(NamedTuple):
     kl: Tensor
 
 
-@torch.no_grad()
+@without_grad
 def evaluate_elbo(
     vae: VAE,
     x: Tensor,

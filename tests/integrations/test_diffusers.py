@@ -71,6 +71,7 @@ def test_the_public_functions_run_on_it(model, x):
     assert z.shape == (3, 1, 3, 4, 4, 6)
 
 
+@torch.no_grad()
 def test_forward_mode_passes_through_the_attention(model, x):
     vae = as_vae(model, **OPTIONS)
     z = vae.encode(x)[0].detach()

@@ -8,8 +8,8 @@ import torch
 
 import vaefast as vf
 from vaefast.bench.cases import posterior
+from vaefast.functional.leapfrog import leapfrogs
 from vaefast.ops import leapfrog_step, net_potential, net_trajectory
-from vaefast.reference.net_trajectory import leapfrogs
 from vaefast.types import LIKELIHOODS
 
 

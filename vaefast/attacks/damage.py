@@ -11,7 +11,7 @@ from torch import Tensor
 from vaefast import checks, philox
 from vaefast.attacks import presets
 from vaefast.attacks.engine import maximise
-from vaefast.attacks.options import make_search, own_grad_mode, prepare_images
+from vaefast.attacks.options import make_search, prepare_images
 from vaefast.attacks.presets import Preset
 from vaefast.attacks.random_start import START_BYTES
 from vaefast.attacks.result import AttackResult
@@ -21,6 +21,7 @@ from vaefast.models.maps import Maps
 from vaefast.models.prepare import Prepared
 from vaefast.models.vae import VAE
 from vaefast.philox import Use
+from vaefast.runtime.grad_mode import without_grad
 from vaefast.runtime.memory import row_chunks
 
 __all__ = ["Options", "damage", "max_damage"]
@@ -39,6 +40,7 @@ OPTIONS = (
 )
 
 
+@without_grad
 def max_damage(
     vae: VAE,
     x: Tensor,
@@ -119,9 +121,8 @@ def max_damage(
         high=high,
         keep=keep,
     )
-    with own_grad_mode():
-        prepared, x = prepare_images(vae, x, index, context)
-        return damage(prepared, x, options)
+    prepared, x = prepare_images(vae, x, index, context)
+    return damage(prepared, x, options)
 
 
 class Options(NamedTuple):

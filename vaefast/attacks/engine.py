@@ -29,7 +29,6 @@ NO_GRADIENT = (
 )
 
 
-@torch.no_grad()
 def maximise(objective: Objective, prepared: Prepared, x: Tensor, search: Search) -> AttackResult:
     """The strongest points of each input's ball that ``search`` finds.
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from vaefast import checks
 from vaefast.attacks.ball import Ball, perturbation_norm, working
-from vaefast.attacks.options import make_search, own_grad_mode, prepare_images
+from vaefast.attacks.options import make_search, prepare_images
 from vaefast.attacks.presets import Preset
 from vaefast.attacks.result import AttackResult
 from vaefast.functional.rows import finite
@@ -17,6 +17,7 @@ from vaefast.models.maps import Maps
 from vaefast.models.prepare import Prepared
 from vaefast.models.vae import VAE
 from vaefast.runtime import batching
+from vaefast.runtime.grad_mode import without_grad
 
 __all__ = ["geometric"]
 
@@ -27,6 +28,7 @@ RULE = Preset(
 )
 
 
+@without_grad
 def geometric(
     vae: VAE,
     x: Tensor,
@@ -77,27 +79,26 @@ def geometric(
     options = RULE.fill(
         eps=eps, alpha=None, norm=None, steps=None, restarts=None, low=low, high=high, keep=None
     )
-    with own_grad_mode():
-        prepared, x = prepare_images(vae, x, index, context)
-        search = make_search(x, RULE, options, seed=0)
-        direction = spectrum(prepared, of, std=std).vectors[:, 0]
+    prepared, x = prepare_images(vae, x, index, context)
+    search = make_search(x, RULE, options, seed=0)
+    direction = spectrum(prepared, of, std=std).vectors[:, 0]
 
-        def run(part: Prepared) -> tuple[Tensor, ...]:
-            rows = part.gather
-            ball = Ball(x[rows], search.eps[rows], "l2", search.low[rows], search.high[rows])
-            return _stronger_sign(part.maps, ball, direction[rows], of)
+    def run(part: Prepared) -> tuple[Tensor, ...]:
+        rows = part.gather
+        ball = Ball(x[rows], search.eps[rows], "l2", search.low[rows], search.high[rows])
+        return _stronger_sign(part.maps, ball, direction[rows], of)
 
-        cost, generic = 3 * _bytes_per_row(prepared, of), _is_generic(prepared, of)
-        x_adv, objective, sign = prepared.rows(run, cost, generic=generic)
-        failed = ~finite(x_adv)
-        return AttackResult(
-            x_adv=x_adv,
-            objective=objective,
-            perturbation_norm=perturbation_norm(x_adv, x, "l2"),
-            best_restart=sign.masked_fill(failed, -1),
-            failed=failed,
-            reproducible=_promise(generic, of, prepared.x),
-        )
+    cost, generic = 3 * _bytes_per_row(prepared, of), _is_generic(prepared, of)
+    x_adv, objective, sign = prepared.rows(run, cost, generic=generic)
+    failed = ~finite(x_adv)
+    return AttackResult(
+        x_adv=x_adv,
+        objective=objective,
+        perturbation_norm=perturbation_norm(x_adv, x, "l2"),
+        best_restart=sign.masked_fill(failed, -1),
+        failed=failed,
+        reproducible=_promise(generic, of, prepared.x),
+    )
 
 
 def _is_generic(prepared: Prepared, of: str) -> bool:

@@ -11,16 +11,18 @@ from vaefast.attacks.ball import working
 from vaefast.attacks.divergences import DIVERGENCES
 from vaefast.attacks.engine import maximise
 from vaefast.attacks.objectives import Classifier, LatentClassChange, PosteriorChange
-from vaefast.attacks.options import check_images, make_search, own_grad_mode, prepare_images
+from vaefast.attacks.options import check_images, make_search, prepare_images
 from vaefast.attacks.result import AttackResult
 from vaefast.attacks.search import Objective
 from vaefast.models.context import Context
 from vaefast.models.prepare import Prepared
 from vaefast.models.vae import VAE
+from vaefast.runtime.grad_mode import without_grad
 
 __all__ = ["latent"]
 
 
+@without_grad
 def latent(
     vae: VAE,
     x: Tensor,
@@ -110,11 +112,10 @@ def latent(
     name = checks.option(options["divergence"], "divergence", (*DIVERGENCES, "clf"))
     if rule.targeted and target is None:
         raise ValueError(f"preset {preset!r} is a targeted attack; pass target=")
-    with own_grad_mode():
-        prepared, x = prepare_images(vae, x, index, context)
-        search = make_search(x, rule, options, seed=seed)
-        objective = _objective(prepared, x, target, name, classifier)
-        return maximise(objective, prepared, x, search)
+    prepared, x = prepare_images(vae, x, index, context)
+    search = make_search(x, rule, options, seed=seed)
+    objective = _objective(prepared, x, target, name, classifier)
+    return maximise(objective, prepared, x, search)
 
 
 def _objective(

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from vaefast import checks
@@ -20,17 +17,10 @@ from vaefast.models.vae import VAE
 from vaefast.philox import MAX_LANE, check_seed
 from vaefast.runtime.memory import row_chunks
 
-__all__ = ["check_images", "make_search", "own_grad_mode", "prepare_images"]
+__all__ = ["check_images", "make_search", "prepare_images"]
 
 NORMS = ("linf", "l2")
 KEEP = ("best", "all")
-
-
-@contextmanager
-def own_grad_mode() -> Iterator[None]:
-    """No gradients but where an attack asks for them, also under ``torch.inference_mode()``."""
-    with torch.inference_mode(False), torch.no_grad():
-        yield
 
 
 def prepare_images(

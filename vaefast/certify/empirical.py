@@ -21,6 +21,7 @@ from vaefast.models.prepare import Prepared, prepare
 from vaefast.philox import Use
 from vaefast.runtime import batching
 from vaefast.runtime.batching import Rows
+from vaefast.runtime.grad_mode import without_grad
 
 __all__ = ["EmpiricalMargin", "empirical_margin"]
 
@@ -47,8 +48,7 @@ class EmpiricalMargin:
     reproducible: str = "round-off"
 
 
-@torch.inference_mode(False)
-@torch.no_grad()
+@without_grad
 def empirical_margin(
     vae: VAE,
     x: Tensor,

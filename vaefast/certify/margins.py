@@ -17,6 +17,7 @@ from vaefast.models import VAE
 from vaefast.models.context import Context
 from vaefast.models.prepare import Prepared, prepare
 from vaefast.runtime import batching
+from vaefast.runtime.grad_mode import without_grad
 
 __all__ = ["METHODS", "MarginResult", "margin"]
 
@@ -46,8 +47,7 @@ class MarginResult:
     reproducible: str = "round-off"
 
 
-@torch.inference_mode(False)
-@torch.no_grad()
+@without_grad
 def margin(
     vae: VAE,
     x: Tensor,

@@ -18,6 +18,7 @@ from vaefast.models.context import Context
 from vaefast.models.prepare import Prepared, prepare
 from vaefast.philox import check_seed
 from vaefast.runtime import batching
+from vaefast.runtime.grad_mode import without_grad
 
 __all__ = ["RobustProbability", "clopper_pearson", "robust_probability"]
 
@@ -56,8 +57,7 @@ class Draws(NamedTuple):
     seed: int
 
 
-@torch.inference_mode(False)
-@torch.no_grad()
+@without_grad
 def robust_probability(
     vae: VAE,
     x: Tensor,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from vaefast.geometry.metric import units
@@ -11,12 +10,12 @@ from vaefast.models import VAE
 from vaefast.models.context import Context
 from vaefast.models.prepare import prepare
 from vaefast.runtime import memory
+from vaefast.runtime.grad_mode import without_grad
 
 __all__ = ["jacobian"]
 
 
-@torch.inference_mode(False)
-@torch.no_grad()
+@without_grad
 def jacobian(
     vae: VAE,
     x: Tensor,

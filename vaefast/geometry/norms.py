@@ -25,6 +25,7 @@ from vaefast.models.context import Context
 from vaefast.models.prepare import Prepared, prepare
 from vaefast.ops._inputs import check_precision
 from vaefast.philox import check_seed
+from vaefast.runtime.grad_mode import without_grad
 
 __all__ = ["frobenius", "frobenius_norm", "rounding", "spectral", "spectral_norm"]
 
@@ -33,8 +34,7 @@ SIDES = {"upper": 1, "lower": -1, "estimate": 0}  # to which ρ rounds
 ROUNDING = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 
 
-@torch.inference_mode(False)
-@torch.no_grad()
+@without_grad
 def frobenius_norm(
     vae: VAE,
     x: Tensor,
@@ -122,8 +122,7 @@ def frobenius(prepared: Prepared, of: str = "encoder", *, whiten: bool = False) 
     return square.sqrt()
 
 
-@torch.inference_mode(False)
-@torch.no_grad()
+@without_grad
 def spectral_norm(
     vae: VAE,
     x: Tensor,

@@ -13,6 +13,7 @@ from vaefast.geometry.points import Points, check_map, evaluate
 from vaefast.models import VAE
 from vaefast.models.context import Context
 from vaefast.models.prepare import Prepared, prepare
+from vaefast.runtime.grad_mode import without_grad
 
 __all__ = ["Scores", "Spectrum", "pullback_spectrum", "robustness_scores", "spectrum"]
 
@@ -48,8 +49,7 @@ class Scores:
     entropy_density: Tensor
 
 
-@torch.inference_mode(False)
-@torch.no_grad()
+@without_grad
 def pullback_spectrum(
     vae: VAE,
     x: Tensor,

@@ -12,12 +12,12 @@ from vaefast.models.context import Context
 from vaefast.models.likelihoods import check_pixels
 from vaefast.models.prepare import Prepared, prepare
 from vaefast.philox import Use
+from vaefast.runtime.grad_mode import without_grad
 
 __all__ = ["likelihood_degradation"]
 
 
-@torch.inference_mode(False)
-@torch.no_grad()
+@without_grad
 def likelihood_degradation(
     vae: VAE,
     x: Tensor,

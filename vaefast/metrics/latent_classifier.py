@@ -14,6 +14,7 @@ from vaefast.models import VAE
 from vaefast.models.context import Context
 from vaefast.models.prepare import Prepared, prepare
 from vaefast.philox import Use
+from vaefast.runtime.grad_mode import without_grad
 
 __all__ = ["AdversarialAccuracy", "LatentClassifier", "adversarial_accuracy"]
 
@@ -39,7 +40,7 @@ class LatentClassifier:
     validation_accuracy: float
 
     @classmethod
-    @torch.inference_mode(False)
+    @without_grad
     def fit(
         cls,
         vae: VAE,
@@ -169,7 +170,6 @@ def _labels(y: Tensor, rows: int) -> Tensor:
     return checks.shape(y, "y", [rows], "the rows of x").long()
 
 
-@torch.no_grad()
 def _means(prepared: Prepared) -> Tensor:
     """Posterior means [n, d] in single or double precision."""
     maps = prepared.maps

@@ -1,4 +1,4 @@
-"""Networks made of other networks: side by side, one after the other, in another dtype."""
+"""Networks made of others: side by side, in a chain, in another dtype; and what lacks kernels."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 from vaefast.types import Network
 
-__all__ = ["chained", "in_float32", "joined"]
+__all__ = ["chained", "in_float32", "joined", "missing_kernel"]
 
 
 def joined(first: Network, second: Network) -> Network | None:
@@ -48,3 +48,13 @@ def in_float32(net: Network) -> Network:
     """The same network with float32 parameters."""
     biases = [None if b is None else b.float() for b in net.biases]
     return Network([w.float() for w in net.weights], biases, net.layers)
+
+
+def missing_kernel(net: Network) -> str:
+    """What a network holds that no compiled backend has a kernel for yet."""
+    for layer in net.layers:
+        if not layer.startswith("linear "):
+            return f"lowers, no kernel yet for {layer.split()[0]}"
+        if " +" in layer:
+            return "lowers, no kernel yet for residual sums"
+    return ""

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from vaefast.models import context as conditions
 from vaefast.models import lowering
+from vaefast.models.calls import HALF as HALF_DTYPES
 from vaefast.models.calls import as_event
-from vaefast.models.compose import chained, in_float32, joined
+from vaefast.models.compose import chained, in_float32, joined, missing_kernel
 from vaefast.models.context import Context
 from vaefast.models.footprint import activation_bytes
 from vaefast.models.likelihoods import LikelihoodAt
@@ -152,9 +153,13 @@ class Maps:
 
     def generic(self, *names: str) -> bool:
         """Whether one of these is evaluated as a module: "encoder" (as a whole) or attributes."""
-        parts = [getattr(self, name) for name in names if name != "encoder"]
-        as_modules = any(part is not None and part.lowered is None for part in parts)
-        return as_modules or ("encoder" in names and not self._heads)
+        for name in names:
+            if name == "encoder":
+                if not self._heads:
+                    return True
+            elif (part := getattr(self, name)) is not None and part.lowered is None:
+                return True
+        return False
 
     @cached_property
     def mean(self) -> Map:
@@ -247,11 +252,21 @@ class Maps:
     ) -> Map:
         if net is None:
             return module(reason)
-        if any(0 < weight.element_size() < 4 for weight in net.weights):
+        if net.weights[0].dtype in HALF_DTYPES:
             products = self._network(name, in_float32(net))
             return HalfMap(**vars(module(HALF)), products=products)
-        reason = _no_kernel(net, self._call.example.x, self._call.backend)
+        reason = missing_kernel(net) or self._no_backend
         return module(reason) if reason else self._network(name, net)
+
+    @cached_property
+    def _no_backend(self) -> str:
+        """Why no compiled backend runs networks here; nothing where one is asked for by name."""
+        like, backend = self._call.example.x, self._call.backend
+        if backends.named(backend):
+            return ""
+        fast = backends.fast(like.device.type)
+        support = backends.supports("net_forward", fast, device=like.device, dtype=like.dtype)
+        return "" if support else f"lowers, but {support.reason}"
 
     def _network(self, name: str, net: Network) -> NetworkMap:
         return NetworkMap(net, name, self.packs, self._call.precision)
@@ -274,27 +289,11 @@ class Maps:
         """Bytes of one row of a module and its backward pass, measured once per call."""
         costs, context = self._call.costs, self._call.example.context
         if name not in costs:
-            given = _as_keyword(conditions.rows(context, slice(0, 1)))
+            given = conditions.as_keyword(conditions.rows(context, slice(0, 1)))
             costs[name] = activation_bytes(lambda row: function(row, **given), rows, self.vae)
         return costs[name]
 
     def _given(self, inputs: Tensor) -> dict[str, Any]:
         """The context of the inputs, as the VAE's methods take it."""
-        return _as_keyword(conditions.repeated(self.context, len(inputs) // max(self._rows, 1)))
-
-
-def _as_keyword(context: Context) -> dict[str, Any]:
-    return {} if context is None else {"context": context}
-
-
-def _no_kernel(net: Network, like: Tensor, backend: str | None) -> str:
-    """Why no backend runs the network where nobody asks for one by name."""
-    kinds = sorted({" ".join(layer.split()[:1]) for layer in net.layers} - {"linear"})
-    sums = any(word.startswith("+") for layer in net.layers for word in layer.split())
-    if kinds or sums:
-        return f"lowers, no kernel yet for {', '.join(kinds or ['residual sums'])}"
-    if backends.named(backend):
-        return ""
-    fast = backends.fast(like.device.type)
-    support = backends.supports("net_forward", fast, device=like.device, dtype=like.dtype)
-    return "" if support else f"lowers, but {support.reason}"
+        times = len(inputs) // max(self._rows, 1)
+        return conditions.as_keyword(conditions.repeated(self.context, times))

@@ -30,7 +30,7 @@ class Packs:
     """One VAE's packs, each made when its network is first used."""
 
     def __init__(self) -> None:
-        self._made: dict[tuple, Tensor | None] = {}
+        self._made: dict[tuple, tuple[Tensor | None, bool]] = {}  # and whether both directions
 
     def packed(
         self, name: str, net: Network, *, backward: bool = True, backend: str | None = None
@@ -44,9 +44,12 @@ class Packs:
         """
         weight = net.weights[0]
         key = name, weight.dtype, weight.device, backends.wanted(backend, weight)
-        kept = Network(net.weights, net.biases, net.layers, self._made.get(key))
+        made, both = self._made.get(key, (None, False))
+        kept = Network(net.weights, net.biases, net.layers, made)
+        if key in self._made and (both or not backward):
+            return kept
         ready = pack(kept, backward=backward, backend=backend)
-        self._made[key] = ready.packed
+        self._made[key] = ready.packed, backward
         return ready
 
 

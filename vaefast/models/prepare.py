@@ -103,8 +103,6 @@ class Prepared:
         return batching.row_blocks(self.index, bytes_per_row, generic=generic, width=width)
 
 
-@torch.inference_mode(False)
-@torch.no_grad()
 def prepare(
     vae: VAE,
     x: Tensor,
@@ -116,6 +114,8 @@ def prepare(
     half: str = "keep",
 ) -> Prepared:
     """Check the arguments that all public functions share, and recognise the VAE's maps, once.
+
+    To be called without grad mode and outside of inference mode.
 
     Args:
         vae: in eval mode.
@@ -171,8 +171,7 @@ def _refuse_half(vae: VAE, x: Tensor) -> None:
 def _example(vae: VAE, x: Tensor, context: Context) -> Example:
     """The first two rows, or zeros where there are none, through the encoder once."""
     two, conditions = _first_two(x), _two_of(context)
-    given = {} if conditions is None else {"context": conditions}
-    moments = vae.encode(two, **given)
+    moments = vae.encode(two, **contexts.as_keyword(conditions))
     vae.check_first_batch(x, context, moments)
     return Example(two, moments[0], conditions)
 

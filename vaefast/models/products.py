@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from vaefast import ops
 from vaefast.models.footprint import WORKING
@@ -91,8 +92,9 @@ class NetworkMap(NamedTuple):
         return self.packs.packed(self.name, self.lowered, backward=backward)
 
     def value(self, x: Tensor) -> Tensor:
-        backward = torch.is_grad_enabled() and x.requires_grad
-        return ops.net_forward(x, self.packed(backward=backward))
+        if torch.is_grad_enabled() and x.requires_grad:
+            return _Value.apply(x, self.packed(backward=True))
+        return ops.net_forward(x, self.packed())
 
     def vjp(self, x: Tensor, u: Tensor) -> Tensor:
         return self._vjp(x, u, full=True)[2]
@@ -112,6 +114,27 @@ class NetworkMap(NamedTuple):
 
     def _vjp(self, x: Tensor, u: Tensor, *, full: bool = False) -> tuple[Tensor, ...]:
         return ops.net_vjp(x, u, self.packed(backward=True), full=full, precision=self.precision)
+
+
+class _Value(torch.autograd.Function):
+    """A network's value and one derivative in its input.
+
+    As ``ops.net_forward`` differentiates, without the dispatcher's way to a registered derivative,
+    which costs more than a small network.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, net: Network) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.net = net
+        return ops.net_forward(x, net)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
+        (x,) = ctx.saved_tensors
+        pulled = ops.net_vjp(x, upstream.contiguous().unsqueeze(1), ctx.net, full=True)
+        return pulled[2][:, 0], None
 
 
 @dataclass(frozen=True)

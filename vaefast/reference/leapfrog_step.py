@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
+from vaefast.functional.leapfrog import drifted, kicked, per_chain
 from vaefast.functional.rows import finite, nan_where_bad
 
-__all__ = ["drifted", "kicked", "leapfrog_step"]
+__all__ = ["leapfrog_step"]
 
 
 def leapfrog_step(
@@ -31,19 +31,3 @@ def leapfrog_step(
     position, momentum = nan_where_bad(good, drifted(z, momentum, step, mass), momentum)
     z.copy_(position)
     p.copy_(momentum)
-
-
-def kicked(p: Tensor, grad: Tensor, step: Tensor, kick: float = 1.0) -> Tensor:
-    """p − kick·step·grad, step [N]."""
-    return torch.addcmul(p, step.unsqueeze(-1), grad, value=-kick)
-
-
-def drifted(z: Tensor, p: Tensor, step: Tensor, inv_mass: Tensor | None = None) -> Tensor:
-    """z + step·M⁻¹p, step [N], inv_mass [N, d] or None for unit mass."""
-    velocity = p if inv_mass is None else inv_mass * p
-    return torch.addcmul(z, step.unsqueeze(-1), velocity)
-
-
-def per_chain(inv_mass: Tensor, z: Tensor) -> Tensor:
-    """inv_mass [B, d] for each of the N = B·C rows of z."""
-    return inv_mass.repeat_interleave(len(z) // max(len(inv_mass), 1), dim=0)

@@ -2,42 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from torch import Tensor
 
+from vaefast.functional.hmc import Trajectory
+from vaefast.functional.leapfrog import leapfrogs, per_chain
 from vaefast.functional.rows import chains, chunked, finite, nan_where_bad, of_chains, part
-from vaefast.functional.transition import Trajectory
-from vaefast.reference.leapfrog_step import drifted, kicked, per_chain
 from vaefast.reference.net_potential import Target
 from vaefast.types import Network
 
-__all__ = ["leapfrogs", "net_trajectory", "on_target"]
-
-
-def leapfrogs(
-    gradient: Callable[[Tensor], Tensor],
-    energy_and_gradient: Callable[[Tensor], tuple[Tensor, Tensor]],
-    z: Tensor,
-    p: Tensor,
-    grad: Tensor,
-    *,
-    step: Tensor,
-    inv_mass: Tensor | None,
-    leapfrog: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Kick-drift-kick ``leapfrog`` times, inner half kicks merged: ``leapfrog`` gradients.
-
-    The first half kick uses the gradient carried in; the last gradient's forward pass gives U.
-    step is [N], inv_mass [N, d] or None.
-    """
-    p = kicked(p, grad, step, 0.5)
-    for _ in range(leapfrog - 1):
-        z = drifted(z, p, step, inv_mass)
-        p = kicked(p, gradient(z), step)
-    z = drifted(z, p, step, inv_mass)
-    U, grad = energy_and_gradient(z)
-    return z, kicked(p, grad, step, 0.5), grad, U
+__all__ = ["net_trajectory", "on_target"]
 
 
 def on_target(target: Target, inv_mass: Tensor | None, leapfrog: int) -> Trajectory:

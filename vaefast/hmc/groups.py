@@ -52,8 +52,12 @@ class GroupStepSize:
         self._weight = counted.double()
         self._rows = self._sum(self._weight)  # counted rows of each row's group
 
+    def after_warmup(self) -> GroupStepSize:
+        """The same rule runs from the first transition to the last."""
+        return self
+
     def update(self, accept_prob: Tensor, accepted: Tensor) -> None:
-        """Take in one transition's share of accepted proposals per row, [B]."""
+        """Learn from one transition's share of accepted proposals per row, [B]."""
         mean = self._sum(accepted.double() * self._weight) / self._rows
         factor = 1.0 + RATE * (mean - TARGET_ACCEPT) / TARGET_ACCEPT
         self.step_size = self.step_size * torch.where(self._rows > 0, factor, 1.0)

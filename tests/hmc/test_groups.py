@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from vaefast.hmc import sample
-from vaefast.hmc.schedule import KUZINA2022, GroupStepSize, group_chunks, group_of_rows
+from vaefast.hmc.groups import KUZINA2022, GroupStepSize, group_chunks, group_of_rows
 from vaefast.philox import Use, normal, uniform
 
 
