@@ -8,6 +8,7 @@ from torch import nn
 from torch.distributions import Independent, Normal
 
 from vaefast.elbo import evaluate_elbo
+from vaefast.metrics import likelihood_degradation
 from vaefast.models import MLPVAE, VAE, as_vae, explain, save
 from vaefast.models.likelihoods import check_pixels
 
@@ -210,3 +211,12 @@ def test_what_is_legal_or_was_said_is_not_warned_of(model, options, x):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         as_vae(model.double(), **options).check_first_batch(x)
+
+
+@pytest.mark.parametrize("scale", [255, -1])
+def test_public_functions_that_evaluate_it_refuse_them_too(scale, x):
+    vae = as_vae(Model().double())
+    with pytest.raises(ValueError, match=r"x must be in \[0, 1\] with likelihood 'bernoulli'"):
+        evaluate_elbo(vae, scale * x)
+    with pytest.raises(ValueError, match=r"x must be in \[0, 1\] with likelihood 'bernoulli'"):
+        likelihood_degradation(vae, scale * x, x)
