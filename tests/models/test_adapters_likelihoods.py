@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.distributions import Independent, Normal
 
+import vaefast as vf
 from vaefast.elbo import evaluate_elbo
 from vaefast.metrics import likelihood_degradation
 from vaefast.models import MLPVAE, VAE, as_vae, explain, save
@@ -119,6 +120,14 @@ def test_the_elbo_of_a_second_head(x):
     rows = z.flatten(0, 1)
     expected = log_normal(model.out(rows), (model.second(rows) / 2).exp(), x.repeat(4000, 1))
     assert torch.allclose(elbo.reconstruction, expected.view(4000, 4).mean(0), rtol=0.05)
+
+
+def test_chains_see_the_second_head(x):
+    vae = as_vae(Model(PAIRS["tuple"]).double(), likelihood="gaussian")
+    result = vf.hmc.sample(vae, x, steps=3, warmup=3, chains=2)
+    z = result.z.transpose(1, 2).reshape(-1, d)  # of an input's 3 transitions, 2 chains each
+    log_joint = vae.log_likelihood(x, z) + vae.log_prior(z)
+    assert torch.allclose(result.energy.transpose(1, 2).flatten(), -log_joint)
 
 
 def test_a_constant_log_variance_is_a_second_head_too(x):
