@@ -11,7 +11,7 @@ from torch import Tensor
 from vaefast import checks, philox
 from vaefast.models import VAE
 from vaefast.models.context import Context
-from vaefast.models.likelihoods import LikelihoodAt
+from vaefast.models.likelihoods import check_pixels
 from vaefast.models.maps import Maps
 from vaefast.models.posterior import DiagonalGaussian
 from vaefast.models.prepare import Prepared, prepare
@@ -63,6 +63,7 @@ def evaluate_elbo(
     checks.count(samples, "samples")
     seed = philox.check_seed(seed)
     prepared = prepare(vae, x, index, context=context)
+    check_pixels(prepared.x, vae.likelihood)
     cost = TEMPORARIES * prepared.itemsize * prepared.pixels
     generic = prepared.maps.generic("encoder", "decoder")
     return ELBO(*prepared.rows(lambda part: _evaluate(part, samples, seed), cost, generic=generic))
@@ -93,12 +94,9 @@ def elbo_terms(
 ) -> tuple[Tensor, Tensor]:
     """log p(x|z) and the KL term at z = μ + σ·noise, each [n] float64, nats."""
     z = mean + torch.exp(0.5 * logvar) * noise
-    vae = maps if isinstance(maps, VAE) else maps.vae
-    if isinstance(maps, VAE) or vae.decoder_output == "mean_logvar":
-        at = vae.likelihood_at(z)
-    else:
-        at = LikelihoodAt(vae.likelihood, maps.decode(z), vae.likelihood_params)
-    return at.log_prob(x), _kl(maps, vae.prior is None, z, mean, logvar, noise)
+    standard = (maps if isinstance(maps, VAE) else maps.vae).prior is None
+    logp = maps.likelihood_at(z).log_prob(x)
+    return logp, _kl(maps, standard, z, mean, logvar, noise)
 
 
 def _kl(

@@ -20,6 +20,7 @@ from vaefast.models.calls import as_event
 from vaefast.models.compose import chained, in_float32, joined, missing_kernel
 from vaefast.models.context import Context
 from vaefast.models.footprint import activation_bytes
+from vaefast.models.likelihoods import LikelihoodAt
 from vaefast.models.packs import Packs, packs_of
 from vaefast.models.products import HalfMap, Map, ModuleMap, NetworkMap
 from vaefast.models.vae import VAE
@@ -28,8 +29,7 @@ from vaefast.types import Network
 
 __all__ = ["Example", "Map", "Maps"]
 
-HALF = "the model is in half precision"
-CONTEXT = "a context is given"
+HALF, CONTEXT = "the model is in half precision", "a context is given"
 
 
 class Example(NamedTuple):
@@ -125,6 +125,12 @@ class Maps:
         if self.decoder.lowered is None:
             return self.vae.decode(z, **self._given(z))
         return as_event(self.decoder.value(z), len(z), self.vae.event_shape)
+
+    def likelihood_at(self, z: Tensor) -> LikelihoodAt:
+        """p(x|z) at z, as ``vae.likelihood_at``."""
+        if self.decoder.lowered is not None:
+            return LikelihoodAt(self.vae.likelihood, self.decode(z), self.vae.likelihood_params)
+        return self.vae.likelihood_at(z, **self._given(z))
 
     def g(self, z: Tensor) -> Tensor:
         """The reconstruction in pixel scale [n, *event], as ``vae.g``."""
@@ -283,14 +289,11 @@ class Maps:
         """Bytes of one row of a module and its backward pass, measured once per call."""
         costs, context = self._call.costs, self._call.example.context
         if name not in costs:
-            given = _as_keyword(conditions.rows(context, slice(0, 1)))
+            given = conditions.as_keyword(conditions.rows(context, slice(0, 1)))
             costs[name] = activation_bytes(lambda row: function(row, **given), rows, self.vae)
         return costs[name]
 
     def _given(self, inputs: Tensor) -> dict[str, Any]:
         """The context of the inputs, as the VAE's methods take it."""
-        return _as_keyword(conditions.repeated(self.context, len(inputs) // max(self._rows, 1)))
-
-
-def _as_keyword(context: Context) -> dict[str, Any]:
-    return {} if context is None else {"context": context}
+        times = len(inputs) // max(self._rows, 1)
+        return conditions.as_keyword(conditions.repeated(self.context, times))
