@@ -123,8 +123,12 @@ class Maps:
     def decode(self, z: Tensor) -> Tensor:
         """Natural parameters [n, *event], as ``vae.decode``."""
         if self.decoder.lowered is None:
-            return self.vae.decode(z, **self._given(z))
+            return self.decode_by_module(z)
         return as_event(self.decoder.value(z), len(z), self.vae.event_shape)
+
+    def decode_by_module(self, z: Tensor) -> Tensor:
+        """``vae.decode``, whatever lowers."""
+        return self.vae.decode(z, **self._given(z))
 
     def g(self, z: Tensor) -> Tensor:
         """The reconstruction in pixel scale [n, *event], as ``vae.g``."""
@@ -183,7 +187,7 @@ class Maps:
     @cached_property
     def decoder(self) -> Map:
         """z ↦ natural parameters."""
-        module = self._decoding(lambda z: self.vae.decode(z, **self._given(z)))
+        module = self._decoding(self.decode_by_module)
         return self._map("decoder", *self._lowered(lowering.decoder), module)
 
     @cached_property
