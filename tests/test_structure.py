@@ -18,7 +18,7 @@ FLOORS = (
     {"ops"},
     {"models"},
     {"attacks", "hmc", "geometry", "certify", "training", "metrics", "data", "elbo"},
-    {"report", "bench"},
+    {"report", "bench", "integrations"},
     {"cli"},
 )
 FLOOR = {name: level for level, names in enumerate(FLOORS) for name in names}

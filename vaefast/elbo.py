@@ -8,10 +8,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vaefast import checks, ops, philox
+from vaefast import checks, philox
 from vaefast.models import VAE
 from vaefast.models.context import Context
+from vaefast.models.likelihoods import check_pixels
 from vaefast.models.maps import Maps
+from vaefast.models.posterior import DiagonalGaussian
 from vaefast.models.prepare import Prepared, prepare
 from vaefast.runtime.grad_mode import without_grad
 
@@ -61,6 +63,7 @@ def evaluate_elbo(
     checks.count(samples, "samples")
     seed = philox.check_seed(seed)
     prepared = prepare(vae, x, index, context=context)
+    check_pixels(prepared.x, vae.likelihood)
     cost = TEMPORARIES * prepared.itemsize * prepared.pixels
     generic = prepared.maps.generic("encoder", "decoder")
     return ELBO(*prepared.rows(lambda part: _evaluate(part, samples, seed), cost, generic=generic))
@@ -91,10 +94,9 @@ def elbo_terms(
 ) -> tuple[Tensor, Tensor]:
     """log p(x|z) and the KL term at z = μ + σ·noise, each [n] float64, nats."""
     z = mean + torch.exp(0.5 * logvar) * noise
-    vae = maps if isinstance(maps, VAE) else maps.vae
-    out = maps.decode(z).flatten(1)
-    logp, _ = ops.log_likelihood(out, x.flatten(1), likelihood=vae.likelihood, obs_std=vae.obs_std)
-    return logp, _kl(maps, vae.prior is None, z, mean, logvar, noise)
+    standard = (maps if isinstance(maps, VAE) else maps.vae).prior is None
+    logp = maps.likelihood_at(z).log_prob(x)
+    return logp, _kl(maps, standard, z, mean, logvar, noise)
 
 
 def _kl(
@@ -102,6 +104,6 @@ def _kl(
 ) -> Tensor:
     """KL(q(z|x) ‖ p(z)): exact for N(0, I), else log q(z|x) − log p(z) at the sample."""
     if standard:
-        return 0.5 * (mean.square() + torch.expm1(logvar) - logvar).sum(1, dtype=torch.float64)
+        return DiagonalGaussian(mean, logvar, tuple(mean.shape[1:])).kl()
     log_q = -0.5 * (noise.square() + logvar + math.log(2.0 * math.pi)).sum(1, dtype=torch.float64)
     return log_q - maps.log_prior(z)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+import vaefast as vf
 from vaefast.models import MLPVAE, VAE, ConvVAE, as_vae, explain
 
 
@@ -48,6 +49,14 @@ def test_a_model_in_training_mode_is_left_as_it_is():
     assert torch.equal(torch.get_rng_state(), state)
     assert vae.event_shape is None
     assert vae.latent_dim is None
+
+
+@pytest.mark.filterwarnings("error")
+def test_doubts_about_the_first_batch_are_left_for_it():
+    vae = as_vae(Probabilities()).eval()
+    assert "decode returns values in [0, 1]" in explain(vae, torch.rand(3, 6)).decoder_output
+    with pytest.warns(UserWarning, match=r"all lie in \[0, 1\]"):
+        vf.geometry.frobenius_norm(vae, torch.rand(3, 6))
 
 
 def test_without_an_input_nothing_is_guessed():

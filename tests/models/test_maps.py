@@ -113,9 +113,9 @@ def test_the_context_follows_its_rows(x, wrapped):
 
 
 def test_a_context_has_the_rows_of_x(x):
-    with pytest.raises(ValueError, match=r"context must be \[B, \.\.\.\] with B = 5, got \[4, 2\]"):
+    with pytest.raises(ValueError, match=r"context must be \[5, \.\.\.\], .* got \[4, 2\]"):
         prepare(Conditional().eval(), x, context=torch.zeros(4, 2))
-    with pytest.raises(TypeError, match=r"a must be a torch.Tensor, got float"):
+    with pytest.raises(TypeError, match=r"context\['a'\] must be a tensor .*, got float"):
         prepare(Conditional().eval(), x, context={"a": 1.0})
 
 

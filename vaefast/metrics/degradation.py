@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vaefast import checks, ops, philox
+from vaefast import checks, philox
 from vaefast.functional.rows import finite, nan_where_bad
 from vaefast.models import VAE
 from vaefast.models.context import Context
+from vaefast.models.likelihoods import check_pixels
 from vaefast.models.prepare import Prepared, prepare
 from vaefast.philox import Use
 from vaefast.runtime.grad_mode import without_grad
@@ -57,6 +58,7 @@ def likelihood_degradation(
     """
     seed = philox.check_seed(seed)
     prepared = prepare(vae, x, index, context=context)
+    check_pixels(prepared.x, vae.likelihood)
     checks.shape(x_adv, "x_adv", x.shape, "x")
     checks.same_device(x=x, x_adv=x_adv)
 
@@ -80,7 +82,4 @@ def _log_likelihood(part: Prepared, source: Tensor, seed: int) -> Tensor:
     noise = philox.normal(
         mean.shape[1], seed=seed, index=part.index, use=Use.POSTERIOR, dtype=mean.dtype
     )
-    vae, out = part.vae, part.maps.decode(mean + std * noise).flatten(1)
-    x = part.x.flatten(1)
-    logp, _ = ops.log_likelihood(out, x, likelihood=vae.likelihood, obs_std=vae.obs_std)
-    return logp
+    return part.maps.likelihood_at(mean + std * noise).log_prob(part.x)

@@ -5,7 +5,8 @@ from vaefast.models.explanation import Explanation, explain
 from vaefast.models.lowering import CannotLower
 from vaefast.models.networks import MLPVAE, ConvVAE
 from vaefast.models.storage import load, save
-from vaefast.models.vae import VAE, as_vae
+from vaefast.models.vae import VAE
+from vaefast.models.wrapping import as_vae
 
 __all__ = [
     "MLPVAE",

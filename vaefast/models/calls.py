@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from vaefast import checks
+from vaefast.models.context import Context, repeated
+from vaefast.models.results import described
 
 __all__ = [
     "HALF",
@@ -18,11 +20,15 @@ __all__ = [
     "check_event_shape",
     "check_moments",
     "check_sizes",
+    "images",
     "listed",
+    "lone_rows",
     "to_model",
 ]
 
 HALF = (torch.float16, torch.bfloat16)
+
+Tensors = TypeVar("Tensors", bound=tuple[Tensor | None, ...])
 
 
 def to_model(value: Tensor, name: str, module: nn.Module) -> Tensor:
@@ -48,20 +54,46 @@ def to_model(value: Tensor, name: str, module: nn.Module) -> Tensor:
     return value
 
 
+def images(x: Tensor) -> Tensor:
+    """x, if it is floating; the error for bytes names the range that images are wanted in."""
+    if isinstance(x, Tensor) and x.dtype == torch.uint8:
+        raise TypeError("x must be floating, got uint8; pass x.float() / 255")
+    return checks.batch(x)
+
+
+def lone_rows(
+    function: Callable[[Tensor, Context], Tensors], rows: Tensor, context: Context
+) -> Tensors:
+    """``function(rows, context)``, a lone row as two of it where the module cannot take one.
+
+    An encoder that ends in ``.squeeze()`` loses the batch of a lone row.
+    """
+    if len(rows) != 1:
+        return function(rows, context)
+    try:
+        return function(rows, context)
+    except (IndexError, RuntimeError, ValueError) as error:
+        try:
+            both = function(rows.repeat_interleave(2, dim=0), repeated(context, 2))
+        except Exception:
+            raise error from None
+        return tuple(None if t is None else t[:1] for t in both)  # type: ignore[return-value]
+
+
 def check_moments(result: Any, rows: int) -> tuple[Tensor, Tensor]:
-    """Mean and log-variance as an encoder returned them: two tensors [B, d].
+    """Mean and log-variance as an encoder returned them: two tensors [B, *latent_shape].
 
     Raises:
         TypeError: not two tensors.
-        ValueError: not [B, d] each.
+        ValueError: not of one shape with B rows.
     """
     two = isinstance(result, tuple | list) and len(result) == 2
     if not (two and all(isinstance(part, Tensor) for part in result)):
         raise TypeError(
-            f"encode(x) must return (mean, logvar), two tensors [B, d], got {_described(result)}"
+            f"encode(x) must return (mean, logvar), two tensors [B, d], got {described(result)}"
         )
     mean, logvar = result
-    if mean.ndim != 2 or len(mean) != rows:
+    if mean.ndim < 2 or len(mean) != rows:
         raise ValueError(f"the encoder's mean must be [{rows}, d], got {list(mean.shape)}")
     checks.shape(logvar, "the encoder's logvar", mean.shape, "its mean")
     return mean, logvar
@@ -75,7 +107,7 @@ def as_event(out: Any, rows: int, event: tuple[int, ...] | None) -> Tensor:
         ValueError: a shape that does not fit.
     """
     if not isinstance(out, Tensor):
-        raise TypeError(f"decode(z) must return a tensor [n, *event], got {_described(out)}")
+        raise TypeError(f"decode(z) must return a tensor [n, *event], got {described(out)}")
     if out.ndim > 1 and len(out) == rows:
         shape = tuple(out.shape[1:])
         if event is None or shape == event:
@@ -108,8 +140,3 @@ def _is_same_order(shape: tuple[int, ...], event: tuple[int, ...]) -> bool:
     """Whether a reshape keeps the meaning: one shape is flat, or they differ by ones."""
     flat = len(shape) == 1 or len(event) == 1
     return flat or [n for n in shape if n != 1] == [n for n in event if n != 1]
-
-
-def _described(value: Any) -> str:
-    name = type(value).__name__
-    return f"a {name} of {len(value)}" if isinstance(value, tuple | list) else name

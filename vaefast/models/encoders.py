@@ -1,13 +1,28 @@
-"""Modules that map x to the mean and log-variance of q(z|x), and methods seen as modules."""
+"""Modules that map x to the mean and log-variance of q(z|x), and methods seen as modules.
+
+Each takes a context beside x or z, hands it to whatever takes one, and names the functions that
+might in ``functions()``.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["DecodeMethod", "EncodeMethod", "GaussianEncoder", "require_module"]
+from vaefast.models import results
+from vaefast.models.context import Context, call
+
+__all__ = [
+    "DecodeMethod",
+    "EncodeMethod",
+    "GaussianEncoder",
+    "HeadsEncoder",
+    "functions_of",
+    "require_module",
+]
 
 
 class GaussianEncoder(nn.Module):
@@ -37,11 +52,14 @@ class GaussianEncoder(nn.Module):
     def fixed_std(self) -> bool:
         return isinstance(self.logvar, Tensor)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        hidden = self.trunk(x)
-        mean = self.mean(hidden)
+    def functions(self) -> list[Callable[..., Any]]:
+        return [m for m in (self.trunk, self.mean, self.logvar) if isinstance(m, nn.Module)]
+
+    def forward(self, x: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
+        hidden = call(self.trunk, x, context)
+        mean = results.lone_mean(call(self.mean, hidden, context))
         if not isinstance(self.logvar, Tensor):
-            return mean, self.logvar(hidden)
+            return mean, call(self.logvar, hidden, context)
         if isinstance(mean, Tensor) and mean.shape[-1:] != self.logvar.shape:
             raise ValueError(
                 f"encoder_logvar must be [d] = [{mean.shape[-1]}] like encoder_mean's output, "
@@ -51,25 +69,91 @@ class GaussianEncoder(nn.Module):
 
 
 class EncodeMethod(nn.Module):
-    """The ``encode`` method of another module, as a module."""
+    """What encodes in another module: its method ``name``, or the child of that name.
 
-    def __init__(self, module: nn.Module) -> None:
+    Args:
+        module: the other module.
+        output: what its scale is: "logvar", "std", "var" or "logstd"; by default its name says.
+        name: of the method or child.
+    """
+
+    def __init__(self, module: nn.Module, output: str | None = None, name: str = "encode") -> None:
         super().__init__()
         self.module: Any = module
+        self.output, self.name = output, name
 
-    def forward(self, x: Tensor) -> Any:
-        return self.module.encode(x)
+    def functions(self) -> list[Callable[..., Any]]:
+        return [getattr(self.module, self.name)]
+
+    def forward(self, x: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
+        return results.moments(call(self.functions()[0], x, context), self.output)
+
+
+class HeadsEncoder(nn.Module):
+    """The encoder of a module that has its heads as children, and perhaps a trunk.
+
+    Args:
+        module: has the children ``mean`` and ``scale``; ``scale`` may be a number.
+        mean, scale: their names.
+        output: what the scale is, as for :class:`EncodeMethod`.
+        trunk: name of the child that both heads follow.
+    """
+
+    def __init__(
+        self, module: nn.Module, mean: str, scale: str, output: str, trunk: str | None = None
+    ) -> None:
+        super().__init__()
+        self.module: Any = module
+        self.names, self.output, self.trunk = (mean, scale), output, trunk
+
+    def functions(self) -> list[Callable[..., Any]]:
+        names = [name for name in (self.trunk, *self.names) if name is not None]
+        return [f for f in (getattr(self.module, name) for name in names) if callable(f)]
+
+    def forward(self, x: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
+        if self.trunk is not None:
+            x = call(getattr(self.module, self.trunk), x, context)
+        mean, scale = (getattr(self.module, name) for name in self.names)
+        mean = call(mean, x, context)
+        if callable(scale):
+            scale = call(scale, x, context)
+        else:
+            scale = torch.as_tensor(scale, dtype=mean.dtype, device=mean.device).expand_as(mean)
+        return results.moments((mean, scale), self.output)
 
 
 class DecodeMethod(nn.Module):
-    """The ``decode`` method of another module, as a module."""
+    """What decodes in another module: its method ``name``, or the child of that name.
 
-    def __init__(self, module: nn.Module) -> None:
+    Args:
+        module: the other module.
+        output: "probabilities" where these are to be read off a distribution, else logits are.
+        pair: whether a second tensor is the log-variance of a Gaussian; both are returned then.
+        name: of the method or child.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        output: str | None = None,
+        pair: bool = False,
+        name: str = "decode",
+    ) -> None:
         super().__init__()
         self.module: Any = module
+        self.output, self.pair, self.name = output, pair, name
 
-    def forward(self, z: Tensor) -> Any:
-        return self.module.decode(z)
+    def functions(self) -> list[Callable[..., Any]]:
+        return [getattr(self.module, self.name)]
+
+    def forward(self, z: Tensor, context: Context = None) -> Any:
+        return results.image(call(self.functions()[0], z, context), self.output, pair=self.pair)
+
+
+def functions_of(module: nn.Module) -> list[Callable[..., Any]]:
+    """The functions that a context could be handed to when the module is called."""
+    functions = getattr(module, "functions", None)
+    return functions() if callable(functions) else [module]
 
 
 def require_module(value: object, name: str) -> nn.Module:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vaefast import checks
 from vaefast.models.context import Context
-from vaefast.models.likelihoods import within_unit_interval
+from vaefast.models.likelihoods import described, within_unit_interval
 from vaefast.models.maps import Maps
 from vaefast.models.prepare import check_vae, prepare
 from vaefast.models.products import Map
@@ -134,18 +134,18 @@ def _blank(vae: VAE) -> Tensor | None:
 
 @contextmanager
 def _unchanged(vae: VAE) -> Iterator[None]:
-    """Evaluation mode inside, and the VAE as it was afterwards."""
+    """Evaluation mode and no warnings inside, and the VAE as it was afterwards."""
     modes = {layer: layer.training for layer in checks.layers(vae)}
-    seen = {name: getattr(vae, name) for name in ("event_shape", "latent_dim")}
+    before = dict(vars(vae))  # also what the first input tells: shapes, and which doubts are left
     try:
+        vae._doubts = ()
         for layer in modes:
             layer.training = False
         yield
     finally:
         for layer, training in modes.items():
             layer.training = training
-        for name, value in seen.items():
-            setattr(vae, name, value)
+        vars(vae).update(before)
 
 
 def _part(part: Map) -> Part:
@@ -176,7 +176,8 @@ def _shape(latents: tuple[int, ...]) -> str:
 
 
 def _likelihood(vae: VAE) -> str:
-    return f"gaussian, std {vae.obs_std:g}" if vae.likelihood == "gaussian" else vae.likelihood
+    own = vae.decoder_output != "mean_logvar"
+    return described(vae.likelihood, vae.decoder_output, vae.obs_std if own else None)
 
 
 def _decoder_output(vae: VAE, in_unit_interval: bool) -> str:

@@ -2,34 +2,126 @@
 
 from __future__ import annotations
 
+import math
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
-from vaefast import checks
+from vaefast import checks, ops
 from vaefast.models.calls import HALF
+from vaefast.runtime.memory import row_chunks
 from vaefast.types import LIKELIHOODS
 
 __all__ = [
+    "LikelihoodAt",
     "check_likelihood",
+    "check_pixels",
     "clamped_logit",
+    "described",
     "resolve_decoder_output",
     "to_pixels",
     "within_unit_interval",
 ]
 
 
-def check_likelihood(likelihood: str, obs_std: float) -> tuple[str, float]:
+class LikelihoodAt(NamedTuple):
+    """p(x|z) at n latents: a likelihood and its parameters there.
+
+    Args:
+        likelihood: its name.
+        out: natural parameters [n, *event]: logits, or the Gaussian's mean.
+        params: what the likelihood takes besides: the Gaussian's standard deviation, a number,
+            [D] or, where the decoder has a second head, [n, D]; nothing for the others.
+    """
+
+    likelihood: str
+    out: Tensor
+    params: tuple[float | Tensor, ...] = ()
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """log p(x|z) [n] float64 in nats, differentiable in all parameters.
+
+        Args:
+            x: [B, *event] with n = B·C; row i of z belongs to x[i // C].
+        """
+        out, x = self.out.flatten(1), x.flatten(1)
+        std = self.params[0] if self.params else 1.0
+        if not isinstance(std, Tensor):
+            return ops.log_likelihood(out, x, likelihood=self.likelihood, obs_std=std)[0]
+        std = std.to(out)
+        x = x.repeat_interleave(len(out) // max(len(x), 1), dim=0)
+        terms = ((x - out) / std).square() + 2.0 * torch.log(std) + math.log(2.0 * math.pi)
+        return -0.5 * terms.sum(dim=1, dtype=torch.float64)
+
+
+def check_likelihood(likelihood: str, obs_std: float | Tensor | None) -> tuple[str, float | Tensor]:
     """A known likelihood, and a positive finite standard deviation in pixel scale.
+
+    Args:
+        obs_std: a number, or a tensor: of no dimension, or one entry per pixel. 1 by default.
 
     Raises:
         ValueError: an unknown name, or ``obs_std`` is not positive and finite.
-        TypeError: ``obs_std`` is not a number.
+        TypeError: ``obs_std`` is neither a number nor a floating tensor.
     """
     checks.option(likelihood, "likelihood", LIKELIHOODS)
-    obs_std = checks.number(obs_std, "obs_std")
+    if isinstance(obs_std, Tensor) and (obs_std.ndim or isinstance(obs_std, torch.nn.Parameter)):
+        return likelihood, _check_std(obs_std)
+    if isinstance(obs_std, Tensor):
+        obs_std = obs_std.item()
+    obs_std = 1.0 if obs_std is None else checks.number(obs_std, "obs_std")
     if not 0.0 < obs_std < float("inf"):
         raise ValueError(f"obs_std must be positive and finite, got {obs_std:g}")
     return likelihood, obs_std
+
+
+def described(likelihood: str, decoder_output: str, obs_std: float | Tensor | None) -> str:
+    """The likelihood with its standard deviation, for a reader."""
+    if likelihood != "gaussian":
+        return likelihood
+    if decoder_output == "mean_logvar":
+        return "gaussian, std from the decoder"
+    if isinstance(obs_std, Tensor) and obs_std.numel() > 1:
+        return f"gaussian, std {float(obs_std.min()):g} to {float(obs_std.max()):g} per pixel"
+    return f"gaussian, std {float(1.0 if obs_std is None else obs_std):g}"
+
+
+def check_pixels(x: Tensor, likelihood: str, name: str = "x") -> None:
+    """Pixels in [0, 1] wherever log p(x|z) of a Bernoulli is evaluated, continuous or clamped.
+
+    Entries that are NaN or infinite pass: they are the row's own failure.
+
+    Raises:
+        ValueError: a pixel lies outside; the message has the remedy.
+    """
+    if likelihood == "gaussian" or not x.numel():
+        return
+    for rows in row_chunks(len(x), 2 * x.element_size() * x.shape[1:].numel()):
+        part = x[rows]
+        outside = ((part < 0) | (part > 1)) & part.isfinite()
+        if bool(outside.any()):
+            low, high = (float(v) for v in x[x.isfinite()].aminmax())
+            raise ValueError(
+                f"{name} must be in [0, 1] with likelihood {likelihood!r}, got values from "
+                f"{low:g} to {high:g}; {_remedy(name, low, high)}"
+            )
+
+
+def _remedy(name: str, low: float, high: float) -> str:
+    if low >= -1.0 and high <= 1.0:
+        return f"pass ({name} + 1) / 2"
+    if low >= 0.0 and high <= 255.0:
+        return f"pass {name} / 255"
+    return 'rescale it, or use likelihood="gaussian"'
+
+
+def _check_std(obs_std: Tensor) -> Tensor:
+    if not obs_std.is_floating_point():
+        raise TypeError(f"obs_std must be a floating tensor, got {checks.short(obs_std.dtype)}")
+    if not bool(((obs_std > 0) & obs_std.isfinite()).all()):
+        raise ValueError("obs_std must be positive and finite in every entry")
+    return obs_std
 
 
 def resolve_decoder_output(decoder_output: str | None, likelihood: str) -> str:
@@ -39,12 +131,12 @@ def resolve_decoder_output(decoder_output: str | None, likelihood: str) -> str:
         ValueError: a name that does not go with the likelihood.
     """
     gaussian = likelihood == "gaussian"
-    allowed = ("mean",) if gaussian else ("logits", "probabilities")
+    allowed = ("mean", "mean_logvar") if gaussian else ("logits", "probabilities")
     if decoder_output is None:
         return allowed[0]
     if decoder_output not in allowed:
         why = (
-            "a Gaussian decoder returns the mean, whatever its last layer"
+            "a Gaussian decoder returns the mean, whatever its last layer, or also a log-variance"
             if gaussian
             else "the mean of a Bernoulli is its probability"
         )

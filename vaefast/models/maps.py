@@ -17,19 +17,18 @@ from vaefast.models import context as conditions
 from vaefast.models import lowering
 from vaefast.models.calls import HALF as HALF_DTYPES
 from vaefast.models.calls import as_event
-from vaefast.models.compose import chained, in_float32, joined, missing_kernel
+from vaefast.models.compose import chained, in_float32, joined, missing_backend, missing_kernel
 from vaefast.models.context import Context
 from vaefast.models.footprint import activation_bytes
+from vaefast.models.likelihoods import LikelihoodAt
 from vaefast.models.packs import Packs, packs_of
 from vaefast.models.products import HalfMap, Map, ModuleMap, NetworkMap
 from vaefast.models.vae import VAE
-from vaefast.runtime import backends
 from vaefast.types import Network
 
 __all__ = ["Example", "Map", "Maps"]
 
-HALF = "the model is in half precision"
-CONTEXT = "a context is given"
+HALF, CONTEXT = "the model is in half precision", "a context is given"
 
 
 class Example(NamedTuple):
@@ -129,6 +128,12 @@ class Maps:
     def decode_by_module(self, z: Tensor) -> Tensor:
         """``vae.decode``, whatever lowers."""
         return self.vae.decode(z, **self._given(z))
+
+    def likelihood_at(self, z: Tensor) -> LikelihoodAt:
+        """p(x|z) at z, as ``vae.likelihood_at``."""
+        if self.decoder.lowered is not None:
+            return LikelihoodAt(self.vae.likelihood, self.decode(z), self.vae.likelihood_params)
+        return self.vae.likelihood_at(z, **self._given(z))
 
     def g(self, z: Tensor) -> Tensor:
         """The reconstruction in pixel scale [n, *event], as ``vae.g``."""
@@ -258,20 +263,14 @@ class Maps:
 
     @cached_property
     def _no_backend(self) -> str:
-        """Why no compiled backend runs networks here; nothing where one is asked for by name."""
-        like, backend = self._call.example.x, self._call.backend
-        if backends.named(backend):
-            return ""
-        fast = backends.fast(like.device.type)
-        support = backends.supports("net_forward", fast, device=like.device, dtype=like.dtype)
-        return "" if support else f"lowers, but {support.reason}"
+        return missing_backend(self._call.example.x, self._call.backend)
 
     def _network(self, name: str, net: Network) -> NetworkMap:
         return NetworkMap(net, name, self.packs, self._call.precision)
 
     def _encoding(self, function: Callable[[Tensor], Tensor]) -> Callable[[str], ModuleMap]:
-        event, latents = self._call.example.x.shape[1:], self._call.example.z.shape[1]
-        return lambda reason: ModuleMap(function, event, latents, self._encoder_bytes, reason)
+        event, bytes_of_row = self._call.example.x.shape[1:], self._encoder_bytes
+        return lambda reason: ModuleMap(function, event, self.latents, bytes_of_row, reason)
 
     def _decoding(self, function: Callable[[Tensor], Tensor]) -> Callable[[str], ModuleMap]:
         pixels, event = self._call.example.x[0].numel(), self._call.example.z.shape[1:]
@@ -287,14 +286,11 @@ class Maps:
         """Bytes of one row of a module and its backward pass, measured once per call."""
         costs, context = self._call.costs, self._call.example.context
         if name not in costs:
-            given = _as_keyword(conditions.rows(context, slice(0, 1)))
+            given = conditions.as_keyword(conditions.rows(context, slice(0, 1)))
             costs[name] = activation_bytes(lambda row: function(row, **given), rows, self.vae)
         return costs[name]
 
     def _given(self, inputs: Tensor) -> dict[str, Any]:
         """The context of the inputs, as the VAE's methods take it."""
-        return _as_keyword(conditions.repeated(self.context, len(inputs) // max(self._rows, 1)))
-
-
-def _as_keyword(context: Context) -> dict[str, Any]:
-    return {} if context is None else {"context": context}
+        times = len(inputs) // max(self._rows, 1)
+        return conditions.as_keyword(conditions.repeated(self.context, times))

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from vaefast import checks
-from vaefast.models.calls import HALF
+from vaefast.models import context as contexts
+from vaefast.models.calls import HALF, images
 from vaefast.models.context import Context
 from vaefast.models.maps import Example, Maps
 from vaefast.models.packs import Packs
@@ -132,13 +133,13 @@ def prepare(
         RuntimeError: a layer that varies in training mode is in it.
     """
     check_vae(vae)
-    checks.batch(x)
+    images(x)
     checks.eval_mode(vae)
     check_precision(precision)
     if half == "refuse":
         _refuse_half(vae, x)
     index = checks.row_index(index, len(x), x.device)
-    _check_context(context, len(x))
+    contexts.check(context, len(x))
     dtype, x = x.dtype, x.clone() if x.is_inference() else x.detach()
     x = x.float() if half == "widen" and x.element_size() < 4 else x
     example = _example(vae, x, context)
@@ -167,19 +168,12 @@ def _refuse_half(vae: VAE, x: Tensor) -> None:
             )
 
 
-def _check_context(context: Context, rows: int) -> None:
-    if context is None:
-        return
-    for name, t in context.items() if isinstance(context, dict) else [("context", context)]:
-        if checks.tensor(t, name).ndim == 0 or len(t) != rows:
-            raise ValueError(f"{name} must be [B, ...] with B = {rows}, got {list(t.shape)}")
-
-
 def _example(vae: VAE, x: Tensor, context: Context) -> Example:
     """The first two rows, or zeros where there are none, through the encoder once."""
-    x, context = _first_two(x), _two_of(context)
-    given = {} if context is None else {"context": context}
-    return Example(x, vae.encode(x, **given)[0], context)
+    two, conditions = _first_two(x), _two_of(context)
+    moments = vae.encode(two, **contexts.as_keyword(conditions))
+    vae.check_first_batch(x, context, moments)
+    return Example(two, moments[0], conditions)
 
 
 def _two_of(context: Context) -> Context:

@@ -7,12 +7,15 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from vaefast.models.context import Context, call, repeated, rows
 from vaefast.models.likelihoods import clamped_logit
+from vaefast.models.results import image
 
 __all__ = ["LogitDecoder", "final_sigmoid", "is_plain_sequential"]
 
 M = TypeVar("M", bound=nn.Module)
 
+PROBABILITIES = "probabilities"
 _RESHAPES = (nn.Identity, nn.Flatten, nn.Unflatten)
 
 
@@ -36,15 +39,15 @@ class LogitDecoder:
         self.path = final_sigmoid(decoder)
         self.decided = self.path is not None or not _sigmoids(decoder)
 
-    def __call__(self, decoder: nn.Module, z: Tensor) -> Tensor:
+    def __call__(self, decoder: nn.Module, z: Tensor, context: Context = None) -> Tensor:
         if decoder is not self.decoder:
             self._look(decoder)
         if not self.decided and not _is_random(decoder):
-            self.path = _search(decoder, z)
+            self.path = _search(decoder, z, context)
             self.decided = True
         if self.path is None:
-            return clamped_logit(decoder(z))
-        return without(decoder, self.path)(z)
+            return clamped_logit(image(call(decoder, z, context), PROBABILITIES))
+        return image(call(without(decoder, self.path), z, context), PROBABILITIES)
 
     def __str__(self) -> str:
         if self.path is not None:
@@ -94,13 +97,14 @@ def _is_random(module: nn.Module) -> bool:
 
 
 @torch.no_grad()
-def _search(decoder: nn.Module, z: Tensor) -> str | None:
+def _search(decoder: nn.Module, z: Tensor, context: Context = None) -> str | None:
     """The Sigmoid without which the decoder returns the logits of what it returns with it."""
-    d = z.shape[1]
-    probe = torch.linspace(-1, 1, 2 * d, dtype=z.dtype, device=z.device).reshape(2, d)
-    probabilities = decoder(probe)
+    latent = z.shape[1:]
+    probe = torch.linspace(-1, 1, 2 * latent.numel(), dtype=z.dtype, device=z.device)
+    probe, context = probe.reshape(2, *latent), repeated(rows(context, slice(0, 1)), 2)
+    probabilities = image(call(decoder, probe, context), PROBABILITIES)
     for path in reversed(_sigmoids(decoder)):
-        logits = without(decoder, path)(probe)
+        logits = image(call(without(decoder, path), probe, context), PROBABILITIES)
         if logits.shape == probabilities.shape and torch.allclose(
             torch.sigmoid(logits), probabilities, rtol=1e-4, atol=1e-6
         ):

@@ -45,6 +45,8 @@ def save(vae: VAE, path: str | os.PathLike[str]) -> None:
             f"save takes {' or '.join(CLASSES)}, got {name}; save its state_dict() with "
             "safetensors.torch.save_file and build the model in your own make_vae()"
         )
+    if isinstance(vae.obs_std, Tensor):
+        raise TypeError("save takes a model whose obs_std is a number, got a tensor")
     path = Path(path)
     config = {"format": FORMAT, "class": name, "arguments": vae.config()}
     tensors = {key: value.detach().cpu().contiguous() for key, value in vae.state_dict().items()}

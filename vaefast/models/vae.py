@@ -11,12 +11,31 @@ import torch
 from torch import Tensor, nn
 
 from vaefast import checks
-from vaefast.models.calls import as_event, check_event_shape, check_moments, listed, to_model
-from vaefast.models.encoders import DecodeMethod, EncodeMethod, GaussianEncoder, require_module
-from vaefast.models.likelihoods import check_likelihood, resolve_decoder_output, to_pixels
+from vaefast.models import context as contexts
+from vaefast.models import decoding, first_batch, posterior, priors
+from vaefast.models.calls import (
+    as_event,
+    check_event_shape,
+    check_moments,
+    images,
+    listed,
+    lone_rows,
+    to_model,
+)
+from vaefast.models.context import Context, call
+from vaefast.models.encoders import GaussianEncoder, functions_of, require_module
+from vaefast.models.likelihoods import (
+    LikelihoodAt,
+    check_likelihood,
+    check_pixels,
+    resolve_decoder_output,
+    to_pixels,
+)
+from vaefast.models.posterior import DiagonalGaussian
+from vaefast.models.results import image
 from vaefast.models.sigmoid import LogitDecoder
 
-__all__ = ["VAE", "as_vae"]
+__all__ = ["VAE"]
 
 
 class VAE(nn.Module):
@@ -24,8 +43,9 @@ class VAE(nn.Module):
 
         q(z|x) = N(μ(x), diag σ(x)²),   p(x|z) = likelihood(decode(z)),   p(z) = N(0, I) or prior
 
-    The modules are shared, not copied; they are called with [n, *event] and [n, d]. Modules in
-    half precision are called with x rounded to their dtype; results have x's dtype.
+    The modules are shared, not copied; they are called with [n, *event] and [n, *latent_shape].
+    Latents of any shape are [n, d] here, ``unflat`` gives them their own. Modules in half
+    precision are called with x rounded to their dtype; results have x's dtype.
 
     Args:
         encoder_mean: module, [n, *event] to μ [n, d].
@@ -33,12 +53,15 @@ class VAE(nn.Module):
         decoder: module, [n, d] to [n, *event] or [n, D].
         trunk: module that both encoder heads share and that is run once; they take its output.
         likelihood: "bernoulli", "gaussian", "continuous_bernoulli" or "clamped_bernoulli".
-        obs_std: standard deviation of the Gaussian likelihood, pixel scale.
+        obs_std: standard deviation of the Gaussian likelihood, pixel scale: a number (default 1)
+            or a tensor, of no dimension, [D] or like one event.
         prior: None for N(0, I), else an object with ``log_prob(z [n, d]) -> [n]``, or a callable
             that is that function.
         decoder_output: what ``decoder`` returns. "logits" (the default) or "probabilities" for
-            the Bernoulli likelihoods, "mean" (the default) for the Gaussian. Probabilities become
-            logits exactly where a final ``nn.Sigmoid`` is found, else by a clamped logit.
+            the Bernoulli likelihoods, "mean" (the default) or "mean_logvar" for the Gaussian.
+            Probabilities become logits exactly where a final ``nn.Sigmoid`` is found, else by a
+            clamped logit. A Gaussian decoder that returns two tensors is taken as (mean,
+            log-variance) where neither this nor ``obs_std`` is given.
         event_shape: shape of one input; by default that of the last x that was encoded.
 
     Raises:
@@ -54,7 +77,7 @@ class VAE(nn.Module):
         decoder: nn.Module,
         trunk: nn.Module | None = None,
         likelihood: str = "bernoulli",
-        obs_std: float = 1.0,
+        obs_std: float | Tensor | None = None,
         prior: Any = None,
         decoder_output: str | None = None,
         event_shape: Sequence[int] | None = None,
@@ -68,19 +91,28 @@ class VAE(nn.Module):
         encoder: nn.Module,
         decoder: nn.Module,
         likelihood: str,
-        obs_std: float,
+        obs_std: float | Tensor | None,
         prior: Any,
         decoder_output: str | None,
         event_shape: Sequence[int] | None,
+        encoder_output: str | None = None,
     ) -> None:
         self.encoder = encoder
         self.decoder = require_module(decoder, "decoder")
-        self.likelihood, self.obs_std = check_likelihood(likelihood, obs_std)
-        self.prior = _check_prior(prior)
+        self.likelihood, std = check_likelihood(likelihood, obs_std)
+        _keep_std(self, std)
+        self.prior = priors.check_prior(prior)
+        self._pair_is_open = decoder_output is None and obs_std is None
         self.decoder_output = resolve_decoder_output(decoder_output, likelihood)
+        if self.decoder_output == "mean_logvar" and obs_std is not None:
+            raise ValueError('obs_std must not be given with decoder_output "mean_logvar"')
+        self.encoder_output = encoder_output or "logvar"
         self.event_shape = None if event_shape is None else check_event_shape(event_shape)
-        self.latent_dim: int | None = None  # that of the last x that was encoded
+        self.latent_shape: tuple[int, ...] | None = None  # that of the last x that was encoded
+        self.latent_dim: int | None = None
+        self.box: tuple[float, float] | None = None  # of pixels, where the model's library says
         self._event_is_fixed = event_shape is not None
+        self._doubts = first_batch.doubts(self, decoder_output, encoder_output)
         self.logit_decoder = LogitDecoder(self.decoder)
         if self.decoder_output == "logits" and self.logit_decoder.path is not None:
             warnings.warn(
@@ -94,70 +126,154 @@ class VAE(nn.Module):
         """Whether σ is one vector for all x."""
         return isinstance(self.encoder, GaussianEncoder) and self.encoder.fixed_std
 
-    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance of q(z|x), each [B, d], for x [B, *event].
+    @property
+    def obs_std(self) -> Any:
+        """Standard deviation of the Gaussian likelihood, a number or [D], pixel scale."""
+        if self.decoder_output == "mean_logvar":
+            raise RuntimeError("obs_std depends on z for this decoder; take vae.likelihood_at(z)")
+        std = self._obs_std
+        return std.detach().flatten() if isinstance(std, Tensor) else std
+
+    @property
+    def likelihood_params(self) -> tuple[float | Tensor, ...]:
+        """What the likelihood takes besides the decoder's output: (obs_std,) or nothing."""
+        return (self.obs_std,) if self.likelihood == "gaussian" else ()
+
+    def q(self, x: Tensor, context: Context = None) -> DiagonalGaussian:
+        """q(z|x) of x [B, *event], latents flat [B, d].
+
+        Args:
+            x: inputs.
+            context: None, a tensor [B, ...] or a dict of such, which the modules take beside x.
 
         Raises:
-            TypeError: x is not floating or not of the model's dtype, or the encoder does not
-                return two floating tensors.
+            TypeError: x is not floating or not of the model's dtype, the encoder does not return
+                two floating tensors, or nothing takes the context.
             ValueError: x has another event shape than the model, is on another device, or the
-                encoder's results are not [B, d].
+                encoder's results are not [B, d] or [B, *latent_shape].
         """
-        self._see_event(checks.batch(x))
-        mean, logvar = check_moments(self.encoder(to_model(x, "x", self.encoder)), len(x))
-        self.latent_dim = mean.shape[1]
-        return mean.to(x.dtype), logvar.to(x.dtype)
+        self._see_event(images(x))
+        self._check_context(context, len(x))
+        mean, logvar = lone_rows(self._moments, to_model(x, "x", self.encoder), context)
+        self.latent_shape = tuple(mean.shape[1:])
+        self.latent_dim = math.prod(self.latent_shape)
+        mean, logvar = (t.flatten(1).to(x.dtype) for t in (mean, logvar))
+        return DiagonalGaussian(mean, logvar, self.latent_shape)
 
-    def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def encode(self, x: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance of q(z|x), each [B, d], for x [B, *event]; raises as :meth:`q`."""
+        q = self.q(x, context)
+        return q.mean, q.logvar
+
+    def posterior(self, x: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of q(z|x), each [B, d], for x [B, *event]."""
-        mean, logvar = self.encode(x)
-        return mean, torch.exp(0.5 * logvar)
+        q = self.q(x, context)
+        return q.mean, q.std
 
-    def decode(self, z: Tensor) -> Tensor:
-        """Natural parameters of p(x|z) for z [n, d]: logits, or the Gaussian's mean.
+    def flat(self, z: Tensor) -> Tensor:
+        """Latents [.., d] from [.., *latent_shape]."""
+        return z if self.latent_shape is None else posterior.flat(z, self.latent_shape)
+
+    def unflat(self, z: Tensor) -> Tensor:
+        """Latents [.., *latent_shape] from [.., d]."""
+        return z if self.latent_shape is None else posterior.unflat(z, self.latent_shape)
+
+    def decode(self, z: Tensor, context: Context = None) -> Tensor:
+        """Natural parameters of p(x|z): logits, or the Gaussian's mean.
+
+        Args:
+            z: [n, d] or [n, *latent_shape].
+            context: None, a tensor [n, ...] or a dict of such.
 
         Returns:
             [n, *event]; as the decoder shapes it where the event shape is not known yet.
 
         Raises:
             TypeError: z is not floating or not of the model's dtype, or decode gives no tensor.
-            ValueError: z is not [n, d], or the output does not fit the event shape.
+            ValueError: z is neither shape, or the output does not fit the event shape.
         """
-        self._check_latents(z)
-        inputs = to_model(z, "z", self.decoder)
-        if self.decoder_output == "probabilities":
-            out = self.logit_decoder(self.decoder, inputs)
-        else:
-            out = self.decoder(inputs)
-        return as_event(out, len(z), self.event_shape).to(z.dtype)
+        return self._decoded(z, context)[0]
 
-    def g(self, z: Tensor) -> Tensor:
+    def likelihood_at(self, z: Tensor, context: Context = None) -> LikelihoodAt:
+        """p(x|z) for z [n, d]: its name, natural parameters and what else it takes."""
+        out, logvar = self._decoded(z, context)
+        if logvar is None:
+            return LikelihoodAt(self.likelihood, out, self.likelihood_params)
+        return LikelihoodAt("gaussian", out, (torch.exp(0.5 * logvar).flatten(1),))
+
+    def log_likelihood(self, x: Tensor, z: Tensor, context: Context = None) -> Tensor:
+        """log p(x|z) [n] float64 in nats, differentiable in z.
+
+        Args:
+            x: [B, *event], in [0, 1] but for the Gaussian.
+            z: [n, d] with n = B·C; row i belongs to x[i // C].
+            context: of the rows of z.
+
+        Raises:
+            ValueError: pixels outside of [0, 1], unless the likelihood is Gaussian.
+        """
+        check_pixels(x, self.likelihood)
+        return self.likelihood_at(z, context).log_prob(x)
+
+    def g(self, z: Tensor, context: Context = None) -> Tensor:
         """The reconstruction of z [n, d] in pixel scale, [n, *event].
 
         Equivalent to: ``torch.sigmoid(vae.decode(z))``, or ``vae.decode(z)`` for the Gaussian.
         """
-        return to_pixels(self.decode(z), self.likelihood)
+        return to_pixels(self.decode(z, context), self.likelihood)
 
-    def reconstruct(self, x: Tensor) -> Tensor:
+    def reconstruct(self, x: Tensor, context: Context = None) -> Tensor:
         """g(μ(x)) in pixel scale, in the shape of x [B, *event]."""
-        return self.g(self.encode(x)[0])
+        return self.g(self.encode(x, context)[0], context)
 
-    def log_prior(self, z: Tensor) -> Tensor:
-        """log p(z) [n] float64 in nats, for z [n, d].
+    def log_prior(self, z: Tensor, context: Context = None) -> Tensor:
+        """log p(z) [n] float64 in nats, for z [n, d] or [n, *latent_shape].
 
-        Raises:
-            ValueError: the prior does not return [n].
+        Raises ValueError where the prior does not return [n].
         """
-        if self.prior is None:
-            constant = 0.5 * z.shape[1] * math.log(2.0 * math.pi)
-            return -0.5 * z.double().square().sum(dim=1) - constant
-        log_prob = getattr(self.prior, "log_prob", self.prior)(z)
-        if list(log_prob.shape) != [len(z)]:
-            raise ValueError(
-                f"prior must give log p(z) as [n] = [{len(z)}], got {list(log_prob.shape)}; "
-                "sum over the latents (torch.distributions.Independent does)"
-            )
-        return log_prob.double()
+        return priors.log_prior(self.prior, self.flat(z), context)
+
+    def check_first_batch(
+        self, x: Tensor, context: Context = None, moments: tuple[Tensor, Tensor] | None = None
+    ) -> None:
+        """Warn, once per VAE, where outputs on the first rows contradict what they are taken for.
+
+        x [B, *event] are real inputs with their context, ``moments`` those of the first two rows
+        where they are known; the model is in eval mode.
+        """
+        if self._doubts and len(x):
+            doubts, self._doubts = self._doubts, ()
+            first_batch.check(self, x, context, doubts, moments)
+
+    def _moments(self, x: Tensor, context: Context) -> tuple[Tensor, Tensor]:
+        return check_moments(call(self.encoder, x, context), len(x))
+
+    def _decoded(self, z: Tensor, context: Context) -> tuple[Tensor, Tensor | None]:
+        """Natural parameters and, where the decoder has a second head, its log-variance."""
+        self._check_latents(z)
+        contexts.check(context, len(z))
+        shaped = self.unflat(self.flat(z))
+        inputs = to_model(shaped, "z", self.decoder)
+        out, logvar = lone_rows(self._heads, inputs, context)
+        return out.to(z.dtype), None if logvar is None else logvar.to(z.dtype)
+
+    def _heads(self, z: Tensor, context: Context) -> tuple[Tensor, Tensor | None]:
+        if self.decoder_output == "probabilities":
+            out = self.logit_decoder(self.decoder, z, context)
+            return as_event(out, len(z), self.event_shape), None
+        result = image(call(self.decoder, z, context), pair=self.likelihood == "gaussian")
+        pair = decoding.as_pair(result, self.decoder_output, self._pair_is_open)
+        mean = as_event(pair[0], len(z), self.event_shape)
+        if pair[1] is None:
+            return mean, None
+        self.decoder_output = "mean_logvar"
+        return mean, decoding.like_mean(pair[1], mean)
+
+    def _check_context(self, context: Context, rows: int) -> None:
+        if contexts.check(context, rows) is not None:
+            functions = [*functions_of(self.encoder), *functions_of(self.decoder)]
+            prior = [] if self.prior is None else [priors.density(self.prior)]
+            contexts.require_taker([*functions, *prior], context)
 
     def _see_event(self, x: Tensor) -> None:
         if not self._event_is_fixed:
@@ -169,78 +285,16 @@ class VAE(nn.Module):
 
     def _check_latents(self, z: Tensor) -> None:
         checks.batch(z, "z")
-        width = self.latent_dim or "d"
-        if z.ndim != 2 or z.shape[1] != (self.latent_dim or z.shape[1]):
-            raise ValueError(f"z must be [n, {width}], got {list(z.shape)}")
+        shape = self.latent_shape
+        fits = shape is None or tuple(z.shape[1:]) in ((self.latent_dim,), shape)
+        if not fits or (shape is None and self.latent_dim not in (None, *z.shape[1:2])):
+            own = f" or [n, {listed(shape)}]" if shape is not None and len(shape) > 1 else ""
+            raise ValueError(f"z must be [n, {self.latent_dim}]{own}, got {list(z.shape)}")
 
 
-class _ModuleVAE(VAE):
-    """A VAE around a module with encode(x) and decode(z)."""
-
-    def __init__(self, module: nn.Module, **options: Any) -> None:
-        nn.Module.__init__(self)
-        decode = module.decode
-        decoder = decode if isinstance(decode, nn.Module) else DecodeMethod(module)
-        self._assemble(EncodeMethod(module), decoder, **options)
-
-
-def as_vae(
-    module: nn.Module,
-    *,
-    likelihood: str | None = None,
-    obs_std: float | None = None,
-    prior: Any = None,
-    decoder_output: str | None = None,
-    event_shape: Sequence[int] | None = None,
-) -> VAE:
-    """A :class:`VAE` around any module with ``encode(x) -> (mean, logvar)`` and ``decode(z)``.
-
-    Args:
-        module: is shared, not copied. ``encode`` maps [n, *event] to two tensors [n, d];
-            ``decode`` maps [n, d] to [n, *event] or [n, D]. A VAE is returned as it is.
-        likelihood: as for :class:`VAE`; by default "bernoulli", or that of a VAE that is given.
-        obs_std: as for :class:`VAE`; by default 1.0, or that of a VAE that is given.
-        prior, decoder_output, event_shape: as for :class:`VAE`.
-
-    Raises:
-        TypeError: ``module`` is no ``nn.Module`` or lacks a method.
-        ValueError: as for :class:`VAE`, or the options contradict a VAE that is given.
-    """
-    options: dict[str, Any] = {
-        "likelihood": likelihood,
-        "obs_std": obs_std,
-        "prior": prior,
-        "decoder_output": decoder_output,
-        "event_shape": None if event_shape is None else check_event_shape(event_shape),
-    }
-    given = {name: value for name, value in options.items() if value is not None}
-    if isinstance(module, VAE):
-        _check_agreement(module, given)
-        return module
-    require_module(module, "module")
-    missing = [name for name in ("encode", "decode") if not callable(getattr(module, name, None))]
-    if missing:
-        raise TypeError(
-            f"module must have encode(x) -> (mean, logvar) and decode(z), {type(module).__name__} "
-            f"lacks {' and '.join(missing)}; build vaefast.VAE(encoder_mean=, encoder_logvar=, "
-            "decoder=) from its parts"
-        )
-    return _ModuleVAE(module, **(options | {"likelihood": "bernoulli", "obs_std": 1.0} | given))
-
-
-def _check_agreement(vae: VAE, given: dict[str, Any]) -> None:
-    """No option that was given contradicts the VAE."""
-    for name, value in given.items():
-        if value != getattr(vae, name):
-            raise ValueError(
-                f"module is a VAE with {name} {getattr(vae, name)!r} already, got {value!r}"
-            )
-
-
-def _check_prior(prior: Any) -> Any:
-    if prior is None or callable(getattr(prior, "log_prob", None)) or callable(prior):
-        return prior
-    raise TypeError(
-        f"prior must be None for N(0, I), have log_prob(z) -> [n] or be that function, "
-        f"got {type(prior).__name__}"
-    )
+def _keep_std(vae: VAE, std: float | Tensor) -> None:
+    """As a buffer where it is a tensor, so that it moves with the model."""
+    if isinstance(std, Tensor) and not isinstance(std, nn.Parameter):
+        vae.register_buffer("_obs_std", std, persistent=False)
+    else:
+        vae._obs_std = std  # type: ignore[assignment]
