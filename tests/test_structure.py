@@ -10,15 +10,23 @@ from vaefast.runtime.backends import _implemented
 
 ROOT = Path(__file__).parent.parent
 PLANNED = {"net_displacement_bound"}  # comes with the certificates
-FLOORS = (
-    {"types", "philox", "checks"},
+FLOORS = (  # names on one floor do not import each other
+    {"types", "philox"},
+    {"checks"},
     {"runtime"},
     {"functional"},
     {"reference", "kernels", "_C"},
     {"ops"},
     {"models"},
-    {"attacks", "hmc", "geometry", "certify", "training", "metrics", "data", "elbo"},
-    {"report", "bench", "integrations"},
+    {"data", "elbo"},
+    {"metrics"},
+    {"hmc", "geometry"},
+    {"attacks"},
+    {"certify"},
+    {"training"},
+    {"audit"},
+    {"report", "jobs", "integrations"},
+    {"studies", "bench"},
     {"cli"},
 )
 FLOOR = {name: level for level, names in enumerate(FLOORS) for name in names}
@@ -49,14 +57,19 @@ def test_no_file_without_an_op(folder):
     assert not stray
 
 
+FOLDERS = {"vaefast": "vaefast", "kernels/gpu": "vaefast.kernels", "bench": "vaefast.bench"}
+
+
 def floor_of(module):
     parts = module.split(".")
     return FLOOR.get(parts[1]) if len(parts) > 1 else None
 
 
-def imports(path):
-    """The vaefast modules that a file imports, wherever in the file."""
-    for node in ast.walk(ast.parse(path.read_text())):
+def imports(tree):
+    """The vaefast modules that a file imports when it runs, wherever in the file."""
+    for node in tree.body if isinstance(tree, ast.Module) else ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
+            continue  # a name for the type checker alone
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("vaefast"):
             if node.module == "vaefast":
                 yield from (f"vaefast.{alias.name}" for alias in node.names)
@@ -64,22 +77,39 @@ def imports(path):
                 yield node.module
         elif isinstance(node, ast.Import):
             yield from (a.name for a in node.names if a.name.startswith("vaefast."))
+        else:
+            yield from imports(node)
 
 
-def python_files():
-    return [
-        p
-        for p in sorted((ROOT / "vaefast").rglob("*.py"))
-        if p.name != "__init__.py" or p.parent.name != "vaefast"
+def _python_files():
+    for folder, package in FOLDERS.items():
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            parts = path.relative_to(ROOT / folder).with_suffix("").parts
+            if (name := ".".join((package, *parts)).removesuffix(".__init__")) != "vaefast":
+                yield pytest.param(path, name, id=name)
+
+
+FILES = list(_python_files())  # path and dotted name of every module
+
+
+@pytest.mark.parametrize(("path", "name"), FILES)
+def test_imports_go_down_only(path, name):
+    own = name.split(".")[1]
+    assert own in FLOOR, f"{own} stands on no floor of the house"
+    upward = [
+        m
+        for m in imports(ast.parse(path.read_text()))
+        if m.split(".")[1] != own and (floor_of(m) or 0) >= FLOOR[own]
     ]
-
-
-@pytest.mark.parametrize("path", python_files(), ids=lambda p: str(p.relative_to(ROOT)))
-def test_imports_go_down_only(path):
-    name = path.relative_to(ROOT / "vaefast").parts[0].removesuffix(".py")
-    assert name in FLOOR, f"{name} stands on no floor of the house"
-    upward = [m for m in imports(path) if (floor_of(m) or 0) > FLOOR[name]]
     assert not upward, f"{name} imports {', '.join(upward)}"
+
+
+def test_only_ops_know_the_references():
+    for param in FILES:
+        path, name = param.values
+        if name.split(".")[1] not in ("ops", "reference"):
+            found = [m for m in imports(ast.parse(path.read_text())) if "reference" in m.split(".")]
+            assert not found, f"{name} imports {', '.join(found)}"
 
 
 def test_files_are_short():

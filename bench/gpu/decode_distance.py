@@ -20,7 +20,7 @@ from vaefast.bench.ops import _jax as jx
 from vaefast.bench.ops import _nets as nets
 from vaefast.bench.ops.decode_distance import STD, count, jax_count
 from vaefast.bench.runner import Benchmark, Check, Provider, tensor_of
-from vaefast.reference.decode_distance import latents
+from vaefast.functional.latents import latents
 
 __all__ = ["cases"]
 

@@ -26,7 +26,7 @@ def case(place: Place, likelihood: str, D: int) -> Benchmark:
     N = place.size(PIXELS // D, 4)
     x, out = place.pixels(N, D), 3 * place.normal(N, D, seed=1)
     compiled = place.compiled(rivals.eager)
-    options = {"likelihood": likelihood, "obs_std": rivals.STD}
+    options = {"likelihood": likelihood, "likelihood_params": rivals.params(likelihood)}
     options["backend"] = place.backend("log_likelihood")
     found = {
         "vaefast": lambda: ops.log_likelihood(out, x, **options)[::-1],

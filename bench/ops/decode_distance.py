@@ -19,7 +19,7 @@ from vaefast.bench.memory import peak_growth
 from vaefast.bench.ops import _jax as jx
 from vaefast.bench.ops import _nets as nets
 from vaefast.bench.runner import Benchmark, Check, Provider
-from vaefast.reference.decode_distance import latents
+from vaefast.functional.latents import latents
 from vaefast.types import Network
 
 B, S, STD = 64, 1000, 0.1

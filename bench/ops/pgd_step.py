@@ -12,7 +12,7 @@ import vaefast as vf
 from vaefast.bench.cases import Images, images
 from vaefast.bench.ops import _jax as jx
 from vaefast.bench.runner import Benchmark
-from vaefast.reference.pgd_step import pgd_step as reference
+from vaefast.functional.pgd import projected_step as reference
 
 ALPHA = 0.01
 EPS = {"linf": 0.03, "l2": 1.5}

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from vaefast.functional.rows import rows_of
 from vaefast.kernels.aot import Variant
 from vaefast.kernels.elementary import INFINITY
 from vaefast.kernels.forms import DECODERS, variant
@@ -41,8 +42,10 @@ from vaefast.kernels.sample_tiles import (
     write_down,
 )
 from vaefast.kernels.wide import NARROWEST, rest_of, rows_in_scratch, wide_hidden
-from vaefast.ops._register import rows_of
 from vaefast.runtime import memory
+
+if TYPE_CHECKING:
+    from vaefast.ops.decode_distance import Call
 
 __all__ = ["Counted", "count", "decode_distance", "error_band", "plan", "variants"]
 
@@ -138,7 +141,7 @@ class Counted(NamedTuple):
     decided_again: Tensor
 
 
-class Call(NamedTuple):
+class Samples(NamedTuple):
     """Some inputs with their hits, and the network."""
 
     mean: Tensor
@@ -153,55 +156,49 @@ class Call(NamedTuple):
     seed: tuple[int, int]
     tile: int
 
-    def of(self, inputs: slice) -> Call:
+    def of(self, inputs: slice) -> Samples:
         return self._replace(**{name: getattr(self, name)[inputs] for name in self._fields[:6]})
 
 
-def decode_distance(
-    mean, std, centre, r, weights, biases, layers, packed, index, seed, first_sample,
-    samples, precision, tile,
-) -> Tensor:  # fmt: skip
-    """Launch the kernels; arguments as the registered op's without the backend's name.
+def decode_distance(call: Call) -> Tensor:
+    """Launch the kernels.
 
     The share of samples that were decided again is logged for whoever listens at debug level.
     """
-    counted = count(
-        mean, std, centre, r, weights, biases, layers, packed, index, seed, first_sample,
-        samples, precision, tile,
-    )  # fmt: skip
-    if precision != "ieee" and logger.isEnabledFor(logging.DEBUG):
-        share = counted.decided_again.item() / max(len(mean) * samples, 1)
-        logger.debug(f"decode_distance in {precision} decided {share:.2%} of the samples again")
+    counted = count(call)
+    if call.precision != "ieee" and logger.isEnabledFor(logging.DEBUG):
+        share = counted.decided_again.item() / max(len(call.mean) * call.samples, 1)
+        how = call.precision
+        logger.debug(f"decode_distance in {how} decided {share:.2%} of the samples again")
     return counted.hits
 
 
-def count(
-    mean, std, centre, r, weights, biases, layers, packed, index, seed, first_sample,
-    samples, precision, tile,
-) -> Counted:  # fmt: skip
+def count(call: Call) -> Counted:
     """As :func:`decode_distance`, and how many samples were decided again."""
+    weights, biases, layers, packed = call.net
     net = forward_only(net_of(weights, layers))
-    full, half = unpack(weights, biases, packed, net)
-    kind = "fp64" if mean.dtype == torch.float64 else precision
-    again = index.new_zeros(())
-    call = Call(
-        rows_of(mean), rows_of(std), rows_of(centre), r.contiguous(), index.contiguous(),
-        index.new_zeros(len(mean)), full, half, net, words(seed), tile,
+    kind = "fp64" if call.mean.dtype == torch.float64 else call.precision
+    hits = call.index.new_zeros(len(call.mean))
+    again = hits.new_zeros(())
+    given = Samples(
+        rows_of(call.mean), rows_of(call.std), rows_of(call.centre), call.r.contiguous(),
+        call.index.contiguous(), hits, *unpack(weights, biases, packed, net), net,
+        words(call.seed), call.tile,
     )  # fmt: skip
     most = MOST_ROWS if kind in EXACT else min(MOST_OPEN, memory.rows_within(8))
-    for inputs in _pieces(len(mean), max(most // max(samples, CALIBRATION), 1)):
-        own = call.of(inputs)
+    for inputs in _pieces(len(hits), max(most // max(call.samples, CALIBRATION), 1)):
+        own = given.of(inputs)
         band = None if kind in EXACT else error_band(own, kind)
-        for part in _pieces(samples, most):
-            numbers = part.stop - part.start, first_sample + part.start
+        for part in _pieces(call.samples, most):
+            numbers = part.stop - part.start, call.first_sample + part.start
             if band is None:
                 _launch(own, "count", kind, *numbers)
             else:
                 again += _sort_and_decide(own, kind, band, *numbers)
-    return Counted(call.hits, again)
+    return Counted(hits, again)
 
 
-def error_band(call: Call, kind: str) -> Tensor:
+def error_band(own: Samples, kind: str) -> Tensor:
     """How far a precision's distances are taken to lie from the IEEE ones, at most, [B] float64.
 
     SAFETY times the root mean square of the difference over draws from the input's own posterior,
@@ -210,45 +207,45 @@ def error_band(call: Call, kind: str) -> Tensor:
     norms of the weights would hold every distance for doubtful. NaN leaves all to IEEE products.
     """
     low, full = (
-        call.mean.new_empty((len(call.mean), CALIBRATION), dtype=torch.float64) for _ in range(2)
+        own.mean.new_empty((len(own.mean), CALIBRATION), dtype=torch.float64) for _ in range(2)
     )
     for distance, name in ((low, kind), (full, "ieee")):
-        _launch(call, "measure", name, CALIBRATION, 0, distance=distance)
+        _launch(own, "measure", name, CALIBRATION, 0, distance=distance)
     return SAFETY * (low - full).square().mean(dim=1).sqrt()
 
 
-def _sort_and_decide(call: Call, kind: str, band: Tensor, samples: int, first: int) -> Tensor:
+def _sort_and_decide(own: Samples, kind: str, band: Tensor, samples: int, first: int) -> Tensor:
     """Count the hits; returns how many samples the band left open, [] int32."""
-    rows = torch.empty(len(call.mean) * samples, dtype=torch.int32, device=band.device)
+    rows = torch.empty(len(own.mean) * samples, dtype=torch.int32, device=band.device)
     opened = rows.new_zeros(())
-    _launch(call, "sort", kind, samples, first, band=band, rows=rows, opened=opened)
-    _launch(call, "decide", "ieee", samples, first, rows=rows, opened=opened)
+    _launch(own, "sort", kind, samples, first, band=band, rows=rows, opened=opened)
+    _launch(own, "decide", "ieee", samples, first, rows=rows, opened=opened)
     return opened
 
 
 def _launch(
-    call: Call, task: str, kind: str, samples: int, first: int, *,
+    own: Samples, task: str, kind: str, samples: int, first: int, *,
     distance: Tensor | None = None, band: Tensor | None = None, rows: Tensor | None = None,
     opened: Tensor | None = None,
 ) -> None:  # fmt: skip
-    mean, std, centre = call.mean, call.std, call.centre
+    mean, std, centre = own.mean, own.std, own.centre
     N = len(mean) * samples
     if not N:
         return
     mixed = task in ("decide", "measure") or samples < FEWEST_ALONE
-    blocks = plan(N, kind, call.tile, mixed, mean.device)
+    blocks = plan(N, kind, own.tile, mixed, mean.device)
     most = WARPS_PER_PROCESSOR // blocks.num_warps * processors(mean.device)
     tile = blocks.BLOCK_N
     tiles = triton.cdiv(N, tile) if mixed else len(mean) * triton.cdiv(samples, tile)
     programs = min(tiles, most)
-    work = mean.new_empty((programs, call.net.features, tile))
+    work = mean.new_empty((programs, own.net.features, tile))
     sums = mean.new_empty((programs, tile), dtype=torch.float64)
     with device_of(mean):
         _decode_distance_kernel[(programs,)](
-            call.hits, distance, rows, opened, mean, std, centre, call.r, band, call.index,
-            call.full, call.half, work, sums, len(mean), samples, first, *call.seed,
+            own.hits, distance, rows, opened, mean, std, centre, own.r, band, own.index,
+            own.full, own.half, work, sums, len(mean), samples, first, *own.seed,
             mean.stride(0), std.stride(0), centre.stride(0),
-            TASK=task, MIXED=mixed, NET=call.net, **blocks.options(),
+            TASK=task, MIXED=mixed, NET=own.net, **blocks.options(),
         )  # fmt: skip
 
 

@@ -6,13 +6,18 @@ program squares one matrix at a time, in float64, between two places of its scra
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from vaefast.functional.eigenvalues import SQUARINGS, bound_of
 from vaefast.kernels.aot import Variant
 from vaefast.kernels.launch import PROGRAMS_PER_PROCESSOR, device_of, processors
-from vaefast.reference.eigenvalue_bound import SQUARINGS, bound_of
+
+if TYPE_CHECKING:
+    from vaefast.ops.eigenvalue_bound import Call
 
 __all__ = ["eigenvalue_bound"]
 
@@ -102,8 +107,9 @@ def _norm(p_from, scale, SIZE: tl.constexpr, BLOCK: tl.constexpr):
     return total
 
 
-def eigenvalue_bound(A: Tensor) -> Tensor:
-    """At least λ_max of each symmetric A [B, d, d] float64, like the reference."""
+def eigenvalue_bound(call: Call) -> Tensor:
+    """Launch the kernel."""
+    A = call.A
     B, d = A.shape[:2]
     exponent, square = A.new_empty((2, B)).unbind()
     if not B:

@@ -1,11 +1,14 @@
 """``leapfrog_step`` in Triton: kick and drift in one launch, in place."""
 
-from __future__ import annotations
+from typing import TYPE_CHECKING
 
 import triton
 import triton.language as tl
 
 from vaefast.kernels.pgd_step import device_of
+
+if TYPE_CHECKING:
+    from vaefast.ops.leapfrog_step import Call
 
 __all__ = ["leapfrog_step"]
 
@@ -54,16 +57,17 @@ def _leapfrog_step_kernel(
                 tl.store(p_z + o_col, NAN, mask=m)
 
 
-def leapfrog_step(z, p, grad, step, inv_mass, kick, drift) -> None:
-    """Launch the kernel; arguments as the registered op's without the backend's name."""
+def leapfrog_step(call: "Call") -> None:
+    """Launch the kernel, on rows that are contiguous and not empty."""
+    z, p, grad, step = call[:4]
     N, d = z.shape
     constants, grid = plan(N, d)
-    mass = z if inv_mass is None else inv_mass  # not read where there is none
+    mass = z if call.inv_mass is None else call.inv_mass  # not read where there is none
     with device_of(z):
         _leapfrog_step_kernel[grid](
             z, p, grad, step, mass, N, d, N // len(mass),
-            *(t.stride(0) for t in (z, p, grad, step, mass)), kick,
-            MASS=inv_mass is not None, DRIFT=drift, **constants,
+            *(t.stride(0) for t in (z, p, grad, step, mass)), call.kick,
+            MASS=call.inv_mass is not None, DRIFT=call.drift, **constants,
         )  # fmt: skip
 
 

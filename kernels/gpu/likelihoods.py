@@ -1,6 +1,6 @@
 """The likelihoods p(x | out) per pixel: log-density and its derivative, elementwise on a tile.
 
-As vaefast/reference/likelihoods.py derives them: the Bernoulli family is folded at out = 0, so
+As vaefast/functional/likelihoods.py derives them: the Bernoulli family is folded at out = 0, so
 that no two large numbers are subtracted. Both err by at most a few units in the last place of
 1 + |value|, in float32 and in float64.
 """
@@ -8,10 +8,14 @@ that no two large numbers are subtracted. Both err by at most a few units in the
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
+import torch
 import triton
 import triton.language as tl
+from torch import Tensor
 
+from vaefast.functional.likelihoods import PIXEL_LIKELIHOODS, valid
 from vaefast.kernels.elementary import (
     NAN_ALL,
     exp_of_minus,
@@ -21,7 +25,7 @@ from vaefast.kernels.elementary import (
     reciprocal_above_one,
 )
 
-__all__ = ["constant", "log_density"]
+__all__ = ["Parameters", "constant_at", "log_density", "parameters_of", "std_at"]
 
 CLAMP = tl.constexpr(math.log((1.0 - 1e-5) / 1e-5))  # |logit| where the clamped Bernoulli stops
 _SERIES = (  # B₂ₖ/(2k)!: ½ − Σ b_k u²ᵏ⁻¹ is the continuous Bernoulli's mean at logit −u
@@ -34,14 +38,47 @@ LOG_SERIES_64 = tl.constexpr(tuple(b / (2 * k) for k, b in enumerate(_SERIES, 1)
 LOG_SERIES_32 = tl.constexpr(tuple(b / (2 * k) for k, b in enumerate(_SERIES[:4], 1)))
 
 
-def constant(likelihood: str, obs_std: float) -> float:
-    """The part of log p per pixel that depends on neither out nor x, in nats."""
-    return -math.log(obs_std) - 0.5 * math.log(2 * math.pi) if likelihood == "gaussian" else 0.0
+class Parameters(NamedTuple):
+    """A likelihood's parameters in a launch; None and 0 where it has none."""
+
+    p_std: Tensor | None  # [], [D] or [B, D] by its strides
+    p_constant: Tensor | None  # [B] float64: of a row, less its pixels' terms; NaN if unusable
+    s_std: int
+    c_std: int
+
+
+def parameters_of(likelihood: str, parameters: list[Tensor], x: Tensor) -> Parameters:
+    """The arguments of a kernel for images x [B, D]."""
+    if not parameters:
+        return Parameters(None, None, 0, 0)
+    (std,) = parameters
+    constant = PIXEL_LIKELIHOODS[likelihood].constant(x.shape[1], std)
+    constant = torch.where(valid(parameters, len(x), x), constant, torch.nan)
+    rows, columns = (std.stride() if std.ndim == 2 else (0, *std.stride(), 0))[:2]
+    return Parameters(std, constant, rows, columns)
 
 
 @triton.jit
-def log_density(out, x, LIKELIHOOD: tl.constexpr, obs_std):
-    """(log p, d log p / d out) per pixel, the former less ``constant``.
+def std_at(p_std, a, m, LIKELIHOOD: tl.constexpr):
+    """The Gaussian's standard deviations at offsets ``a``, a tile; 1 for the others."""
+    std = 1.0
+    if LIKELIHOOD == "gaussian":
+        std = tl.load(p_std + a, mask=m, other=1.0)
+    return std
+
+
+@triton.jit
+def constant_at(p_constant, i_x, m, LIKELIHOOD: tl.constexpr):
+    """The constants of rows of x [len(i_x)] float64; NaN where a parameter is unusable."""
+    constant = tl.zeros(i_x.shape, dtype=tl.float64)
+    if LIKELIHOOD == "gaussian":
+        constant = tl.load(p_constant + i_x, mask=m, other=0.0)
+    return constant
+
+
+@triton.jit
+def log_density(out, x, LIKELIHOOD: tl.constexpr, std):
+    """(log p, d log p / d out) per pixel, the former less :func:`constant_at`.
 
     NaN in either input gives NaN; an infinite one gives infinity, NaN or a limit: callers that
     flag bad rows add 0·out + 0·x.
@@ -50,10 +87,10 @@ def log_density(out, x, LIKELIHOOD: tl.constexpr, obs_std):
         out: natural parameters, a tile of any shape: logits, or the Gaussian's mean.
         x: pixels, in out's shape and dtype.
         LIKELIHOOD: a name of ``vaefast.types.LIKELIHOODS``.
-        obs_std: a scalar, used by the Gaussian alone.
+        std: from :func:`std_at`, used by the Gaussian alone.
     """
     if LIKELIHOOD == "gaussian":
-        inv_std = (1.0 / (tl.zeros([], dtype=tl.float64) + obs_std)).to(out.dtype)
+        inv_std = 1.0 / std
         r = (x - out) * inv_std
         logp, score = -0.5 * r * r, r * inv_std
     elif LIKELIHOOD == "clamped_bernoulli":

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from vaefast.functional.rows import rows_of
 from vaefast.kernels.forms import net_variants
 from vaefast.kernels.launch import device_of, plan, scratch
 from vaefast.kernels.mlp import forward_hidden, layer_tile, operands, take_rows
 from vaefast.kernels.network import net_of, of, unpack
-from vaefast.ops._register import rows_of
+
+if TYPE_CHECKING:
+    from vaefast.ops.net_forward import Call
 
 __all__ = ["net_forward"]
 
@@ -42,15 +47,15 @@ def _net_forward_kernel(
         tl.debug_barrier()
 
 
-def net_forward(z, weights, biases, layers, packed, precision, tile) -> Tensor:
-    """Launch the kernel; arguments as the registered op's without the backend's name."""
+def net_forward(call: Call) -> Tensor:
+    """Launch the kernel."""
+    z, (weights, biases, layers, packed) = rows_of(call.z), call.net
     net = net_of(weights, layers)
-    z = rows_of(z)
     out = z.new_empty((len(z), net.widths[-1]))
     if not len(z):
         return out
     full, half = unpack(weights, biases, packed, net)
-    blocks = plan(len(z), z.dtype, precision, tile, z.device)
+    blocks = plan(len(z), z.dtype, call.precision, call.tile, z.device)
     work = scratch(net, blocks.BLOCK_N, len(z), z)
     with device_of(z):
         _net_forward_kernel[(len(work),)](

@@ -6,11 +6,14 @@ the d unit vectors of as many inputs as fit, or of one; its A lies in scratch in
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from vaefast.functional.rows import rows_of
 from vaefast.kernels import launch, probes
 from vaefast.kernels.activations import through
 from vaefast.kernels.first_factor import factor_rows, packed_factor
@@ -19,7 +22,9 @@ from vaefast.kernels.launch import ON_AMD, WIDEST_TILE, Plan, device_of
 from vaefast.kernels.mlp import flaw_of, operands, pull_layer, put
 from vaefast.kernels.network import net_of, of, unpack
 from vaefast.kernels.probes import flaw_in, grid, primal, slopes_of
-from vaefast.ops._register import rows_of
+
+if TYPE_CHECKING:
+    from vaefast.ops.net_jacobian_gram import Call
 
 __all__ = ["net_jacobian_gram"]
 
@@ -193,15 +198,16 @@ def _square(
             tl.store(p_matrix + (j % d)[None, :] * d + (i % d)[:, None], total, mask=m & below)
 
 
-def net_jacobian_gram(x, weights, biases, layers, packed, inv_std, precision, tile) -> Tensor:
-    """Launch the kernel; arguments as the registered op's without the backend's name."""
+def net_jacobian_gram(call: Call) -> Tensor:
+    """Launch the kernel."""
+    x, inv_std, (weights, biases, layers, packed) = call.x, call.inv_std, call.net
     net = net_of(weights, layers)
     B, d = len(x), net.widths[-1]
     out = x.new_empty((B, d, d))
     if not B:
         return out
     matrices = unpack(weights, biases, packed, net)
-    blocks, BLOCK_C = plan(B, x.dtype, precision, tile, x.device)
+    blocks, BLOCK_C = plan(B, x.dtype, call.precision, call.tile, x.device)
     factors = packed_factor(weights[0], net, blocks.PRECISION)
     x, inv_std = rows_of(x), None if inv_std is None else rows_of(inv_std)
     inputs = inputs_of_group(net, BLOCK_C)

@@ -5,11 +5,14 @@ Tangents that all inputs share meet W₁ once, in a launch of their own.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from vaefast.functional.rows import rows_of
 from vaefast.kernels.activations import through
 from vaefast.kernels.forms import ENCODERS, net_variants
 from vaefast.kernels.launch import device_of, scratch
@@ -26,7 +29,9 @@ from vaefast.kernels.probes import (
     push_tile,
     slopes_of,
 )
-from vaefast.ops._register import rows_of
+
+if TYPE_CHECKING:
+    from vaefast.ops.net_jvp import Call
 
 __all__ = ["net_jvp"]
 
@@ -165,8 +170,9 @@ def _first_product_kernel(
         tl.debug_barrier()
 
 
-def net_jvp(x, v, weights, biases, layers, packed, full, precision, tile):
-    """Launch the kernels; arguments as the registered op's without the backend's name."""
+def net_jvp(call: Call) -> tuple[Tensor, Tensor, Tensor]:
+    """Launch the kernels."""
+    x, v, full, (weights, biases, layers, packed) = call.x, call.v, call.full, call.net
     net = net_of(weights, layers)
     B, K, d = len(x), v.shape[-2], net.widths[-1]
     y, sq = x.new_empty((B, d)), x.new_empty((B, K), dtype=torch.float64)
@@ -174,7 +180,7 @@ def net_jvp(x, v, weights, biases, layers, packed, full, precision, tile):
     if not B:
         return y, sq, products
     matrices = unpack(weights, biases, packed, net)
-    blocks = plan(B * max(K, 1), x.dtype, precision, tile, x.device)
+    blocks = plan(B * max(K, 1), x.dtype, call.precision, call.tile, x.device)
     shared, flaw = v.ndim == 2, flaw_of_probes(v)
     x, v = rows_of(x), probe_rows(v)
     pieces = triton.cdiv(min(B, blocks.BLOCK_N) * K, blocks.BLOCK_N)

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from vaefast.functional.rows import rows_of
 from vaefast.kernels.forms import net_variants
 from vaefast.kernels.gate import meet
-from vaefast.kernels.launch import device_of, two_floats
+from vaefast.kernels.launch import device_of
+from vaefast.kernels.likelihoods import constant_at, parameters_of
 from vaefast.kernels.mlp import flaw_of, input_cotangent, operands, take_rows
 from vaefast.kernels.network import net_of, of, unpack
 from vaefast.kernels.posterior import (
+    NO_PARAMETERS,
     TYPES,
     WIDEST_TILE,
     blocks_of,
-    constant_energy,
+    energy_of,
     note_rows,
     own_rows,
     place_of,
@@ -24,21 +29,22 @@ from vaefast.kernels.posterior import (
     pull_score,
     room,
     rows_of_tile,
-    sum_of,
 )
-from vaefast.ops._register import rows_of
+from vaefast.kernels.priors import prior_energy, prior_gradient
 
-__all__ = ["constant_energy", "net_potential"]
+if TYPE_CHECKING:
+    from vaefast.ops.net_potential import Call
 
-INTEGERS = ["N", "chains", "spread", "s_z", "s_x"]
-INPUTS = ["p_z", "p_x"]  # whose alignment must not choose a layout
+__all__ = ["net_potential"]
+
+INTEGERS = ["N", "chains", "spread", "s_z", "s_x", "s_std", "c_std"]
+INPUTS = ["p_z", "p_x", "p_std", "p_constant"]  # whose alignment must not choose a layout
 
 
 @triton.jit(do_not_specialize=INTEGERS, do_not_specialize_on_alignment=INPUTS)
 def _net_potential_kernel(
-    p_U, p_grad, p_z, p_x, p_full, p_half, p_scratch, p_terms, p_gate, p_rows,
-    N, chains, spread, s_z, s_x,
-    std_high, std_low, energy_high, energy_low,
+    p_U, p_grad, p_z, p_x, p_std, p_constant, p_full, p_half, p_scratch, p_terms, p_gate, p_rows,
+    s_std, c_std, N, chains, spread, s_z, s_x,
     NET: tl.constexpr, LIKELIHOOD: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
@@ -49,8 +55,6 @@ def _net_potential_kernel(
         p_scratch, p_terms, p_gate, p_rows, spread, NET, BLOCK_M, BLOCK_N
     )
     p_w, p_h = operands(p_full, p_half, p_scratch, PRECISION)
-    obs_std = sum_of(std_high, std_low)
-    energy = sum_of(energy_high, energy_low)
     for tile in tl.range(
         group, tl.cdiv(N, BLOCK_N), tl.num_programs(0) // spread, disable_licm=True
     ):
@@ -59,50 +63,52 @@ def _net_potential_kernel(
         meet(p_gate, spread)
         flaw = take_rows(p_z, s_z, p_h, i_n, N, NET)
         flaw += flaw_of(p_x + i_n // chains * s_x, m_n, D, BLOCK_M)
-        tl.store(p_U + own_rows(p_rows, BLOCK_N), flaw.to(tl.float64), mask=m_n)
+        flaw = flaw.to(tl.float64) + 0.0 * constant_at(p_constant, i_n // chains, m_n, LIKELIHOOD)
+        tl.store(p_U + own_rows(p_rows, BLOCK_N), flaw, mask=m_n)
         logp = pull_score(
-            p_full, p_half, p_scratch, p_terms, p_gate, p_rows, p_x, s_x, chains, N, obs_std,
-            rank, spread,
+            p_full, p_half, p_scratch, p_terms, p_gate, p_rows, p_x, p_std, s_x, s_std, c_std,
+            chains, N, rank, spread,
             NET, LIKELIHOOD, True, BLOCK_M, BLOCK_K, BLOCK_N, PRECISION,
         )  # fmt: skip
-        square = tl.zeros([BLOCK_N], dtype=tl.float64)
+        prior = tl.zeros([BLOCK_N], dtype=tl.float64)
         for o in tl.range(0, d, BLOCK_M, disable_licm=True):
             i_d = o + tl.arange(0, BLOCK_M)
             pull = input_cotangent(p_w, p_h, i_d, NET, BLOCK_K, BLOCK_N, PRECISION, TYPE)
             i_n, m_n = rows_of_tile(p_rows, N, BLOCK_N)
             m = (i_d < d)[:, None] & m_n[None, :]
             z = tl.load(p_z + i_n[None, :] * s_z + i_d[:, None], mask=m, other=0.0)
-            square += tl.sum(z.to(tl.float64) * z.to(tl.float64), axis=0)
+            prior += prior_energy(z)
             flaws = tl.load(p_U + own_rows(p_rows, BLOCK_N), mask=m_n, other=0.0).to(TYPE)
-            tl.store(p_grad + i_n[None, :] * d + i_d[:, None], z + pull + flaws[None, :], mask=m)
-        _, m_n = rows_of_tile(p_rows, N, BLOCK_N)
+            grad = prior_gradient(z) + pull + flaws[None, :]
+            tl.store(p_grad + i_n[None, :] * d + i_d[:, None], grad, mask=m)
+        i_n, m_n = rows_of_tile(p_rows, N, BLOCK_N)
         i_own = own_rows(p_rows, BLOCK_N)
-        U = energy + 0.5 * square - logp + tl.load(p_U + i_own, mask=m_n, other=0.0)
+        U = energy_of(prior, logp, p_constant, i_n // chains, m_n, NET, LIKELIHOOD)
+        U += tl.load(p_U + i_own, mask=m_n, other=0.0)
         tl.debug_barrier()
         tl.store(p_U + i_own, U, mask=m_n)
         tl.debug_barrier()
 
 
-def net_potential(
-    z, x, weights, biases, layers, packed, likelihood, obs_std, precision, tile
-) -> tuple[Tensor, Tensor]:
-    """Launch the kernel; arguments as the registered op's without the backend's name."""
+def net_potential(call: Call) -> tuple[Tensor, Tensor]:
+    """Launch the kernel."""
+    weights, biases, layers, packed = call.net
     net = net_of(weights, layers)
-    z, x = rows_of(z), rows_of(x)
+    z, x = rows_of(call.z), rows_of(call.x)
     grad = z.new_empty(z.shape)
     if not len(z):
         return z.new_empty(0, dtype=torch.float64), grad
     full, half = unpack(weights, biases, packed, net)
     # the function that HMC's trajectories end with: no chain may start from another energy
-    blocks = plan(len(z), z.dtype, precision, tile, z.device)
+    blocks = plan(len(z), z.dtype, call.precision, call.tile, z.device)
     memory = room(net, blocks, len(z), z)
     U = z.new_empty((memory.spread, len(z)), dtype=torch.float64)
+    std, constant, *strides = parameters_of(call.likelihood, call.likelihood_params, x)
     with device_of(z):
         _net_potential_kernel[(len(memory.rows),)](
-            U, grad, z, x, full, half, *memory[:4],
+            U, grad, z, x, std, constant, full, half, *memory[:4], *strides,
             len(z), len(z) // len(x), memory.spread, z.stride(0), x.stride(0),
-            *two_floats(obs_std), *two_floats(constant_energy(net, likelihood, obs_std)),
-            NET=net, LIKELIHOOD=likelihood, **blocks.end_options(), **memory.launch(),
+            NET=net, LIKELIHOOD=call.likelihood, **blocks.end_options(), **memory.launch(),
         )  # fmt: skip
     return U[0], grad
 
@@ -116,4 +122,5 @@ def variants():
         types={**TYPES, "p_U": "*fp64"},
         ends=True,
         LIKELIHOOD="bernoulli",
+        **NO_PARAMETERS,
     )

@@ -6,35 +6,44 @@ operands stay in registers across a pass.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from vaefast.functional.rows import rows_of
 from vaefast.kernels.forms import net_variants
-from vaefast.kernels.gate import meet
-from vaefast.kernels.launch import device_of, two_floats
-from vaefast.kernels.mlp import COLUMN_BLOCK, flaw_of, input_cotangent, operands, put
+from vaefast.kernels.launch import device_of
+from vaefast.kernels.likelihoods import constant_at, parameters_of
+from vaefast.kernels.mlp import COLUMN_BLOCK, flaw_of
 from vaefast.kernels.network import net_of, of, unpack
 from vaefast.kernels.posterior import (
+    NO_PARAMETERS,
     TYPES,
     WIDEST_TILE,
     blocks_of,
-    constant_energy,
+    energy_of,
     note_rows,
     own_rows,
     place_of,
     plan,
-    pull_score,
     room,
     rows_of_tile,
-    sum_of,
 )
-from vaefast.ops._register import rows_of
+from vaefast.kernels.priors import prior_energy
+from vaefast.kernels.trajectory import end_of, kick_and_drift, leapfrog, state_size, steps_at
+
+if TYPE_CHECKING:
+    from vaefast.ops.net_trajectory import Call
 
 __all__ = ["net_trajectory"]
 
-INTEGERS = ["N", "chains", "leapfrog", "spread", "s_z", "s_p", "s_grad", "s_x", "s_inv_mass"]
+INTEGERS = [
+    "N", "chains", "L", "spread", "s_z", "s_p", "s_grad", "s_x", "s_inv_mass",
+    "s_std", "c_std",
+]  # fmt: skip
 INPUTS = [
     "p_z",
     "p_p",
@@ -42,132 +51,16 @@ INPUTS = [
     "p_x",
     "p_step",
     "p_inv_mass",
+    "p_std",
+    "p_constant",
 ]  # whose alignment must not choose a layout
-
-# of a tile's state: three of [BLOCK_N, columns of d], then a step size for each row
-POSITION = tl.constexpr(0)
-MOMENTUM = tl.constexpr(1)
-GRADIENT = tl.constexpr(2)
-
-
-@triton.jit
-def state_at(p_state, STATE: tl.constexpr, i_d, NET: tl.constexpr, BLOCK_N: tl.constexpr):
-    """Addresses [len(i_d), BLOCK_N] of a tile's positions, momenta or gradients."""
-    i_n = STATE * BLOCK_N + tl.arange(0, BLOCK_N)
-    return p_state + i_d[:, None] + i_n[None, :] * of(NET, "columns", 0)
-
-
-@triton.constexpr_function
-def state_size(net, block_n):
-    """Elements of a tile's state."""
-    return (3 * net.columns[0] + 1) * block_n
-
-
-@triton.jit
-def steps_at(p_state, NET: tl.constexpr, BLOCK_N: tl.constexpr):
-    """Addresses [BLOCK_N] of a tile's step sizes."""
-    return p_state + 3 * of(NET, "columns", 0) * BLOCK_N + tl.arange(0, BLOCK_N)
-
-
-@triton.jit
-def velocity_of(p, p_mass, a_mass, i_d, m, MASS: tl.constexpr):
-    """M⁻¹p; a_mass [BLOCK_N] is where each row's inverse masses begin."""
-    if MASS:
-        p *= tl.load(p_mass + a_mass[None, :] + i_d[:, None], mask=m, other=0.0)
-    return p
-
-
-@triton.jit
-def kick_and_drift(
-    p_state, z, p, grad, kick, step, p_mass, a_mass, i_d, m,
-    NET: tl.constexpr, MASS: tl.constexpr, BLOCK_N: tl.constexpr,
-):  # fmt: skip
-    """p ← p − kick·grad, then z ← z + step·M⁻¹p, into a tile's state."""
-    p = tl.fma(-kick[None, :] + tl.zeros_like(p), grad, p)
-    velocity = velocity_of(p, p_mass, a_mass, i_d, m, MASS)
-    z = tl.fma(step[None, :] + tl.zeros_like(p), velocity, z)
-    tl.store(state_at(p_state, MOMENTUM, i_d, NET, BLOCK_N), p)
-    tl.store(state_at(p_state, POSITION, i_d, NET, BLOCK_N), z)
-
-
-@triton.jit
-def enter(p_h, p_state, NET: tl.constexpr, BLOCK_N: tl.constexpr):
-    """The tile's positions become the first layer's inputs."""
-    for o in range(0, of(NET, "widths", 0), COLUMN_BLOCK):
-        i_d = o + tl.arange(0, COLUMN_BLOCK)
-        z = tl.load(state_at(p_state, POSITION, i_d, NET, BLOCK_N))
-        put(p_h, of(NET, "post", 0), i_d, z, NET)
-    tl.debug_barrier()
-
-
-@triton.jit
-def follow(
-    p_full, p_half, p_scratch, p_terms, p_gate, p_state, p_rows, p_x, p_mass, s_x, s_mass,
-    chains, N, leapfrog, obs_std, rank, spread,
-    NET: tl.constexpr, LIKELIHOOD: tl.constexpr, MASS: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_N: tl.constexpr, PRECISION: tl.constexpr,
-    END_BLOCK_K: tl.constexpr, END_PRECISION: tl.constexpr,
-):  # fmt: skip
-    """From the state after the first drift to both passes at the last position.
-
-    Gradients before the last may be cheap; the last one and the energy are full precision, as
-    the first one was, which keeps the sequence of gradients a palindrome (mathematics.md §10).
-    Returns Σ log p [BLOCK_N] as :func:`pull_score`.
-    """
-    TYPE: tl.constexpr = p_full.dtype.element_ty
-    p_w, p_h = operands(p_full, p_half, p_scratch, PRECISION)
-    for _ in tl.range(1, leapfrog, disable_licm=True):
-        meet(p_gate, spread)  # the last cotangents have been read
-        enter(p_h, p_state, NET, BLOCK_N)
-        pull_score(
-            p_full, p_half, p_scratch, p_terms, p_gate, p_rows, p_x, s_x, chains, N, obs_std,
-            rank, spread,
-            NET, LIKELIHOOD, False, BLOCK_M, BLOCK_K, BLOCK_N, PRECISION,
-        )  # fmt: skip
-        for o in tl.range(0, of(NET, "widths", 0), BLOCK_M, disable_licm=True):
-            i_d = o + tl.arange(0, BLOCK_M)
-            pull = input_cotangent(p_w, p_h, i_d, NET, BLOCK_K, BLOCK_N, PRECISION, TYPE)
-            i_n, m_n = rows_of_tile(p_rows, N, BLOCK_N)
-            m = (i_d < of(NET, "widths", 0))[:, None] & m_n[None, :]
-            step = tl.load(steps_at(p_state, NET, BLOCK_N))
-            a_mass = i_n // chains * s_mass
-            z = tl.load(state_at(p_state, POSITION, i_d, NET, BLOCK_N))
-            p = tl.load(state_at(p_state, MOMENTUM, i_d, NET, BLOCK_N))
-            kick_and_drift(
-                p_state, z, p, z + pull, step, step, p_mass, a_mass, i_d, m, NET, MASS, BLOCK_N
-            )
-    _, p_h = operands(p_full, p_half, p_scratch, END_PRECISION)
-    meet(p_gate, spread)
-    enter(p_h, p_state, NET, BLOCK_N)
-    return pull_score(
-        p_full, p_half, p_scratch, p_terms, p_gate, p_rows, p_x, s_x, chains, N, obs_std,
-        rank, spread,
-        NET, LIKELIHOOD, True, BLOCK_M, END_BLOCK_K, BLOCK_N, END_PRECISION,
-    )  # fmt: skip
-
-
-@triton.jit
-def end_of(
-    p_full, p_half, p_scratch, p_state, i_d,
-    NET: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_N: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
-    """(z, p, grad) of latents i_d after the last half kick, each [len(i_d), BLOCK_N]."""
-    TYPE: tl.constexpr = p_full.dtype.element_ty
-    p_w, p_h = operands(p_full, p_half, p_scratch, PRECISION)
-    pull = input_cotangent(p_w, p_h, i_d, NET, BLOCK_K, BLOCK_N, PRECISION, TYPE)
-    z = tl.load(state_at(p_state, POSITION, i_d, NET, BLOCK_N))
-    p = tl.load(state_at(p_state, MOMENTUM, i_d, NET, BLOCK_N))
-    grad = z + pull
-    step = tl.load(steps_at(p_state, NET, BLOCK_N))
-    return z, tl.fma(-0.5 * step[None, :] + tl.zeros_like(p), grad, p), grad
 
 
 @triton.jit(do_not_specialize=INTEGERS, do_not_specialize_on_alignment=INPUTS)
 def _net_trajectory_kernel(
-    p_z_end, p_p_end, p_grad_end, p_U, p_z, p_p, p_grad, p_x, p_step, p_inv_mass,
-    p_full, p_half, p_scratch, p_terms, p_gate, p_rows, p_states, N, chains, leapfrog, spread,
-    s_z, s_p, s_grad, s_x, s_inv_mass,
-    std_high, std_low, energy_high, energy_low,
+    p_z_end, p_p_end, p_grad_end, p_U, p_z, p_p, p_grad, p_x, p_std, p_constant, p_step,
+    p_inv_mass, p_full, p_half, p_scratch, p_terms, p_gate, p_rows, p_states, s_std, c_std,
+    N, chains, L, spread, s_z, s_p, s_grad, s_x, s_inv_mass,
     NET: tl.constexpr, LIKELIHOOD: tl.constexpr, MASS: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_N: tl.constexpr, PRECISION: tl.constexpr,
     END_BLOCK_K: tl.constexpr, END_PRECISION: tl.constexpr,
@@ -178,7 +71,6 @@ def _net_trajectory_kernel(
         p_scratch, p_terms, p_gate, p_rows, spread, NET, BLOCK_M, BLOCK_N
     )
     p_states += tl.program_id(0).to(tl.int64) * state_size(NET, BLOCK_N)
-    obs_std = sum_of(std_high, std_low)
     for tile in tl.range(
         group, tl.cdiv(N, BLOCK_N), tl.num_programs(0) // spread, disable_licm=True
     ):
@@ -201,21 +93,22 @@ def _net_trajectory_kernel(
                 p_states, z, p, grad, 0.5 * step, step, p_inv_mass, a_mass, i_d, m,
                 NET, MASS, BLOCK_N,
             )  # fmt: skip
-        tl.store(p_U + own_rows(p_rows, BLOCK_N), flaw.to(tl.float64), mask=m_n)
-        logp = follow(
-            p_full, p_half, p_scratch, p_terms, p_gate, p_states, p_rows, p_x, p_inv_mass,
-            s_x, s_inv_mass, chains, N, leapfrog, obs_std, rank, spread,
+        flaw = flaw.to(tl.float64) + 0.0 * constant_at(p_constant, i_n // chains, m_n, LIKELIHOOD)
+        tl.store(p_U + own_rows(p_rows, BLOCK_N), flaw, mask=m_n)
+        logp = leapfrog(
+            p_full, p_half, p_scratch, p_terms, p_gate, p_states, p_rows, p_x, p_std, p_inv_mass,
+            s_x, s_std, c_std, s_inv_mass, chains, N, L, rank, spread,
             NET, LIKELIHOOD, MASS, BLOCK_M, BLOCK_K, BLOCK_N, PRECISION,
             END_BLOCK_K, END_PRECISION,
         )  # fmt: skip
-        square = tl.zeros([BLOCK_N], dtype=tl.float64)
+        prior = tl.zeros([BLOCK_N], dtype=tl.float64)
         for o in tl.range(0, d, BLOCK_M, disable_licm=True):
             i_d = o + tl.arange(0, BLOCK_M)
             z, p, grad = end_of(
                 p_full, p_half, p_scratch, p_states, i_d,
                 NET, END_BLOCK_K, BLOCK_N, END_PRECISION,
             )  # fmt: skip
-            square += tl.sum(z.to(tl.float64) * z.to(tl.float64), axis=0)
+            prior += prior_energy(z)
             i_n, m_n = rows_of_tile(p_rows, N, BLOCK_N)
             m = (i_d < d)[:, None] & m_n[None, :]
             flaws = tl.load(p_U + own_rows(p_rows, BLOCK_N), mask=m_n, other=0.0).to(z.dtype)
@@ -223,38 +116,36 @@ def _net_trajectory_kernel(
             tl.store(p_z_end + a_end, z + flaws[None, :], mask=m)
             tl.store(p_p_end + a_end, p + flaws[None, :], mask=m)
             tl.store(p_grad_end + a_end, grad + flaws[None, :], mask=m)
-        _, m_n = rows_of_tile(p_rows, N, BLOCK_N)
+        i_n, m_n = rows_of_tile(p_rows, N, BLOCK_N)
         i_own = own_rows(p_rows, BLOCK_N)
-        U = sum_of(energy_high, energy_low) + 0.5 * square - logp
+        U = energy_of(prior, logp, p_constant, i_n // chains, m_n, NET, LIKELIHOOD)
         U += tl.load(p_U + i_own, mask=m_n, other=0.0)
         tl.debug_barrier()
         tl.store(p_U + i_own, U, mask=m_n)
         tl.debug_barrier()
 
 
-def net_trajectory(
-    z, p, grad, x, weights, biases, layers, packed, step, inv_mass, likelihood, obs_std,
-    leapfrog, precision, tile,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """Launch the kernel; arguments as the registered op's without the backend's name."""
+def net_trajectory(call: Call) -> tuple[Tensor, ...]:
+    """Launch the kernel."""
+    weights, biases, layers, packed = call.net
     net = net_of(weights, layers)
-    z, p, grad, x = map(rows_of, (z, p, grad, x))
-    mass = z if inv_mass is None else rows_of(inv_mass)
+    z, p, grad, x = map(rows_of, (call.z, call.p, call.grad, call.x))
+    mass = z if call.inv_mass is None else rows_of(call.inv_mass)
     N, end = len(z), [z.new_empty(z.shape) for _ in range(3)]
     if not N:
         return *end, z.new_empty(0, dtype=torch.float64)
     full, half = unpack(weights, biases, packed, net)
-    blocks = plan(N, z.dtype, precision, tile, z.device)
+    blocks = plan(N, z.dtype, call.precision, call.tile, z.device)
     memory = room(net, blocks, N, z)
     U = z.new_empty((memory.spread, N), dtype=torch.float64)
     states = z.new_empty((len(memory.rows), state_size(net, blocks.BLOCK_N)))
-    numbers = *two_floats(obs_std), *two_floats(constant_energy(net, likelihood, obs_std))
+    std, constant, *of_std = parameters_of(call.likelihood, call.likelihood_params, x)
     strides = z.stride(0), p.stride(0), grad.stride(0), x.stride(0), mass.stride(0)
     with device_of(z):
         _net_trajectory_kernel[(len(memory.rows),)](
-            *end, U, z, p, grad, x, step.contiguous(), mass, full, half, *memory[:4], states,
-            N, N // len(x), leapfrog, memory.spread, *strides, *numbers,
-            NET=net, LIKELIHOOD=likelihood, MASS=inv_mass is not None,
+            *end, U, z, p, grad, x, std, constant, call.step.contiguous(), mass, full, half,
+            *memory[:4], states, *of_std, N, N // len(x), call.leapfrog, memory.spread, *strides,
+            NET=net, LIKELIHOOD=call.likelihood, MASS=call.inv_mass is not None,
             **blocks.trajectory_options(), **memory.launch(),
         )  # fmt: skip
     return *end, U[0]
@@ -273,5 +164,6 @@ def variants():
         widest=WIDEST_TILE,
         types={**TYPES, "p_U": "*fp64"},
         LIKELIHOOD="bernoulli",
+        **NO_PARAMETERS,
         MASS=True,
     )

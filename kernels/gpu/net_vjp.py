@@ -6,10 +6,14 @@ first pre-activations: decided by widths and dtype and never by the batch, as it
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
 
+from vaefast.functional.rows import rows_of
 from vaefast.kernels.activations import through
 from vaefast.kernels.first_factor import factor_rows, packed_factor
 from vaefast.kernels.forms import ENCODERS, net_variants
@@ -26,7 +30,9 @@ from vaefast.kernels.probes import (
     probe_rows,
     slopes_of,
 )
-from vaefast.ops._register import rows_of
+
+if TYPE_CHECKING:
+    from vaefast.ops.net_vjp import Call
 
 __all__ = ["net_vjp"]
 
@@ -118,8 +124,9 @@ def _pull_last(
     tl.store(p_sq + i_result + tl.arange(0, BLOCK_N), square, mask=m_c)
 
 
-def net_vjp(x, u, weights, biases, layers, packed, full, precision, tile):
-    """Launch the kernel; arguments as the registered op's without the backend's name."""
+def net_vjp(call: Call) -> tuple[Tensor, Tensor, Tensor]:
+    """Launch the kernel."""
+    x, u, full, (weights, biases, layers, packed) = call.x, call.u, call.full, call.net
     net = net_of(weights, layers)
     B, K, d = len(x), u.shape[-2], net.widths[-1]
     y, sq = x.new_empty((B, d)), x.new_empty((B, K), dtype=torch.float64)
@@ -128,7 +135,7 @@ def net_vjp(x, u, weights, biases, layers, packed, full, precision, tile):
         return y, sq, products
     matrices = unpack(weights, biases, packed, net)
     by_factor = not full and by_its_factor(net, x.dtype)
-    blocks = plan(B * max(K, 1), x.dtype, precision, tile, x.device)
+    blocks = plan(B * max(K, 1), x.dtype, call.precision, call.tile, x.device)
     factors = packed_factor(weights[0], net, blocks.PRECISION) if by_factor else (None, None)
     shared, flaw = u.ndim == 2, flaw_of_probes(u)
     x, u = rows_of(x), probe_rows(u)

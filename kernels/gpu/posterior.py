@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -14,17 +13,18 @@ from vaefast.kernels import launch
 from vaefast.kernels.activations import through
 from vaefast.kernels.gate import GATE, gates, meet, spread_of
 from vaefast.kernels.launch import Plan
-from vaefast.kernels.likelihoods import constant, log_density
+from vaefast.kernels.likelihoods import constant_at, log_density, std_at
 from vaefast.kernels.mlp import forward_hidden, layer_tile, operands, pull_to_first, put
 from vaefast.kernels.network import Net, of
+from vaefast.kernels.priors import prior_constant
 
 WIDEST_TILE = {"fp64": 16, "ieee": 64, "tf32": 32, "bf16": 32}  # two precisions spill beyond
 TYPES = {  # of arguments that HMC's kernels share, for ahead-of-time compilation
     "p_terms": "*fp64",
     "p_gate": "*i64",
     "p_rows": "*i64",
-    **dict.fromkeys(("std_high", "std_low", "energy_high", "energy_low"), "fp32"),
 }
+NO_PARAMETERS = {"p_std": None, "p_constant": None}  # constants of a variant without a Gaussian
 
 
 @triton.jit
@@ -58,7 +58,8 @@ def own_rows(p_rows, BLOCK_N: tl.constexpr):
 
 @triton.jit
 def pull_score(
-    p_full, p_half, p_scratch, p_terms, p_gate, p_rows, p_x, s_x, chains, N, obs_std, rank, spread,
+    p_full, p_half, p_scratch, p_terms, p_gate, p_rows, p_x, p_std, s_x, s_std, c_std,
+    chains, N, rank, spread,
     NET: tl.constexpr, LIKELIHOOD: tl.constexpr, ENERGY: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_N: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -82,7 +83,8 @@ def pull_score(
         i_n, m_n = rows_of_tile(p_rows, N, BLOCK_N)
         m = (i_out < D)[:, None] & m_n[None, :]
         x = tl.load(p_x + (i_n // chains * s_x)[None, :] + i_out[:, None], mask=m, other=0.0)
-        terms, score = log_density(out, x, LIKELIHOOD, obs_std)
+        a_std = (i_n // chains * s_std)[None, :] + (i_out * c_std)[:, None]
+        terms, score = log_density(out, x, LIKELIHOOD, std_at(p_std, a_std, m, LIKELIHOOD))
         if ENERGY:
             a_terms = o // BLOCK_M * BLOCK_N + tl.arange(0, BLOCK_N)
             tl.store(p_terms + a_terms, tl.sum(tl.where(m, terms, 0.0).to(tl.float64), axis=0))
@@ -150,10 +152,13 @@ def place_of(
     return group, program % spread, p_scratch, p_terms, p_gate, p_rows + program * 2 * BLOCK_N
 
 
-def constant_energy(net: Net, likelihood: str, obs_std: float) -> float:
-    """What an energy holds besides ½‖z‖² and the pixels' terms, in nats."""
-    prior = 0.5 * net.widths[0] * math.log(2 * math.pi)
-    return prior - net.widths[-1] * constant(likelihood, obs_std)
+@triton.jit
+def energy_of(
+    prior, logp, p_constant, i_x, m_n, NET: tl.constexpr, LIKELIHOOD: tl.constexpr
+):  # fmt: skip
+    """U [BLOCK_N] float64 of rows of images i_x, from what their latents and pixels add to it."""
+    constant = tl.full([], prior_constant(NET), tl.float64)
+    return constant + prior - (logp + constant_at(p_constant, i_x, m_n, LIKELIHOOD))
 
 
 def plan(rows: int, dtype: torch.dtype, precision: str, tile: int, device: torch.device) -> Plan:

@@ -15,12 +15,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from vaefast.functional.rows import rows_of
 from vaefast.kernels import launch
 from vaefast.kernels.activations import through
 from vaefast.kernels.launch import ON_AMD, Plan, most_programs
 from vaefast.kernels.mlp import forward_hidden, layer_product, layer_tile, put, take_rows
 from vaefast.kernels.network import Net, of
-from vaefast.ops._register import rows_of
 
 __all__ = [
     "blocks_of",

@@ -12,7 +12,7 @@ import torch
 import vaefast as vf
 from vaefast import ops
 from vaefast.bench.cases import images, network, posterior
-from vaefast.reference.decode_distance import latents
+from vaefast.functional.latents import latents
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device was found")
 

@@ -22,7 +22,11 @@ def target(vae, x, *, generic, inv_mass=None, leapfrog=5):
     if generic:
         return GenericTarget(vae=vae, backend=None, **shared)
     return NetworkTarget(
-        net=lowering.decoder(vae), obs_std=vae.obs_std, precision="ieee", backend=None, **shared
+        net=lowering.decoder(vae),
+        likelihood_params=vae.likelihood_params,
+        precision="ieee",
+        backend=None,
+        **shared,
     )
 
 

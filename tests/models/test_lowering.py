@@ -1,14 +1,17 @@
 """Lowering: the MLP of a module gives the module's numbers, or a reason that names the layer."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
 from torch.nn.utils import parametrizations
 
+from vaefast import ops
 from vaefast.models import MLPVAE, VAE, CannotLower, ConvVAE, MaxMin, as_vae, lowering
 from vaefast.models.activations import activation_module, activation_name
-from vaefast.reference.net_forward import net_forward
 
+net_forward = partial(ops.net_forward, backend="reference")
 ACTIVATIONS = {
     "relu": nn.ReLU(),
     "leaky_relu:0.01": nn.LeakyReLU(),

@@ -101,7 +101,6 @@ def wide_case(B, dtype):
     return mean.to(dtype), std.to(dtype), centre.to(dtype), net
 
 
-@pytest.mark.compares
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_same_bits_for_any_cut_and_thread_count(dtype):
     """The radius that only just hits sample 33, found for one row at a time, tells the bits."""

@@ -11,6 +11,14 @@ from vaefast.types import LIKELIHOODS
 STD = 0.4
 
 
+def like(likelihood):
+    """The likelihood's name and parameters."""
+    return {
+        "likelihood": likelihood,
+        "likelihood_params": [STD] if likelihood == "gaussian" else [],
+    }
+
+
 def leaves(case):
     tensors = [case.z, case.x, *case.net.weights, *case.net.biases]
     return [t.requires_grad_() for t in tensors]
@@ -18,7 +26,7 @@ def leaves(case):
 
 def both(case, likelihood, **options):
     """A scalar of the energy and its gradient that weighs rows and latents differently."""
-    U, grad = net_potential(*case, likelihood=likelihood, obs_std=STD, **options)
+    U, grad = net_potential(*case, **like(likelihood), **options)
     rows = torch.arange(1, len(U) + 1, dtype=U.dtype)
     return (rows * U).sum() + (rows[:, None] * grad.sin()).sum()
 
@@ -52,7 +60,7 @@ def test_likelihood_at_every_size_of_logit(likelihood, size):
     tensors = [out.requires_grad_(), x.requires_grad_()]
 
     def scalar(**options):
-        logp, slope = log_likelihood(out, x, likelihood=likelihood, obs_std=STD, **options)
+        logp, slope = log_likelihood(out, x, **like(likelihood), **options)
         return logp.sum() + (slope * torch.arange(5)).sum()
 
     found = torch.autograd.grad(scalar(), tensors)

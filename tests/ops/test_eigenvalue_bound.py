@@ -1,23 +1,18 @@
 """eigenvalue_bound: never below the largest eigenvalue, hardly above it."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
 
-from vaefast.reference import eigenvalue_bound as reference
+from vaefast import ops
+from vaefast.functional.eigenvalues import SQUARINGS, inflation
 
 
 @pytest.fixture
-def bound(backend, require):
-    if backend == "cpp":
-        pytest.skip("the CPU takes an eigensolver")
-    require("net_jacobian_gram", backend, torch.float64)
-    if backend == "reference":
-        return reference.eigenvalue_bound
-    from vaefast.kernels import eigenvalue_bound
-
-    return eigenvalue_bound.eigenvalue_bound
+def bound(backend):
+    return partial(ops.eigenvalue_bound, backend=backend)
 
 
 def spectra(d):
@@ -55,8 +50,8 @@ def test_covers_rounding_where_it_shows(bound, d):
     top = diagonal.max(1).values
     assert (found > top).all()
     flat = with_spectra(torch.ones(2, d, dtype=torch.float64))
-    allowed = d ** (0.5 / 2**reference.SQUARINGS)
-    assert (bound(flat) <= allowed * (1 + 4 * (reference.inflation(d) - 1))).all()
+    allowed = d ** (0.5 / 2**SQUARINGS)
+    assert (bound(flat) <= allowed * (1 + 4 * (inflation(d) - 1))).all()
 
 
 @pytest.mark.parametrize("scale", [1e-310, 1e-160, 1e160, 1e303])
@@ -90,13 +85,25 @@ def test_batches(bound):
     assert bound(A[:0]).shape == (0,)
 
 
-def test_the_triton_kernel_agrees_with_the_reference(backend, require):
-    if backend != "triton":
-        pytest.skip("compares triton with the reference")
-    require("net_jacobian_gram", backend, torch.float64)
-    from vaefast.kernels.eigenvalue_bound import eigenvalue_bound
-
+def test_agrees_with_the_reference(bound):
     A = with_spectra(spectra(10))
-    torch.testing.assert_close(
-        eigenvalue_bound(A), reference.eigenvalue_bound(A), rtol=1e-12, atol=0
-    )
+    expected = ops.eigenvalue_bound(A, backend="reference")
+    torch.testing.assert_close(bound(A), expected, rtol=1e-12, atol=0)
+
+
+def test_there_is_no_cpp_backend():
+    with pytest.raises(RuntimeError, match='eigenvalue_bound has no "cpp" backend yet'):
+        ops.eigenvalue_bound(torch.zeros(1, 2, 2).double(), backend="cpp")
+
+
+@pytest.mark.parametrize(
+    ("A", "error", "message"),
+    [
+        (torch.zeros(2, 3).double(), ValueError, r"A must be \[B, d, d\], got \[2, 3\]"),
+        (torch.zeros(1, 2, 3).double(), ValueError, r"A must be \[B, d, d\], got \[1, 2, 3\]"),
+        (torch.zeros(1, 2, 2), TypeError, r"A must be float64, got float32; pass A.double\(\)"),
+    ],
+)
+def test_errors_say_what_came_and_what_to_do(A, error, message):
+    with pytest.raises(error, match=message):
+        ops.eigenvalue_bound(A)

@@ -133,7 +133,9 @@ def networks(draw, dtype):
 @st.composite
 def problems(draw, op, dtype):
     B, C = draw(st.integers(0, 5)), draw(st.integers(1, 3))
-    like = {"likelihood": draw(st.sampled_from(LIKELIHOODS)), "obs_std": 0.7}
+    likelihood = draw(st.sampled_from(LIKELIHOODS))
+    std = [0.7] if likelihood == "gaussian" else []
+    like = {"likelihood": likelihood, "likelihood_params": std}
     torch.set_num_threads(draw(st.integers(1, 3)))
     return problem(op, normal(draw(st.integers(0, 99)), dtype), B, C, draw(networks(dtype)), like)
 

@@ -79,7 +79,6 @@ def test_a_kick_alone_does_not_look_at_the_position(backend):
     assert z[[0, 2, 3, 4, 5]].isfinite().all()
 
 
-@pytest.mark.compares
 def test_inputs_that_require_grad(backend):
     z, p, grad, step, _ = state()
     step.requires_grad_()
@@ -112,7 +111,6 @@ def many(dtype, N=3000, d=37, C=4):
     return z, p, grad, step, inv_mass
 
 
-@pytest.mark.compares
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_error_is_at_most_twice_that_of_eager_torch(backend, dtype):
     arguments = many(dtype)

@@ -15,6 +15,14 @@ from vaefast.types import LIKELIHOODS
 STD = 0.4
 
 
+def options_of(likelihood):
+    """The likelihood's name and parameters."""
+    return {
+        "likelihood": likelihood,
+        "likelihood_params": [STD] if likelihood == "gaussian" else [],
+    }
+
+
 def case(B=3, C=2, D=7, dtype=torch.float64, scale=3.0, seed=0):
     generator = torch.Generator().manual_seed(seed)
     out = scale * torch.randn(B * C, D, generator=generator, dtype=torch.float64)
@@ -48,7 +56,7 @@ def by_torch(out, x, likelihood):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_value_and_gradient_are_torch_s(backend, shape, C, likelihood):
     out, x = case(shape[0], C, shape[1])
-    logp, gradient = log_likelihood(out, x, likelihood=likelihood, obs_std=STD, backend=backend)
+    logp, gradient = log_likelihood(out, x, **options_of(likelihood), backend=backend)
     assert logp.dtype == torch.float64
     out.requires_grad_()
     expected = by_torch(out, x, likelihood)
@@ -57,13 +65,12 @@ def test_value_and_gradient_are_torch_s(backend, shape, C, likelihood):
     torch.testing.assert_close(gradient, derivative, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.compares
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
 def test_float32_terms_are_summed_in_float64(backend, likelihood):
     out, x = case(4, 1, 50_000, scale=8.0)
-    truth, slope = log_likelihood(out, x, likelihood=likelihood, obs_std=STD, backend="reference")
+    truth, slope = log_likelihood(out, x, **options_of(likelihood), backend="reference")
     logp, gradient = log_likelihood(
-        out.float(), x.float(), likelihood=likelihood, obs_std=STD, backend=backend
+        out.float(), x.float(), **options_of(likelihood), backend=backend
     )
     assert logp.dtype == torch.float64
     assert gradient.dtype == torch.float32
@@ -110,26 +117,24 @@ def test_bad_rows_are_nan_and_the_others_are_untouched(backend, likelihood, bad)
     assert torch.equal(gradient[1:4], clean[1][1:4])
 
 
-@pytest.mark.compares
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
 def test_both_results_are_differentiable_once(backend, likelihood):
     out, x = (t.requires_grad_() for t in case(2, 2, 4))
 
     def run(out, x):
-        return log_likelihood(out, x, likelihood=likelihood, obs_std=STD)
+        return log_likelihood(out, x, **options_of(likelihood))
 
     assert torch.autograd.gradcheck(run, (out, x))
     with pytest.raises(RuntimeError, match="log_likelihood is differentiable once"):
         torch.autograd.grad(run(out, x)[0].sum(), out, create_graph=True)
 
 
-@pytest.mark.compares
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
 def test_derivative_in_out_alone(backend, likelihood):
     out, x = case(2, 2, 4)
     out.requires_grad_()
     assert torch.autograd.gradcheck(
-        lambda out: log_likelihood(out, x, likelihood=likelihood, obs_std=STD), out
+        lambda out: log_likelihood(out, x, **options_of(likelihood)), out
     )
     logp, gradient = log_likelihood(out.float(), x.float(), likelihood=likelihood)
     (derivative,) = torch.autograd.grad(logp.sum(), out)
@@ -145,13 +150,13 @@ def test_reference_is_differentiable_twice(likelihood):
     )
 
 
-@pytest.mark.compares
 @pytest.mark.parametrize("grad", [False, True])
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
 def test_registered_op_passes_opcheck(backend, likelihood, grad):
     out, x = (t.requires_grad_(grad) for t in case())
+    params = [torch.tensor(STD, dtype=out.dtype)] if likelihood == "gaussian" else []
     torch.library.opcheck(
-        torch.ops.vaefast.log_likelihood.default, (out, x, likelihood, STD, backend)
+        torch.ops.vaefast.log_likelihood.default, (out, x, likelihood, params, backend)
     )
 
 
@@ -165,7 +170,6 @@ def logits(dtype):
     return torch.cat([size, -size]).to(dtype)
 
 
-@pytest.mark.compares
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_pixels_err_at_most_twice_what_eager_torch_errs(backend, dtype, likelihood):
@@ -175,7 +179,7 @@ def test_pixels_err_at_most_twice_what_eager_torch_errs(backend, dtype, likeliho
     edge = (out.double().abs() - math.log(99999)).abs() < 1e-5  # float32's clamp is not float64's
 
     def run(backend, *tensors):
-        results = log_likelihood(*tensors, likelihood=likelihood, obs_std=STD, backend=backend)
+        results = log_likelihood(*tensors, **options_of(likelihood), backend=backend)
         return [r.view(-1)[~edge.flatten()].double() for r in results]
 
     truth = run("reference", out.double(), x.double())
@@ -216,12 +220,12 @@ def test_widths_around_the_vectors_and_blocks(backend, dtype, likelihood):
     whole, x = case(2, 2, 130, dtype=dtype)
     pixels = log_likelihood(
         whole.reshape(-1, 1), x.repeat_interleave(2, 0).reshape(-1, 1),
-        likelihood=likelihood, obs_std=STD, backend=backend,
+        **options_of(likelihood), backend=backend,
     )  # fmt: skip
     tolerance = 1e-13 if backend != "reference" else 1e-6
     for D in (*range(34), 63, 64, 65, 127, 128, 129):
         logp, gradient = log_likelihood(
-            whole[:, :D], x[:, :D], likelihood=likelihood, obs_std=STD, backend=backend
+            whole[:, :D], x[:, :D], **options_of(likelihood), backend=backend
         )
         same(gradient, pixels[1].view(4, 130)[:, :D], backend)
         torch.testing.assert_close(
@@ -253,7 +257,7 @@ def test_same_bits_for_any_cut_and_thread_count(backend, dtype, likelihood):
 
     def run(rows=slice(0, B)):
         part = out[rows.start * 3 : rows.stop * 3]
-        return log_likelihood(part, x[rows], likelihood=likelihood, obs_std=STD, backend=backend)
+        return log_likelihood(part, x[rows], **options_of(likelihood), backend=backend)
 
     whole = run()
     parts = [run(rows) for rows in (slice(0, 7), slice(7, 8), slice(8, B))]
@@ -310,6 +314,10 @@ def test_compiles_without_graph_breaks_or_recompiling(backend):
         )
 
 
+def gaussian(*parameters):
+    return {"likelihood": "gaussian", "likelihood_params": parameters}
+
+
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
@@ -322,8 +330,17 @@ def test_compiles_without_graph_breaks_or_recompiling(backend):
             ValueError,
             "likelihood must be one of 'bernoulli', .* 'poisson'",
         ),
-        ({"obs_std": 0.0}, ValueError, "obs_std must be positive and finite, got 0.0"),
-        ({"obs_std": "1"}, TypeError, "obs_std must be a number, got str"),
+        (gaussian(0.0), ValueError, "std must be positive and finite, got 0.0"),
+        (gaussian("1"), TypeError, "std must be a number, got str"),
+        (gaussian(torch.ones(7)), TypeError, "std must be float64 like x"),
+        (gaussian(torch.ones(3).double()), ValueError, r"std must be a scalar, \[D\] or \[B, D\]"),
+        (gaussian(1.0, 2.0), ValueError, "likelihood 'gaussian' takes std, got 2"),
+        ({"likelihood_params": [0.1]}, ValueError, "'bernoulli' takes no parameters, got 1"),
+        (
+            {"likelihood": "gaussian", "likelihood_params": 0.1},
+            TypeError,
+            r"likelihood_params must be a sequence, got float; pass \[std\]",
+        ),
     ],
 )
 def test_errors_say_what_came_and_what_to_do(change, error, message):

@@ -84,7 +84,7 @@ def test_linear_gaussian_posterior(backend, massive):
     A, b = net.weights[0], net.biases[0]
     V = torch.linalg.inv(torch.eye(d, dtype=torch.float64) + A.T @ A / s**2)
     m = (case.x - b) @ A @ V / s**2  # [B, d]
-    like = {"likelihood": "gaussian", "obs_std": s}
+    like = {"likelihood": "gaussian", "likelihood_params": [s]}
     U, grad = net_potential(*case, **like)
     result = net_chain(
         case.z, U, grad, case.x, net, **like, step=0.2, leapfrog=4, jitter=0.3, steps=150,
@@ -309,7 +309,7 @@ def test_registered_op_passes_opcheck(backend, steps, requires_grad):
     U, grad = net_potential(*case, likelihood="bernoulli")
     case.x.requires_grad_(requires_grad)
     step, index = torch.full((3,), 0.1, dtype=torch.float64), torch.arange(3)
-    state = case.z, U, grad, case.x, *case.net, "bernoulli", 1.0, step, masses(case), index
+    state = case.z, U, grad, case.x, *case.net, "bernoulli", [], step, masses(case), index
     torch.library.opcheck(
         torch.ops.vaefast.net_chain.default, (*state, 2, 0.1, 7, 0, steps, 2, "ieee", 0, backend)
     )

@@ -14,15 +14,23 @@ from vaefast.types import LIKELIHOODS, Network
 STD = 0.4
 
 
+def like(likelihood):
+    """The likelihood's name and parameters."""
+    return {
+        "likelihood": likelihood,
+        "likelihood_params": [STD] if likelihood == "gaussian" else [],
+    }
+
+
 def energy(z, x, net, likelihood):
     """−log p(x | net(z)) − log N(z; 0, I), one row of z per row of x."""
     out = net_forward(z, net, backend="reference")
-    logp, _ = log_likelihood(out, x, likelihood=likelihood, obs_std=STD, backend="reference")
+    logp, _ = log_likelihood(out, x, **like(likelihood), backend="reference")
     return -logp - Normal(0.0, 1.0).log_prob(z).sum(1)
 
 
 def potential(case, likelihood="bernoulli", **options):
-    return net_potential(*case, likelihood=likelihood, obs_std=STD, **options)
+    return net_potential(*case, **like(likelihood), **options)
 
 
 def test_value_by_torch_distributions(backend):
@@ -73,9 +81,7 @@ def test_float32_stays_within_round_off(backend, likelihood):
     U, grad = potential(wide, likelihood, backend="reference")
     net = Network([w.float() for w in wide.net.weights], [b.float() for b in wide.net.biases],
               wide.net.layers)  # fmt: skip
-    narrow = net_potential(
-        wide.z.float(), wide.x.float(), net, likelihood=likelihood, obs_std=STD, backend=backend
-    )
+    narrow = net_potential(wide.z.float(), wide.x.float(), net, **like(likelihood), backend=backend)
     assert narrow[0].dtype == torch.float64
     assert narrow[1].dtype == torch.float32
     assert ((narrow[0] - U) / U).abs().max() <= 2e-6
@@ -152,7 +158,7 @@ def test_reference_is_differentiable_twice():
 def test_registered_op_passes_opcheck(backend, grad):
     case = posterior()
     case.z.requires_grad_(grad)
-    arguments = (case.z, case.x, *case.net, "bernoulli", 1.0, "ieee", 0, backend)
+    arguments = (case.z, case.x, *case.net, "bernoulli", [], "ieee", 0, backend)
     torch.library.opcheck(torch.ops.vaefast.net_potential.default, arguments)
 
 

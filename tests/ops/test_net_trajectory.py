@@ -184,10 +184,8 @@ def test_registered_op_passes_opcheck(backend, massive, requires_grad):
     p, grad = start(case)
     case.x.requires_grad_(requires_grad)
     step, mass = torch.full((6,), 0.1, dtype=torch.float64), masses(case) if massive else None
-    state = case.z, p, grad, case.x, *case.net, step, mass
-    torch.library.opcheck(
-        torch.ops.vaefast.net_trajectory.default, (*state, "bernoulli", 1.0, 3, "ieee", 0, backend)
-    )
+    state = case.z, p, grad, case.x, *case.net, "bernoulli", [], step, mass
+    torch.library.opcheck(torch.ops.vaefast.net_trajectory.default, (*state, 3, "ieee", 0, backend))
 
 
 def test_compiles_without_graph_breaks(backend):

@@ -60,7 +60,6 @@ def test_widths_around_the_vectors_and_blocks(backend, norm, D):
     close(step(*data, norm, backend=backend), expected(*data, norm), torch.float64)
 
 
-@pytest.mark.compares
 @pytest.mark.parametrize("norm", NORMS)
 def test_error_is_at_most_twice_that_of_eager(backend, norm):
     data = images(129, 1000)

@@ -36,7 +36,7 @@ def trajectory(case, rows):
         x[rows],
         net,
         likelihood="gaussian",
-        obs_std=0.3,
+        likelihood_params=[0.3],
         step=step[rows],
         inv_mass=mass[rows],
         leapfrog=3,

@@ -12,14 +12,21 @@ so that no two large numbers are subtracted, whatever the size of the logits.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["PIXEL_LIKELIHOODS", "PixelLikelihood"]
+__all__ = [
+    "PIXEL_LIKELIHOODS",
+    "Curvature",
+    "Likelihood",
+    "beside_chains",
+    "parameter_rows",
+    "valid",
+]
 
 CLAMP = math.log((1.0 - 1e-5) / 1e-5)  # |logit| at which the clamped Bernoulli stops
 SERIES_BELOW = 0.5  # u under which the continuous Bernoulli's normaliser is its Taylor series
@@ -36,18 +43,50 @@ MEAN_SERIES = (
 )
 
 
-class PixelLikelihood(NamedTuple):
-    """One likelihood; out and x broadcast, obs_std is the Gaussian's standard deviation.
+class Curvature(NamedTuple):
+    """Second-order terms of log p per pixel, and its slope in x."""
+
+    in_x: Tensor  # d log p / dx
+    curvature: Tensor  # d² log p / da²
+    mixed: Tensor  # d² log p / da dx
+
+
+class Likelihood(NamedTuple):
+    """One likelihood; out and x broadcast with its parameters, as :func:`beside_chains` gives them.
 
     Args:
-        log_density: (out, x, obs_std) ↦ log p per pixel, less the constant, in nats.
-        derivative: (out, x, obs_std) ↦ d log p / d out per pixel.
-        constant: obs_std ↦ the part of log p per pixel that depends on neither out nor x.
+        log_density: (out, x, *parameters) ↦ log p per pixel, less the constant, in nats.
+        derivative: (out, x, *parameters) ↦ d log p / d out per pixel.
+        second: (out, x, *parameters) ↦ the :class:`Curvature` per pixel.
+        constant: (D, *parameters) ↦ the part of log p of a row that depends on neither out nor x:
+            float64, [] or [B].
+        parameters: their names; each is a scalar, [D] or [B, D], and positive.
     """
 
-    log_density: Callable[[Tensor, Tensor, float], Tensor]
-    derivative: Callable[[Tensor, Tensor, float], Tensor]
-    constant: Callable[[float], float] = lambda obs_std: 0.0
+    log_density: Callable[..., Tensor]
+    derivative: Callable[..., Tensor]
+    second: Callable[..., Curvature]
+    constant: Callable[..., Tensor | float] = lambda columns: 0.0
+    parameters: tuple[str, ...] = ()
+
+
+def beside_chains(parameters: Sequence[Tensor]) -> list[Tensor]:
+    """The parameters as they broadcast with [B, C, D]."""
+    return [p.unsqueeze(1) if p.ndim == 2 else p for p in parameters]
+
+
+def parameter_rows(parameters: Sequence[Tensor], rows: slice) -> list[Tensor]:
+    """The parameters of some rows of x."""
+    return [p[rows] if p.ndim == 2 else p for p in parameters]
+
+
+def valid(parameters: Sequence[Tensor], rows: int, like: Tensor) -> Tensor:
+    """[rows] bool: every parameter of the row is positive and finite."""
+    good = torch.ones(rows, dtype=torch.bool, device=like.device)
+    for p in parameters:
+        fine = p.isfinite() & (p > 0)
+        good = good & (fine.all(dim=-1) if p.ndim else fine)
+    return good
 
 
 def _fold(out: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -55,41 +94,48 @@ def _fold(out: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(positive, out, -out), torch.where(positive, 1.0 - x, x)  # u, t
 
 
-def _bernoulli(out: Tensor, x: Tensor, obs_std: float) -> Tensor:
+def _bernoulli(out: Tensor, x: Tensor) -> Tensor:
     u, t = _fold(out, x)
     return F.logsigmoid(u) - t * u
 
 
-def _bernoulli_derivative(out: Tensor, x: Tensor, obs_std: float) -> Tensor:
+def _bernoulli_derivative(out: Tensor, x: Tensor) -> Tensor:
     return x - torch.sigmoid(out)
 
 
-def _clamped(out: Tensor, x: Tensor, obs_std: float) -> Tensor:
-    return _bernoulli(out.clamp(-CLAMP, CLAMP), x, obs_std)
+def _clamped(out: Tensor, x: Tensor) -> Tensor:
+    return _bernoulli(out.clamp(-CLAMP, CLAMP), x)
 
 
-def _clamped_derivative(out: Tensor, x: Tensor, obs_std: float) -> Tensor:
+def _clamped_derivative(out: Tensor, x: Tensor) -> Tensor:
     return (x - torch.sigmoid(out)) * (out.abs() <= CLAMP)
 
 
-def _gaussian(out: Tensor, x: Tensor, obs_std: float) -> Tensor:
-    return -0.5 * ((x - out) / obs_std).square()
+def _gaussian(out: Tensor, x: Tensor, std: Tensor) -> Tensor:
+    return -0.5 * ((x - out) / std).square()
 
 
-def _gaussian_derivative(out: Tensor, x: Tensor, obs_std: float) -> Tensor:
-    return (x - out) / obs_std**2
+def _gaussian_derivative(out: Tensor, x: Tensor, std: Tensor) -> Tensor:
+    return (x - out) / std / std
 
 
-def _gaussian_constant(obs_std: float) -> float:
-    return -math.log(obs_std) - 0.5 * math.log(2.0 * math.pi)
+def _gaussian_second(out: Tensor, x: Tensor, std: Tensor) -> Curvature:
+    precision = (1.0 / std / std).expand_as(out)
+    return Curvature(-_gaussian_derivative(out, x, std), -precision, precision)
 
 
-def _continuous_bernoulli(out: Tensor, x: Tensor, obs_std: float) -> Tensor:
+def _gaussian_constant(columns: int, std: Tensor) -> Tensor:
+    logs = std.double().log()
+    total = logs.sum(dim=-1) if std.ndim else columns * logs
+    return -total - 0.5 * columns * math.log(2.0 * math.pi)
+
+
+def _continuous_bernoulli(out: Tensor, x: Tensor) -> Tensor:
     u, t = _fold(out, x)
     return -t * u - _log_normaliser(u)
 
 
-def _continuous_bernoulli_derivative(out: Tensor, x: Tensor, obs_std: float) -> Tensor:
+def _continuous_bernoulli_derivative(out: Tensor, x: Tensor) -> Tensor:
     u, t = _fold(out, x)
     slope = _mean(u) - t
     return torch.where(out > 0, slope, -slope)
@@ -118,11 +164,36 @@ def _polynomial(y: Tensor, coefficients: tuple[float, ...] | list[float]) -> Ten
     return result
 
 
+def _bernoulli_second(out: Tensor, x: Tensor) -> Curvature:
+    return Curvature(out, -torch.sigmoid(out) * torch.sigmoid(-out), torch.ones_like(out))
+
+
+def _clamped_second(out: Tensor, x: Tensor) -> Curvature:
+    inside = (out.abs() <= CLAMP).to(out.dtype)
+    curvature = _bernoulli_second(out, x).curvature
+    return Curvature(out.clamp(-CLAMP, CLAMP), curvature * inside, inside)
+
+
+def _continuous_bernoulli_second(out: Tensor, x: Tensor) -> Curvature:
+    return Curvature(out, _mean_slope(out.abs()), torch.ones_like(out))
+
+
+def _mean_slope(u: Tensor) -> Tensor:
+    """d/du (1/u − 1/(eᵘ − 1)) = e⁻ᵘ/(1 − e⁻ᵘ)² − 1/u²; near 0 its series −Σ (2k − 1) b_k u²ᵏ⁻²."""
+    near, far = u.clamp(max=SERIES_BELOW), u.clamp(min=SERIES_BELOW)
+    terms = [-(2 * k - 1) * b for k, b in enumerate(MEAN_SERIES, start=1)]
+    decay = torch.exp(-far)
+    closed = decay / torch.expm1(-far).square() - 1.0 / far.square()
+    return torch.where(u < SERIES_BELOW, _polynomial(near * near, terms), closed)
+
+
 PIXEL_LIKELIHOODS = {
-    "bernoulli": PixelLikelihood(_bernoulli, _bernoulli_derivative),
-    "gaussian": PixelLikelihood(_gaussian, _gaussian_derivative, _gaussian_constant),
-    "continuous_bernoulli": PixelLikelihood(
-        _continuous_bernoulli, _continuous_bernoulli_derivative
+    "bernoulli": Likelihood(_bernoulli, _bernoulli_derivative, _bernoulli_second),
+    "gaussian": Likelihood(
+        _gaussian, _gaussian_derivative, _gaussian_second, _gaussian_constant, ("std",)
     ),
-    "clamped_bernoulli": PixelLikelihood(_clamped, _clamped_derivative),
+    "continuous_bernoulli": Likelihood(
+        _continuous_bernoulli, _continuous_bernoulli_derivative, _continuous_bernoulli_second
+    ),
+    "clamped_bernoulli": Likelihood(_clamped, _clamped_derivative, _clamped_second),
 }

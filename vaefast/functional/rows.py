@@ -9,7 +9,16 @@ from torch import Tensor
 
 from vaefast.runtime import memory
 
-__all__ = ["chains", "chunked", "finite", "nan_where_bad", "of_chains", "part"]
+__all__ = [
+    "chains",
+    "chunked",
+    "finite",
+    "has_plain_rows",
+    "nan_where_bad",
+    "of_chains",
+    "part",
+    "rows_of",
+]
 
 
 def chains(z: Tensor, x: Tensor) -> int:
@@ -67,3 +76,13 @@ def nan_where_bad(good: Tensor, *results: Tensor) -> tuple[Tensor, ...]:
 
 def _nan_where_bad(good: Tensor, result: Tensor) -> Tensor:
     return result.masked_fill(~good.reshape(-1, *[1] * (result.ndim - 1)), torch.nan)
+
+
+def rows_of(x: Tensor) -> Tensor:
+    """[B, D] with contiguous rows (any row stride), copied only where it must be."""
+    return x if x.shape[1] <= 1 or x.stride(1) == 1 else x.contiguous()
+
+
+def has_plain_rows(t: Tensor) -> bool:
+    """[B, D] with contiguous rows that lie one behind the other."""
+    return t.is_contiguous() or (t.stride(1) == 1 and t.stride(0) >= t.shape[1])

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from vaefast import ops
 from vaefast.functional.rows import finite, nan_where_bad
 from vaefast.models.maps import Maps
 from vaefast.runtime import backends
@@ -75,10 +76,8 @@ def largest_eigenvalue(gram: Tensor) -> Tensor:
     would take far longer. NaN for a matrix that is not finite.
     """
     squared = gram.is_cuda and gram.shape[-1] <= SQUARED
-    if squared and not backends.availability("triton", "cuda"):
-        from vaefast.kernels.eigenvalue_bound import eigenvalue_bound
-
-        return eigenvalue_bound(gram)
+    if squared and backends.supports("eigenvalue_bound", "triton", device="cuda"):
+        return ops.eigenvalue_bound(gram)
     return decompose(gram)[0][:, 0]
 
 

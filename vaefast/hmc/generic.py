@@ -130,7 +130,11 @@ class Potential:
         if not self._fused:
             return out, torch.ones_like(out)
         return ops.log_likelihood(
-            out, x, likelihood=self.likelihood, obs_std=self.vae.obs_std, backend=self.backend
+            out,
+            x,
+            likelihood=self.likelihood,
+            likelihood_params=self.vae.likelihood_params,
+            backend=self.backend,
         )
 
     @property

@@ -160,7 +160,7 @@ def _target(plan: Plan, rows: Prepared, inv_mass: Tensor | None, dtype: torch.dt
         x=pixels,
         net=plan.decoder,
         likelihood=plan.likelihood,
-        obs_std=rows.vae.obs_std,
+        likelihood_params=rows.vae.likelihood_params,
         inv_mass=inv_mass,
         leapfrog=options.leapfrog,
         precision=options.precision,

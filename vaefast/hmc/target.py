@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -54,7 +54,7 @@ class NetworkTarget:
     x: Tensor  # [B, D]
     net: Network
     likelihood: str
-    obs_std: float
+    likelihood_params: Sequence[float | Tensor]  # a scalar or [D] each
     inv_mass: Tensor | None  # [B, d]
     leapfrog: int
     precision: str
@@ -113,7 +113,7 @@ class NetworkTarget:
         """What all ops are given."""
         return {
             "likelihood": self.likelihood,
-            "obs_std": self.obs_std,
+            "likelihood_params": self.likelihood_params,
             "precision": self.precision,
             "backend": self.backend,
         }

@@ -1,4 +1,4 @@
-"""Derivatives of registered ops: one by closed forms and fast ops, none by refusing."""
+"""Derivatives of registered ops by closed forms and fast ops: first order, and no higher one."""
 
 from __future__ import annotations
 
@@ -9,47 +9,9 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from vaefast.ops._register import library, refuse_grad
-from vaefast.runtime import backends
 from vaefast.types import Network
 
-__all__ = [
-    "Pulled",
-    "differentiable_once",
-    "reference_named",
-    "tensors_of",
-    "through_reference",
-    "with_biases",
-]
-
-
-def tensors_of(net: Network) -> list[Tensor]:
-    return [*net.weights, *(bias for bias in net.biases if bias is not None)]
-
-
-def wants_grad(*tensors: Tensor | None) -> bool:
-    """Grad mode is on and one of the tensors requires grad."""
-    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
-
-
-def reference_named(backend: str | None, *tensors: Tensor | None) -> bool:
-    """Whether derivatives of any order were asked for: inputs that require grad, on the reference.
-
-    The reference then runs in plain sight of autograd, not behind the registered op.
-    """
-    return wants_grad(*tensors) and backends.named(backend) == "reference"
-
-
-def through_reference(name: str, backend: str | None, *tensors: Tensor | None) -> bool:
-    """:func:`reference_named` for an op that has no derivative of its own.
-
-    Raises:
-        RuntimeError: an input requires grad, and the reference was not asked for by name.
-    """
-    if reference_named(backend, *tensors):
-        return True
-    refuse_grad(name, *tensors)
-    return False
+__all__ = ["Pulled", "differentiable_once", "with_biases"]
 
 
 def with_biases(net: Network) -> Network:
@@ -63,34 +25,45 @@ class Pulled(NamedTuple):
     """What an op's backward is made from.
 
     Args:
-        arguments: the schema's, the backend's name last.
-        needed: whether the derivative in each argument is asked for; lists for lists.
+        call: the op's arguments; its backend is the one that ran.
+        needed: by name of a flat argument, whether its derivative is asked for; lists for lists.
         upstream: one cotangent per result, or None.
         slope: the op's second result, where it is the derivative of the first; else None.
     """
 
-    arguments: list[Any]
-    needed: list[Any]
+    call: Any
+    needed: dict[str, Any]
     upstream: tuple[Tensor | None, ...]
     slope: Tensor | None
+
+    def needs(self, *names: str) -> bool:
+        """Whether a derivative in any of these arguments is asked for."""
+        return any(any(tree_flatten(self.needed[name])[0]) for name in names)
 
     def by_slope(self) -> Tensor | None:
         """The derivative in the first argument, where nothing but the slope is needed for it."""
         first, *others = self.upstream
-        alone = not any(tree_flatten(self.needed[1:])[0]) and all(u is None for u in others)
-        if self.slope is None or first is None or not alone:
+        rest = list(self.needed)[1:]
+        if self.slope is None or first is None or self.needs(*rest):
+            return None
+        if any(u is not None for u in others):
             return None
         return first.unsqueeze(-1).to(self.slope.dtype) * self.slope
 
 
 def differentiable_once(
-    name: str, pull: Callable[[Pulled], list[Any]], *, returns_slope: bool = False
+    name: str,
+    library: torch.library.Library,
+    names: tuple[str, ...],
+    rebuilt: Callable[[tuple], Any],
+    pull: Callable[[Pulled], dict[str, Any]],
+    returns_slope: bool,
 ) -> None:
-    """Register the derivative of op ``name``.
+    """Register the derivative of op ``name``, whose flat arguments have these ``names``.
 
     Args:
-        name: the op.
-        pull: gives one derivative per leading argument, lists for lists; None where there is none.
+        rebuilt: from flat arguments to the op's Call.
+        pull: gives derivatives by name of the flat argument, lists for lists.
         returns_slope: the op's second result [N, n] is the derivative of the first [N] in the
             first argument.
     """
@@ -112,14 +85,13 @@ def differentiable_once(
         for place, tensor in zip(ctx.places, ctx.saved_tensors):
             leaves[place] = tensor
         arguments = tree_unflatten(leaves, ctx.structure)
-        needed = tree_unflatten(ctx.needed, ctx.structure)
+        needed = dict(zip(names, tree_unflatten(ctx.needed, ctx.structure)))
         slope = ctx.saved_tensors[-1] if returns_slope else None
-        found = pull(Pulled(arguments, needed, upstream, slope))
-        found += [None] * (len(arguments) - len(found))
+        found = pull(Pulled(rebuilt(tuple(arguments)), needed, upstream, slope))
         # a list with None among its tensors is one untracked argument to torch: no gradients
         return tuple(
-            None if untracked else _like(a, f)
-            for untracked, a, f in zip(ctx.untracked, arguments, found)
+            None if untracked else _like(argument, found.get(argument_name))
+            for untracked, argument, argument_name in zip(ctx.untracked, arguments, names)
         )
 
     torch.library.register_autograd(

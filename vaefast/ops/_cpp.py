@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vaefast.ops._register import rows_of
-from vaefast.types import LIKELIHOODS
+from vaefast.functional.rows import rows_of
+from vaefast.types import LIKELIHOODS, Network
 
 __all__ = ["aligned", "kernel", "layers_of", "like_of", "plain_rows", "rows_at", "run_probes"]
 
@@ -78,18 +78,23 @@ def _numbered(layers: tuple[str, ...]) -> list[tuple[int, float]]:
     return [(ACTIVATIONS.index(name), float(parameter or 0)) for name, _, parameter in parts]
 
 
-def like_of(x: Tensor, rows: int, likelihood: str, obs_std: float) -> tuple:
+def like_of(x: Tensor, rows: int, likelihood: str, parameters: list[Tensor]) -> tuple:
     """Images, chains per image and likelihood as the kernels take them."""
-    return rows_at(x), rows // max(len(x), 1), LIKELIHOODS.index(likelihood), obs_std
+    if any(p.ndim for p in parameters):
+        raise NotImplementedError(
+            'backend "cpp" takes one std for all pixels as yet; pass backend="reference"'
+        )
+    std = float(parameters[0]) if parameters else 1.0
+    return rows_at(x), rows // max(len(x), 1), LIKELIHOODS.index(likelihood), std
 
 
 def run_probes(
-    op: str, x: Tensor, probes: Tensor, out: int, network: tuple, full: bool
+    op: str, x: Tensor, probes: Tensor, out: int, net: Network, full: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """y, squared norms and, where ``full``, the products [B, K, out] of net_jvp or net_vjp."""
     B, K = len(x), probes.shape[-2]
-    layers, _alive = layers_of(*network)
-    y, sq = x.new_empty((B, network[0][-1].shape[0])), x.new_empty((B, K), dtype=torch.float64)
+    layers, _alive = layers_of(*net)
+    y, sq = x.new_empty((B, net.out_features)), x.new_empty((B, K), dtype=torch.float64)
     products = x.new_empty((B, K if full else 0, out))
     inputs, rows = plain_rows(x, probes.flatten(0, -2))
     kernel(op, x.dtype)(

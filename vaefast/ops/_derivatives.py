@@ -8,7 +8,7 @@ contract 4, and none of it is registered as an op. What needs a row's bits, the 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vaefast.functional.activations import Activation, parse
-from vaefast.functional.likelihoods import CLAMP, MEAN_SERIES, PIXEL_LIKELIHOODS, SERIES_BELOW
+from vaefast.functional.likelihoods import PIXEL_LIKELIHOODS, beside_chains, parameter_rows
 from vaefast.functional.rows import chains, chunked, of_chains
 from vaefast.types import Network
 
@@ -33,62 +33,18 @@ __all__ = [
 TEMPORARIES = 8  # of the size of a row of ``out``, alive at once
 
 
-class _Pixel(NamedTuple):
-    """Derivatives of log p(x | a) per pixel that the likelihoods' table does not hold."""
-
-    in_x: Tensor  # d log p / dx
-    curvature: Tensor  # d² log p / da²
-    mixed: Tensor  # d² log p / da dx
-
-
-def _bernoulli(a: Tensor, obs_std: float) -> _Pixel:
-    return _Pixel(a, -torch.sigmoid(a) * torch.sigmoid(-a), torch.ones_like(a))
-
-
-def _clamped(a: Tensor, obs_std: float) -> _Pixel:
-    inside = (a.abs() <= CLAMP).to(a.dtype)
-    curvature = _bernoulli(a, obs_std).curvature
-    return _Pixel(a.clamp(-CLAMP, CLAMP), curvature * inside, inside)
-
-
-def _continuous_bernoulli(a: Tensor, obs_std: float) -> _Pixel:
-    return _Pixel(a, _mean_slope(a.abs()), torch.ones_like(a))
-
-
-def _mean_slope(u: Tensor) -> Tensor:
-    """d/du (1/u − 1/(eᵘ − 1)) = e⁻ᵘ/(1 − e⁻ᵘ)² − 1/u²; near 0 its series −Σ (2k − 1) b_k u²ᵏ⁻²."""
-    near, far = u.clamp(max=SERIES_BELOW), u.clamp(min=SERIES_BELOW)
-    series = torch.zeros_like(u)
-    for k in range(len(MEAN_SERIES), 0, -1):
-        series = series * near * near - (2 * k - 1) * MEAN_SERIES[k - 1]
-    decay = torch.exp(-far)
-    closed = decay / torch.expm1(-far).square() - 1.0 / far.square()
-    return torch.where(u < SERIES_BELOW, series, closed)
-
-
-PIXELS: dict[str, Callable[[Tensor, float], _Pixel]] = {
-    "bernoulli": _bernoulli,
-    "clamped_bernoulli": _clamped,
-    "continuous_bernoulli": _continuous_bernoulli,
-}
-
-
 def pixel_gradients(
     out: Tensor,
     x: Tensor,
     likelihood: str,
-    obs_std: float,
+    parameters: Sequence[Tensor],
     in_logp: Tensor | None,
     in_slope: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """⟨in_logp, log p⟩ + ⟨in_slope, d log p/d out⟩ derived in out [N, D] and in x [B, D]."""
     a, pixels = out.unflatten(0, (len(x), chains(out, x))), x.unsqueeze(1)  # [B, C, D]
-    slope = PIXEL_LIKELIHOODS[likelihood].derivative(a, pixels, obs_std)
-    if likelihood == "gaussian":
-        precision = torch.full_like(a, obs_std**-2)
-        pixel = _Pixel(-slope, -precision, precision)
-    else:
-        pixel = PIXELS[likelihood](a, obs_std)
+    record, own = PIXEL_LIKELIHOODS[likelihood], beside_chains(parameters)
+    slope, pixel = record.derivative(a, pixels, *own), record.second(a, pixels, *own)
     into_out, into_x = torch.zeros_like(a), torch.zeros_like(a)
     if in_logp is not None:
         weight = in_logp.view(*a.shape[:2], 1).to(a.dtype)
@@ -103,7 +59,7 @@ def likelihood_gradients(
     out: Tensor,
     x: Tensor,
     likelihood: str,
-    obs_std: float,
+    parameters: Sequence[Tensor],
     in_logp: Tensor | None,
     in_slope: Tensor | None,
 ) -> tuple[Tensor, ...]:
@@ -113,7 +69,8 @@ def likelihood_gradients(
     def run(rows: slice) -> tuple[Tensor, ...]:
         of = of_chains(rows, count)
         parts = (None if t is None else t[of] for t in (in_logp, in_slope))
-        return pixel_gradients(out[of], x[rows], likelihood, obs_std, *parts)
+        own = parameter_rows(parameters, rows)
+        return pixel_gradients(out[of], x[rows], likelihood, own, *parts)
 
     return chunked(run, len(x), TEMPORARIES * count * out.shape[-1] * out.element_size())
 
@@ -216,7 +173,7 @@ def potential_gradients(
     x: Tensor,
     net: Network,
     likelihood: str,
-    obs_std: float,
+    parameters: Sequence[Tensor],
     in_energy: Tensor | None,
     in_gradient: Tensor | None,
 ) -> list[Any]:
@@ -230,7 +187,7 @@ def potential_gradients(
     def run(rows: slice) -> tuple[Tensor, ...]:
         of = of_chains(rows, count)
         energy, v = (None if t is None else t[of] for t in (in_energy, in_gradient))
-        end = _PotentialEnd(x[rows], likelihood, obs_std, energy)
+        end = _PotentialEnd(x[rows], likelihood, parameter_rows(parameters, rows), energy)
         into_z = network_gradients(z[of], net, end.seed, totals, v)
         if energy is not None:
             into_z = into_z + energy.unsqueeze(-1).to(z.dtype) * z[of]
@@ -244,22 +201,24 @@ def potential_gradients(
 class _PotentialEnd:
     """Where the pixels end the network: −⟨energy, log p⟩ − ⟨tangent, s⟩ and its derivatives."""
 
-    def __init__(self, x: Tensor, likelihood: str, obs_std: float, energy: Tensor | None) -> None:
-        self.x, self.likelihood, self.obs_std = x, likelihood, obs_std
+    def __init__(
+        self, x: Tensor, likelihood: str, parameters: list[Tensor], energy: Tensor | None
+    ) -> None:
+        self.x, self.like = x, (likelihood, parameters)
         self.energy = None if energy is None else -energy
         self.into_x = torch.zeros_like(x)
 
     def seed(self, out: Tensor, tangent: Tensor | None) -> Seed:
         moved = None if tangent is None else -tangent
-        options = self.likelihood, self.obs_std
-        value, self.into_x = pixel_gradients(out, self.x, *options, self.energy, moved)
-        return Seed(value, None if tangent is None else -slope(out, self.x, *options))
+        value, self.into_x = pixel_gradients(out, self.x, *self.like, self.energy, moved)
+        return Seed(value, None if tangent is None else -slope(out, self.x, *self.like))
 
 
-def slope(out: Tensor, x: Tensor, likelihood: str, obs_std: float) -> Tensor:
+def slope(out: Tensor, x: Tensor, likelihood: str, parameters: Sequence[Tensor]) -> Tensor:
     """d log p/d out [N, D]."""
     a = out.unflatten(0, (len(x), chains(out, x)))
-    return PIXEL_LIKELIHOODS[likelihood].derivative(a, x.unsqueeze(1), obs_std).flatten(0, 1)
+    derivative = PIXEL_LIKELIHOODS[likelihood].derivative
+    return derivative(a, x.unsqueeze(1), *beside_chains(parameters)).flatten(0, 1)
 
 
 def bytes_per_row(net: Network, like: Tensor) -> int:

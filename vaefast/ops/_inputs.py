@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from vaefast import checks, philox
 from vaefast.functional.activations import parse
+from vaefast.functional.likelihoods import PIXEL_LIKELIHOODS
 from vaefast.philox import MAX_LANE
 from vaefast.runtime import backends
 from vaefast.types import LIKELIHOODS, Network
@@ -113,10 +115,43 @@ def check_chains(z: Tensor, inputs: Tensor, z_name: str = "z", name: str = "x") 
     return rows // max(groups, 1)
 
 
-def check_likelihood(likelihood: str, obs_std: float) -> None:
-    checks.option(likelihood, "likelihood", LIKELIHOODS)
-    if not 0.0 < checks.number(obs_std, "obs_std") < math.inf:
-        raise ValueError(f"obs_std must be positive and finite, got {obs_std}")
+def check_likelihood(
+    likelihood: str, parameters: Sequence[float | Tensor], x: Tensor
+) -> list[Tensor]:
+    """The likelihood's parameters in x's dtype and on its device; 1 where none are given.
+
+    Numbers must be positive and finite; values in tensors are not looked at.
+    """
+    if likelihood not in PIXEL_LIKELIHOODS:
+        checks.option(likelihood, "likelihood", LIKELIHOODS)
+    names = PIXEL_LIKELIHOODS[likelihood].parameters
+    if not names and not parameters:
+        return []
+    if not isinstance(parameters, Sequence):
+        raise TypeError(
+            f"likelihood_params must be a sequence, got {type(parameters).__name__}; "
+            "pass [std] for a Gaussian"
+        )
+    if len(parameters) > len(names):
+        takes = ", ".join(names) or "no parameters"
+        raise ValueError(f"likelihood {likelihood!r} takes {takes}, got {len(parameters)}")
+    given = *parameters, *(1.0 for _ in names[len(parameters) :])
+    return [_parameter(value, name, x) for name, value in zip(names, given)]
+
+
+def _parameter(value: float | Tensor, name: str, x: Tensor) -> Tensor:
+    """A scalar, [D] or [B, D] beside x [B, D]."""
+    if not isinstance(value, Tensor):
+        if not 0.0 < checks.number(value, name) < math.inf:
+            raise ValueError(f"{name} must be positive and finite, got {value}")
+        return torch.full((), value, dtype=x.dtype, device=x.device)
+    if value.ndim and list(value.shape) not in ([x.shape[1]], list(x.shape)):
+        raise ValueError(
+            f"{name} must be a scalar, [D] or [B, D] like x {list(x.shape)}, "
+            f"got {list(value.shape)}"
+        )
+    check_kind(value, name, x, "x")
+    return value
 
 
 def check_precision(precision: str) -> str:
@@ -152,13 +187,12 @@ def check_mass(inv_mass: Tensor | None, z: Tensor, x: Tensor | None = None) -> N
         raise ValueError(f"inv_mass must have {len(x)} rows like x, got {len(inv_mass)}")
 
 
-def check_target(z: Tensor, x: Tensor, net: Network, likelihood: str, obs_std: float) -> int:
+def check_target(z: Tensor, x: Tensor, net: Network) -> int:
     """A decoder's posterior: z [N, d], x [B, D], net d to D. Returns the chains C = N / B."""
     check_matrix(z, "z", "[N, d]")
     check_network(net, z, "z")
     check_matrix(x, "x", "[B, D]", net.out_features)
     check_kind(x, "x", z, "z")
-    check_likelihood(likelihood, obs_std)
     return check_chains(z, x)
 
 

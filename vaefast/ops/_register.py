@@ -1,52 +1,146 @@
-"""The one way an op is registered with torch: schema, backends, shapes for tracing, autograd."""
+"""The one way an op is registered: schema, choice of the backend, autograd, shapes for tracing."""
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
+from vaefast.ops._autograd import Pulled, differentiable_once, with_biases
+from vaefast.ops._schema import Layout, layout_of
 from vaefast.runtime import backends
+from vaefast.types import Network
+
+__all__ = ["Registered", "lazy", "register", "registered"]
 
 library = torch.library.Library("vaefast", "DEF")
+registered: dict[str, Registered] = {}
+
+
+class Registered(NamedTuple):
+    """What was registered for an op; its implementations are looked up at each call."""
+
+    call: Any  # the NamedTuple class
+    layout: Layout
+    implementations: dict[str, Callable[[Any], Any]]
 
 
 def register(
-    name: str,
-    schema: str,
+    call: Any,
     *,
-    fake: Callable,
-    reference: Callable,
-    cpp: Callable | None = None,
-    triton: Callable | None = None,
-) -> Callable:
-    """Define ``vaefast::<name>`` and return the callable.
+    returns: Any,
+    fake: Callable[[Any], Any],
+    reference: Callable[[Any], Any],
+    cpp: Callable[[Any], Any] | None = None,
+    triton: Callable[[Any], Any] | None = None,
+    pull: Callable[[Pulled], dict[str, Any]] | None = None,
+    derived: tuple[str, ...] = (),
+    slope: bool = False,
+) -> Callable[[Any], Any]:
+    """Define ``vaefast::<op>`` and return the function from a checked Call to the op's results.
 
-    Every implementation takes the schema's arguments but the last, ``str backend``, which selects
-    among them. The caller has resolved and checked everything.
+    The op is named after the module of its Call. That function chooses the backend, and refuses a
+    tensor that requires grad where the op has no derivative in it; where the reference was asked
+    for by name, it runs in plain sight of autograd, so derivatives of any order are its own.
 
     Args:
-        schema: the op's schema, e.g. ``"(Tensor x, str backend) -> Tensor"``; arguments that it
-            writes, ``Tensor(a!)``, come first.
-        fake: shapes and dtypes of the results, for torch.compile and meta tensors.
+        call: the NamedTuple that lists the op's arguments, the backend last; every implementation
+            takes one.
+        returns: the type of the results: Tensor, a NamedTuple of tensors, a tuple, or None.
+        fake: empty results, for torch.compile and meta tensors.
+        reference: the specification; the others are what is fast.
+        pull: the first derivative, by name of the argument, of an op that has one.
+        derived: fields in which ``pull`` derives.
+        slope: the second result [N, n] is the first one's derivative in the first argument.
     """
-    # below the dispatcher's autograd no graph may be recorded: the reference would record one
-    given = {"reference": torch.no_grad()(reference), "cpp": cpp, "triton": triton}
+    name = call.__module__.rpartition(".")[2]
+    layout = layout_of(call, returns)
+    given = {"reference": reference, "cpp": cpp, "triton": triton}
     implementations = {key: value for key, value in given.items() if value is not None}
-    library.define(name + schema)
-    run = _counting_writes(backends.dispatcher(implementations), schema.count("!)"))
-    library.impl(name, run, "CompositeExplicitAutograd")
-    torch.library.register_fake(f"vaefast::{name}", fake, lib=library)
+    registered[name] = Registered(call, layout, implementations)
+    library.define(name + layout.schema)
+    library.impl(name, _implementation(registered[name]), "CompositeExplicitAutograd")
+    rebuilt = _rebuilder(call, layout.net)
+    torch.library.register_fake(f"vaefast::{name}", lambda *a: fake(rebuilt(a)), lib=library)
     backends.declare(name, tuple(implementations))
-    return getattr(torch.ops.vaefast, name).default
+    if pull is not None:
+        differentiable_once(name, library, layout.names, rebuilt, pull, slope)
+    made = returns if hasattr(returns, "_fields") else None
+    return _caller(name, registered[name], derived, made)
+
+
+def _caller(name: str, op: Registered, derived: tuple[str, ...], made: Any) -> Callable[[Any], Any]:
+    run, at = getattr(torch.ops.vaefast, name).default, op.layout.net
+    places, implementations, fields = op.layout.tensors, op.implementations, op.call._fields
+
+    def call_op(call):
+        layers = () if at is None else call[at].layers
+        chosen = backends.resolve(name, call[-1], call[0], layers)
+        if torch.is_grad_enabled():
+            wanted = [fields[i] for i in places if _requires_grad(call[i])]
+            if at is not None and (_any_grad(call[at].weights) or _any_grad(call[at].biases)):
+                wanted.append("net")
+            if wanted:
+                if backends.named(call[-1]) == "reference":
+                    return implementations["reference"](call)
+                _refuse(name, [field for field in wanted if field not in derived], derived)
+                if at is not None:
+                    call = call._replace(net=with_biases(call.net))
+        if at is None:
+            result = run(*call[:-1], chosen)
+        else:
+            result = run(*call[:at], *call[at], *call[at + 1 : -1], chosen)
+        return result if made is None else made(*result)
+
+    return call_op
+
+
+def _requires_grad(value: Any) -> bool:
+    if value is None:
+        return False
+    return _any_grad(value) if isinstance(value, list) else value.requires_grad
+
+
+def _any_grad(tensors: list[Any]) -> bool:
+    for t in tensors:  # noqa: SIM110 - a generator would take twice the time
+        if t is not None and t.requires_grad:
+            return True
+    return False
+
+
+def _refuse(name: str, fields: list[str], derived: tuple[str, ...]) -> None:
+    """A fast op without a derivative must not silently cut the graph."""
+    if fields:
+        where = f" in {', '.join(fields)}" if derived else ""
+        raise RuntimeError(f'{name} is not differentiable{where}; use backend="reference"')
+
+
+def _rebuilder(call: Any, net: int | None) -> Callable[[tuple], Any]:
+    """From flat arguments to the Call."""
+    if net is None:
+        return call._make
+    after = net + len(Network._fields)
+    return lambda a: call(*a[:net], Network(*a[net:after]), *a[after:])
+
+
+def _implementation(op: Registered) -> Callable[..., Any]:
+    """What torch calls with flat arguments: the backend's implementation, on a Call."""
+    rebuilt, implementations = _rebuilder(op.call, op.layout.net), op.implementations
+
+    def run(*arguments):
+        call = rebuilt(arguments)
+        if call.backend != "reference":
+            return implementations[call.backend](call)
+        with torch.no_grad():  # below the dispatcher's autograd no graph may be recorded
+            return implementations["reference"](call)
+
+    return _counting_writes(run, op.layout.written) if op.layout.written else run
 
 
 def _counting_writes(run: Callable, written: int) -> Callable:
     """Tell autograd that the first ``written`` arguments changed: it must not use stale values."""
-    if not written:
-        return run
 
     def call(*arguments):
         result = run(*arguments)
@@ -58,21 +152,10 @@ def _counting_writes(run: Callable, written: int) -> Callable:
     return call
 
 
-def lazy(module: str, function: str) -> Callable:
-    """A function of a module that is imported at its first call (triton takes a second to load)."""
+def lazy(op: str) -> Callable[..., Any]:
+    """``vaefast.kernels.<op>.<op>``, imported at its first call (triton takes a second to load)."""
 
-    def call(*arguments):
-        return getattr(importlib.import_module(module), function)(*arguments)
+    def run(*arguments):
+        return getattr(importlib.import_module(f"vaefast.kernels.{op}"), op)(*arguments)
 
-    return call
-
-
-def refuse_grad(name: str, *tensors: Tensor | None) -> None:
-    """A fast op without a derivative must not silently cut the graph."""
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
-        raise RuntimeError(f'{name} is not differentiable; use backend="reference"')
-
-
-def rows_of(x: Tensor) -> Tensor:
-    """[B, D] with contiguous rows (any row stride), copied only where it must be."""
-    return x if x.shape[1] <= 1 or x.stride(1) == 1 else x.contiguous()
+    return run

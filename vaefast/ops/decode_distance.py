@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from vaefast import checks
-from vaefast.ops._autograd import tensors_of, through_reference
 from vaefast.ops._cpp import kernel, layers_of, plain_rows, rows_at
 from vaefast.ops._inputs import (
     check_like,
@@ -18,11 +19,25 @@ from vaefast.ops._inputs import (
 )
 from vaefast.ops._register import lazy, register
 from vaefast.reference.decode_distance import decode_distance as reference
-from vaefast.runtime import backends
 from vaefast.runtime.tiles import check_tile
 from vaefast.types import Network
 
 __all__ = ["decode_distance"]
+
+
+class Call(NamedTuple):
+    mean: Tensor
+    std: Tensor
+    centre: Tensor
+    r: Tensor
+    net: Network
+    index: Tensor  # type: ignore[assignment]  # a tuple has a method of this name
+    seed: int
+    first_sample: int
+    samples: int
+    precision: str
+    tile: int
+    backend: str | None
 
 
 def decode_distance(
@@ -63,13 +78,9 @@ def decode_distance(
         index: global number of each input [B] int64; default ``arange(B)``.
         first_sample: number of the first sample.
         samples: how many samples S.
-        precision: ``"ieee"``, ``"tf32"`` or ``"bf16"``: the lowest that a backend may use inside
-            matrix products; the reference always computes in the dtype of ``mean``. On CUDA a
-            lower one decides only samples whose distance is farther from r than an error band;
-            the band is estimated for each input, so the hits are an estimate of the ieee ones.
-        tile: rows that one GPU program works on, 16, 32, 64 or 128; ``None`` chooses it from the
-            batch. It pins the bits of a result on CUDA; the CPU has no tiles and ignores it.
-        backend: ``"reference"``, ``"cpp"`` or ``"triton"``; ``None`` chooses.
+        precision, tile, backend: as for every op, see :mod:`vaefast.ops`. On CUDA a lower precision
+            decides only samples whose distance is farther from r than an error band; the band is
+            estimated for each input, so the hits are an estimate of the ieee ones.
 
     Returns:
         hits [B] int64, between 0 and ``samples``.
@@ -91,62 +102,31 @@ def decode_distance(
     index = checks.row_index(index, rows, mean.device)
     numbers = check_seed(seed), first_sample, samples
     how = check_precision(precision), check_tile(tile)
-    arguments = mean, std, centre, r, *net, index, *numbers, *how
-    chosen = backends.resolve("decode_distance", backend, mean)
-    if through_reference("decode_distance", backend, mean, std, centre, r, *tensors_of(net)):
-        return _run_reference(*arguments)
-    return _op(*arguments, chosen)
+    return _op(Call(mean, std, centre, r, net, index, *numbers, *how, backend))
 
 
-def _run_reference(
-    mean, std, centre, r, weights, biases, layers, packed, index, seed, first_sample,
-    samples, precision, tile,
-) -> Tensor:  # fmt: skip
-    return reference(
-        mean,
-        std,
-        centre,
-        r,
-        Network(weights, biases, layers),
-        seed=seed,
-        index=index,
-        first_sample=first_sample,
-        samples=samples,
-        precision=precision,
-    )
-
-
-def _run_cpp(
-    mean, std, centre, r, weights, biases, layers, packed, index, seed, first_sample,
-    samples, precision, tile,
-) -> Tensor:  # fmt: skip
-    layers, _alive = layers_of(weights, biases, layers, packed)
-    hits = torch.zeros(len(mean), dtype=torch.int64)
-    matrices, rows = plain_rows(mean, std, centre), [r.contiguous(), index.contiguous()]
-    kernel("decode_distance", mean.dtype)(
+def _cpp(call: Call) -> Tensor:
+    layers, _alive = layers_of(*call.net)
+    hits = torch.zeros(len(call.mean), dtype=torch.int64)
+    matrices = plain_rows(call.mean, call.std, call.centre)
+    rows = [call.r.contiguous(), call.index.contiguous()]
+    kernel("decode_distance", call.mean.dtype)(
         hits.data_ptr(),
         [rows_at(t) for t in matrices],
         [t.data_ptr() for t in rows],
-        (len(mean), first_sample, samples),
-        seed % (1 << 64),
+        (len(hits), call.first_sample, call.samples),
+        call.seed % (1 << 64),
         layers,
         torch.get_num_threads(),
     )
     return hits
 
 
-def _fake(mean, std, centre, r, weights, biases, layers, packed, index, *_) -> Tensor:
-    return index.new_empty(mean.shape[0])
-
-
 _op = register(
-    "decode_distance",
-    "(Tensor mean, Tensor std, Tensor centre, Tensor r,"
-    " Tensor[] weights, Tensor?[] biases, str[] layers, Tensor? packed,"
-    " Tensor index, int seed, int first_sample, int samples,"
-    " str precision, int tile, str backend) -> Tensor",
-    fake=_fake,
-    reference=_run_reference,
-    cpp=_run_cpp,
-    triton=lazy("vaefast.kernels.decode_distance", "decode_distance"),
+    Call,
+    returns=Tensor,
+    fake=lambda call: call.index.new_empty(call.mean.shape[0]),
+    reference=reference,
+    cpp=_cpp,
+    triton=lazy("decode_distance"),
 )

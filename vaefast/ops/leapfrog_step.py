@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from vaefast import checks
-from vaefast.ops._autograd import through_reference
+from vaefast.functional.rows import has_plain_rows, rows_of
+from vaefast.ops._cpp import kernel
 from vaefast.ops._inputs import check_like, check_mass, check_matrix
-from vaefast.ops._register import lazy, register, rows_of
+from vaefast.ops._register import lazy, register
+from vaefast.ops._schema import Written
 from vaefast.reference.leapfrog_step import leapfrog_step as reference
-from vaefast.runtime import backends
 
 __all__ = ["leapfrog_step"]
+
+
+class Call(NamedTuple):
+    z: Written
+    p: Written
+    grad: Tensor
+    step: Tensor
+    inv_mass: Tensor | None
+    kick: float
+    drift: bool
+    backend: str | None
 
 
 def leapfrog_step(
@@ -50,7 +62,7 @@ def leapfrog_step(
         inv_mass: diagonal of M⁻¹ [B, d], row n of z belongs to inv_mass[n // C]; None for one.
         kick: fraction of the step that the momentum takes.
         drift: whether the position moves.
-        backend: ``"reference"``, ``"cpp"`` or ``"triton"``; ``None`` chooses.
+        backend: as for every op, see :mod:`vaefast.ops`.
 
     Raises:
         TypeError: not tensors, or dtypes that differ or are not floating.
@@ -64,69 +76,48 @@ def leapfrog_step(
     check_like(grad, "grad", z, "z", list(z.shape))
     check_mass(inv_mass, z)
     step = checks.per_row(step, "step", z.shape[0], like=z)
-    chosen = backends.resolve("leapfrog_step", backend, z)
-    kick = checks.number(kick, "kick")
-    if through_reference("leapfrog_step", backend, z, p, grad, step, inv_mass):
-        reference(z, p, grad, step, inv_mass=inv_mass, kick=kick, drift=drift)
-    else:
-        _op(z, p, grad, step, inv_mass, kick, drift, chosen)
+    _op(Call(z, p, grad, step, inv_mass, checks.number(kick, "kick"), drift, backend))
 
 
-def _run_reference(z, p, grad, step, inv_mass, kick, drift) -> None:
-    reference(z, p, grad, step, inv_mass=inv_mass, kick=kick, drift=drift)
-
-
-def _on_rows(run: Callable) -> Callable:
+def _on_rows(run: Callable[[Call], None]) -> Callable[[Call], None]:
     """A kernel for matrices with contiguous rows and at least one element, for any others."""
 
-    def call(z, p, grad, step, inv_mass, kick, drift) -> None:
-        if z.numel() == 0:
+    def on_any(call: Call) -> None:
+        given = call.z, call.p
+        if given[0].numel() == 0:
             return
-        state = [t if _has_plain_rows(t) else t.contiguous() for t in (z, p)]
-        mass = None if inv_mass is None else rows_of(inv_mass)
-        run(*state, rows_of(grad), step.contiguous(), mass, kick, drift)
-        for given, moved in zip((z, p), state):
-            if moved is not given and (drift or given is p):
-                given.copy_(moved)
+        z, p = state = [t if has_plain_rows(t) else t.contiguous() for t in given]
+        mass = None if call.inv_mass is None else rows_of(call.inv_mass)
+        run(Call(z, p, rows_of(call.grad), call.step.contiguous(), mass, *call[5:]))
+        for before, after in zip(given, state):
+            if after is not before and (call.drift or before is call.p):
+                before.copy_(after)
 
-    return call
+    return on_any
 
 
-def _run_cpp(z, p, grad, step, inv_mass, kick, drift) -> None:
-    N, d = z.shape
-    groups = N if inv_mass is None else len(inv_mass)
-    data = (z, p, grad, inv_mass)
-    _kernel(z.dtype)(
+def _cpp(call: Call) -> None:
+    N, d = call.z.shape
+    groups = N if call.inv_mass is None else len(call.inv_mass)
+    data = (call.z, call.p, call.grad, call.inv_mass)
+    kernel("leapfrog_step", call.z.dtype)(
         [0 if t is None else t.data_ptr() for t in data],
         [0 if t is None else t.stride(0) for t in data],
-        step.data_ptr(),
+        call.step.data_ptr(),
         N,
         d,
         N // groups,
-        kick,
-        drift,
+        call.kick,
+        call.drift,
         torch.get_num_threads(),
     )
 
 
-def _has_plain_rows(t: Tensor) -> bool:
-    """Contiguous rows that lie one behind the other."""
-    return t.is_contiguous() or (t.stride(1) == 1 and t.stride(0) >= t.shape[1])
-
-
-@cache
-def _kernel(dtype: torch.dtype) -> Callable[..., None]:
-    from vaefast import _C
-
-    return _C.leapfrog_step_f32 if dtype == torch.float32 else _C.leapfrog_step_f64
-
-
 _op = register(
-    "leapfrog_step",
-    "(Tensor(a!) z, Tensor(b!) p, Tensor grad, Tensor step, Tensor? inv_mass,"
-    " float kick, bool drift, str backend) -> ()",
-    fake=lambda *arguments: None,
-    reference=_run_reference,
-    cpp=_on_rows(_run_cpp),
-    triton=_on_rows(lazy("vaefast.kernels.leapfrog_step", "leapfrog_step")),
+    Call,
+    returns=None,
+    fake=lambda call: None,
+    reference=reference,
+    cpp=_on_rows(_cpp),
+    triton=_on_rows(lazy("leapfrog_step")),
 )

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from vaefast.ops._autograd import Pulled, differentiable_once, reference_named
+from vaefast.functional.rows import rows_of
+from vaefast.ops._autograd import Pulled
+from vaefast.ops._cpp import kernel, like_of
 from vaefast.ops._derivatives import likelihood_gradients
 from vaefast.ops._inputs import check_chains, check_kind, check_likelihood, check_matrix
-from vaefast.ops._register import lazy, register, rows_of
+from vaefast.ops._register import lazy, register
 from vaefast.reference.log_likelihood import log_likelihood as reference
-from vaefast.runtime import backends
-from vaefast.types import LIKELIHOODS
 
 __all__ = ["log_likelihood"]
+
+
+class Call(NamedTuple):
+    out: Tensor
+    x: Tensor
+    likelihood: str
+    likelihood_params: list[Tensor]
+    backend: str | None
 
 
 def log_likelihood(
@@ -24,7 +32,7 @@ def log_likelihood(
     x: Tensor,
     *,
     likelihood: str,
-    obs_std: float = 1.0,
+    likelihood_params: Sequence[float | Tensor] = (),
     backend: str | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The log-likelihood of each row's image, and its gradient in the decoder's output.
@@ -34,7 +42,7 @@ def log_likelihood(
         bernoulli             x log π + (1 − x) log(1 − π)
         clamped_bernoulli     the same with π in [1e-5, 1 − 1e-5], gradient 0 where clamped
         continuous_bernoulli  x a − log((eᵃ − 1) / a)
-        gaussian              −(x − a)² / (2 s²) − log s − ½ log 2π,  s = obs_std
+        gaussian              −(x − a)² / (2 s²) − log s − ½ log 2π,  s = std
 
     Equivalent to, for ``"bernoulli"`` and one chain per input::
 
@@ -49,15 +57,17 @@ def log_likelihood(
             x[n // C], with C = N / B.
         x: images [B, D] in ``out``'s dtype; in [0, 1] but for the Gaussian.
         likelihood: one of ``vaefast.types.LIKELIHOODS``.
-        obs_std: standard deviation of the Gaussian, in the scale of x; unused by the others.
-        backend: ``"reference"``, ``"cpp"`` or ``"triton"``; ``None`` chooses.
+        likelihood_params: the Gaussian's [std], a float or tensor, in the scale of x: a scalar,
+            [D], or [B, D]; default 1. The others take none.
+        backend: as for every op, see :mod:`vaefast.ops`.
 
     Returns:
         log p(x | out) [N] float64 in nats, all constants included, and d log p / d out [N, D].
 
     Raises:
         TypeError: not tensors, or dtypes that differ or are not floating.
-        ValueError: shapes or devices that differ, an unknown likelihood, ``obs_std`` not positive.
+        ValueError: shapes or devices that differ, an unknown likelihood, parameters that
+            it does not take or that are not positive.
         RuntimeError: the backend asked for by name cannot run here.
 
     Source: Loaiza-Ganem & Cunningham 2019, "The continuous Bernoulli", eq. 5-6, written in logits;
@@ -67,70 +77,56 @@ def log_likelihood(
     check_matrix(x, "x", "[B, D]", out.shape[1])
     check_kind(x, "x", out, "out")
     check_chains(out, x, "out")
-    check_likelihood(likelihood, obs_std)
-    chosen = backends.resolve("log_likelihood", backend, out)
-    if reference_named(backend, out, x):
-        return reference(out, x, likelihood=likelihood, obs_std=float(obs_std))
-    return _op(out, x, likelihood, float(obs_std), chosen)
+    parameters = check_likelihood(likelihood, likelihood_params, x)
+    return _op(Call(out, x, likelihood, parameters, backend))
 
 
-def _run_reference(out, x, likelihood, obs_std) -> tuple[Tensor, Tensor]:
-    return reference(out, x, likelihood=likelihood, obs_std=obs_std)
-
-
-def _on_rows(run: Callable) -> Callable:
+def _on_rows(run: Callable[[Call], Any]) -> Callable[[Call], Any]:
     """A kernel for matrices with contiguous rows and at least one element, for any others."""
 
-    def call(out, x, likelihood, obs_std) -> tuple[Tensor, Tensor]:
+    def on_any(call: Call) -> Any:
+        out = call.out
         if out.numel() == 0:
             return out.new_zeros(len(out), dtype=torch.float64), out.new_empty(out.shape)
-        return run(rows_of(out), rows_of(x), likelihood, obs_std)
+        return run(Call(rows_of(out), rows_of(call.x), *call[2:]))
 
-    return call
+    return on_any
 
 
-def _run_cpp(out, x, likelihood, obs_std) -> tuple[Tensor, Tensor]:
-    (N, D), results = out.shape, _fake(out, x, likelihood, obs_std, "cpp")
-    data = (out, x, *results)
-    _kernel(out.dtype)(
-        [t.data_ptr() for t in data],
+def _cpp(call: Call) -> tuple[Tensor, Tensor]:
+    out, x, results = call.out, call.x, _fake(call)
+    _, chains, *like = like_of(x, len(out), call.likelihood, call.likelihood_params)
+    kernel("log_likelihood", out.dtype)(
+        [t.data_ptr() for t in (out, x, *results)],
         [t.stride(0) for t in (out, x, results[1])],
-        N,
-        D,
-        N // len(x),
-        LIKELIHOODS.index(likelihood),
-        obs_std,
+        *out.shape,
+        chains,
+        *like,
         torch.get_num_threads(),
     )
     return results
 
 
-@cache
-def _kernel(dtype: torch.dtype) -> Callable[..., None]:
-    from vaefast import _C
-
-    return _C.log_likelihood_f32 if dtype == torch.float32 else _C.log_likelihood_f64
-
-
-def _fake(out, x, likelihood, obs_std, backend) -> tuple[Tensor, Tensor]:
+def _fake(call: Call) -> tuple[Tensor, Tensor]:
+    out = call.out
     return out.new_empty(out.shape[0], dtype=torch.float64), out.new_empty(out.shape)
 
 
-_op = register(
-    "log_likelihood",
-    "(Tensor out, Tensor x, str likelihood, float obs_std, str backend) -> (Tensor, Tensor)",
-    fake=_fake,
-    reference=_run_reference,
-    cpp=_on_rows(_run_cpp),
-    triton=_on_rows(lazy("vaefast.kernels.log_likelihood", "log_likelihood")),
-)
-
-
-def _pull(pulled: Pulled) -> list[Tensor]:
+def _pull(pulled: Pulled) -> dict[str, Any]:
     if (by_slope := pulled.by_slope()) is not None:
-        return [by_slope]
-    *arguments, _ = pulled.arguments
-    return list(likelihood_gradients(*arguments, *pulled.upstream))
+        return {"out": by_slope}
+    found = likelihood_gradients(*pulled.call[:-1], *pulled.upstream)
+    return dict(zip(("out", "x"), found))
 
 
-differentiable_once("log_likelihood", _pull, returns_slope=True)
+_op = register(
+    Call,
+    returns=tuple[Tensor, Tensor],
+    fake=_fake,
+    reference=reference,
+    cpp=_on_rows(_cpp),
+    triton=_on_rows(lazy("log_likelihood")),
+    pull=_pull,
+    derived=("out", "x"),
+    slope=True,
+)

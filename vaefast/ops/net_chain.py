@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from vaefast import checks
 from vaefast.functional.chain import Chain, kept
-from vaefast.ops._autograd import tensors_of, through_reference
 from vaefast.ops._cpp import kernel, layers_of, like_of, plain_rows, rows_at
 from vaefast.ops._inputs import (
     check_energy,
     check_jitter,
     check_lanes,
     check_like,
+    check_likelihood,
     check_mass,
     check_precision,
     check_range,
@@ -22,11 +25,32 @@ from vaefast.ops._inputs import (
 )
 from vaefast.ops._register import lazy, register
 from vaefast.reference.net_chain import net_chain as reference
-from vaefast.runtime import backends
 from vaefast.runtime.tiles import check_tile
 from vaefast.types import Network
 
 __all__ = ["Chain", "net_chain"]
+
+
+class Call(NamedTuple):
+    z: Tensor
+    U: Tensor
+    grad: Tensor
+    x: Tensor
+    net: Network
+    likelihood: str
+    likelihood_params: list[Tensor]
+    step: Tensor
+    inv_mass: Tensor | None
+    index: Tensor  # type: ignore[assignment]  # a tuple has a method of this name
+    leapfrog: int
+    jitter: float
+    seed: int
+    first_step: int
+    steps: int
+    thin: int
+    precision: str
+    tile: int
+    backend: str | None
 
 
 def net_chain(
@@ -37,7 +61,7 @@ def net_chain(
     net: Network,
     *,
     likelihood: str,
-    obs_std: float = 1.0,
+    likelihood_params: Sequence[float | Tensor] = (),
     step: float | Tensor,
     inv_mass: Tensor | None = None,
     leapfrog: int,
@@ -71,7 +95,8 @@ def net_chain(
         x: images [B, D] in z's dtype.
         net: the decoder, d to D, giving natural parameters.
         likelihood: one of ``vaefast.types.LIKELIHOODS``, as in :func:`log_likelihood`.
-        obs_std: standard deviation of the Gaussian, in the scale of x.
+        likelihood_params: the Gaussian's [std], a float or tensor, in the scale of x: a scalar,
+            [D], or [B, D]; default 1. The others take none.
         step: step size, float or [B].
         inv_mass: diagonal of M⁻¹ [B, d]; None for unit mass.
         leapfrog: steps per trajectory L, at least 1.
@@ -81,11 +106,7 @@ def net_chain(
         first_step: number of the first transition.
         steps: how many transitions T.
         thin: k > 0 keeps each transition whose number plus one is a multiple of k; 0 keeps none.
-        precision: ``"ieee"``, ``"tf32"`` or ``"bf16"``: the lowest that a backend may use inside
-            matrix products; the reference always computes in z's dtype.
-        tile: rows that one GPU program works on, 16, 32, 64 or 128; ``None`` chooses it from the
-            batch. It pins the bits of a result on CUDA; the CPU has no tiles and ignores it.
-        backend: ``"reference"``, ``"cpp"`` or ``"triton"``; ``None`` chooses.
+        precision, tile, backend: as for every op, see :mod:`vaefast.ops`.
 
     Returns:
         A named tuple: z [N, d], U [N] float64, grad [N, d], accepted [N] int64, divergent [N]
@@ -100,98 +121,61 @@ def net_chain(
     (mathematics.md §1.3,
     §10), without their adaptation, which belongs to the caller.
     """
-    check_lanes(check_target(z, x, net, likelihood, obs_std))
+    check_lanes(check_target(z, x, net))
     check_energy(U, z)
     check_like(grad, "grad", z, "z", list(z.shape))
+    like = likelihood, check_likelihood(likelihood, likelihood_params, x)
     check_mass(inv_mass, z, x)
     how = check_precision(precision), check_tile(tile)
     check_range(first_step, steps, "first_step", "steps")
     rows = len(x)
     step = checks.per_row(step, "step", rows, like=z)
     index = checks.row_index(index, rows, z.device)
-    like = likelihood, float(obs_std)
     numbers = checks.count(leapfrog, "leapfrog"), check_jitter(jitter), check_seed(seed)
     span = first_step, steps, checks.count(thin, "thin", minimum=0)
-    arguments = z, U, grad, x, *net, *like, step, inv_mass, index, *numbers, *span, *how
-    chosen = backends.resolve("net_chain", backend, z)
-    tensors = z, U, grad, x, step, inv_mass, *tensors_of(net)
-    if through_reference("net_chain", backend, *tensors):
-        return Chain(*_run_reference(*arguments))
-    return Chain(*_op(*arguments, chosen))
+    state = z, U, grad, x, net, *like, step, inv_mass, index
+    return _op(Call(*state, *numbers, *span, *how, backend))
 
 
-def _run_reference(
-    z, U, grad, x, weights, biases, layers, packed, likelihood, obs_std, step, inv_mass,
-    index, leapfrog, jitter, seed, first_step, steps, thin, precision, tile,
-) -> tuple[Tensor, ...]:  # fmt: skip
-    result = reference(
-        z,
-        U,
-        grad,
-        x,
-        Network(weights, biases, layers),
-        likelihood=likelihood,
-        obs_std=obs_std,
-        step=step,
-        inv_mass=inv_mass,
-        leapfrog=leapfrog,
-        jitter=jitter,
-        seed=seed,
-        index=index,
-        first_step=first_step,
-        steps=steps,
-        thin=thin,
-        precision=precision,
+def _cpp(call: Call) -> tuple[Tensor, ...]:
+    layers, _alive = layers_of(*call.net)
+    N, n = len(call.z), kept(call.first_step, call.steps, call.thin)
+    z, U, grad = (
+        t.clone(memory_format=torch.contiguous_format) for t in (call.z, call.U, call.grad)
     )
-    return tuple(t.contiguous() for t in result)
-
-
-def _run_cpp(
-    z, U, grad, x, weights, biases, layers, packed, likelihood, obs_std, step, inv_mass,
-    index, leapfrog, jitter, seed, first_step, steps, thin, precision, tile,
-) -> tuple[Tensor, ...]:  # fmt: skip
-    layers, _alive = layers_of(weights, biases, layers, packed)
-    N, n = len(z), kept(first_step, steps, thin)
-    state = [t.clone(memory_format=torch.contiguous_format) for t in (z, grad, U)]
     counts = [torch.zeros(N, dtype=torch.int64) for _ in range(2)]
     draws, energies = z.new_empty((N, n, z.shape[1])), U.new_empty((N, n))
-    rows = [step.contiguous(), index.contiguous()]
-    images, mass = plain_rows(x, inv_mass)
+    rows = [call.step.contiguous(), call.index.contiguous()]
+    images, mass = plain_rows(call.x, call.inv_mass)
+    span = call.first_step, call.steps, call.thin
     kernel("net_chain", z.dtype)(
-        [rows_at(t) for t in state[:2]],
-        [t.data_ptr() for t in (state[2], *counts, draws, energies)],
+        [rows_at(t) for t in (z, grad)],
+        [t.data_ptr() for t in (U, *counts, draws, energies)],
         [t.data_ptr() for t in rows],
         rows_at(mass),
-        (N, leapfrog, first_step, steps, thin, n),
-        jitter,
-        seed % (1 << 64),
+        (N, call.leapfrog, *span, n),
+        call.jitter,
+        call.seed % (1 << 64),
         layers,
-        like_of(images, N, likelihood, obs_std),
+        like_of(images, N, call.likelihood, call.likelihood_params),
         torch.get_num_threads(),
     )
-    return state[0], state[2], state[1], *counts, draws, energies
+    return z, U, grad, *counts, draws, energies
 
 
-def _fake(
-    z, U, grad, x, weights, biases, layers, packed, likelihood, obs_std, step, inv_mass,
-    index, leapfrog, jitter, seed, first_step, steps, thin, precision, tile, backend,
-) -> tuple[Tensor, ...]:  # fmt: skip
-    N, n = z.shape[0], kept(first_step, steps, thin)
+def _fake(call: Call) -> tuple[Tensor, ...]:
+    z, U, index = call.z, call.U, call.index
+    N, n = z.shape[0], kept(call.first_step, call.steps, call.thin)
     state = z.new_empty(z.shape), U.new_empty(N), z.new_empty(z.shape)
-    counts = [index.new_empty(N) for _ in range(2)]
+    counts = index.new_empty(N), index.new_empty(N)
     return *state, *counts, z.new_empty((N, n, z.shape[1])), U.new_empty((N, n))
 
 
 _op = register(
-    "net_chain",
-    "(Tensor z, Tensor U, Tensor grad, Tensor x,"
-    " Tensor[] weights, Tensor?[] biases, str[] layers, Tensor? packed,"
-    " str likelihood, float obs_std, Tensor step, Tensor? inv_mass, Tensor index,"
-    " int leapfrog, float jitter, int seed, int first_step, int steps, int thin,"
-    " str precision, int tile, str backend)"
-    " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    Call,
+    returns=Chain,
     fake=_fake,
-    reference=_run_reference,
-    cpp=_run_cpp,
-    triton=lazy("vaefast.kernels.net_chain", "net_chain"),
+    reference=reference,
+    cpp=_cpp,
+    triton=lazy("net_chain"),
 )

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from vaefast.functional.rows import chunked
-from vaefast.ops._autograd import (
-    Pulled,
-    differentiable_once,
-    reference_named,
-    tensors_of,
-    wants_grad,
-    with_biases,
-)
+from vaefast.ops._autograd import Pulled
 from vaefast.ops._cpp import kernel, layers_of, plain_rows, rows_at
 from vaefast.ops._derivatives import Seed, Totals, bytes_per_row, network_gradients
 from vaefast.ops._inputs import check_matrix, check_network, check_precision
@@ -26,6 +19,14 @@ from vaefast.runtime.tiles import check_tile
 from vaefast.types import Network
 
 __all__ = ["net_forward"]
+
+
+class Call(NamedTuple):
+    z: Tensor
+    net: Network
+    precision: str
+    tile: int
+    backend: str | None
 
 
 def net_forward(
@@ -50,11 +51,7 @@ def net_forward(
     Args:
         z: inputs [N, d].
         net: the network, d to D, in z's dtype and on its device.
-        precision: ``"ieee"``, ``"tf32"`` or ``"bf16"``: the lowest that a backend may use inside
-            matrix products; the reference always computes in z's dtype.
-        tile: rows that one GPU program works on, 16, 32, 64 or 128; ``None`` chooses it from the
-            batch. It pins the bits of a result on CUDA; the CPU has no tiles and ignores it.
-        backend: ``"reference"``, ``"cpp"`` or ``"triton"``; ``None`` chooses.
+        precision, tile, backend: as for every op, see :mod:`vaefast.ops`.
 
     Returns:
         [N, D] in z's dtype.
@@ -69,59 +66,46 @@ def net_forward(
     """
     check_matrix(z, "z", "[N, d]")
     check_network(net, z, "z")
-    how = check_precision(precision), check_tile(tile)
-    chosen = backends.resolve("net_forward", backend, z)
-    if reference_named(backend, z, *tensors_of(net)):
-        return reference(z, net)
-    network = with_biases(net) if wants_grad(z, *tensors_of(net)) else net
-    return _op(z, *network, *how, chosen)
+    return _op(Call(z, net, check_precision(precision), check_tile(tile), backend))
 
 
-def _run_reference(z, weights, biases, layers, *_) -> Tensor:
-    return reference(z, Network(weights, biases, layers))
-
-
-def _run_cpp(z, weights, biases, layers, packed, *_) -> Tensor:
-    layers, _alive = layers_of(weights, biases, layers, packed)
-    out = z.new_empty((len(z), weights[-1].shape[0]))
+def _cpp(call: Call) -> Tensor:
+    z, net = call.z, call.net
+    layers, _alive = layers_of(*net)
+    out = z.new_empty((len(z), net.out_features))
     (rows,) = plain_rows(z)
     run = kernel("net_forward", z.dtype)
     run(rows_at(out), rows_at(rows), len(z), layers, torch.get_num_threads())
     return out
 
 
-def _fake(z, weights, *_) -> Tensor:
-    return z.new_empty((z.shape[0], weights[-1].shape[0]))
+def _fake(call: Call) -> Tensor:
+    return call.z.new_empty((call.z.shape[0], call.net.out_features))
 
 
-_op = register(
-    "net_forward",
-    "(Tensor z, Tensor[] weights, Tensor?[] biases, str[] layers, Tensor? packed,"
-    " str precision, int tile, str backend) -> Tensor",
-    fake=_fake,
-    reference=_run_reference,
-    cpp=_run_cpp,
-    triton=lazy("vaefast.kernels.net_forward", "net_forward"),
-)
-
-
-def _pull(pulled: Pulled) -> list[Any]:
-    z, weights, biases, layers, *rest = pulled.arguments
-    packed, *how = rest
+def _pull(pulled: Pulled) -> dict[str, Any]:
     (upstream,) = pulled.upstream
     assert upstream is not None
-    in_z_alone = not any(pulled.needed[1]) and not any(pulled.needed[2])
-    if in_z_alone and backends.has("net_vjp", how[-1]):
+    (z, net, *how), backend = pulled.call[:-1], pulled.call.backend
+    if not pulled.needs("weights", "biases") and backends.has("net_vjp", backend):
         op, u = torch.ops.vaefast.net_vjp.default, upstream.contiguous().unsqueeze(1)
-        return [op(z, u, weights, biases, layers, packed, True, *how)[2][:, 0]]
-    net = Network(weights, biases, layers)
+        return {"z": op(z, u, *net, True, *how, backend)[2][:, 0]}
     totals = Totals(net)
 
     def run(rows: slice) -> tuple[Tensor, ...]:
         return (network_gradients(z[rows], net, lambda *_: Seed(upstream[rows]), totals),)
 
     (into_z,) = chunked(run, len(z), bytes_per_row(net, z))
-    return [into_z, totals.weights, totals.biases]
+    return {"z": into_z, "weights": totals.weights, "biases": totals.biases}
 
 
-differentiable_once("net_forward", _pull)
+_op = register(
+    Call,
+    returns=Tensor,
+    fake=_fake,
+    reference=reference,
+    cpp=_cpp,
+    triton=lazy("net_forward"),
+    pull=_pull,
+    derived=("z", "net"),
+)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
-from vaefast.ops._autograd import tensors_of, through_reference
 from vaefast.ops._cpp import kernel, layers_of, plain_rows, rows_at
 from vaefast.ops._inputs import (
     check_like,
@@ -15,11 +16,19 @@ from vaefast.ops._inputs import (
 )
 from vaefast.ops._register import lazy, register
 from vaefast.reference.net_jacobian_gram import net_jacobian_gram as reference
-from vaefast.runtime import backends
 from vaefast.runtime.tiles import check_tile
 from vaefast.types import Network
 
 __all__ = ["net_jacobian_gram"]
+
+
+class Call(NamedTuple):
+    x: Tensor
+    net: Network
+    inv_std: Tensor | None
+    precision: str
+    tile: int
+    backend: str | None
 
 
 def net_jacobian_gram(
@@ -46,11 +55,7 @@ def net_jacobian_gram(
         x: inputs [B, D].
         net: the network, D to d.
         inv_std: what scales the outputs, 1/σ(x) to whiten [B, d]; None for ones.
-        precision: ``"ieee"``, ``"tf32"`` or ``"bf16"``: the lowest that a backend may use inside
-            matrix products; the reference always computes in x's dtype.
-        tile: rows that one GPU program works on, 16, 32, 64 or 128; ``None`` chooses it from the
-            batch. It pins the bits of a result on CUDA; the CPU has no tiles and ignores it.
-        backend: ``"reference"``, ``"cpp"`` or ``"triton"``; ``None`` chooses.
+        precision, tile, backend: as for every op, see :mod:`vaefast.ops`.
 
     Returns:
         [B, d, d] in x's dtype, symmetric and positive semidefinite to round-off.
@@ -67,23 +72,16 @@ def net_jacobian_gram(
     how = check_precision(precision), check_tile(tile)
     if inv_std is not None:
         check_like(inv_std, "inv_std", x, "x", [len(x), net.out_features])
-    chosen = backends.resolve("net_jacobian_gram", backend, x)
-    if through_reference("net_jacobian_gram", backend, x, inv_std, *tensors_of(net)):
-        return reference(x, net, inv_std=inv_std)
-    return _op(x, *net, inv_std, *how, chosen)
+    return _op(Call(x, net, inv_std, *how, backend))
 
 
-def _run_reference(x, weights, biases, layers, packed, inv_std, *_) -> Tensor:
-    return reference(x, Network(weights, biases, layers), inv_std=inv_std)
-
-
-def _run_cpp(x, weights, biases, layers, packed, inv_std, *_) -> Tensor:
-    layers, _alive = layers_of(weights, biases, layers, packed)
-    d = weights[-1].shape[0]
-    out = x.new_empty((len(x), d, d))
+def _cpp(call: Call) -> Tensor:
+    x, net = call.x, call.net
+    layers, _alive = layers_of(*net)
+    out = x.new_empty((len(x), net.out_features, net.out_features))
     if not out.numel():
         return out
-    rows, scales = plain_rows(x, inv_std)
+    rows, scales = plain_rows(x, call.inv_std)
     kernel("net_jacobian_gram", x.dtype)(
         out.data_ptr(),
         rows_at(rows),
@@ -95,17 +93,16 @@ def _run_cpp(x, weights, biases, layers, packed, inv_std, *_) -> Tensor:
     return out
 
 
-def _fake(x, weights, *_) -> Tensor:
-    d = weights[-1].shape[0]
-    return x.new_empty((x.shape[0], d, d))
+def _fake(call: Call) -> Tensor:
+    d = call.net.out_features
+    return call.x.new_empty((call.x.shape[0], d, d))
 
 
 _op = register(
-    "net_jacobian_gram",
-    "(Tensor x, Tensor[] weights, Tensor?[] biases, str[] layers, Tensor? packed,"
-    " Tensor? inv_std, str precision, int tile, str backend) -> Tensor",
+    Call,
+    returns=Tensor,
     fake=_fake,
-    reference=_run_reference,
-    cpp=_run_cpp,
-    triton=lazy("vaefast.kernels.net_jacobian_gram", "net_jacobian_gram"),
+    reference=reference,
+    cpp=_cpp,
+    triton=lazy("net_jacobian_gram"),
 )

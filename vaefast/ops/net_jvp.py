@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
-from vaefast.ops._autograd import tensors_of, through_reference
 from vaefast.ops._cpp import run_probes
 from vaefast.ops._inputs import (
     check_matrix,
@@ -15,11 +16,20 @@ from vaefast.ops._inputs import (
 )
 from vaefast.ops._register import lazy, register
 from vaefast.reference.net_jvp import net_jvp as reference
-from vaefast.runtime import backends
 from vaefast.runtime.tiles import check_tile
 from vaefast.types import Network
 
 __all__ = ["net_jvp"]
+
+
+class Call(NamedTuple):
+    x: Tensor
+    v: Tensor
+    net: Network
+    full: bool
+    precision: str
+    tile: int
+    backend: str | None
 
 
 def net_jvp(
@@ -47,11 +57,7 @@ def net_jvp(
         v: tangents, [K, D] shared by all inputs or [B, K, D], in x's dtype.
         net: the network, D to d.
         full: also return the products.
-        precision: ``"ieee"``, ``"tf32"`` or ``"bf16"``: the lowest that a backend may use inside
-            matrix products; the reference always computes in x's dtype.
-        tile: rows that one GPU program works on, 16, 32, 64 or 128; ``None`` chooses it from the
-            batch. It pins the bits of a result on CUDA; the CPU has no tiles and ignores it.
-        backend: ``"reference"``, ``"cpp"`` or ``"triton"``; ``None`` chooses.
+        precision, tile, backend: as for every op, see :mod:`vaefast.ops`.
 
     Returns:
         y [B, d] and sq [B, K] float64; with ``full`` also the products J v_k [B, K, d].
@@ -67,37 +73,26 @@ def net_jvp(
     check_network(net, x, "x")
     how = check_precision(precision), check_tile(tile)
     check_probes(v, "v", x, net.in_features)
-    chosen = backends.resolve("net_jvp", backend, x)
-    if through_reference("net_jvp", backend, x, v, *tensors_of(net)):
-        return reference(x, v, net, full=full)
-    return _op(x, v, *net, full, *how, chosen)[: 2 + full]
+    y, sq, products = _op(Call(x, v, net, full, *how, backend))
+    return (y, sq, products) if full else (y, sq)
 
 
-def _run_reference(
-    x, v, weights, biases, layers, packed, full, *_
-) -> tuple[Tensor, Tensor, Tensor]:
-    y, sq, *products = reference(x, v, Network(weights, biases, layers), full=full)
-    return y, sq, products[0] if full else y.new_empty((len(y), 0, y.shape[1]))
+def _cpp(call: Call) -> tuple[Tensor, Tensor, Tensor]:
+    return run_probes("net_jvp", call.x, call.v, call.net.out_features, call.net, call.full)
 
 
-def _run_cpp(x, v, weights, biases, layers, packed, full, *_) -> tuple[Tensor, Tensor, Tensor]:
-    return run_probes(
-        "net_jvp", x, v, weights[-1].shape[0], (weights, biases, layers, packed), full
-    )
-
-
-def _fake(x, v, weights, biases, layers, packed, full, *_) -> tuple[Tensor, Tensor, Tensor]:
-    B, K, d = x.shape[0], v.shape[-2], weights[-1].shape[0]
+def _fake(call: Call) -> tuple[Tensor, Tensor, Tensor]:
+    x, B, K = call.x, call.x.shape[0], call.v.shape[-2]
     sq = x.new_empty((B, K), dtype=torch.float64)
-    return x.new_empty((B, d)), sq, x.new_empty((B, K if full else 0, d))
+    products = x.new_empty((B, K if call.full else 0, call.net.out_features))
+    return x.new_empty((B, call.net.out_features)), sq, products
 
 
 _op = register(
-    "net_jvp",
-    "(Tensor x, Tensor v, Tensor[] weights, Tensor?[] biases, str[] layers, Tensor? packed,"
-    " bool full, str precision, int tile, str backend) -> (Tensor, Tensor, Tensor)",
+    Call,
+    returns=tuple[Tensor, Tensor, Tensor],
     fake=_fake,
-    reference=_run_reference,
-    cpp=_run_cpp,
-    triton=lazy("vaefast.kernels.net_jvp", "net_jvp"),
+    reference=reference,
+    cpp=_cpp,
+    triton=lazy("net_jvp"),
 )

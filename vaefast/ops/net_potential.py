@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from vaefast.ops._autograd import (
-    Pulled,
-    differentiable_once,
-    reference_named,
-    tensors_of,
-    wants_grad,
-    with_biases,
-)
+from vaefast.ops._autograd import Pulled
 from vaefast.ops._cpp import kernel, layers_of, like_of, plain_rows, rows_at
 from vaefast.ops._derivatives import potential_gradients
-from vaefast.ops._inputs import check_precision, check_target
+from vaefast.ops._inputs import check_likelihood, check_precision, check_target
 from vaefast.ops._register import lazy, register
 from vaefast.reference.net_potential import net_potential as reference
-from vaefast.runtime import backends
 from vaefast.runtime.tiles import check_tile
 from vaefast.types import Network
 
 __all__ = ["net_potential"]
+
+
+class Call(NamedTuple):
+    z: Tensor
+    x: Tensor
+    net: Network
+    likelihood: str
+    likelihood_params: list[Tensor]
+    precision: str
+    tile: int
+    backend: str | None
 
 
 def net_potential(
@@ -33,7 +37,7 @@ def net_potential(
     net: Network,
     *,
     likelihood: str,
-    obs_std: float = 1.0,
+    likelihood_params: Sequence[float | Tensor] = (),
     precision: str = "ieee",
     tile: int | None = None,
     backend: str | None = None,
@@ -56,12 +60,9 @@ def net_potential(
         x: images [B, D] in z's dtype.
         net: the decoder, d to D, giving natural parameters (logits, or the Gaussian's mean).
         likelihood: one of ``vaefast.types.LIKELIHOODS``, as in :func:`log_likelihood`.
-        obs_std: standard deviation of the Gaussian, in the scale of x.
-        precision: ``"ieee"``, ``"tf32"`` or ``"bf16"``: the lowest that a backend may use inside
-            matrix products; the reference always computes in z's dtype.
-        tile: rows that one GPU program works on, 16, 32, 64 or 128; ``None`` chooses it from the
-            batch. It pins the bits of a result on CUDA; the CPU has no tiles and ignores it.
-        backend: ``"reference"``, ``"cpp"`` or ``"triton"``; ``None`` chooses.
+        likelihood_params: the Gaussian's [std], a float or tensor, in the scale of x: a scalar,
+            [D], or [B, D]; default 1. The others take none.
+        precision, tile, backend: as for every op, see :mod:`vaefast.ops`.
 
     Returns:
         U [N] float64 in nats, all constants included, and ∇U [N, d].
@@ -73,61 +74,50 @@ def net_potential(
 
     Source: Kuzina et al. 2022 (mathematics.md §1.3).
     """
-    check_target(z, x, net, likelihood, obs_std)
-    options = likelihood, float(obs_std), check_precision(precision), check_tile(tile)
-    chosen = backends.resolve("net_potential", backend, z)
-    if reference_named(backend, z, x, *tensors_of(net)):
-        return _run_reference(z, x, *net, *options)
-    network = with_biases(net) if wants_grad(z, x, *tensors_of(net)) else net
-    return _op(z, x, *network, *options, chosen)
+    check_target(z, x, net)
+    parameters = check_likelihood(likelihood, likelihood_params, x)
+    how = check_precision(precision), check_tile(tile)
+    return _op(Call(z, x, net, likelihood, parameters, *how, backend))
 
 
-def _run_reference(
-    z, x, weights, biases, layers, packed, likelihood, obs_std, precision, *_
-) -> tuple[Tensor, Tensor]:
-    net = Network(weights, biases, layers)
-    return reference(z, x, net, likelihood=likelihood, obs_std=obs_std, precision=precision)
-
-
-def _run_cpp(
-    z, x, weights, biases, layers, packed, likelihood, obs_std, *_
-) -> tuple[Tensor, Tensor]:
-    layers, _alive = layers_of(weights, biases, layers, packed)
-    U, grad = z.new_empty(len(z), dtype=torch.float64), z.new_empty(z.shape)
-    rows, images = plain_rows(z, x)
-    kernel("net_potential", z.dtype)(
+def _cpp(call: Call) -> tuple[Tensor, Tensor]:
+    layers, _alive = layers_of(*call.net)
+    U, grad = _fake(call)
+    rows, images = plain_rows(call.z, call.x)
+    kernel("net_potential", grad.dtype)(
         U.data_ptr(),
         rows_at(grad),
         rows_at(rows),
-        len(z),
+        len(U),
         layers,
-        like_of(images, len(z), likelihood, obs_std),
+        like_of(images, len(U), call.likelihood, call.likelihood_params),
         torch.get_num_threads(),
     )
     return U, grad
 
 
-def _fake(z, x, *arguments) -> tuple[Tensor, Tensor]:
+def _fake(call: Call) -> tuple[Tensor, Tensor]:
+    z = call.z
     return z.new_empty(z.shape[0], dtype=torch.float64), z.new_empty(z.shape)
 
 
-_op = register(
-    "net_potential",
-    "(Tensor z, Tensor x, Tensor[] weights, Tensor?[] biases, str[] layers, Tensor? packed,"
-    " str likelihood, float obs_std, str precision, int tile, str backend) -> (Tensor, Tensor)",
-    fake=_fake,
-    reference=_run_reference,
-    cpp=_run_cpp,
-    triton=lazy("vaefast.kernels.net_potential", "net_potential"),
-)
-
-
-def _pull(pulled: Pulled) -> list[Any]:
+def _pull(pulled: Pulled) -> dict[str, Any]:
     if (by_slope := pulled.by_slope()) is not None:
-        return [by_slope]
-    z, x, weights, biases, layers, _, likelihood, obs_std, *_ = pulled.arguments
-    net = Network(weights, biases, layers)
-    return potential_gradients(z, x, net, likelihood, obs_std, *pulled.upstream)
+        return {"z": by_slope}
+    z, x, net, likelihood, parameters, *_ = pulled.call
+    names = "z", "x", "weights", "biases"
+    found = potential_gradients(z, x, net, likelihood, parameters, *pulled.upstream)
+    return dict(zip(names, found))
 
 
-differentiable_once("net_potential", _pull, returns_slope=True)
+_op = register(
+    Call,
+    returns=tuple[Tensor, Tensor],
+    fake=_fake,
+    reference=reference,
+    cpp=_cpp,
+    triton=lazy("net_potential"),
+    pull=_pull,
+    derived=("z", "x", "net"),
+    slope=True,
+)

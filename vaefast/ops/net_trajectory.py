@@ -2,20 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from vaefast import checks
-from vaefast.ops._autograd import tensors_of, through_reference
 from vaefast.ops._cpp import kernel, layers_of, like_of, plain_rows, rows_at
-from vaefast.ops._inputs import check_like, check_mass, check_precision, check_target
+from vaefast.ops._inputs import (
+    check_like,
+    check_likelihood,
+    check_mass,
+    check_precision,
+    check_target,
+)
 from vaefast.ops._register import lazy, register
 from vaefast.reference.net_trajectory import net_trajectory as reference
-from vaefast.runtime import backends
 from vaefast.runtime.tiles import check_tile
 from vaefast.types import Network
 
 __all__ = ["net_trajectory"]
+
+
+class Call(NamedTuple):
+    z: Tensor
+    p: Tensor
+    grad: Tensor
+    x: Tensor
+    net: Network
+    likelihood: str
+    likelihood_params: list[Tensor]
+    step: Tensor
+    inv_mass: Tensor | None
+    leapfrog: int
+    precision: str
+    tile: int
+    backend: str | None
 
 
 def net_trajectory(
@@ -26,7 +49,7 @@ def net_trajectory(
     net: Network,
     *,
     likelihood: str,
-    obs_std: float = 1.0,
+    likelihood_params: Sequence[float | Tensor] = (),
     step: float | Tensor,
     inv_mass: Tensor | None = None,
     leapfrog: int,
@@ -56,15 +79,12 @@ def net_trajectory(
         x: images [B, D] in z's dtype.
         net: the decoder, d to D, giving natural parameters.
         likelihood: one of ``vaefast.types.LIKELIHOODS``, as in :func:`log_likelihood`.
-        obs_std: standard deviation of the Gaussian, in the scale of x.
+        likelihood_params: the Gaussian's [std], a float or tensor, in the scale of x: a scalar,
+            [D], or [B, D]; default 1. The others take none.
         step: step size, float or [N].
         inv_mass: diagonal of M⁻¹ [B, d]; None for unit mass.
         leapfrog: number of steps L, at least 1.
-        precision: ``"ieee"``, ``"tf32"`` or ``"bf16"``: the lowest that a backend may use inside
-            matrix products; the reference always computes in z's dtype.
-        tile: rows that one GPU program works on, 16, 32, 64 or 128; ``None`` chooses it from the
-            batch. It pins the bits of a result on CUDA; the CPU has no tiles and ignores it.
-        backend: ``"reference"``, ``"cpp"`` or ``"triton"``; ``None`` chooses.
+        precision, tile, backend: as for every op, see :mod:`vaefast.ops`.
 
     Returns:
         The end: z [N, d], p [N, d], grad [N, d], U [N] float64 in nats.
@@ -76,77 +96,48 @@ def net_trajectory(
 
     Source: Neal, "MCMC using Hamiltonian dynamics" (2011), §2.3; mathematics.md §10.
     """
-    check_target(z, x, net, likelihood, obs_std)
+    check_target(z, x, net)
     check_like(p, "p", z, "z", list(z.shape))
     check_like(grad, "grad", z, "z", list(z.shape))
+    like = likelihood, check_likelihood(likelihood, likelihood_params, x)
     check_mass(inv_mass, z, x)
     step = checks.per_row(step, "step", z.shape[0], like=z)
-    options = likelihood, float(obs_std), checks.count(leapfrog, "leapfrog")
+    leapfrog = checks.count(leapfrog, "leapfrog")
     how = check_precision(precision), check_tile(tile)
-    arguments = z, p, grad, x, *net, step, inv_mass, *options, *how
-    chosen = backends.resolve("net_trajectory", backend, z)
-    tensors = z, p, grad, x, step, inv_mass, *tensors_of(net)
-    if through_reference("net_trajectory", backend, *tensors):
-        return _run_reference(*arguments)
-    return _op(*arguments, chosen)
+    return _op(Call(z, p, grad, x, net, *like, step, inv_mass, leapfrog, *how, backend))
 
 
-def _run_reference(
-    z, p, grad, x, weights, biases, layers, packed, step, inv_mass, likelihood, obs_std,
-    leapfrog, precision, tile,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    return reference(
-        z,
-        p,
-        grad,
-        x,
-        Network(weights, biases, layers),
-        likelihood=likelihood,
-        obs_std=obs_std,
-        step=step,
-        inv_mass=inv_mass,
-        leapfrog=leapfrog,
-        precision=precision,
-    )
-
-
-def _run_cpp(
-    z, p, grad, x, weights, biases, layers, packed, step, inv_mass, likelihood, obs_std,
-    leapfrog, precision, tile,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    layers, _alive = layers_of(weights, biases, layers, packed)
-    end = [z.new_empty(z.shape) for _ in range(3)]
-    U, step = z.new_empty(len(z), dtype=torch.float64), step.contiguous()
-    *start, images, mass = plain_rows(z, p, grad, x, inv_mass)
-    kernel("net_trajectory", z.dtype)(
+def _cpp(call: Call) -> tuple[Tensor, ...]:
+    layers, _alive = layers_of(*call.net)
+    *end, U = _fake(call)
+    step = call.step.contiguous()
+    *start, images, mass = plain_rows(call.z, call.p, call.grad, call.x, call.inv_mass)
+    kernel("net_trajectory", call.z.dtype)(
         [rows_at(t) for t in end],
         U.data_ptr(),
         [rows_at(t) for t in start],
         step.data_ptr(),
         rows_at(mass),
-        len(z),
-        leapfrog,
+        len(U),
+        call.leapfrog,
         layers,
-        like_of(images, len(z), likelihood, obs_std),
+        like_of(images, len(U), call.likelihood, call.likelihood_params),
         torch.get_num_threads(),
     )
     return *end, U
 
 
-def _fake(z, *arguments) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _fake(call: Call) -> tuple[Tensor, ...]:
+    z = call.z
     state = [z.new_empty(z.shape) for _ in range(3)]
     return *state, z.new_empty(z.shape[0], dtype=torch.float64)
 
 
 _op = register(
-    "net_trajectory",
-    "(Tensor z, Tensor p, Tensor grad, Tensor x,"
-    " Tensor[] weights, Tensor?[] biases, str[] layers, Tensor? packed, Tensor step,"
-    " Tensor? inv_mass, str likelihood, float obs_std, int leapfrog,"
-    " str precision, int tile, str backend)"
-    " -> (Tensor, Tensor, Tensor, Tensor)",
+    Call,
+    returns=tuple[Tensor, Tensor, Tensor, Tensor],
     fake=_fake,
-    reference=_run_reference,
-    cpp=_run_cpp,
-    triton=lazy("vaefast.kernels.net_trajectory", "net_trajectory"),
+    reference=reference,
+    cpp=_cpp,
+    triton=lazy("net_trajectory"),
 )

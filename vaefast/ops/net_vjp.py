@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
-from vaefast.ops._autograd import tensors_of, through_reference
 from vaefast.ops._cpp import run_probes
 from vaefast.ops._inputs import (
     check_matrix,
@@ -15,11 +16,20 @@ from vaefast.ops._inputs import (
 )
 from vaefast.ops._register import lazy, register
 from vaefast.reference.net_vjp import net_vjp as reference
-from vaefast.runtime import backends
 from vaefast.runtime.tiles import check_tile
 from vaefast.types import Network
 
 __all__ = ["net_vjp"]
+
+
+class Call(NamedTuple):
+    x: Tensor
+    u: Tensor
+    net: Network
+    full: bool
+    precision: str
+    tile: int
+    backend: str | None
 
 
 def net_vjp(
@@ -48,11 +58,7 @@ def net_vjp(
         u: cotangents, [K, d] shared by all inputs or [B, K, d], in x's dtype.
         net: the network, D to d.
         full: also return the products.
-        precision: ``"ieee"``, ``"tf32"`` or ``"bf16"``: the lowest that a backend may use inside
-            matrix products; the reference always computes in x's dtype.
-        tile: rows that one GPU program works on, 16, 32, 64 or 128; ``None`` chooses it from the
-            batch. It pins the bits of a result on CUDA; the CPU has no tiles and ignores it.
-        backend: ``"reference"``, ``"cpp"`` or ``"triton"``; ``None`` chooses.
+        precision, tile, backend: as for every op, see :mod:`vaefast.ops`.
 
     Returns:
         y [B, d] and sq [B, K] float64; with ``full`` also the products Jᵀu_k [B, K, D].
@@ -68,35 +74,26 @@ def net_vjp(
     check_network(net, x, "x")
     how = check_precision(precision), check_tile(tile)
     check_probes(u, "u", x, net.out_features)
-    chosen = backends.resolve("net_vjp", backend, x)
-    if through_reference("net_vjp", backend, x, u, *tensors_of(net)):
-        return reference(x, u, net, full=full)
-    return _op(x, u, *net, full, *how, chosen)[: 2 + full]
+    y, sq, products = _op(Call(x, u, net, full, *how, backend))
+    return (y, sq, products) if full else (y, sq)
 
 
-def _run_reference(
-    x, u, weights, biases, layers, packed, full, *_
-) -> tuple[Tensor, Tensor, Tensor]:
-    y, sq, *products = reference(x, u, Network(weights, biases, layers), full=full)
-    return y, sq, products[0] if full else x.new_empty((len(x), 0, x.shape[1]))
+def _cpp(call: Call) -> tuple[Tensor, Tensor, Tensor]:
+    return run_probes("net_vjp", call.x, call.u, call.x.shape[1], call.net, call.full)
 
 
-def _run_cpp(x, u, weights, biases, layers, packed, full, *_) -> tuple[Tensor, Tensor, Tensor]:
-    return run_probes("net_vjp", x, u, x.shape[1], (weights, biases, layers, packed), full)
-
-
-def _fake(x, u, weights, biases, layers, packed, full, *_) -> tuple[Tensor, Tensor, Tensor]:
-    B, K, d = x.shape[0], u.shape[-2], weights[-1].shape[0]
+def _fake(call: Call) -> tuple[Tensor, Tensor, Tensor]:
+    x, B, K = call.x, call.x.shape[0], call.u.shape[-2]
     sq = x.new_empty((B, K), dtype=torch.float64)
-    return x.new_empty((B, d)), sq, x.new_empty((B, K if full else 0, x.shape[1]))
+    products = x.new_empty((B, K if call.full else 0, call.x.shape[1]))
+    return x.new_empty((B, call.net.out_features)), sq, products
 
 
 _op = register(
-    "net_vjp",
-    "(Tensor x, Tensor u, Tensor[] weights, Tensor?[] biases, str[] layers, Tensor? packed,"
-    " bool full, str precision, int tile, str backend) -> (Tensor, Tensor, Tensor)",
+    Call,
+    returns=tuple[Tensor, Tensor, Tensor],
     fake=_fake,
-    reference=_run_reference,
-    cpp=_run_cpp,
-    triton=lazy("vaefast.kernels.net_vjp", "net_vjp"),
+    reference=reference,
+    cpp=_cpp,
+    triton=lazy("net_vjp"),
 )

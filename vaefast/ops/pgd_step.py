@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from functools import cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from vaefast import checks
-from vaefast.ops._register import lazy, refuse_grad, register, rows_of
+from vaefast.functional.rows import has_plain_rows, rows_of
+from vaefast.ops._cpp import kernel
+from vaefast.ops._register import lazy, register
+from vaefast.ops._schema import Written
 from vaefast.reference.pgd_step import pgd_step as reference
-from vaefast.runtime import backends
 
 __all__ = ["pgd_step"]
 
@@ -20,6 +21,18 @@ NORMS = ("linf", "l2")
 SMALLEST_NORM_EPS = torch.finfo(torch.float32).tiny
 CONTIGUOUS = torch.contiguous_format
 PARAMETERS = ("alpha", "eps", "low", "high")
+
+
+class Call(NamedTuple):
+    out: Written
+    x_adv: Tensor
+    grad: Tensor
+    x: Tensor
+    scalars: list[float]  # alpha, eps, low, high
+    rows: Tensor | None  # the same for each row [4, B], in place of scalars
+    norm: str
+    norm_eps: float
+    backend: str | None
 
 
 def pgd_step(
@@ -63,7 +76,7 @@ def pgd_step(
         norm_eps: smallest gradient norm that is divided by (ℓ2 only).
         out: where the result goes; may be ``x_adv`` itself, and must not overlap the inputs in any
             other way. Default: a new tensor.
-        backend: ``"reference"``, ``"cpp"`` or ``"triton"``; ``None`` chooses.
+        backend: as for every op, see :mod:`vaefast.ops`.
 
     Returns:
         The new images, like ``x_adv`` (fast backends keep its memory format, the reference returns
@@ -81,25 +94,15 @@ def pgd_step(
     checks.alike("x_adv", checks.batch(x_adv, "x_adv"), grad=grad, x=x, out=out)
     parameters = (alpha, eps, low, high)
     _check_scalars(parameters, norm, norm_eps)
-    backend = backends.resolve("pgd_step", backend, x_adv)
     scalars, rows = _split(parameters, x_adv)
-    if x_adv.numel() == 0:
-        return torch.empty_like(x_adv) if out is None else out
-    if backend == "reference":
-        flat = (x_adv.flatten(1), grad.flatten(1), x.flatten(1))
-        moved = _reference(*flat, scalars, rows, norm, norm_eps).view(x_adv.shape)
-        return moved if out is None else out.copy_(moved)
-    refuse_grad("pgd_step", x_adv, grad, x, out, rows)
     result = torch.empty_like(x_adv) if out is None else out
-    direct = result.is_contiguous() or _has_plain_rows(result)
+    if x_adv.numel() == 0:
+        return result
+    direct = result.is_contiguous() or (result.ndim == 2 and has_plain_rows(result))
     moved = _flat(result if direct else torch.empty_like(result, memory_format=CONTIGUOUS))
-    _op(moved, _flat(x_adv), _flat(grad), _flat(x), scalars, rows, norm, norm_eps, backend)
+    images = moved, _flat(x_adv), _flat(grad), _flat(x)
+    _op(Call(*images, scalars, rows, norm, norm_eps, backend))
     return result if direct else result.copy_(moved.view(result.shape))
-
-
-def _has_plain_rows(t: Tensor) -> bool:
-    """[B, D] with contiguous rows that lie one behind the other."""
-    return t.ndim == 2 and t.stride(1) == 1 and t.stride(0) >= t.shape[1]
 
 
 def _check_scalars(parameters: tuple, norm: str, norm_eps: float) -> None:
@@ -135,41 +138,25 @@ def _flat(t: Tensor) -> Tensor:
     return rows_of(t.flatten(1))
 
 
-def _reference(x_adv, grad, x, scalars, rows: Tensor | None, norm: str, norm_eps: float) -> Tensor:
-    alpha, eps, low, high = scalars if rows is None else rows.unsqueeze(-1)
-    return reference(x_adv, grad, x, alpha, eps, low, high, norm, norm_eps)
-
-
-def _run_reference(out, *arguments) -> None:
-    out.copy_(_reference(*arguments))
-
-
-def _run_cpp(out, x_adv, grad, x, scalars, rows, norm, norm_eps) -> None:
-    _kernel(x.dtype)(
-        (out.data_ptr(), x_adv.data_ptr(), grad.data_ptr(), x.data_ptr()),
-        (out.stride(0), x_adv.stride(0), grad.stride(0), x.stride(0)),
-        *x.shape,
-        scalars,
-        0 if rows is None else rows.data_ptr(),
-        norm == "l2",
-        norm_eps,
+def _cpp(call: Call) -> None:
+    images = call[:4]
+    kernel("pgd_step", call.x.dtype)(
+        tuple(t.data_ptr() for t in images),
+        tuple(t.stride(0) for t in images),
+        *call.x.shape,
+        call.scalars,
+        0 if call.rows is None else call.rows.data_ptr(),
+        call.norm == "l2",
+        call.norm_eps,
         torch.get_num_threads(),
     )
 
 
-@cache
-def _kernel(dtype: torch.dtype) -> Callable[..., None]:
-    from vaefast import _C
-
-    return _C.pgd_step_f32 if dtype == torch.float32 else _C.pgd_step_f64
-
-
 _op = register(
-    "pgd_step",
-    "(Tensor(a!) out, Tensor x_adv, Tensor grad, Tensor x, float[] scalars, Tensor? rows,"
-    " str norm, float norm_eps, str backend) -> ()",
-    fake=lambda *arguments: None,
-    reference=_run_reference,
-    cpp=_run_cpp,
-    triton=lazy("vaefast.kernels.pgd_step", "pgd_step"),
+    Call,
+    returns=None,
+    fake=lambda call: None,
+    reference=reference,
+    cpp=_cpp,
+    triton=lambda call: lazy("pgd_step")(*call[:-1]),
 )

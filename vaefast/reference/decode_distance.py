@@ -2,66 +2,44 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
-from vaefast import philox
 from vaefast.functional import layers
+from vaefast.functional.latents import latents
 from vaefast.functional.rows import chunked, finite
-from vaefast.philox import Use
 from vaefast.runtime import memory
 from vaefast.types import Network
 
-__all__ = ["decode_distance", "latents"]
+if TYPE_CHECKING:
+    from vaefast.ops.decode_distance import Call
+
+__all__ = ["decode_distance"]
 
 DRAWING_BYTES = 64  # per latent, while it is drawn
 
 
-def decode_distance(
-    mean: Tensor,
-    std: Tensor,
-    centre: Tensor,
-    r: Tensor,
-    net: Network,
-    *,
-    seed: int = 0,
-    index: Tensor,
-    first_sample: int = 0,
-    samples: int,
-    precision: str = "ieee",
-) -> Tensor:
+def decode_distance(call: Call) -> Tensor:
     """How many of the samples s have ‖net(mean + std·η_s) − centre‖₂ ≤ r: hits [B] int64.
 
-    A row with NaN or infinity in its inputs has no hits. ``precision`` is what a backend may
-    stoop to; this one always computes in the input dtype.
+    A row with NaN or infinity in its inputs has no hits.
     """
+    mean, net = call.mean, call.net
     bytes_per_sample = layers.bytes_per_row(net, mean) + DRAWING_BYTES * mean.shape[1]
 
     def run(rows: slice) -> tuple[Tensor, ...]:
-        own = mean[rows], std[rows], centre[rows], r[rows]
-        hits = torch.zeros(len(own[0]), dtype=torch.int64, device=mean.device)
-        for part in memory.row_chunks(samples, max(len(hits), 1) * bytes_per_sample):
-            numbers = torch.arange(part.start, part.stop, device=mean.device) + first_sample
-            z = latents(own[0], own[1], seed=seed, index=index[rows], samples=numbers)
+        own = mean[rows], call.std[rows], call.centre[rows], call.r[rows]
+        index, hits = call.index[rows], torch.zeros_like(call.index[rows])
+        for part in memory.row_chunks(call.samples, max(len(hits), 1) * bytes_per_sample):
+            samples = torch.arange(part.start, part.stop, device=mean.device) + call.first_sample
+            z = latents(own[0], own[1], seed=call.seed, index=index, samples=samples)
             hits += _hits(z, own[2], own[3], net)
         return (torch.where(finite(*own), hits, 0),)
 
     (hits,) = chunked(run, len(mean), bytes_per_sample)
     return hits
-
-
-def latents(mean: Tensor, std: Tensor, *, seed: int, index: Tensor, samples: Tensor) -> Tensor:
-    """mean + std·η of the samples with the given numbers [S]: [B, S, d]."""
-    noise = philox.normal(
-        mean.shape[1],
-        seed=seed,
-        index=index.repeat_interleave(len(samples)),
-        step=samples.repeat(len(mean)),
-        use=Use.LATENT,
-        dtype=mean.dtype,
-    )
-    noise = noise.view(len(mean), len(samples), mean.shape[1])
-    return mean.unsqueeze(1) + std.unsqueeze(1) * noise
 
 
 def _hits(z: Tensor, centre: Tensor, r: Tensor, net: Network) -> Tensor:

@@ -1,69 +1,52 @@
-"""``net_chain`` in plain PyTorch: T transitions of Hamiltonian Monte Carlo on an MLP decoder."""
+"""``net_chain`` in plain PyTorch: T transitions of Hamiltonian Monte Carlo on a decoder."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
-from torch import Tensor
 
 from vaefast.functional.chain import Chain, chain, kept
 from vaefast.functional.rows import chains, chunked, finite, of_chains, part
 from vaefast.reference.net_potential import Target
 from vaefast.reference.net_trajectory import on_target
-from vaefast.types import Network
+
+if TYPE_CHECKING:
+    from vaefast.ops.net_chain import Call
 
 __all__ = ["net_chain"]
 
 DRAWING_BYTES = 64  # per latent, while its momentum is drawn
 
 
-def net_chain(
-    z: Tensor,
-    U: Tensor,
-    grad: Tensor,
-    x: Tensor,
-    net: Network,
-    *,
-    likelihood: str,
-    obs_std: float = 1.0,
-    step: Tensor,
-    inv_mass: Tensor | None = None,
-    leapfrog: int,
-    jitter: float = 0.0,
-    seed: int = 0,
-    index: Tensor,
-    first_step: int = 0,
-    steps: int,
-    thin: int = 0,
-    precision: str = "ieee",
-) -> Chain:
+def net_chain(call: Call) -> Chain:
     """Transitions ``first_step`` to ``first_step + steps − 1`` from (z, U, grad).
 
     A row with NaN or infinity in its inputs has U = NaN: it never moves, and each of its
-    transitions is divergent. ``precision`` is what a backend may stoop to; this one always
-    computes in the input dtype.
+    transitions is divergent.
     """
-    target = Target(x, net, likelihood, obs_std)
-    count = chains(z, x)
+    z, U, grad = call.z, call.U, call.grad
+    target, count = Target.of(call), chains(z, call.x)
+    span = {"first_step": call.first_step, "steps": call.steps, "thin": call.thin}
 
     def run(rows: slice) -> Chain:
-        own, mass = of_chains(rows, count), part(inv_mass, rows)
-        good = finite(x[rows], step[rows], mass).repeat_interleave(count)
+        own, mass, posterior = of_chains(rows, count), part(call.inv_mass, rows), target.rows(rows)
+        good = (posterior.good() & finite(call.step[rows], mass)).repeat_interleave(count)
         good = good & finite(z[own], U[own], grad[own])
-        return chain(
-            on_target(target.rows(rows), mass, leapfrog),
+        result = chain(
+            on_target(posterior, mass, call.leapfrog),
             z[own].clone(),  # no result shares memory with an input, not even at steps=0
             torch.where(good, U[own], torch.nan),
             grad[own].clone(),
-            step=step[rows],
+            step=call.step[rows],
             inv_mass=mass,
-            jitter=jitter,
-            seed=seed,
-            index=index[rows],
-            first_step=first_step,
-            steps=steps,
-            thin=thin,
+            jitter=call.jitter,
+            seed=call.seed,
+            index=call.index[rows],
+            **span,
         )
+        return Chain(*(t.contiguous() for t in result))
 
-    draws = kept(first_step, steps, thin) * (z.shape[1] * z.element_size() + U.element_size())
+    draws = kept(**span) * (z.shape[1] * z.element_size() + U.element_size())
     of_chain = draws + DRAWING_BYTES * z.shape[1]
-    return Chain(*chunked(run, len(x), target.bytes_per_input(z) + count * of_chain))
+    return Chain(*chunked(run, len(call.x), target.bytes_per_input(z) + count * of_chain))

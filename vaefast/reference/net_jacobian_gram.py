@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
 from vaefast.functional import layers
 from vaefast.functional.rows import chunked, finite, nan_where_bad, part
-from vaefast.types import Network
+
+if TYPE_CHECKING:
+    from vaefast.ops.net_jacobian_gram import Call
 
 __all__ = ["first_factor", "net_jacobian_gram"]
 
 
-def net_jacobian_gram(x: Tensor, net: Network, *, inv_std: Tensor | None = None) -> Tensor:
+def net_jacobian_gram(call: Call) -> Tensor:
     """S J Jᵀ S [B, d, d] with S = diag(inv_std) (I where None), at each x [B, D].
 
     J = M W₁ with M [d, H₁] the Jacobian of all that follows the first product; with the
     triangular factor W₁ᵀ = Q R it is (M Rᵀ)(M Rᵀ)ᵀ.
     """
+    x, net = call.x, call.net
     factor = first_factor(net.weights[0])
     basis = torch.eye(net.out_features, dtype=x.dtype, device=x.device).unsqueeze(0)
 
     def run(rows: slice) -> tuple[Tensor, ...]:
-        tape, scale = layers.forward(x[rows], net).beside_probes(), part(inv_std, rows)
+        tape, scale = layers.forward(x[rows], net).beside_probes(), part(call.inv_std, rows)
         root = layers.pull_to_first(tape, basis, net) @ factor  # [b, d, min(D, H₁)]
         root = root if scale is None else scale.unsqueeze(-1) * root
         return nan_where_bad(finite(x[rows], scale), root @ root.mT)

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
 from vaefast.functional import layers
 from vaefast.functional.rows import chunked, finite, nan_where_bad
-from vaefast.types import Network
+
+if TYPE_CHECKING:
+    from vaefast.ops.net_jvp import Call
 
 __all__ = ["net_jvp", "probes", "squared_norms"]
 
 
-def net_jvp(x: Tensor, v: Tensor, net: Network, *, full: bool = False) -> tuple[Tensor, ...]:
-    """y = net(x) [B, d] and ‖J v_k‖² [B, K] float64; with ``full`` also J v_k [B, K, d]."""
+def net_jvp(call: Call) -> tuple[Tensor, ...]:
+    """y = net(x) [B, d], ‖J v_k‖² [B, K] float64, and J v_k [B, K, d], [B, 0, d] if not full."""
+    x, v, net = call.x, call.v, call.net
 
     def run(rows: slice) -> tuple[Tensor, ...]:
         tape, own = layers.forward(x[rows], net), probes(v, rows)
         products = layers.pushforward(tape.beside_probes(), own, net)
+        kept = products if call.full else products[:, :0]
         good = finite(x[rows]) & finite(own)
-        results = tape.out, squared_norms(products), products
-        return nan_where_bad(good, *results[: 2 + full])
+        return nan_where_bad(good, tape.out, squared_norms(products), kept)
 
     return chunked(run, len(x), v.shape[-2] * layers.bytes_per_row(net, x))
 

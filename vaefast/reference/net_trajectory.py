@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
 from torch import Tensor
 
-from vaefast.functional.hmc import Trajectory
 from vaefast.functional.leapfrog import leapfrogs, per_chain
 from vaefast.functional.rows import chains, chunked, finite, nan_where_bad, of_chains, part
 from vaefast.reference.net_potential import Target
-from vaefast.types import Network
+
+if TYPE_CHECKING:
+    from vaefast.ops.net_trajectory import Call
 
 __all__ = ["net_trajectory", "on_target"]
 
 
-def on_target(target: Target, inv_mass: Tensor | None, leapfrog: int) -> Trajectory:
+def on_target(
+    target: Target, inv_mass: Tensor | None, leapfrog: int
+) -> Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]]:
     """The trajectory of ``leapfrog`` steps on a posterior; inv_mass is [B, d] or None."""
 
     def trajectory(
@@ -33,33 +39,20 @@ def on_target(target: Target, inv_mass: Tensor | None, leapfrog: int) -> Traject
     return trajectory
 
 
-def net_trajectory(
-    z: Tensor,
-    p: Tensor,
-    grad: Tensor,
-    x: Tensor,
-    net: Network,
-    *,
-    likelihood: str,
-    obs_std: float = 1.0,
-    step: Tensor,
-    inv_mass: Tensor | None = None,
-    leapfrog: int,
-    precision: str = "ieee",
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The end (z, p, grad, U [N] float64) of ``leapfrog`` steps from (z, p) [N, d].
-
-    ``precision`` is what a backend may stoop to; this one always computes in the input dtype.
-    """
-    target = Target(x, net, likelihood, obs_std)
-    count = chains(z, x)
+def net_trajectory(call: Call) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The end (z, p, grad, U [N] float64) of ``leapfrog`` steps from (z, p) [N, d]."""
+    target, count = Target.of(call), chains(call.z, call.x)
 
     def run(rows: slice) -> tuple[Tensor, ...]:
-        own, mass = of_chains(rows, count), part(inv_mass, rows)
-        state = z[own], p[own], grad[own], step[own]
-        good = finite(*state) & finite(x[rows], mass).repeat_interleave(count)
-        end = on_target(target.rows(rows), mass, leapfrog)(*state)
-        return nan_where_bad(good, *end)
+        own, mass, posterior = (
+            of_chains(rows, count),
+            part(call.inv_mass, rows),
+            target.rows(rows),
+        )
+        state = call.z[own], call.p[own], call.grad[own], call.step[own]
+        of_input = posterior.good() & finite(call.x[rows], mass)
+        good = finite(*state) & of_input.repeat_interleave(count)
+        return nan_where_bad(good, *on_target(posterior, mass, call.leapfrog)(*state))
 
-    z_end, p_end, grad_end, U = chunked(run, len(x), target.bytes_per_input(z))
-    return z_end, p_end, grad_end, U
+    z, p, grad, U = chunked(run, len(call.x), target.bytes_per_input(call.z))
+    return z, p, grad, U

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import NamedTuple, TypeVar
@@ -71,8 +71,12 @@ def supports(
     *,
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
+    layers: Sequence[str] = (),
 ) -> Support:
     """Whether ``backend`` runs ``op`` on ``device`` in ``dtype``, and why not.
+
+    Args:
+        layers: those of the network, ``Network.layers``, where the op takes one.
 
     Returns:
         A :class:`Support`, true or false in a condition, with ``.reason``.
@@ -82,7 +86,8 @@ def supports(
     """
     option(op, "op", _implemented)
     option(backend, "backend", BACKENDS)
-    reason = _dtype_reason(backend, dtype) or _other_reason(op, backend, torch.device(device).type)
+    kind = torch.device(device).type
+    reason = _dtype_reason(backend, dtype) or _other_reason(op, backend, kind, layers)
     return Support(not reason, reason)
 
 
@@ -95,10 +100,20 @@ def _dtype_reason(backend: str, dtype: torch.dtype) -> str:
     )
 
 
-def _other_reason(op: str, backend: str, device: str) -> str:
+def _other_reason(op: str, backend: str, device: str, layers: Sequence[str] = ()) -> str:
     if backend not in _implemented[op]:
         return f'{op} has no "{backend}" backend yet'
-    return availability(backend, device)
+    return availability(backend, device) or layer_reason(backend, layers)
+
+
+def layer_reason(backend: str, layers: Sequence[str]) -> str:
+    """Why ``backend`` has no kernels for a network of these layers; empty where it has."""
+    if backend == "reference":
+        return ""
+    for layer in layers:
+        if not layer.startswith("linear ") or " +" in layer:
+            return f'backend "{backend}" has no kernel for the layer {layer!r} yet'
+    return ""
 
 
 @constant_when_traced
@@ -158,11 +173,12 @@ def wanted(backend: str | None, tensor: Tensor) -> str:
     return named(backend) or fast(tensor.device.type)
 
 
-def resolve(op: str, backend: str | None, tensor: Tensor) -> str:
+def resolve(op: str, backend: str | None, tensor: Tensor, layers: Sequence[str] = ()) -> str:
     """The backend that runs ``op`` on tensors like ``tensor``.
 
     Args:
         backend: a name from :data:`BACKENDS`, or ``None`` for ``use_backend``'s or the best one.
+        layers: those of the network, where the op takes one.
 
     Raises:
         TypeError: the backend asked for by name does not take this dtype.
@@ -173,11 +189,11 @@ def resolve(op: str, backend: str | None, tensor: Tensor) -> str:
     if name is not None:
         if reason := _dtype_reason(option(name, "backend", BACKENDS), dtype):
             raise TypeError(reason)
-        if reason := _other_reason(op, name, device):
+        if reason := _other_reason(op, name, device, layers):
             raise RuntimeError(reason)
         return name
     chosen = fast(device)
-    reason = _dtype_reason(chosen, dtype) or _other_reason(op, chosen, device)
+    reason = _dtype_reason(chosen, dtype) or _other_reason(op, chosen, device, layers)
     if not reason:
         return chosen
     if not torch.compiler.is_compiling():
@@ -220,16 +236,6 @@ def require(names: str) -> None:
         device = "cuda" if name == "triton" and not interpreted() else "cpu"
         if reason := availability(name, device):
             raise ImportError(f"VAEFAST_REQUIRE={name}: {reason}")
-
-
-def dispatcher(implementations: dict[str, Callable]) -> Callable:
-    """One callable for the registered op: its last argument is the backend's name."""
-
-    def run(*arguments):
-        *rest, backend = arguments
-        return implementations[backend](*rest)
-
-    return run
 
 
 if name := os.environ.get("VAEFAST_BACKEND"):
