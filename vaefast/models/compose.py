@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from vaefast.runtime import backends
 from vaefast.types import Network
 
-__all__ = ["chained", "in_float32", "joined", "missing_kernel"]
+__all__ = ["chained", "in_float32", "joined", "missing_backend", "missing_kernel"]
 
 
 def joined(first: Network, second: Network) -> Network | None:
@@ -58,3 +59,12 @@ def missing_kernel(net: Network) -> str:
         if " +" in layer:
             return "lowers, no kernel yet for residual sums"
     return ""
+
+
+def missing_backend(like: Tensor, backend: str | None) -> str:
+    """Why no compiled backend runs networks on such tensors; nothing where one is named."""
+    if backends.named(backend):
+        return ""
+    fast = backends.fast(like.device.type)
+    support = backends.supports("net_forward", fast, device=like.device, dtype=like.dtype)
+    return "" if support else f"lowers, but {support.reason}"

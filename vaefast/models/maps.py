@@ -17,14 +17,13 @@ from vaefast.models import context as conditions
 from vaefast.models import lowering
 from vaefast.models.calls import HALF as HALF_DTYPES
 from vaefast.models.calls import as_event
-from vaefast.models.compose import chained, in_float32, joined, missing_kernel
+from vaefast.models.compose import chained, in_float32, joined, missing_backend, missing_kernel
 from vaefast.models.context import Context
 from vaefast.models.footprint import activation_bytes
 from vaefast.models.likelihoods import LikelihoodAt
 from vaefast.models.packs import Packs, packs_of
 from vaefast.models.products import HalfMap, Map, ModuleMap, NetworkMap
 from vaefast.models.vae import VAE
-from vaefast.runtime import backends
 from vaefast.types import Network
 
 __all__ = ["Example", "Map", "Maps"]
@@ -123,8 +122,12 @@ class Maps:
     def decode(self, z: Tensor) -> Tensor:
         """Natural parameters [n, *event], as ``vae.decode``."""
         if self.decoder.lowered is None:
-            return self.vae.decode(z, **self._given(z))
+            return self.decode_by_module(z)
         return as_event(self.decoder.value(z), len(z), self.vae.event_shape)
+
+    def decode_by_module(self, z: Tensor) -> Tensor:
+        """``vae.decode``, whatever lowers."""
+        return self.vae.decode(z, **self._given(z))
 
     def likelihood_at(self, z: Tensor) -> LikelihoodAt:
         """p(x|z) at z, as ``vae.likelihood_at``."""
@@ -189,7 +192,7 @@ class Maps:
     @cached_property
     def decoder(self) -> Map:
         """z ↦ natural parameters."""
-        module = self._decoding(lambda z: self.vae.decode(z, **self._given(z)))
+        module = self._decoding(self.decode_by_module)
         return self._map("decoder", *self._lowered(lowering.decoder), module)
 
     @cached_property
@@ -260,20 +263,14 @@ class Maps:
 
     @cached_property
     def _no_backend(self) -> str:
-        """Why no compiled backend runs networks here; nothing where one is asked for by name."""
-        like, backend = self._call.example.x, self._call.backend
-        if backends.named(backend):
-            return ""
-        fast = backends.fast(like.device.type)
-        support = backends.supports("net_forward", fast, device=like.device, dtype=like.dtype)
-        return "" if support else f"lowers, but {support.reason}"
+        return missing_backend(self._call.example.x, self._call.backend)
 
     def _network(self, name: str, net: Network) -> NetworkMap:
         return NetworkMap(net, name, self.packs, self._call.precision)
 
     def _encoding(self, function: Callable[[Tensor], Tensor]) -> Callable[[str], ModuleMap]:
-        event, latents = self._call.example.x.shape[1:], self._call.example.z.shape[1]
-        return lambda reason: ModuleMap(function, event, latents, self._encoder_bytes, reason)
+        event, bytes_of_row = self._call.example.x.shape[1:], self._encoder_bytes
+        return lambda reason: ModuleMap(function, event, self.latents, bytes_of_row, reason)
 
     def _decoding(self, function: Callable[[Tensor], Tensor]) -> Callable[[str], ModuleMap]:
         pixels, event = self._call.example.x[0].numel(), self._call.example.z.shape[1:]

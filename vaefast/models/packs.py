@@ -7,11 +7,10 @@ tell whether a pack still fits, short of reading all weights again.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import wraps
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,9 +20,7 @@ from vaefast.ops._pack import pack
 from vaefast.runtime import backends
 from vaefast.types import Network
 
-__all__ = ["Packs", "frozen", "one_pack", "packs_of"]
-
-F = TypeVar("F", bound=Callable[..., Any])
+__all__ = ["Packs", "frozen", "packs_of"]
 
 
 class Packs:
@@ -53,7 +50,7 @@ class Packs:
         return ready
 
 
-# inside public calls and blocks; a thread that keeps packs keeps them to itself
+# inside blocks; a thread that keeps packs keeps them to itself
 _kept: ContextVar[tuple[tuple[VAE, Packs], ...]] = ContextVar("vaefast_packs", default=())
 
 
@@ -73,18 +70,6 @@ def _keeping(vae: VAE) -> Iterator[None]:
         yield
     finally:
         _kept.reset(token)
-
-
-def one_pack(function: F) -> F:
-    """Of a public function made of others: these share their packs of its first argument."""
-
-    @wraps(function)
-    def call(*arguments: Any, **options: Any) -> Any:
-        vae = arguments[0] if arguments else options.get("vae")
-        with _keeping(vae) if isinstance(vae, VAE) else nullcontext():
-            return function(*arguments, **options)
-
-    return call  # type: ignore[return-value]
 
 
 @contextmanager
