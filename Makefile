@@ -18,7 +18,7 @@ test: $(VENV)/installed  ## all but long proofs, also in Triton's interpreter: m
 proofs: $(VENV)/installed  ## the tests marked `proof`: calibration, soundness, chaos, fuzz in full
 	$(BIN)/python .ci/stages.py proofs
 
-BINARIES = cd docs && $(abspath $(BIN))/python -m vaefast.kernels
+BINARIES = cd docs && $(abspath $(BIN))/python -m vaefast.kernels.proof
 ifdef TRITON
 kernels: export PYTHONPATH := $(CURDIR)/.triton/$(TRITON)
 kernels: $(VENV)/installed .triton/$(TRITON)  ## with TRITON=3.6.0: proof by that version, and what differs

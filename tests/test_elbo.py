@@ -106,7 +106,7 @@ def test_a_bad_row_spoils_itself_only(vae, x):
 
 def test_an_empty_batch_and_bad_arguments(vae, x):
     assert evaluate_elbo(vae, x[:0]).elbo.shape == (0,)
-    with pytest.raises(TypeError, match="wrap it in as_vae"):
+    with pytest.raises(TypeError, match=r"wrap it with vaefast\.as_vae"):
         evaluate_elbo(nn.Linear(2, 2), x)
     with pytest.raises(ValueError, match="samples must be at least 1"):
         evaluate_elbo(vae, x, samples=0)

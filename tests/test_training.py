@@ -230,7 +230,7 @@ def bad(value, rows=40):
         ({"x": torch.ones(40, 6).byte()}, TypeError, "x must be floating"),
         ({"x": [1.0]}, TypeError, r"x must be a torch\.Tensor"),
         ({"x": torch.rand(40, 6).double()}, TypeError, "x must be float32 like the model"),
-        ({"vae": nn.Linear(6, 6)}, TypeError, "wrap it in as_vae"),
+        ({"vae": nn.Linear(6, 6)}, TypeError, "wrap it with vaefast.as_vae"),
         ({"vae": small().requires_grad_(False)}, ValueError, "none to train"),
         ({"vae": small().half()}, TypeError, "must be float32 or float64 to train, got float16"),
     ],

@@ -120,7 +120,7 @@ def option(value: T, name: str, allowed: Iterable[T]) -> T:
 
 def count(value: int, name: str, minimum: int = 1) -> int:
     """A whole number, at least ``minimum``."""
-    if isinstance(value, bool) or not isinstance(value, Integral):
+    if type(value) is not int and (isinstance(value, bool) or not isinstance(value, Integral)):
         raise TypeError(f"{name} must be a whole number, got {type(value).__name__}")
     if value < minimum:
         raise ValueError(f"{name} must be at least {minimum}, got {value}")
@@ -147,12 +147,34 @@ def eval_mode(module: nn.Module) -> None:
     Such a module is not one function of its input: dropout (also inside attention and recurrent
     layers), RReLU, batch norm, instance norm with running statistics, spectral norm.
     """
-    for name, layer in module.named_modules():
+    for layer in layers(module):
         if layer.training and _varies_in_training(layer):
+            name = next(name for name, other in module.named_modules() if other is layer)
             raise RuntimeError(
                 f"layer {name!r} ({type(layer).__name__}) is in training mode; "
                 "call model.eval() first"
             )
+
+
+def layers(module: nn.Module) -> list[nn.Module]:
+    """The module and all layers in it, as ``module.modules()`` without its recursion."""
+    found, seen = [module], {id(module)}
+    for layer in found:
+        for child in layer._modules.values():
+            if child is not None and id(child) not in seen:
+                seen.add(id(child))
+                found.append(child)
+    return found
+
+
+def parameters(module: nn.Module) -> list[Tensor]:
+    """All parameters of the module, as ``module.parameters()`` without its recursion."""
+    found: list[Tensor] = []
+    for layer in layers(module):
+        for parameter in layer._parameters.values():
+            if parameter is not None:
+                found.append(parameter)
+    return found
 
 
 def _varies_in_training(layer: nn.Module) -> bool:
@@ -166,7 +188,7 @@ def _varies_in_training(layer: nn.Module) -> bool:
 
 def differentiable(module: nn.Module) -> None:
     """Autograd can pass through the module's weights."""
-    if any(p.is_inference() for p in module.parameters()):
+    if True in [p.is_inference() for p in parameters(module)]:
         raise ValueError(
             "the model was made under torch.inference_mode(), so autograd cannot pass through it; "
             "build or load it outside of torch.inference_mode()"

@@ -10,13 +10,14 @@ from torch import Tensor
 
 from vaefast import checks, philox
 from vaefast.models import VAE
-from vaefast.models.likelihoods import LikelihoodAt
-from vaefast.models.paths import Paths
+from vaefast.models.context import Context
+from vaefast.models.likelihoods import check_pixels
+from vaefast.models.maps import Maps
 from vaefast.models.posterior import DiagonalGaussian
-from vaefast.runtime import batching
-from vaefast.runtime.batching import Rows
+from vaefast.models.prepare import Prepared, prepare
+from vaefast.runtime.grad_mode import without_grad
 
-__all__ = ["ELBO", "check_vae", "elbo_terms", "evaluate_elbo"]
+__all__ = ["ELBO", "elbo_terms", "evaluate_elbo"]
 
 TEMPORARIES = 256  # bytes of one row's activations, per byte of the row: an estimate
 
@@ -29,9 +30,15 @@ class ELBO(NamedTuple):
     kl: Tensor
 
 
-@torch.no_grad()
+@without_grad
 def evaluate_elbo(
-    vae: VAE, x: Tensor, *, samples: int = 1, seed: int = 0, index: Tensor | None = None
+    vae: VAE,
+    x: Tensor,
+    *,
+    samples: int = 1,
+    seed: int = 0,
+    index: Tensor | None = None,
+    context: Context = None,
 ) -> ELBO:
     """The evidence lower bound of each input, by Monte Carlo over q(z|x).
 
@@ -44,6 +51,7 @@ def evaluate_elbo(
         x: inputs [B, *event], in [0, 1] but for the Gaussian likelihood.
         samples: draws of z per input.
         seed, index: which random numbers a row gets; index [B] int64, by default ``arange(B)``.
+        context: conditions of each input, [B, ...] or a dict of such tensors.
 
     Returns:
         :class:`ELBO`, nats per input; NaN for a row that holds NaN.
@@ -52,63 +60,50 @@ def evaluate_elbo(
         TypeError, ValueError: as the other functions on a VAE and its inputs.
         RuntimeError: dropout or batch norm in training mode.
     """
-    check_vae(vae)
-    checks.batch(x)
-    checks.eval_mode(vae)
     checks.count(samples, "samples")
     seed = philox.check_seed(seed)
-    index = checks.row_index(index, len(x), x.device)
-    paths = Paths.of(vae, x)
-
-    def run(rows: Rows) -> tuple[Tensor, ...]:
-        return _evaluate(paths, x[rows], samples, seed, index[rows])
-
-    cost = TEMPORARIES * x.element_size() * x.shape[1:].numel()
-    generic = paths.encoder is None or paths.decoder is None
-    return ELBO(*batching.evaluate(run, index, cost, generic=generic))
+    prepared = prepare(vae, x, index, context=context)
+    check_pixels(prepared.x, vae.likelihood)
+    cost = TEMPORARIES * prepared.itemsize * prepared.pixels
+    generic = prepared.maps.generic("encoder", "decoder")
+    return ELBO(*prepared.rows(lambda part: _evaluate(part, samples, seed), cost, generic=generic))
 
 
-def _evaluate(paths: Paths, x: Tensor, samples: int, seed: int, index: Tensor) -> ELBO:
-    mean, logvar = paths.encode(x)
+def _evaluate(part: Prepared, samples: int, seed: int) -> ELBO:
+    maps, x = part.maps, part.x
+    mean, logvar = maps.encode(x)
     reconstruction = torch.zeros(len(x), dtype=torch.float64, device=x.device)
     kl = torch.zeros_like(reconstruction)
     for sample in range(samples):
         noise = philox.normal(
             mean.shape[1],
             seed=seed,
-            index=index,
+            index=part.index,
             step=sample,
             use=philox.Use.POSTERIOR,
             dtype=mean.dtype,
         )
-        terms = elbo_terms(paths, x, mean, logvar, noise)
+        terms = elbo_terms(maps, x, mean, logvar, noise)
         reconstruction += terms[0] / samples
         kl += terms[1] / samples
     return ELBO(reconstruction - kl, reconstruction, kl)
 
 
 def elbo_terms(
-    maps: VAE | Paths, x: Tensor, mean: Tensor, logvar: Tensor, noise: Tensor
+    maps: VAE | Maps, x: Tensor, mean: Tensor, logvar: Tensor, noise: Tensor
 ) -> tuple[Tensor, Tensor]:
     """log p(x|z) and the KL term at z = μ + σ·noise, each [n] float64, nats."""
     z = mean + torch.exp(0.5 * logvar) * noise
-    vae = maps.vae if isinstance(maps, Paths) else maps
-    if isinstance(maps, VAE) or maps.decoder is None:
-        at = vae.likelihood_at(z)
-    else:
-        at = LikelihoodAt(vae.likelihood, maps.decode(z), vae.likelihood_params)
-    return at.log_prob(x), _kl(vae, z, mean, logvar, noise)
+    standard = (maps if isinstance(maps, VAE) else maps.vae).prior is None
+    logp = maps.likelihood_at(z).log_prob(x)
+    return logp, _kl(maps, standard, z, mean, logvar, noise)
 
 
-def _kl(vae: VAE, z: Tensor, mean: Tensor, logvar: Tensor, noise: Tensor) -> Tensor:
+def _kl(
+    maps: VAE | Maps, standard: bool, z: Tensor, mean: Tensor, logvar: Tensor, noise: Tensor
+) -> Tensor:
     """KL(q(z|x) ‖ p(z)): exact for N(0, I), else log q(z|x) − log p(z) at the sample."""
-    if vae.prior is None:
+    if standard:
         return DiagonalGaussian(mean, logvar, tuple(mean.shape[1:])).kl()
     log_q = -0.5 * (noise.square() + logvar + math.log(2.0 * math.pi)).sum(1, dtype=torch.float64)
-    return log_q - vae.log_prior(z)
-
-
-def check_vae(vae: VAE) -> None:
-    """Refuse anything but a VAE, with the way out."""
-    if not isinstance(vae, VAE):
-        raise TypeError(f"vae must be a vaefast.VAE, got {type(vae).__name__}; wrap it in as_vae")
+    return log_q - maps.log_prior(z)

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from vaefast import checks
-from vaefast.elbo import ELBO, check_vae, elbo_terms, evaluate_elbo
+from vaefast.elbo import ELBO, elbo_terms, evaluate_elbo
 from vaefast.models import VAE
+from vaefast.models.prepare import check_vae
 from vaefast.philox import check_seed
 from vaefast.runtime import memory
 

@@ -21,27 +21,27 @@ import triton.language as tl
 from torch import Tensor
 
 from vaefast.functional.rows import rows_of
-from vaefast.kernels.aot import Variant
-from vaefast.kernels.elementary import INFINITY
-from vaefast.kernels.forms import DECODERS, variant
-from vaefast.kernels.launch import device_of, processors, words
-from vaefast.kernels.mlp import operands
-from vaefast.kernels.network import Net, describe, forward_only, net_of, of, unpack
-from vaefast.kernels.sample_plans import (
+from vaefast.kernels.common.elementary import INFINITY
+from vaefast.kernels.common.forms import DECODERS, variant
+from vaefast.kernels.common.launch import device_of, processors, words
+from vaefast.kernels.common.mlp import operands
+from vaefast.kernels.common.network import Net, describe, forward_only, net_of, of, unpack
+from vaefast.kernels.common.sample_plans import (
     MIXED_TILE,
     TARGETS,
     WIDEST_TILE,
     blocks_of,
     plan,
 )
-from vaefast.kernels.sample_tiles import (
+from vaefast.kernels.common.sample_tiles import (
     add_hits,
     add_squares,
     draw_latents,
     rows_of_tile,
     write_down,
 )
-from vaefast.kernels.wide import NARROWEST, rest_of, rows_in_scratch, wide_hidden
+from vaefast.kernels.common.wide import NARROWEST, rest_of, rows_in_scratch, wide_hidden
+from vaefast.kernels.proof.aot import Variant
 from vaefast.runtime import memory
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ import triton.language as tl
 from torch import Tensor
 
 from vaefast.functional.eigenvalues import SQUARINGS, bound_of
-from vaefast.kernels.aot import Variant
-from vaefast.kernels.launch import PROGRAMS_PER_PROCESSOR, device_of, processors
+from vaefast.kernels.common.launch import PROGRAMS_PER_PROCESSOR, device_of, processors
+from vaefast.kernels.proof.aot import Variant
 
 if TYPE_CHECKING:
     from vaefast.ops.eigenvalue_bound import Call

@@ -81,7 +81,7 @@ def plan(N: int, d: int):
 
 def variants():
     """Every form of the kernel that ``plan`` can choose, for ahead-of-time compilation."""
-    from vaefast.kernels.aot import Variant
+    from vaefast.kernels.proof.aot import Variant
 
     for block_d in BLOCKS:
         for dtype in ("fp32", "fp64"):

@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from vaefast.kernels.likelihoods import constant_at, log_density, parameters_of, std_at
+from vaefast.kernels.common.likelihoods import constant_at, log_density, parameters_of, std_at
 from vaefast.kernels.pgd_step import device_of
 from vaefast.types import LIKELIHOODS
 
@@ -91,7 +91,7 @@ def plan(N: int, D: int):
 
 def variants():
     """Every form of the kernel that ``plan`` can choose, for ahead-of-time compilation."""
-    from vaefast.kernels.aot import Variant
+    from vaefast.kernels.proof.aot import Variant
 
     for likelihood in LIKELIHOODS:
         for form in FORMS:

@@ -14,12 +14,12 @@ from torch import Tensor
 
 from vaefast.functional.chain import kept
 from vaefast.functional.rows import rows_of
-from vaefast.kernels.forms import net_variants
-from vaefast.kernels.launch import device_of, two_floats, words
-from vaefast.kernels.likelihoods import parameters_of
-from vaefast.kernels.network import net_of, unpack
-from vaefast.kernels.philox import uniform
-from vaefast.kernels.posterior import (
+from vaefast.kernels.common.forms import net_variants
+from vaefast.kernels.common.launch import device_of, two_floats, words
+from vaefast.kernels.common.likelihoods import parameters_of
+from vaefast.kernels.common.network import net_of, unpack
+from vaefast.kernels.common.philox import uniform
+from vaefast.kernels.common.posterior import (
     NO_PARAMETERS,
     TYPES,
     WIDEST_TILE,
@@ -32,8 +32,8 @@ from vaefast.kernels.posterior import (
     room,
     rows_of_tile,
 )
-from vaefast.kernels.trajectory import leapfrog, state_size
-from vaefast.kernels.transition import (
+from vaefast.kernels.common.trajectory import leapfrog, state_size
+from vaefast.kernels.common.transition import (
     USE_ACCEPT,
     begin_transition,
     finish_trajectory,

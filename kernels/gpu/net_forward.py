@@ -9,10 +9,10 @@ import triton.language as tl
 from torch import Tensor
 
 from vaefast.functional.rows import rows_of
-from vaefast.kernels.forms import net_variants
-from vaefast.kernels.launch import device_of, plan, scratch
-from vaefast.kernels.mlp import forward_hidden, layer_tile, operands, take_rows
-from vaefast.kernels.network import net_of, of, unpack
+from vaefast.kernels.common.forms import net_variants
+from vaefast.kernels.common.launch import device_of, plan, scratch
+from vaefast.kernels.common.mlp import forward_hidden, layer_tile, operands, take_rows
+from vaefast.kernels.common.network import net_of, of, unpack
 
 if TYPE_CHECKING:
     from vaefast.ops.net_forward import Call

@@ -14,14 +14,14 @@ import triton.language as tl
 from torch import Tensor
 
 from vaefast.functional.rows import rows_of
-from vaefast.kernels import launch, probes
-from vaefast.kernels.activations import through
-from vaefast.kernels.first_factor import factor_rows, packed_factor
-from vaefast.kernels.forms import ENCODERS, net_variants
-from vaefast.kernels.launch import ON_AMD, WIDEST_TILE, Plan, device_of
-from vaefast.kernels.mlp import flaw_of, operands, pull_layer, put
-from vaefast.kernels.network import net_of, of, unpack
-from vaefast.kernels.probes import flaw_in, grid, primal, slopes_of
+from vaefast.kernels.common import launch, probes
+from vaefast.kernels.common.activations import through
+from vaefast.kernels.common.first_factor import factor_rows, packed_factor
+from vaefast.kernels.common.forms import ENCODERS, net_variants
+from vaefast.kernels.common.launch import ON_AMD, WIDEST_TILE, Plan, device_of
+from vaefast.kernels.common.mlp import flaw_of, operands, pull_layer, put
+from vaefast.kernels.common.network import net_of, of, unpack
+from vaefast.kernels.common.probes import flaw_in, grid, primal, slopes_of
 
 if TYPE_CHECKING:
     from vaefast.ops.net_jacobian_gram import Call

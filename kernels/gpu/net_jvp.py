@@ -13,12 +13,12 @@ import triton.language as tl
 from torch import Tensor
 
 from vaefast.functional.rows import rows_of
-from vaefast.kernels.activations import through
-from vaefast.kernels.forms import ENCODERS, net_variants
-from vaefast.kernels.launch import device_of, scratch
-from vaefast.kernels.mlp import layer_product, operands, put, take_rows
-from vaefast.kernels.network import net_of, of, unpack
-from vaefast.kernels.probes import (
+from vaefast.kernels.common.activations import through
+from vaefast.kernels.common.forms import ENCODERS, net_variants
+from vaefast.kernels.common.launch import device_of, scratch
+from vaefast.kernels.common.mlp import layer_product, operands, put, take_rows
+from vaefast.kernels.common.network import net_of, of, unpack
+from vaefast.kernels.common.probes import (
     blocks_of,
     flaw_in,
     flaw_of_probes,

@@ -10,13 +10,13 @@ import triton.language as tl
 from torch import Tensor
 
 from vaefast.functional.rows import rows_of
-from vaefast.kernels.forms import net_variants
-from vaefast.kernels.gate import meet
-from vaefast.kernels.launch import device_of
-from vaefast.kernels.likelihoods import constant_at, parameters_of
-from vaefast.kernels.mlp import flaw_of, input_cotangent, operands, take_rows
-from vaefast.kernels.network import net_of, of, unpack
-from vaefast.kernels.posterior import (
+from vaefast.kernels.common.barrier import barrier
+from vaefast.kernels.common.forms import net_variants
+from vaefast.kernels.common.launch import device_of
+from vaefast.kernels.common.likelihoods import constant_at, parameters_of
+from vaefast.kernels.common.mlp import flaw_of, input_cotangent, operands, take_rows
+from vaefast.kernels.common.network import net_of, of, unpack
+from vaefast.kernels.common.posterior import (
     NO_PARAMETERS,
     TYPES,
     WIDEST_TILE,
@@ -30,7 +30,7 @@ from vaefast.kernels.posterior import (
     room,
     rows_of_tile,
 )
-from vaefast.kernels.priors import prior_energy, prior_gradient
+from vaefast.kernels.common.priors import prior_energy, prior_gradient
 
 if TYPE_CHECKING:
     from vaefast.ops.net_potential import Call
@@ -60,7 +60,7 @@ def _net_potential_kernel(
     ):
         note_rows(p_rows, tile, rank, N, BLOCK_N)
         i_n, m_n = rows_of_tile(p_rows, N, BLOCK_N)
-        meet(p_gate, spread)
+        barrier(p_gate, spread)
         flaw = take_rows(p_z, s_z, p_h, i_n, N, NET)
         flaw += flaw_of(p_x + i_n // chains * s_x, m_n, D, BLOCK_M)
         flaw = flaw.to(tl.float64) + 0.0 * constant_at(p_constant, i_n // chains, m_n, LIKELIHOOD)

@@ -14,12 +14,12 @@ import triton.language as tl
 from torch import Tensor
 
 from vaefast.functional.rows import rows_of
-from vaefast.kernels.forms import net_variants
-from vaefast.kernels.launch import device_of
-from vaefast.kernels.likelihoods import constant_at, parameters_of
-from vaefast.kernels.mlp import COLUMN_BLOCK, flaw_of
-from vaefast.kernels.network import net_of, of, unpack
-from vaefast.kernels.posterior import (
+from vaefast.kernels.common.forms import net_variants
+from vaefast.kernels.common.launch import device_of
+from vaefast.kernels.common.likelihoods import constant_at, parameters_of
+from vaefast.kernels.common.mlp import COLUMN_BLOCK, flaw_of
+from vaefast.kernels.common.network import net_of, of, unpack
+from vaefast.kernels.common.posterior import (
     NO_PARAMETERS,
     TYPES,
     WIDEST_TILE,
@@ -32,8 +32,8 @@ from vaefast.kernels.posterior import (
     room,
     rows_of_tile,
 )
-from vaefast.kernels.priors import prior_energy
-from vaefast.kernels.trajectory import end_of, kick_and_drift, leapfrog, state_size, steps_at
+from vaefast.kernels.common.priors import prior_energy
+from vaefast.kernels.common.trajectory import end_of, kick_and_drift, leapfrog, state_size, steps_at
 
 if TYPE_CHECKING:
     from vaefast.ops.net_trajectory import Call

@@ -14,13 +14,13 @@ import triton.language as tl
 from torch import Tensor
 
 from vaefast.functional.rows import rows_of
-from vaefast.kernels.activations import through
-from vaefast.kernels.first_factor import factor_rows, packed_factor
-from vaefast.kernels.forms import ENCODERS, net_variants
-from vaefast.kernels.launch import device_of
-from vaefast.kernels.mlp import input_cotangent, operands, pull_to_first, put
-from vaefast.kernels.network import Net, net_of, of, unpack
-from vaefast.kernels.probes import (
+from vaefast.kernels.common.activations import through
+from vaefast.kernels.common.first_factor import factor_rows, packed_factor
+from vaefast.kernels.common.forms import ENCODERS, net_variants
+from vaefast.kernels.common.launch import device_of
+from vaefast.kernels.common.mlp import input_cotangent, operands, pull_to_first, put
+from vaefast.kernels.common.network import Net, net_of, of, unpack
+from vaefast.kernels.common.probes import (
     blocks_of,
     flaw_in,
     flaw_of_probes,

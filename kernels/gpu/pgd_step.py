@@ -266,7 +266,7 @@ def variants():
 
 
 def _variant(norm: str, D: int, dtype: str, given: bool, elements=False, clip_first=False):
-    from vaefast.kernels.aot import Variant
+    from vaefast.kernels.proof.aot import Variant
 
     kernel, constants, _ = plan(64, D, norm, 4 if dtype == "fp32" else 8)
     columns = (elements and norm == "linf",) * 2 + (elements,) * 2

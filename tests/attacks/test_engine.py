@@ -37,6 +37,7 @@ def operators(call):
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_the_number_of_operators_does_not_grow_with_restarts(attack, make_vae, make_images):
     vae, x = make_vae(torch.float32), make_images(3, torch.float32)
+    vae.check_first_batch(x)
     counts = [operators(lambda n=n: run(attack, vae, x, restarts=n)) for n in (2, 4, 16)]
     assert counts[0] == counts[1] == counts[2]
     one = operators(lambda: run(attack, vae, x, restarts=1))  # draws no other starts
@@ -155,6 +156,7 @@ def test_chunks_change_nothing_and_bound_the_rows_in_flight(attack, keep, make_v
         vf.set_memory(budget)
         widths.clear()
         chunked = run(attack, vae, x, **options)
+        assert widths.pop(0) == 2  # that recognise the model
         # the smallest budget: one restart of one input, with its noise samples, at a time
         assert max(widths) <= widest * options.get("noise_samples", 1)
         torch.testing.assert_close(chunked.x_adv, whole.x_adv)

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from vaefast import attacks
-from vaefast.attacks.options import check_images, make_search, own_grad_mode
+from vaefast.attacks.options import check_images, make_search
 from vaefast.attacks.presets import find
 
 CASES = [
@@ -94,7 +94,7 @@ def test_images_leave_the_callers_graph_and_inference_mode(make_images):
     assert not check_images(x).requires_grad
     with torch.inference_mode():
         frozen = make_images(2)
-    with own_grad_mode():
+    with torch.inference_mode(False):
         assert not check_images(frozen).is_inference()
 
 
@@ -102,9 +102,7 @@ def test_bounds_of_half_precision_images_are_float32(make_images):
     options = find(None, "latent").fill(
         eps=0.1, norm=None, alpha=None, steps=None, restarts=None, low=None, high=None, keep=None
     )
-    search = make_search(
-        make_images(2, torch.bfloat16), find(None, "latent"), options, seed=0, index=None
-    )
+    search = make_search(make_images(2, torch.bfloat16), find(None, "latent"), options, seed=0)
     for bound in (search.eps, search.alpha, search.low, search.high):
         assert bound.dtype == torch.float32
     assert torch.equal(search.eps, torch.tensor([0.1, 0.1]))

@@ -151,13 +151,13 @@ def test_a_restart_that_failed_breaks_nothing(linear, monkeypatch):
     """Only the finite candidate counts, and where there is none nothing was found."""
     vae, x = linear(torch.eye(1, 3), [0.1], torch.eye(3, 1)), torch.rand(2, 3).double()
 
-    def attack(vae, x, *, eps, **options):
+    def attack(prepared, x, options):
         x_adv = torch.full((2, 2, 3), torch.nan).double()
         x_adv[0, 1] = x[0] + torch.tensor([1.0, 0.0, 0.0])
         none = torch.zeros(2)
         return AttackResult(x_adv, none, none, none.long(), none.bool())
 
-    monkeypatch.setattr(empirical, "max_damage", attack)
+    monkeypatch.setattr(empirical, "damage", attack)
     result = empirical_margin(vae, x, 0.5, r_max=2.0, grid=1, bisections=0, restarts=2)
     assert result.found.tolist() == [True, False]
     torch.testing.assert_close(result.x_adv[0], x[0] + torch.tensor([2.0, 0.0, 0.0]))

@@ -31,7 +31,7 @@ def state(rows=4, d=3, dtype=torch.float32):
 
 def run(moving, z, p):
     step = torch.full((len(z),), 0.1, dtype=z.dtype)
-    return moving.trajectory(z, p, moving.potential(z)[1], step)
+    return moving.trajectory()(z, p, moving.potential(z)[1], step=step)
 
 
 @pytest.mark.parametrize("leapfrog", [1, 2, 5])

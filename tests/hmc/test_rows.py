@@ -73,9 +73,9 @@ def test_a_bad_row_fails_alone(mlp_vae, generic, bad, options):
     options = {**SHORT, "keep": 3, **options}
     if "schedule" in options:
         del options["warmup"]
-    poisoned = x.clone()
-    poisoned[1, 2] = bad
-    result = sample(vae, poisoned, **options)
+    broken = x.clone()
+    broken[1, 2] = bad
+    result = sample(vae, broken, **options)
     assert result.failed.tolist() == [False, True, False]
     for field in ("z", "accept_rate", "step_size", "energy"):
         assert getattr(result, field)[1].isnan().all()

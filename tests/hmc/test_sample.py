@@ -53,7 +53,7 @@ def test_a_transition_costs_exactly_its_leapfrogs(mlp_vae):
 
     assert calls(5, 10) - calls(0, 10) == 5 * 7
     assert calls(0, 10) - calls(0, 4) == 6 * 7
-    assert calls(0, 1) - 7 == 2  # one to measure its memory, one for the start's energy
+    assert calls(0, 1) - 7 == 3  # a first look, the measure of its memory, the start's energy
 
 
 def test_a_row_does_not_depend_on_its_batch(mlp_vae):
@@ -97,7 +97,7 @@ def test_a_result_that_cannot_fit_is_refused(mlp_vae, budget):
     budget(100_000)
     with pytest.raises(MemoryError, match='keep="last"'):
         sample(vae, images(40), steps=1000, warmup=0)
-    assert vae.decoder.calls == 0
+    assert vae.decoder.calls == 1  # the first look at what it returns
     assert sample(vae, images(40), steps=2, warmup=0, keep="last").z.shape == (40, 1, 1, 2)
     budget(100)
     assert sample(vae, images(40), steps=1, warmup=0, leapfrog=1).z.shape == (40, 1, 1, 2)
@@ -106,8 +106,11 @@ def test_a_result_that_cannot_fit_is_refused(mlp_vae, budget):
 @pytest.mark.parametrize("generic", [False, True])
 @pytest.mark.parametrize("warmup", [0, 4])
 @pytest.mark.parametrize("schedule", [None, "kuzina2022"])
-def test_keep_selects_among_the_same_draws(mlp_vae, generic, warmup, schedule, monkeypatch):
-    monkeypatch.setattr("vaefast.hmc.chain.SEGMENTS", 5)  # segments of 8, as in longer chains
+@pytest.mark.parametrize("cut", [None, "for a progress bar", "at every kept draw"])
+def test_keep_selects_among_the_same_draws(mlp_vae, generic, warmup, schedule, cut, monkeypatch):
+    monkeypatch.setattr("vaefast.hmc.spans.SEGMENTS", 5)  # of 8 transitions, as in longer chains
+    if cut == "at every kept draw":
+        monkeypatch.setattr("vaefast.hmc.plan.op_thin", lambda *arguments: 0)
     vae, x = mlp_vae(generic=generic), images(3)
     options = {**SHORT, "steps": 42, "leapfrog": 2, "schedule": schedule, "warmup": warmup}
     if schedule:
@@ -117,7 +120,7 @@ def test_keep_selects_among_the_same_draws(mlp_vae, generic, warmup, schedule, m
     for keep in ("last", 5, 21, 30):
         kept = 1 if keep == "last" else keep
         at = range(41 - 42 // kept * (kept - 1), 42, 42 // kept)
-        some = sample(vae, x, **options, keep=keep)
+        some = sample(vae, x, **options, keep=keep, progress=cut == "for a progress bar")
         at = torch.as_tensor(list(at))
         torch.testing.assert_close(some.z, every.z[:, :, at], **CLOSE)
         torch.testing.assert_close(some.energy, every.energy[:, :, at], **CLOSE)

@@ -87,8 +87,8 @@ def test_a_trajectory_is_reversible(mlp_vae, generic, mass):
     z, p = state(2)
     step = torch.tensor([0.1, 0.2]).double()
     U, grad = moving.potential(z)
-    z_end, p_end, grad_end, U_end = moving.trajectory(z, p, grad, step)
-    back, p_back, grad_back, U_back = moving.trajectory(z_end, -p_end, grad_end, step)
+    z_end, p_end, grad_end, U_end = moving.trajectory()(z, p, grad, step=step)
+    back, p_back, grad_back, U_back = moving.trajectory()(z_end, -p_end, grad_end, step=step)
     assert (z_end - z).abs().min() > 1e-3
     for there, again in ((z, back), (p, -p_back), (grad, grad_back), (U, U_back)):
         torch.testing.assert_close(there, again, rtol=1e-9, atol=1e-9)
@@ -101,7 +101,7 @@ def test_a_trajectory_leaves_its_start_alone(mlp_vae, generic):
     z, p = state(2)
     grad = moving.potential(z)[1]
     before = z.clone(), p.clone(), grad.clone()
-    moving.trajectory(z, p, grad, torch.full((2,), 0.1).double())
+    moving.trajectory()(z, p, grad, step=torch.full((2,), 0.1).double())
     assert all(torch.equal(a, b) for a, b in zip(before, (z, p, grad)))
 
 
@@ -112,7 +112,7 @@ def test_energy_error_falls_with_the_square_of_the_step(mlp_vae, generic):
         moving = target(vae, pixels(), generic=generic, leapfrog=leapfrog)
         U, grad = moving.potential(z)
         step = torch.full((2,), 1.0 / leapfrog).double()
-        _, p_end, _, U_end = moving.trajectory(z, p, grad, step)
+        _, p_end, _, U_end = moving.trajectory()(z, p, grad, step=step)
         error = U_end + 0.5 * p_end.square().sum(1) - U - 0.5 * p.square().sum(1)
         errors.append(error.abs().mean())
     for coarse, fine in itertools.pairwise(errors):
@@ -125,7 +125,7 @@ def test_a_trajectory_preserves_volume(mlp_vae):
     def flow(start):
         z, p = start[:2][None], start[2:][None]
         grad = moving.potential(z)[1]
-        z, p, *_ = moving.trajectory(z, p, grad, torch.full((1,), 0.3).double())
+        z, p, *_ = moving.trajectory()(z, p, grad, step=torch.full((1,), 0.3).double())
         return torch.cat((z[0], p[0]))
 
     at, eps = torch.tensor([0.3, -0.2, 0.5, 1.0]).double(), 1e-5

@@ -52,11 +52,11 @@ def test_a_narrow_posterior_needs_more_leapfrogs():
 
 def test_bad_pilot_rows_do_not_count(mlp_vae):
     x = images(3)
-    poisoned = torch.cat((x, torch.full((1, 6), torch.nan).double()))
+    broken = torch.cat((x, torch.full((1, 6), torch.nan).double()))
     clean = tune(mlp_vae(), x, leapfrogs=(2,), **QUICK)
-    assert tune(mlp_vae(), poisoned, leapfrogs=(2,), **QUICK) == pytest.approx(clean)
+    assert tune(mlp_vae(), broken, leapfrogs=(2,), **QUICK) == pytest.approx(clean)
     with pytest.raises(ValueError, match="x_pilot has no usable row"):
-        tune(mlp_vae(), poisoned[3:], leapfrogs=(2,), **QUICK)
+        tune(mlp_vae(), broken[3:], leapfrogs=(2,), **QUICK)
 
 
 def test_the_step_size_is_the_median_over_rows(mlp_vae):

@@ -8,7 +8,7 @@ import pytest
 from vaefast.runtime.backends import interpreted
 
 pytestmark = pytest.mark.skipif(interpreted(), reason="nothing is compiled under TRITON_INTERPRET")
-aot = pytest.importorskip("vaefast.kernels.aot", reason="triton is not installed")
+aot = pytest.importorskip("vaefast.kernels.proof.aot", reason="triton is not installed")
 
 import triton  # noqa: E402 - may be missing
 import triton.language as tl  # noqa: E402

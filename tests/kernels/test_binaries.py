@@ -13,13 +13,13 @@ import pytest
 from vaefast.runtime.backends import interpreted
 
 pytestmark = pytest.mark.skipif(interpreted(), reason="nothing is compiled under TRITON_INTERPRET")
-aot = pytest.importorskip("vaefast.kernels.aot", reason="triton is not installed")
+aot = pytest.importorskip("vaefast.kernels.proof.aot", reason="triton is not installed")
 
 import triton  # noqa: E402
 
-from vaefast.kernels import occupancy, survey, table  # noqa: E402 - needs triton
-from vaefast.kernels.binary import Binary, examine  # noqa: E402
-from vaefast.kernels.forms import DECODERS, ENCODERS  # noqa: E402
+from vaefast.kernels.common.forms import DECODERS, ENCODERS  # noqa: E402
+from vaefast.kernels.proof import occupancy, survey, table  # noqa: E402 - needs triton
+from vaefast.kernels.proof.binary import Binary, examine  # noqa: E402
 
 ROOT = Path(__file__).parent.parent.parent
 PINNED = re.search(r"triton==([\d.]+)", (ROOT / "pyproject.toml").read_text())[1]

@@ -21,9 +21,9 @@ if not interpreted() and not torch.cuda.is_available():
 import triton
 import triton.language as tl
 
-from vaefast.kernels import elementary, philox
-from vaefast.kernels.activations import activate, through
-from vaefast.kernels.likelihoods import constant, log_density
+from vaefast.kernels.common import elementary, philox
+from vaefast.kernels.common.activations import activate, through
+from vaefast.kernels.common.likelihoods import constant, log_density
 
 DEVICE = "cpu" if interpreted() else "cuda"
 TABLE = json.loads((Path(__file__).parent.parent / "data" / "philox.json").read_text())

@@ -24,8 +24,9 @@ pytest.importorskip("triton", reason="triton is not installed")
 
 from triton.runtime import interpreter  # noqa: E402 - needs triton
 
-from vaefast.kernels import gate, launch  # noqa: E402 - needs triton
-from vaefast.kernels import posterior as kernels  # noqa: E402 - needs triton
+from vaefast.kernels.common import barrier as gate  # noqa: E402 - needs triton
+from vaefast.kernels.common import launch  # noqa: E402
+from vaefast.kernels.common import posterior as kernels  # noqa: E402 - needs triton
 
 LIMIT = 600  # s that a launch may take before its programs count as waiting for each other forever
 WIDTHS = {
@@ -128,7 +129,7 @@ def test_shared_tiles_have_the_same_bits(widths, precision, spread, at_once):
     ("tiles", "spread"), [(1, 16), (4, 16), (8, 16), (9, 8), (16, 8), (33, 4), (66, 2), (67, 1)]
 )
 def test_as_many_programs_as_the_device_has_idle(tiles, spread, monkeypatch):
-    from vaefast.kernels.network import describe
+    from vaefast.kernels.common.network import describe
 
     monkeypatch.setattr(gate, "processors", lambda _: 132)
     net = describe((32, 512, 512, 784), "tanh,tanh,identity")  # at most 13 blocks of 64

@@ -6,9 +6,9 @@ import pytest
 
 pytest.importorskip("triton", reason="triton is not installed")
 
-from vaefast.kernels import aot, results, survey, table
-from vaefast.kernels.binary import Binary
-from vaefast.kernels.fingerprint import sources
+from vaefast.kernels.proof import aot, results, survey, table
+from vaefast.kernels.proof.binary import Binary
+from vaefast.kernels.proof.fingerprint import sources
 
 FOUND = Binary(4, 2, 64, 0, 1024, 0, {"mma m16n8k8 tf32": 3}, {})
 

@@ -303,7 +303,9 @@ def test_shaped_latents_go_through_the_public_functions():
     vae, x = as_vae(Latents(), likelihood="gaussian"), torch.rand(3, 1, 6, 6)
     assert torch.isfinite(vf.geometry.frobenius_norm(vae, x)).all()
     assert torch.isfinite(vf.attacks.latent(vae, x, eps=0.1, steps=2).objective).all()
-    assert not vf.hmc.sample(vae, x, steps=2, warmup=2).failed.any()
+    result = vf.hmc.sample(vae, x, steps=2, warmup=2)
+    assert not result.failed.any()
+    assert result.z.shape == (3, 1, 2, 2, 3, 3)
 
 
 def test_the_posterior_is_the_density_that_encode_describes(x):

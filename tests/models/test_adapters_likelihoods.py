@@ -7,7 +7,9 @@ import torch
 from torch import nn
 from torch.distributions import Independent, Normal
 
+import vaefast as vf
 from vaefast.elbo import evaluate_elbo
+from vaefast.metrics import likelihood_degradation
 from vaefast.models import MLPVAE, VAE, as_vae, explain, save
 from vaefast.models.likelihoods import check_pixels
 
@@ -120,6 +122,14 @@ def test_the_elbo_of_a_second_head(x):
     assert torch.allclose(elbo.reconstruction, expected.view(4000, 4).mean(0), rtol=0.05)
 
 
+def test_chains_see_the_second_head(x):
+    vae = as_vae(Model(PAIRS["tuple"]).double(), likelihood="gaussian")
+    result = vf.hmc.sample(vae, x, steps=3, warmup=3, chains=2)
+    z = result.z.transpose(1, 2).reshape(-1, d)  # of an input's 3 transitions, 2 chains each
+    log_joint = vae.log_likelihood(x, z) + vae.log_prior(z)
+    assert torch.allclose(result.energy.transpose(1, 2).flatten(), -log_joint)
+
+
 def test_a_constant_log_variance_is_a_second_head_too(x):
     model = Model(lambda m, z: (m.out(z), torch.tensor(-1.0, dtype=z.dtype))).double()
     vae = as_vae(model, likelihood="gaussian")
@@ -210,3 +220,12 @@ def test_what_is_legal_or_was_said_is_not_warned_of(model, options, x):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         as_vae(model.double(), **options).check_first_batch(x)
+
+
+@pytest.mark.parametrize("scale", [255, -1])
+def test_public_functions_that_evaluate_it_refuse_them_too(scale, x):
+    vae = as_vae(Model().double())
+    with pytest.raises(ValueError, match=r"x must be in \[0, 1\] with likelihood 'bernoulli'"):
+        evaluate_elbo(vae, scale * x)
+    with pytest.raises(ValueError, match=r"x must be in \[0, 1\] with likelihood 'bernoulli'"):
+        likelihood_degradation(vae, scale * x, x)

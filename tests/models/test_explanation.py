@@ -1,35 +1,88 @@
 """What explain says is what lowering does."""
 
+import warnings
+
 import pytest
 import torch
 from torch import nn
 
-from vaefast.models import MLPVAE, ConvVAE, as_vae, explain
+import vaefast as vf
+from vaefast.models import MLPVAE, VAE, ConvVAE, as_vae, explain
 
 
-def test_an_mlp_is_fast_throughout():
-    found = explain(MLPVAE((1, 4, 5), (8, 6), 3))
-    assert all(path.fast for path in (found.encoder_mean, found.encoder_logvar, found.decoder))
-    assert found.posterior.fast
-    assert found.encoder_mean.detail == "20-8-6-3, tanh tanh identity"
+def test_an_mlp_is_fused_throughout():
+    found = explain(MLPVAE((1, 4, 5), (8, 6), 3).eval())
+    assert all(part.fused for part in (found.encoder_mean, found.encoder_logvar, found.decoder))
+    assert found.posterior.fused
     lines = [" ".join(line.split()) for line in str(found).splitlines()]
-    assert lines[0] == "encoder mean fast 20-8-6-3, tanh tanh identity"
-    assert lines[-1] == "decoder output logits"
+    assert lines[0] == "encoder mean 3 layers, fused: 20-8-6-3, tanh tanh identity"
+    assert "batches none are needed" in lines
+    assert "latents 3" in lines
+    assert lines[-2:] == ["decoder output logits", "mode evaluation"]
+
+
+def test_a_fixed_scale_needs_no_network():
+    found = explain(MLPVAE((6,), (4,), 2, fixed_std=0.1).eval())
+    assert str(found.encoder_logvar) == "one σ for all inputs"
+    assert found.batches == "none are needed"
+
+
+class Counting(nn.Module):
+    """An encoder with batch normalisation and dropout."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.drop, self.up = nn.BatchNorm1d(6), nn.Dropout(), nn.Linear(6, 2)
+
+    def forward(self, x):
+        return self.up(self.drop(self.norm(x)))
+
+
+def test_a_model_in_training_mode_is_left_as_it_is():
+    vae = VAE(encoder_mean=Counting(), encoder_logvar=nn.Linear(6, 2), decoder=nn.Linear(2, 6))
+    vae.encoder.mean.drop.eval()
+    before = {name: t.clone() for name, t in vae.state_dict().items()}
+    modes = [layer.training for layer in vae.modules()]
+    x, state = torch.rand(5, 6), torch.get_rng_state()
+    found = explain(vae, x)
+    assert found.mode.startswith("training; call vae.eval()")
+    assert all(torch.equal(t, before[name]) for name, t in vae.state_dict().items())
+    assert [layer.training for layer in vae.modules()] == modes
+    assert torch.equal(torch.get_rng_state(), state)
+    assert vae.event_shape is None
+    assert vae.latent_dim is None
+
+
+def test_doubts_about_the_first_batch_are_left_for_it():
+    torch.manual_seed(0)
+    vae = as_vae(Probabilities()).eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = explain(vae, torch.rand(3, 6))
+    assert "decode returns values in [0, 1]" in found.decoder_output
+    with pytest.warns(UserWarning, match=r"all lie in \[0, 1\]"):
+        vf.geometry.frobenius_norm(vae, torch.rand(3, 6))
+
+
+def test_without_an_input_nothing_is_guessed():
+    found = explain(as_vae(Probabilities()))
+    assert "pass x" in str(found.encoder_mean)
+    assert found.likelihood == "bernoulli"
 
 
 def test_a_convolution_is_generic_and_says_which_layer():
     found = explain(ConvVAE((1, 8, 8), 2, 2))
-    assert not found.decoder.fast
-    assert "no kernel for the layer 'conv_transpose in=2x1x1" in found.decoder.detail
-    assert not found.posterior.fast
+    assert not found.decoder.fused
+    assert "no kernel yet for conv_transpose" in found.decoder.detail
+    assert not found.posterior.fused
 
 
 def test_a_prior_other_than_the_standard_normal_is_generic():
     vae = MLPVAE((6,), (4,), 2, likelihood="gaussian", obs_std=0.5)
     vae.prior = torch.distributions.Independent(torch.distributions.Normal(torch.zeros(2), 2.0), 1)
     found = explain(vae)
-    assert found.decoder.fast
-    assert not found.posterior.fast
+    assert found.decoder.fused
+    assert not found.posterior.fused
     assert "prior is not N(0, I)" in str(found)
     assert found.likelihood == "gaussian, std 0.5"
 
@@ -61,11 +114,10 @@ def test_logits_that_are_probabilities_are_told_by_a_run(last):
 
 def test_methods_lower_as_modules_do():
     found = explain(as_vae(Probabilities()), torch.rand(2, 6))
-    assert found.encoder_mean.detail == "6-2, identity"
-    assert "pass x" in explain(as_vae(Probabilities())).encoder_mean.detail
-    assert found.decoder.detail == "2-6, sigmoid"
+    assert found.encoder_mean.detail == "1 layer, fused: 6-2, identity"
+    assert found.decoder.detail == "1 layer, fused: 2-6, sigmoid"
 
 
 def test_only_a_vae_can_be_explained():
-    with pytest.raises(TypeError, match="wrap it in as_vae"):
+    with pytest.raises(TypeError, match=r"wrap it with vaefast\.as_vae"):
         explain(nn.Linear(2, 2))

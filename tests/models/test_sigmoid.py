@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from vaefast.models import VAE, as_vae, explain
+from vaefast.models import VAE, CannotLower, as_vae, explain, lowering
 from vaefast.models.likelihoods import clamped_logit
+from vaefast.models.sigmoid import ends_in_sigmoid
 
 d, D = 3, 8
 
@@ -74,6 +75,62 @@ def test_a_sigmoid_inside_python_code_is_found_at_the_first_decode(z):
     assert torch.equal(vae.decode(z).flatten(1), module.logits(z))  # and not the gate's Sigmoid
     assert "is left out" in explain(vae).decoder_output
     assert torch.equal(module.decode(z).flatten(1), torch.sigmoid(module.logits(z)))
+
+
+FUNCTIONAL = {
+    "torch": torch.sigmoid,
+    "functional": nn.functional.sigmoid,
+    "method": lambda h: h.sigmoid(),
+    "in place": lambda h: h.sigmoid_(),
+    "special": torch.special.expit,
+    "reshaped": lambda h: torch.sigmoid(h.view(-1, 2, 4)).flatten(1).unsqueeze(1).squeeze(1),
+}
+
+
+class Calling(Decoding):
+    """decode ends in a function, after a gate that is a sigmoid too."""
+
+    def __init__(self, end):
+        super().__init__()
+        self.end = end
+
+    def logits(self, z):
+        return 3 * self.out(z) * torch.sigmoid(self.gate[0](z))
+
+    def decode(self, z):
+        return self.end(self.logits(z))
+
+
+@pytest.mark.parametrize("end", FUNCTIONAL)
+def test_a_final_sigmoid_is_found_in_any_spelling(end, z):
+    module = Calling(FUNCTIONAL[end])
+    vae = as_vae(module, decoder_output="probabilities")
+    z.requires_grad_()
+    assert torch.equal(vae.decode(z), module.logits(z))
+    (gradient,) = torch.autograd.grad(vae.decode(z).sum(), z)
+    assert torch.allclose(gradient, torch.autograd.grad(module.logits(z).sum(), z)[0])
+    assert torch.equal(vae.decode(1e3 * z), module.logits(1e3 * z))
+    assert "is left out" in explain(vae).decoder_output
+    assert ends_in_sigmoid(vae.decoder, z.detach())
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda h: (torch.sigmoid(h) + 1e-7) * (1 - 2e-7),
+        lambda h: torch.sigmoid(h).clamp(1e-6, 1 - 1e-6),
+        lambda h: h.sigmoid_().add_(1e-8),
+        lambda h: 1 - torch.sigmoid(h),
+    ],
+)
+def test_what_follows_a_sigmoid_makes_it_no_final_one(end, z):
+    module = Calling(end).double()
+    vae, z = as_vae(module, decoder_output="probabilities"), z.double()
+    assert torch.equal(vae.decode(z), clamped_logit(module.decode(z)))
+    assert "no final sigmoid found" in explain(vae).decoder_output
+    assert not ends_in_sigmoid(vae.decoder, z)
+    with pytest.raises(CannotLower, match="do not come from a final Sigmoid"):
+        lowering.decoder(vae, z)
 
 
 def test_explain_decides_with_an_input():

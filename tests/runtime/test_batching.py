@@ -7,7 +7,7 @@ import vaefast as vf
 from vaefast import attacks, certify, geometry, hmc
 from vaefast.elbo import evaluate_elbo
 from vaefast.models import MLPVAE, ConvVAE
-from vaefast.models.paths import Paths
+from vaefast.models.prepare import prepare
 from vaefast.runtime import batching
 
 ROWS = 70
@@ -49,14 +49,12 @@ def threads(request):
 
 
 def encoded_and_decoded(vae, x, index):
-    paths = Paths.of(vae, x)
-
-    def run(rows):
-        mean, logvar = paths.encode(x[rows])
-        return mean, logvar, paths.g(mean)
+    def run(part):
+        mean, logvar = part.maps.encode(part.x)
+        return mean, logvar, part.maps.g(mean)
 
     with torch.no_grad():
-        return batching.evaluate(run, index, 1, generic=isinstance(vae, ConvVAE))
+        return prepare(vae, x, index).rows(run, 1)
 
 
 CALLS = {
@@ -127,11 +125,11 @@ def test_places_follow_the_index(size):
     index = torch.tensor([3, 130, 2, 64, 3, 3, 63])
     seen = []
     for block in batching.row_blocks(index, 1, generic=True):
-        assert block.size == size == len(block.take)
-        assert torch.equal(block.take[block.place], block.rows)
-        assert torch.equal(block.place, index[block.rows] % size)
+        assert block.size == size == len(block.gather)
+        assert torch.equal(block.gather[block.positions], block.rows)
+        assert torch.equal(block.positions, index[block.rows] % size)
         assert len(set((index[block.rows] // size).tolist())) == 1
-        assert set(block.take.tolist()) == set(block.rows.tolist())  # the copies
+        assert set(block.gather.tolist()) == set(block.rows.tolist())  # the copies
         seen += block.rows.tolist()
     assert sorted(seen) == list(range(7))
 
@@ -154,21 +152,7 @@ def test_a_lowered_model_says_what_its_ops_give(x):
     vae = MLPVAE((1, 8, 8), hidden=(12,), latent=3).eval()
     found = certify.robust_probability(vae, x, 1.0, samples=5).reproducible
     fused = ("net_forward", "decode_distance")
-    assert found == ("bits" if all(vf.supports(op, "cpp") for op in fused) else "round-off")
-
-
-def test_a_lowered_model_goes_through_net_forward(x):
-    vae = MLPVAE((1, 8, 8), hidden=(12,), latent=3).eval()
-    paths = Paths.of(vae, x)
-    assert len(paths.encoder.weights[-1]) == 6  # both heads in one pass
-    for found, expected in zip(paths.encode(x), vae.encode(x)):
-        torch.testing.assert_close(found, expected)
-    torch.testing.assert_close(paths.reconstruct(x), vae.reconstruct(x))
-    point = x.clone().requires_grad_()
-    mean, logvar = paths.encode(point)
-    (found,) = torch.autograd.grad((mean * logvar).sum(), point)
-    mean, logvar = vae.encode(point)
-    torch.testing.assert_close(found, torch.autograd.grad((mean * logvar).sum(), point)[0])
+    assert found == ("bits" if all(vf.supports(op, "cpp") for op in fused) else "blocks")
 
 
 @pytest.mark.parametrize("rows", [0, 3, 8192, 2.0, True])

@@ -434,7 +434,7 @@ def operations_per_transition(vae, monkeypatch, record, **options):
 def test_little_of_a_transition_stays_outside_of_its_recording(vae, monkeypatch, options):
     """Random numbers and the decisions are inside; copies to and fro and counts are not."""
     assert operations_per_transition(vae, monkeypatch, True, **options) <= 30
-    assert operations_per_transition(vae, monkeypatch, False, **options) > 200
+    assert operations_per_transition(vae, monkeypatch, False, **options) > 100
 
 
 class Flipping(Recorder):
@@ -462,7 +462,7 @@ def test_where_decisions_flip_the_trajectory_alone_is_recorded(vae, monkeypatch,
     for name in FIELDS:
         assert torch.equal(getattr(found, name), getattr(expected, name))
     (message,) = caplog.messages
-    assert message.startswith("Move runs without a CUDA graph: a replay differs")
+    assert message.startswith("CapturableTransition runs without a CUDA graph: a replay differs")
     assert (held.recorded, held.replayed) == (1, 12 - 2 * (EAGER_RUNS + 1))
 
 

@@ -2,27 +2,45 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
 import torch
 from torch import Tensor
 
 from vaefast import checks, philox
 from vaefast.attacks import presets
-from vaefast.attacks.ball import working
 from vaefast.attacks.engine import maximise
-from vaefast.attacks.options import check_images, check_model, make_search, own_grad_mode
+from vaefast.attacks.options import make_search, prepare_images
+from vaefast.attacks.presets import Preset
 from vaefast.attacks.random_start import START_BYTES
 from vaefast.attacks.result import AttackResult
 from vaefast.attacks.search import Bound, Value
-from vaefast.models.footprint import activation_bytes
-from vaefast.models.paths import Paths
+from vaefast.models.context import Context
+from vaefast.models.maps import Maps
+from vaefast.models.prepare import Prepared
 from vaefast.models.vae import VAE
 from vaefast.philox import Use
-from vaefast.runtime.batching import Rows
+from vaefast.runtime.grad_mode import without_grad
 from vaefast.runtime.memory import row_chunks
 
-__all__ = ["max_damage"]
+__all__ = ["Options", "damage", "max_damage"]
+
+OPTIONS = (
+    "eps",
+    "norm",
+    "alpha",
+    "steps",
+    "restarts",
+    "noise_samples",
+    "fresh_samples",
+    "low",
+    "high",
+    "keep",
+)
 
 
+@without_grad
 def max_damage(
     vae: VAE,
     x: Tensor,
@@ -41,6 +59,7 @@ def max_damage(
     index: Tensor | None = None,
     preset: str | None = None,
     through_defence: object = None,
+    context: Context = None,
 ) -> AttackResult:
     """Find perturbations that move the stochastic reconstruction furthest from the clean one.
 
@@ -71,6 +90,7 @@ def max_damage(
         index: [B] int64, the global number of each input; default 0, 1, ..., B-1.
         preset: ``"barrett2022"``; explicit arguments replace its values.
         through_defence: reserved for the adaptive attack; only None.
+        context: conditions of each input, [B, ...] or a dict of such tensors.
 
     Returns:
         The adversarial inputs; ``objective`` is the distance in pixel scale on fresh draws,
@@ -86,13 +106,10 @@ def max_damage(
     Source: Camuto et al. 2021 (mathematics.md 2.4). They and Barrett et al. 2022 use L-BFGS-B with
     new noise at every evaluation; here it is projected gradient ascent with common random numbers.
     """
-    if through_defence is not None:
-        raise ValueError(
-            "through_defence is not available yet (the adaptive attack through the defence); "
-            "pass None and call the results not attacked adaptively"
-        )
-    rule = presets.find(preset, "max_damage")
-    options = rule.fill(
+    options = Options.checked(
+        seed=seed,
+        preset=preset,
+        through_defence=through_defence,
         eps=eps,
         norm=norm,
         alpha=alpha,
@@ -104,18 +121,44 @@ def max_damage(
         high=high,
         keep=keep,
     )
-    with own_grad_mode():
-        vae, x = check_model(vae), check_images(x)
-        search = make_search(x, rule, options, seed=seed, index=index)
-        objective = _Damage(
-            vae,
-            x,
-            search.index,
-            seed,
-            noise_samples=checks.count(options["noise_samples"], "noise_samples"),
-            fresh_samples=checks.count(options["fresh_samples"], "fresh_samples"),
-        )
-        return maximise(objective, x, search)
+    prepared, x = prepare_images(vae, x, index, context)
+    return damage(prepared, x, options)
+
+
+class Options(NamedTuple):
+    """How ``max_damage`` searches: its preset, the preset's options with the caller's, the seed."""
+
+    rule: Preset
+    values: dict[str, Any]
+    seed: int
+
+    @classmethod
+    def checked(
+        cls, *, seed: int, preset: str | None = None, through_defence: object = None, **given: Any
+    ) -> Options:
+        """The options of :func:`max_damage`; those that are not given are None."""
+        if through_defence is not None:
+            raise ValueError(
+                "through_defence is not available yet (the adaptive attack through the defence); "
+                "pass None and call the results not attacked adaptively"
+            )
+        if unknown := sorted(given.keys() - {*OPTIONS}):
+            raise TypeError(f"max_damage has no option {unknown[0]!r}; it has {', '.join(OPTIONS)}")
+        rule = presets.find(preset, "max_damage")
+        return cls(rule, rule.fill(**{**dict.fromkeys(OPTIONS), **given}), seed)
+
+
+def damage(prepared: Prepared, x: Tensor, options: Options) -> AttackResult:
+    """As :func:`max_damage`, for what was prepared and x in the dtype of the result."""
+    rule, values, seed = options
+    search = make_search(x, rule, values, seed=seed)
+    objective = _Damage(
+        prepared,
+        seed,
+        noise_samples=checks.count(values["noise_samples"], "noise_samples"),
+        fresh_samples=checks.count(values["fresh_samples"], "fresh_samples"),
+    )
+    return maximise(objective, prepared, x, search)
 
 
 class _Damage:
@@ -124,42 +167,32 @@ class _Damage:
     ops: tuple[str, ...] = ("net_forward", "net_vjp")
 
     def __init__(
-        self, vae: VAE, x: Tensor, index: Tensor, seed: int, noise_samples: int, fresh_samples: int
+        self, prepared: Prepared, seed: int, *, noise_samples: int, fresh_samples: int
     ) -> None:
-        self.vae, self.x = vae, x
-        self.modules: tuple[object, ...] = (vae,)
-        self.paths = Paths.of(vae, working(x[:0]))
-        self.generic = self.paths.encoder is None or self.paths.pixels is None
+        maps, itemsize = prepared.maps, prepared.itemsize
+        self.modules: tuple[object, ...] = (prepared.vae,)
+        self.generic = maps.generic("encoder", "pixels")
         self.width = noise_samples
-        self.index, self.seed = index, seed
-        self.noise_samples, self.fresh_samples = noise_samples, fresh_samples
-        self.sample_bytes = activation_bytes(self._one_sample, working(x), vae)
-        self.sample_bytes += START_BYTES * (vae.latent_dim or 0)
-
-    def _one_sample(self, x: Tensor) -> Tensor:
-        mean, std = self.vae.posterior(x)
-        return torch.linalg.vector_norm(self.vae.g(mean + std) - x)
+        self.seed, self.noise_samples, self.fresh_samples = seed, noise_samples, fresh_samples
+        self.sample_bytes = maps.mean.bytes_per_row(itemsize) + maps.pixels.bytes_per_row(itemsize)
+        self.sample_bytes += START_BYTES * maps.latents
 
     def bytes_per_row(self) -> int:
         return self.noise_samples * self.sample_bytes
 
-    def bind(self, rows: Rows) -> tuple[Bound, Value]:
-        x, index = working(self.x[rows]), self.index[rows]
-        mean, _ = self.paths.posterior(x)
-        centre = self.paths.g(mean)
-        fixed = self._noise(index, mean, Use.DAMAGE, slice(0, self.noise_samples))
+    def bind(self, part: Prepared) -> tuple[Bound, Value]:
+        mean, _ = part.maps.posterior(part.x)
+        centre, distances = part.maps.g(mean), _Distances(part.maps)
+        fixed = self._noise(part.index, mean, Use.DAMAGE, slice(0, self.noise_samples))
 
         def reported(point: Tensor) -> Tensor:
             total = torch.zeros(len(point), dtype=torch.float64, device=point.device)
             for samples in row_chunks(self.fresh_samples, len(point) * self.sample_bytes):
-                fresh = self._noise(index, mean, Use.FRESH, samples)
-                total += self._distances(point, centre, fresh).sum(1)
+                fresh = self._noise(part.index, mean, Use.FRESH, samples)
+                total += distances(point, centre, fresh).sum(1)
             return total / self.fresh_samples
 
-        return Bound(self._mean_distance, (centre, fixed)), reported
-
-    def _mean_distance(self, point: Tensor, centre: Tensor, noise: Tensor) -> Tensor:
-        return self._distances(point, centre, noise).mean(1)
+        return Bound(_MeanDistance(distances), (centre, fixed)), reported
 
     def _noise(self, index: Tensor, like: Tensor, use: Use, samples: slice) -> Tensor:
         """[b, S, d] standard normals, the same for every restart of an input."""
@@ -169,12 +202,26 @@ class _Damage:
         noise = philox.normal(like.shape[1], seed=self.seed, index=rows, step=step, use=use)
         return noise.to(like.dtype).reshape(len(index), count, -1)
 
-    def _distances(self, point: Tensor, centre: Tensor, noise: Tensor) -> Tensor:
-        """[b·k, S] float64 distances of the reconstructions of ``point`` [b·k, *event]."""
-        mean, std = self.paths.posterior(point)
+
+@dataclass(frozen=True)
+class _Distances:
+    """[b·k, S] float64 distances of the reconstructions of ``point`` [b·k, *event]."""
+
+    maps: Maps
+
+    def __call__(self, point: Tensor, centre: Tensor, noise: Tensor) -> Tensor:
+        mean, std = self.maps.posterior(point)
         inputs, latents = len(noise), noise.shape[2]
         mean, std = (t.reshape(inputs, -1, 1, latents) for t in (mean, std))
         z = mean + std * noise[:, None]  # [b, k, S, d]
-        image = self.paths.g(z.flatten(0, 2)).reshape(*z.shape[:3], -1)
+        image = self.maps.g(z.flatten(0, 2)).reshape(*z.shape[:3], -1)
         damage = image - centre.reshape(inputs, 1, 1, -1)
         return torch.linalg.vector_norm(damage, dim=3, dtype=torch.float64).flatten(0, 1)
+
+
+@dataclass(frozen=True)
+class _MeanDistance:
+    distances: _Distances
+
+    def __call__(self, point: Tensor, centre: Tensor, noise: Tensor) -> Tensor:
+        return self.distances(point, centre, noise).mean(1)

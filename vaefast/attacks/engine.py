@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from vaefast.attacks.ascent import Ascent, Move
-from vaefast.attacks.ball import Ball, working
+from vaefast.attacks.ball import Ball
 from vaefast.attacks.random_start import START_BYTES, Stream
 from vaefast.attacks.result import AttackResult
 from vaefast.attacks.search import Bound, Objective, Search
 from vaefast.attacks.strongest import Climb, Strongest
+from vaefast.models.prepare import Prepared
 from vaefast.runtime import batching, capture, numerics
-from vaefast.runtime.batching import Rows
 from vaefast.runtime.capture import Graphs
 from vaefast.runtime.memory import row_chunks
 
@@ -29,34 +29,32 @@ NO_GRADIENT = (
 )
 
 
-@torch.no_grad()
-def maximise(objective: Objective, x: Tensor, search: Search) -> AttackResult:
+def maximise(objective: Objective, prepared: Prepared, x: Tensor, search: Search) -> AttackResult:
     """The strongest points of each input's ball that ``search`` finds.
 
-    Inputs and restarts run side by side as rows [B·R], restart-minor, in as few chunks as the
+    Inputs and restarts run side by side as rows [B·R], restart-minor, in as few batches as the
     memory budget allows.
 
     Args:
         objective: what is maximised.
-        x: [B, *event] floating; half precision is searched in float32.
+        prepared: the inputs [B, *event] that are searched around, at least in float32.
+        x: the same inputs, in the dtype of the result.
         search: how.
     """
-    found = Strongest(x, search)
-    with batching.pinned(objective.generic), capture.recording(x, *objective.modules) as recordings:
+    found, generic = Strongest(x, search), objective.generic
+    with batching.pinned(generic), capture.recording(prepared.x, *objective.modules) as recordings:
         per_point = recordings.copies * objective.bytes_per_row() + _search_bytes(x, search)
         cost, width = search.restarts * per_point, search.restarts * objective.width
-        for block in batching.row_blocks(
-            search.index, cost, generic=objective.generic, width=width
-        ):
-            searched, reported = objective.bind(block.take)
-            per_restart = block.size * per_point
-            run = partial(_search, searched, x[block.take], search, block.take, recordings)
+        for batch in prepared.batches(cost, width, generic):
+            part = prepared.at(batch.gather)
+            searched, reported = objective.bind(part)
+            per_restart = batch.size * per_point
+            run = partial(_search, searched, part, search, recordings)
             for lanes in row_chunks(search.restarts, per_restart):
-                found.offer(block.rows, lanes, run(lanes).at(block.place))
+                found.offer(batch.rows, lanes, run(lanes).at(batch.positions))
             for kept in row_chunks(found.kept, per_restart):
-                found.report(block, kept, reported)
-    ops = (*objective.ops, "pgd_step")
-    promise = batching.reproducible(objective.generic, ops, working(x[:0]))
+                found.report(batch, kept, reported)
+    promise = batching.reproducible(generic, (*objective.ops, "pgd_step"), prepared.x)
     return replace(found.result(), reproducible=promise)
 
 
@@ -66,17 +64,17 @@ def _search_bytes(x: Tensor, search: Search) -> int:
 
 
 def _search(
-    objective: Bound, x: Tensor, search: Search, rows: Rows, recordings: Graphs, lanes: slice
+    objective: Bound, part: Prepared, search: Search, recordings: Graphs, lanes: slice
 ) -> Climb:
     """Run some restarts of some inputs."""
-    restarts = lanes.stop - lanes.start
+    restarts, x, rows = lanes.stop - lanes.start, part.x, part.gather
 
     def repeated(per_input: Tensor) -> Tensor:
         return per_input.repeat_interleave(restarts, 0) if restarts > 1 else per_input
 
-    centre = repeated(working(x)).contiguous()
-    eps, low, high, alpha, index = (
-        repeated(t[rows]) for t in (search.eps, search.low, search.high, search.alpha, search.index)
+    centre, index = repeated(x).contiguous(), repeated(part.index)
+    eps, low, high, alpha = (
+        repeated(t[rows]) for t in (search.eps, search.low, search.high, search.alpha)
     )
     ball = Ball(centre, eps, search.norm, low, high)
     restart = torch.arange(lanes.start, lanes.stop, device=x.device).repeat(len(x))

@@ -7,17 +7,17 @@ from torch import Tensor
 
 from vaefast import checks
 from vaefast.attacks.ball import Ball, perturbation_norm, working
-from vaefast.attacks.options import check_images, check_model, make_search, own_grad_mode
+from vaefast.attacks.options import make_search, prepare_images
 from vaefast.attacks.presets import Preset
 from vaefast.attacks.result import AttackResult
 from vaefast.functional.rows import finite
-from vaefast.geometry.spectrum import pullback_spectrum
-from vaefast.models.footprint import activation_bytes
-from vaefast.models.packs import one_pack
-from vaefast.models.paths import Paths
+from vaefast.geometry.spectrum import spectrum
+from vaefast.models.context import Context
+from vaefast.models.maps import Maps
+from vaefast.models.prepare import Prepared
 from vaefast.models.vae import VAE
 from vaefast.runtime import batching
-from vaefast.runtime.batching import Rows
+from vaefast.runtime.grad_mode import without_grad
 
 __all__ = ["geometric"]
 
@@ -28,7 +28,7 @@ RULE = Preset(
 )
 
 
-@one_pack
+@without_grad
 def geometric(
     vae: VAE,
     x: Tensor,
@@ -39,6 +39,7 @@ def geometric(
     low: float | Tensor | None = None,
     high: float | Tensor | None = None,
     index: Tensor | None = None,
+    context: Context = None,
 ) -> AttackResult:
     """Perturb each input along the dominant eigenvector of its pullback metric.
 
@@ -59,6 +60,7 @@ def geometric(
         high: largest valid entry, float or [B]; default 1.
         index: [B] int64, the global number of each input; default ``arange(B)``. It places the
             rows of models that do not lower (:mod:`vaefast.runtime.batching`).
+        context: conditions of each input, [B, ...] or a dict of such tensors.
 
     Returns:
         :class:`AttackResult`: ``objective`` is ‖f(x') − f(x)‖₂ (latent, or pixel scale),
@@ -73,25 +75,21 @@ def geometric(
     Source: Khan, Storkey, "Adversarial robustness of VAEs through the lens of local geometry",
     AISTATS 2023; mathematics.md 3.1.
     """
-    with own_grad_mode():
-        vae, x = check_model(vae), check_images(x)
-        of = MAPS[checks.option(space, "space", MAPS)]
-        options = RULE.fill(
-            eps=eps, alpha=None, norm=None, steps=None, restarts=None, low=low, high=high, keep=None
-        )
-        search = make_search(x, RULE, options, seed=0, index=index)
+    of = MAPS[checks.option(space, "space", MAPS)]
+    options = RULE.fill(
+        eps=eps, alpha=None, norm=None, steps=None, restarts=None, low=low, high=high, keep=None
+    )
+    prepared, x = prepare_images(vae, x, index, context)
+    search = make_search(x, RULE, options, seed=0)
+    direction = spectrum(prepared, of, std=std).vectors[:, 0]
 
-        paths = Paths.of(vae, working(x[:0]))
+    def run(part: Prepared) -> tuple[Tensor, ...]:
+        rows = part.gather
+        ball = Ball(x[rows], search.eps[rows], "l2", search.low[rows], search.high[rows])
+        return _stronger_sign(part.maps, ball, direction[rows], of)
 
-        def run(rows: Rows) -> tuple[Tensor, ...]:
-            ball = Ball(x[rows], search.eps[rows], "l2", search.low[rows], search.high[rows])
-            return _stronger_sign(paths, ball, of, std)
-
-        bytes_per_row = 3 * activation_bytes(lambda x: _footprint(vae, x, of), working(x), vae)
-        generic = paths.encoder is None or (paths.pixels is None and space == "output")
-        x_adv, objective, sign = batching.evaluate(
-            run, search.index, bytes_per_row, generic=generic
-        )
+    cost, generic = 3 * _bytes_per_row(prepared, of), _is_generic(prepared, of)
+    x_adv, objective, sign = prepared.rows(run, cost, generic=generic)
     failed = ~finite(x_adv)
     return AttackResult(
         x_adv=x_adv,
@@ -99,8 +97,18 @@ def geometric(
         perturbation_norm=perturbation_norm(x_adv, x, "l2"),
         best_restart=sign.masked_fill(failed, -1),
         failed=failed,
-        reproducible=_promise(generic, of, x),
+        reproducible=_promise(generic, of, prepared.x),
     )
+
+
+def _is_generic(prepared: Prepared, of: str) -> bool:
+    return prepared.maps.generic("encoder", *(() if of == "encoder" else ("pixels",)))
+
+
+def _bytes_per_row(prepared: Prepared, of: str) -> int:
+    maps = prepared.maps
+    parts = [maps.mean] if of == "encoder" else [maps.mean, maps.pixels]
+    return sum(part.bytes_per_row(prepared.itemsize) for part in parts)
 
 
 def _promise(generic: bool, of: str, x: Tensor) -> str:
@@ -110,15 +118,15 @@ def _promise(generic: bool, of: str, x: Tensor) -> str:
     return batching.reproducible(generic, ("net_forward", "net_vjp", "net_jacobian_gram"), x)
 
 
-def _stronger_sign(paths: Paths, ball: Ball, of: str, std: bool) -> tuple[Tensor, ...]:
-    """(x', displacement, 0 or 1) of the better of x ± eps·v₁."""
+def _stronger_sign(maps: Maps, ball: Ball, direction: Tensor, of: str) -> tuple[Tensor, ...]:
+    """(x', displacement, 0 or 1) of the better of x ± eps·direction."""
     x = working(ball.x)
-    step = ball.per_entry(ball.eps) * pullback_spectrum(paths.vae, x, of=of, std=std).vectors[:, 0]
+    step = ball.per_entry(ball.eps) * direction
     both = [ball.clip_(x + step).to(ball.x.dtype), ball.clip_(x - step).to(ball.x.dtype)]
-    at_x = _displaced(paths, x, of)
+    at_x = _displaced(maps, x, of)
     moved = torch.stack(
         [
-            torch.linalg.vector_norm((_displaced(paths, working(y), of) - at_x).double(), dim=1)
+            torch.linalg.vector_norm((_displaced(maps, working(y), of) - at_x).double(), dim=1)
             for y in both
         ]
     )
@@ -126,10 +134,6 @@ def _stronger_sign(paths: Paths, ball: Ball, of: str, std: bool) -> tuple[Tensor
     return torch.where(ball.per_entry(sign).bool(), both[1], both[0]), moved.amax(0), sign
 
 
-def _displaced(paths: Paths, x: Tensor, of: str) -> Tensor:
+def _displaced(maps: Maps, x: Tensor, of: str) -> Tensor:
     """What the perturbation is meant to move, [b, n]."""
-    return paths.encode(x)[0] if of == "encoder" else paths.reconstruct(x).flatten(1)
-
-
-def _footprint(vae: VAE, x: Tensor, of: str) -> object:
-    return vae.encode(x) if of == "encoder" else vae.reconstruct(x)
+    return maps.encode(x)[0] if of == "encoder" else maps.reconstruct(x).flatten(1)

@@ -7,17 +7,22 @@ from torch import Tensor
 
 from vaefast import checks
 from vaefast.attacks import presets
+from vaefast.attacks.ball import working
 from vaefast.attacks.divergences import DIVERGENCES
 from vaefast.attacks.engine import maximise
 from vaefast.attacks.objectives import Classifier, LatentClassChange, PosteriorChange
-from vaefast.attacks.options import check_images, check_model, make_search, own_grad_mode
+from vaefast.attacks.options import check_images, make_search, prepare_images
 from vaefast.attacks.result import AttackResult
 from vaefast.attacks.search import Objective
+from vaefast.models.context import Context
+from vaefast.models.prepare import Prepared
 from vaefast.models.vae import VAE
+from vaefast.runtime.grad_mode import without_grad
 
 __all__ = ["latent"]
 
 
+@without_grad
 def latent(
     vae: VAE,
     x: Tensor,
@@ -36,6 +41,7 @@ def latent(
     seed: int = 0,
     index: Tensor | None = None,
     preset: str | None = None,
+    context: Context = None,
 ) -> AttackResult:
     """Find perturbations that change the posterior q(z|x) most, or bring it closest to a target's.
 
@@ -75,6 +81,7 @@ def latent(
         preset: a published setting, ``"kuzina2022"``, ``"kuzina2022-supervised"``,
             ``"photoguard"`` or ``"mist"``; explicit arguments replace its values. See
             ``vaefast.attacks.PRESETS``.
+        context: conditions of each input, [B, ...] or a dict of such tensors.
 
     Returns:
         The adversarial inputs and their objective (±D, larger is stronger). A row whose input is
@@ -105,28 +112,31 @@ def latent(
     name = checks.option(options["divergence"], "divergence", (*DIVERGENCES, "clf"))
     if rule.targeted and target is None:
         raise ValueError(f"preset {preset!r} is a targeted attack; pass target=")
-    with own_grad_mode():
-        vae, x = check_model(vae), check_images(x)
-        search = make_search(x, rule, options, seed=seed, index=index)
-        objective = _objective(vae, x, target, name, classifier)
-        return maximise(objective, x, search)
+    prepared, x = prepare_images(vae, x, index, context)
+    search = make_search(x, rule, options, seed=seed)
+    objective = _objective(prepared, x, target, name, classifier)
+    return maximise(objective, prepared, x, search)
 
 
 def _objective(
-    vae: VAE, x: Tensor, target: Tensor | None, divergence: str, classifier: Classifier | None
+    prepared: Prepared,
+    x: Tensor,
+    target: Tensor | None,
+    divergence: str,
+    classifier: Classifier | None,
 ) -> Objective:
     if divergence != "clf":
         if classifier is not None:
             raise ValueError(f'classifier is for divergence="clf", got {divergence!r}')
         target = None if target is None else _check_target(target, x)
-        return PosteriorChange(vae, x, target, DIVERGENCES[divergence])
+        return PosteriorChange(prepared, target, DIVERGENCES[divergence])
     if not callable(classifier):
         raise TypeError('divergence="clf" needs classifier=, a function from means to logits')
     if isinstance(classifier, torch.nn.Module):
         checks.eval_mode(classifier)
     if target is not None:
         target = _check_classes(target, x) if _is_classes(target) else _check_target(target, x)
-    return LatentClassChange(vae, x, target, classifier)
+    return LatentClassChange(prepared, target, classifier)
 
 
 def _is_classes(target: Tensor) -> bool:
@@ -141,7 +151,7 @@ def _check_target(target: Tensor, x: Tensor) -> Tensor:
             f"target must be {checks.short(x.dtype)} like x, got {checks.short(target.dtype)}; "
             "pass target.to(x.dtype)"
         )
-    return check_images(target, "target")
+    return working(check_images(target, "target"))
 
 
 def _check_classes(target: Tensor, x: Tensor) -> Tensor:

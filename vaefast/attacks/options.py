@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from vaefast import checks
@@ -14,33 +11,29 @@ from vaefast.attacks.ascent import SHRINKING, AscentRule
 from vaefast.attacks.ball import working
 from vaefast.attacks.presets import Preset
 from vaefast.attacks.search import Search
+from vaefast.models.context import Context
+from vaefast.models.prepare import Prepared, prepare
 from vaefast.models.vae import VAE
 from vaefast.philox import MAX_LANE, check_seed
 from vaefast.runtime.memory import row_chunks
 
-__all__ = ["check_images", "check_model", "make_search", "own_grad_mode"]
+__all__ = ["check_images", "make_search", "prepare_images"]
 
 NORMS = ("linf", "l2")
 KEEP = ("best", "all")
 
 
-@contextmanager
-def own_grad_mode() -> Iterator[None]:
-    """No gradients but where an attack asks for them, also under ``torch.inference_mode()``."""
-    with torch.inference_mode(False), torch.no_grad():
-        yield
+def prepare_images(
+    vae: VAE, x: Tensor, index: Tensor | None, context: Context
+) -> tuple[Prepared, Tensor]:
+    """What is searched in, x at least in float32, and x as the caller gave it.
 
-
-def check_model(vae: object) -> VAE:
-    """A VAE that can be differentiated and is one function of its input."""
-    if not isinstance(vae, VAE):
-        raise TypeError(
-            f"vae must be a vaefast VAE, got {type(vae).__name__}; "
-            "wrap it with vaefast.as_vae(module, likelihood=...)"
-        )
-    checks.eval_mode(vae)
+    The model must be differentiable and one function of its input.
+    """
+    x = check_images(x)
+    prepared = prepare(vae, working(x), index, context=context)
     checks.differentiable(vae)
-    return vae
+    return prepared, x
 
 
 def check_images(x: Tensor, name: str = "x") -> Tensor:
@@ -51,9 +44,7 @@ def check_images(x: Tensor, name: str = "x") -> Tensor:
     return x.clone() if x.is_inference() else x.detach()
 
 
-def make_search(
-    x: Tensor, preset: Preset, options: dict[str, Any], *, seed: int, index: Tensor | None
-) -> Search:
+def make_search(x: Tensor, preset: Preset, options: dict[str, Any], *, seed: int) -> Search:
     """The search that the options describe, every one of them checked."""
     norm = checks.option(options["norm"], "norm", NORMS)
     low, high = _box(x, options["low"], options["high"])
@@ -64,7 +55,6 @@ def make_search(
         alpha=alpha,
         low=low,
         high=high,
-        index=checks.row_index(index, len(x), x.device),
         norm=norm,
         steps=checks.count(options["steps"], "steps"),
         restarts=_restarts(options["restarts"]),

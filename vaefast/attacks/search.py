@@ -11,7 +11,7 @@ from torch import Tensor
 from vaefast.attacks.ascent import AscentRule
 from vaefast.attacks.ball import Ball
 from vaefast.attacks.random_start import Stream
-from vaefast.runtime.batching import Rows
+from vaefast.models.prepare import Prepared
 
 __all__ = ["Bound", "Objective", "Search", "Value"]
 
@@ -49,7 +49,7 @@ class Objective(Protocol):
     width: int
     modules: tuple[object, ...]
 
-    def bind(self, rows: Rows) -> tuple[Bound, Value]:
+    def bind(self, part: Prepared) -> tuple[Bound, Value]:
         """(searched, reported) for these inputs, with their references encoded once.
 
         Each takes [b·k, *event], the k points of an input side by side, and returns [b·k] float64.
@@ -65,7 +65,6 @@ class Search:
 
     Attributes:
         eps, alpha, low, high: [B], in the scale of x and of its working dtype.
-        index: [B] int64, the global number of each input.
         norm: ``"linf"`` or ``"l2"``.
         steps: gradient steps.
         restarts: starts per input.
@@ -80,7 +79,6 @@ class Search:
     alpha: Tensor
     low: Tensor
     high: Tensor
-    index: Tensor
     norm: str
     steps: int
     restarts: int

@@ -10,7 +10,7 @@ from torch import Tensor
 from vaefast.attacks.ball import perturbation_norm, working
 from vaefast.attacks.result import AttackResult
 from vaefast.attacks.search import Search, Value
-from vaefast.runtime.batching import Block, Rows
+from vaefast.runtime.batching import PaddedBatch, Rows
 
 __all__ = ["Climb", "Strongest"]
 
@@ -22,9 +22,9 @@ class Climb(NamedTuple):
     value: Tensor  # [b, k] float64
     history: Tensor  # [steps+1, b, k] float64
 
-    def at(self, place: Rows) -> Climb:
+    def at(self, positions: Rows) -> Climb:
         """Some of the inputs."""
-        return Climb(self.point[place], self.value[place], self.history[:, place])
+        return Climb(self.point[positions], self.value[positions], self.history[:, positions])
 
     def take(self, which: Tensor) -> Climb:
         """The chosen restart of each input, k = 1."""
@@ -65,14 +65,14 @@ class Strongest:
         history = self.history[:, rows, kept]
         self.history[:, rows, kept] = torch.where(where, climb.history, history)
 
-    def report(self, block: Block, kept: slice, objective: Value) -> None:
+    def report(self, batch: PaddedBatch, kept: slice, objective: Value) -> None:
         """Evaluate the objective and the norm of the very points that will be returned."""
-        rows, point = block.rows, self.x_adv[block.take, kept]
+        rows, point = batch.rows, self.x_adv[batch.gather, kept]
         shape = point.shape[:2]
         failed = point.isnan().flatten(2).any(2)
         value = objective(working(point.flatten(0, 1))).reshape(shape)
-        self.objective[rows, kept] = value.masked_fill(failed, torch.nan)[block.place]
-        point = point[block.place]
+        self.objective[rows, kept] = value.masked_fill(failed, torch.nan)[batch.positions]
+        point = point[batch.positions]
         shape = point.shape[:2]
         x = self.x[rows][:, None].expand_as(point)
         self.distance[rows, kept] = perturbation_norm(

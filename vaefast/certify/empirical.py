@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from scipy import special
 from torch import Tensor
 
 from vaefast import checks
-from vaefast.attacks import max_damage
-from vaefast.certify.probability import check_alpha
-from vaefast.certify.sampling import check, count_hits, posterior
-from vaefast.functional.rows import chunked, finite
-from vaefast.geometry.chunks import usable
-from vaefast.geometry.maps import Maps
+from vaefast.attacks.damage import Options, damage
+from vaefast.certify.probability import Draws, check_draws
+from vaefast.certify.sampling import count_hits, posterior
+from vaefast.functional.rows import finite
 from vaefast.models import VAE
-from vaefast.models.packs import one_pack
-from vaefast.philox import Use, check_seed
+from vaefast.models.context import Context
+from vaefast.models.prepare import Prepared, prepare
+from vaefast.philox import Use
 from vaefast.runtime import batching
 from vaefast.runtime.batching import Rows
+from vaefast.runtime.grad_mode import without_grad
 
 __all__ = ["EmpiricalMargin", "empirical_margin"]
 
@@ -48,9 +48,7 @@ class EmpiricalMargin:
     reproducible: str = "round-off"
 
 
-@torch.inference_mode(False)
-@torch.no_grad()
-@one_pack
+@without_grad
 def empirical_margin(
     vae: VAE,
     x: Tensor,
@@ -67,6 +65,7 @@ def empirical_margin(
     high: float | Tensor = math.inf,
     seed: int = 0,
     index: Tensor | None = None,
+    context: Context = None,
     **attack: Any,
 ) -> EmpiricalMargin:
     """Search for the smallest perturbation after which r-robustness no longer holds.
@@ -98,6 +97,7 @@ def empirical_margin(
         high: largest entry.
         seed: seed of all random numbers.
         index: [B] int64, the global number of each input; default ``arange(B)``.
+        context: conditions of each input, [B, ...] or a dict of such tensors.
         attack: further arguments of :func:`vaefast.attacks.max_damage`.
 
     Returns:
@@ -111,47 +111,52 @@ def empirical_margin(
     variational autoencoders", AISTATS 2022, whose code scans from the largest radius down, one
     input and one restart at a time, and returns the first radius that holds.
     """
-    check(vae, x)
+    prepared = prepare(vae, x, index, context=context, half="refuse")
+    x = prepared.x
     checks.count(bisections, "bisections", 0)
     checks.count(restarts, "restarts")
-    r_max = 0.25 * math.sqrt(x.shape[1:].numel()) if r_max is None else r_max
-    x = usable(x)
-    inputs = _Inputs(
-        x=x,
+    r_max = 0.25 * math.sqrt(prepared.pixels) if r_max is None else r_max
+    bounds = _Bounds(
         r=checks.per_row(r, "r", len(x), like=x, minimum=0.0),
         r_max=checks.per_row(r_max, "r_max", len(x), like=x, minimum=0.0).double(),
         low=checks.per_row(low, "low", len(x), like=x),
         high=checks.per_row(high, "high", len(x), like=x),
-        index=checks.row_index(index, len(x), x.device),
     )
     options = {"steps": steps, "restarts": restarts, "fresh_samples": 1, **attack}
-    samples = checks.count(samples, "samples")
-    search = _Search(vae, Maps.of(vae, x), samples, check_alpha(alpha), check_seed(seed), options)
+    draws = check_draws(samples, alpha, seed)
     radii = checks.count(grid, "grid")
-    if inputs.r_max.isinf().any():
+    if bounds.r_max.isinf().any():
         raise ValueError("r_max must be finite, got inf")
+    checks.differentiable(vae)
+    search = _Search(draws, options, prepared.maps.generic("mean", "std", "pixels"))
 
-    def run(rows: slice) -> tuple[Tensor, ...]:
-        return search.run(inputs.take(rows), radii, bisections)
+    def run(part: Prepared) -> tuple[Tensor, ...]:
+        return search.run(part, bounds.take(part.gather), radii, bisections)
 
-    margin, found, x_adv = chunked(run, len(x), restarts * search.bytes_per_candidate(x))
+    cost = restarts * _bytes_per_candidate(prepared)
+    margin, found, x_adv = prepared.rows(run, cost, generic=False)
     ops = ("net_forward", "net_vjp", "pgd_step")
     promise = batching.reproducible(search.generic, ops, x)
-    searched_to = torch.where(found, margin, inputs.r_max)
+    searched_to = torch.where(found, margin, bounds.r_max)
     return EmpiricalMargin(margin, found, searched_to, x_adv, promise)
 
 
-@dataclass(frozen=True)
-class _Inputs:
-    x: Tensor  # [b, *event]
+def _bytes_per_candidate(prepared: Prepared) -> int:
+    parts = (prepared.maps.mean, prepared.maps.pixels)
+    passes = sum(part.bytes_per_row(prepared.itemsize, 1) for part in parts)
+    return passes + 64 * prepared.pixels
+
+
+class _Bounds(NamedTuple):
+    """What the caller asks of each input."""
+
     r: Tensor  # [b]
     r_max: Tensor  # [b] float64
     low: Tensor  # [b]
     high: Tensor  # [b]
-    index: Tensor  # [b] int64
 
-    def take(self, rows: slice | Tensor) -> _Inputs:
-        return _Inputs(**{name: t[rows] for name, t in vars(self).items()})
+    def take(self, rows: Rows) -> _Bounds:
+        return _Bounds(*[t[rows] for t in self])
 
 
 @dataclass
@@ -173,94 +178,86 @@ class _Bracket:
 class _Search:
     """How an input is attacked and its probability estimated."""
 
-    vae: VAE
-    maps: Maps
-    samples: int
-    alpha: float
-    seed: int
+    draws: Draws
     attack: dict[str, Any]
+    generic: bool  # some map is evaluated as a module
 
-    def run(self, inputs: _Inputs, grid: int, bisections: int) -> tuple[Tensor, ...]:
+    def run(
+        self, part: Prepared, bounds: _Bounds, grid: int, bisections: int
+    ) -> tuple[Tensor, ...]:
         """(margin, found, witness) of some inputs."""
-        good = finite(inputs.x, inputs.r, inputs.r_max)
-        zero = torch.zeros_like(inputs.r_max)
-        bracket = _Bracket(zero.clone(), zero + torch.inf, torch.full_like(inputs.x, torch.nan))
+        good = finite(part.x, bounds.r, bounds.r_max)
+        zero = torch.zeros_like(bounds.r_max)
+        bracket = _Bracket(zero.clone(), zero + torch.inf, torch.full_like(part.x, torch.nan))
         for k in range(grid + 1):
             open_rows = (good & bracket.broken.isinf()).nonzero()[:, 0]
-            self._attempt(inputs, bracket, open_rows, inputs.r_max * (k / grid))
+            self._attempt(part, bounds, bracket, open_rows, bounds.r_max * (k / grid))
         for _ in range(bisections):
             found = (bracket.broken.isfinite() & (bracket.broken > 0)).nonzero()[:, 0]
-            self._attempt(inputs, bracket, found, 0.5 * (bracket.safe + bracket.broken))
+            self._attempt(part, bounds, bracket, found, 0.5 * (bracket.safe + bracket.broken))
         margin = torch.where(good, bracket.broken, torch.nan)
         return margin, bracket.broken.isfinite(), bracket.witness
 
-    @property
-    def generic(self) -> bool:
-        return self.maps.generic("reconstruction", std=True)
-
-    def bytes_per_candidate(self, x: Tensor) -> int:
-        pixels, latents = x.shape[1:].numel(), self.maps.mean.outputs
-        passes = self.maps.mean.bytes_per_row(pixels, 1, x.element_size())
-        return passes + self.maps.pixels.bytes_per_row(latents, 1, x.element_size()) + 64 * pixels
-
-    def _attempt(self, inputs: _Inputs, bracket: _Bracket, rows: Tensor, radius: Tensor) -> None:
+    def _attempt(
+        self, part: Prepared, bounds: _Bounds, bracket: _Bracket, rows: Tensor, radius: Tensor
+    ) -> None:
         """Attack the inputs numbered ``rows`` at their radii and narrow their brackets."""
         if not len(rows):
             return
-        own, radius = inputs.take(rows), radius[rows]
-        candidates = self._candidates(own, radius)  # [b, K, *event]
-        best = self._hits(own, candidates, Use.MARGIN).argmin(1)
+        own, bounds, radius = part.at(rows), bounds.take(rows), radius[rows]
+        candidates = self._candidates(own, bounds, radius)  # [b, K, *event]
+        best = self._hits(own, bounds.r, candidates, Use.MARGIN).argmin(1)
         x_adv = candidates[torch.arange(len(rows), device=rows.device), best]
-        bracket.update(rows, radius, self._is_broken(own, x_adv), x_adv)
+        bracket.update(rows, radius, self._is_broken(own, bounds.r, x_adv), x_adv)
 
-    def _is_broken(self, own: _Inputs, x_adv: Tensor) -> Tensor:
+    def _is_broken(self, own: Prepared, r: Tensor, x_adv: Tensor) -> Tensor:
         """[b] bool, from draws that had no part in choosing ``x_adv``."""
-        hits = self._hits(own, x_adv[:, None], Use.FRESH)[:, 0]
-        chance = special.bdtr(hits.cpu().numpy(), self.samples, 0.5)  # of at most so many at P = ½
-        return torch.from_numpy(chance <= self.alpha).to(hits.device)
+        hits = self._hits(own, r, x_adv[:, None], Use.FRESH)[:, 0]
+        # of at most so many hits at P = ½
+        chance = special.bdtr(hits.cpu().numpy(), self.draws.samples, 0.5)
+        return torch.from_numpy(chance <= self.draws.alpha).to(hits.device)
 
-    def _candidates(self, own: _Inputs, radius: Tensor) -> Tensor:
+    def _candidates(self, own: Prepared, bounds: _Bounds, radius: Tensor) -> Tensor:
         """Perturbed inputs at distance ``radius`` exactly, one per restart, [b, K, *event]."""
         if not radius.any():
             return own.x[:, None]
-        found = max_damage(
-            self.vae,
-            own.x,
-            eps=radius,
-            norm="l2",
-            low=own.low,
-            high=own.high,
-            keep="all",
-            seed=self.seed,
-            index=own.index,
-            **self.attack,
-        )
+        found = damage(own, own.x, self._options(bounds, radius))
         delta = (found.x_adv.double() - own.x[:, None].double()).flatten(2)
         length = torch.linalg.vector_norm(delta, dim=2, keepdim=True)
         scaled = delta * (radius.view(-1, 1, 1) / length.masked_fill(length == 0, 1.0))
         point = own.x[:, None] + scaled.view(found.x_adv.shape).to(own.x.dtype)
-        box = (t.view(-1, *[1] * (point.ndim - 1)) for t in (own.low, own.high))
+        box = (t.view(-1, *[1] * (point.ndim - 1)) for t in (bounds.low, bounds.high))
         return point.clamp(*box)
 
-    def _hits(self, own: _Inputs, candidates: Tensor, use: Use) -> Tensor:
-        """Draws within r of g(μ(x)), [b, K]; all of them where a candidate is not finite."""
-        restarts = candidates.shape[1]
-        cost = restarts * self.bytes_per_candidate(own.x)
+    def _options(self, bounds: _Bounds, radius: Tensor) -> Options:
+        return Options.checked(
+            seed=self.draws.seed,
+            eps=radius,
+            norm="l2",
+            low=bounds.low,
+            high=bounds.high,
+            keep="all",
+            **self.attack,
+        )
 
-        def run(rows: Rows) -> tuple[Tensor, ...]:
-            points = candidates[rows].flatten(0, 1)
-            centre = posterior(self.maps, own.x[rows]).centre
-            moved = posterior(self.maps, points)
+    def _hits(self, own: Prepared, r: Tensor, candidates: Tensor, use: Use) -> Tensor:
+        """Draws within r of g(μ(x)), [b, K]; all of them where a candidate is not finite."""
+        restarts, (samples, _, seed) = candidates.shape[1], self.draws
+
+        def run(part: Prepared) -> tuple[Tensor, ...]:
+            points = candidates[part.gather].flatten(0, 1)
+            centre = posterior(part.maps, part.x).centre
+            moved = posterior(part.maps, points)
             hits = count_hits(
-                self.maps,
+                part.maps,
                 moved._replace(centre=centre.repeat_interleave(restarts, 0)),
-                own.r[rows].repeat_interleave(restarts),
-                seed=self.seed,
-                index=own.index[rows].repeat_interleave(restarts),
-                samples=self.samples,
+                r[part.gather].repeat_interleave(restarts),
+                seed=seed,
+                index=part.index.repeat_interleave(restarts),
+                samples=samples,
                 use=use,
             )
-            return (torch.where(finite(points), hits, self.samples).view(-1, restarts),)
+            return (torch.where(finite(points), hits, samples).view(-1, restarts),)
 
-        width = restarts * self.samples
-        return batching.evaluate(run, own.index, cost, generic=self.generic, width=width)[0]
+        cost, width = restarts * _bytes_per_candidate(own), restarts * samples
+        return own.rows(run, cost, width, generic=self.generic)[0]

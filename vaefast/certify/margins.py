@@ -10,15 +10,14 @@ from torch import Tensor
 
 from vaefast import checks
 from vaefast.certify.guarantee import Guarantee
-from vaefast.certify.probability import RobustProbability, robust_probability
-from vaefast.certify.sampling import check, smallest_std
-from vaefast.geometry import frobenius_norm, spectral_norm
-from vaefast.geometry.chunks import usable
-from vaefast.geometry.maps import Maps
-from vaefast.geometry.norms import rounding
+from vaefast.certify.probability import RobustProbability, check_draws, estimate
+from vaefast.certify.sampling import smallest_std
+from vaefast.geometry.norms import frobenius, rounding, spectral
 from vaefast.models import VAE
-from vaefast.models.packs import one_pack
+from vaefast.models.context import Context
+from vaefast.models.prepare import Prepared, prepare
 from vaefast.runtime import batching
+from vaefast.runtime.grad_mode import without_grad
 
 __all__ = ["METHODS", "MarginResult", "margin"]
 
@@ -48,9 +47,7 @@ class MarginResult:
     reproducible: str = "round-off"
 
 
-@torch.inference_mode(False)
-@torch.no_grad()
-@one_pack
+@without_grad
 def margin(
     vae: VAE,
     x: Tensor,
@@ -63,6 +60,7 @@ def margin(
     index: Tensor | None = None,
     precision: str = "ieee",
     probability: RobustProbability | None = None,
+    context: Context = None,
 ) -> MarginResult:
     """Lower bound, to first order, of the r-robustness margin of each input.
 
@@ -94,6 +92,7 @@ def margin(
             draws among methods; ``r``, ``samples``, ``alpha``, ``seed`` are then not used,
             ``precision`` only for the norm, and ``index`` only places the rows of models that do
             not lower.
+        context: conditions of each input, [B, ...] or a dict of such tensors.
 
     Returns:
         :class:`MarginResult`.
@@ -106,22 +105,19 @@ def margin(
     the robustness of variational autoencoders", AISTATS 2021 (first_order);
     mathematics.md 2.2 (whitened).
     """
-    check(vae, x)
     checks.option(method, "method", METHODS)
+    prepared = prepare(vae, x, index, context=context, precision=precision, half="refuse")
     if probability is None:
-        probability = robust_probability(
-            vae, x, r, samples=samples, alpha=alpha, seed=seed, index=index, precision=precision
-        )
+        probability = estimate(prepared, r, check_draws(samples, alpha, seed), precision)
     p_lower = checks.shape(probability.p_lower, "probability.p_lower", [len(x)], "the rows of x")
     q = torch.from_numpy(special.ndtri(p_lower.cpu().numpy())).to(x.device)
-    x = usable(x)
-    std = smallest_std(vae, x, index)
-    bound = q / _sensitivity(vae, x, std, method, index, precision)
+    std = smallest_std(prepared)
+    bound = q / _sensitivity(prepared, std, method, precision)
     abstain = ~((p_lower > 0.5) & (bound > 0) & (std > 0) & std.isfinite())
     bound = bound.masked_fill(abstain, 0.0).masked_fill(p_lower.isnan(), torch.nan)
     reduced = {precision, probability.precision} != {"ieee"}
-    generic = Maps.of(vae, x).generic("encoder", std=True)
-    own = batching.reproducible(generic, ("net_forward", "net_jacobian_gram"), x)
+    generic = prepared.maps.generic("mean", "std")
+    own = batching.reproducible(generic, ("net_forward", "net_jacobian_gram"), prepared.x)
     promise = batching.weakest(own, probability.reproducible)
     return MarginResult(bound, p_lower, abstain, _guarantee(vae, reduced), method, promise)
 
@@ -132,12 +128,9 @@ def _guarantee(vae: VAE, reduced: bool) -> Guarantee:
     return Guarantee.FIRST_ORDER if vae.fixed_std else Guarantee.FIRST_ORDER_STD_HELD
 
 
-def _sensitivity(
-    vae: VAE, x: Tensor, std: Tensor, method: str, index: Tensor | None, precision: str
-) -> Tensor:
+def _sensitivity(prepared: Prepared, std: Tensor, method: str, precision: str) -> Tensor:
     """Latent movement in units of σ per unit of ‖δ‖₂, at least with "ieee"; [B] float64."""
     if method == "whitened":
         bound = "upper" if precision == "ieee" else "estimate"
-        return spectral_norm(vae, x, whiten=True, bound=bound, index=index, precision=precision)
-    norm = frobenius_norm(vae, x, index=index, precision=precision)
-    return norm * (1.0 + rounding(vae, x)) / std
+        return spectral(prepared, whiten=True, bound=bound)
+    return frobenius(prepared) * (1.0 + rounding(prepared)) / std

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -10,15 +11,14 @@ from scipy import special
 from torch import Tensor
 
 from vaefast import checks
-from vaefast.certify.sampling import check, hits, posterior
+from vaefast.certify.sampling import hits, posterior
 from vaefast.functional.rows import finite
-from vaefast.geometry.chunks import usable
-from vaefast.geometry.maps import Maps
 from vaefast.models import VAE
-from vaefast.ops._inputs import check_precision
+from vaefast.models.context import Context
+from vaefast.models.prepare import Prepared, prepare
 from vaefast.philox import check_seed
 from vaefast.runtime import batching
-from vaefast.runtime.batching import Rows
+from vaefast.runtime.grad_mode import without_grad
 
 __all__ = ["RobustProbability", "clopper_pearson", "robust_probability"]
 
@@ -49,8 +49,15 @@ class RobustProbability:
     precision: str = "ieee"
 
 
-@torch.inference_mode(False)
-@torch.no_grad()
+class Draws(NamedTuple):
+    """What a probability is estimated from."""
+
+    samples: int
+    alpha: float
+    seed: int
+
+
+@without_grad
 def robust_probability(
     vae: VAE,
     x: Tensor,
@@ -61,6 +68,7 @@ def robust_probability(
     seed: int = 0,
     index: Tensor | None = None,
     precision: str = "ieee",
+    context: Context = None,
 ) -> RobustProbability:
     """Estimate how likely a sampled reconstruction stays within r of the mean's.
 
@@ -80,6 +88,7 @@ def robust_probability(
         precision: ``"ieee"``, or ``"tf32"`` or ``"bf16"``: the lowest that a GPU may decode an MLP
             in. It decides samples anew in float32 whose distance is within an error band of r that
             is estimated for each input, not proven: the result is an estimate then.
+        context: conditions of each input, [B, ...] or a dict of such tensors.
 
     Returns:
         :class:`RobustProbability`. A draw whose reconstruction is NaN is no hit.
@@ -90,28 +99,29 @@ def robust_probability(
 
     Source: Camuto et al. 2021, mathematics.md 2.1 and 8.1; Clopper, Pearson 1934.
     """
-    check(vae, x)
-    checks.count(samples, "samples")
-    check_alpha(alpha)
-    seed = check_seed(seed)
-    check_precision(precision)
-    r = checks.per_row(r, "r", len(x), like=x, minimum=0.0)
-    if r.isinf().any():
+    draws = check_draws(samples, alpha, seed)
+    prepared = prepare(vae, x, index, context=context, precision=precision, half="refuse")
+    return estimate(prepared, r, draws, precision)
+
+
+def estimate(
+    prepared: Prepared, r: float | Tensor, draws: Draws, precision: str
+) -> RobustProbability:
+    """As :func:`robust_probability`, for what was prepared."""
+    maps, x = prepared.maps, prepared.x
+    radius = checks.per_row(r, "r", len(x), like=x, minimum=0.0)
+    if radius.isinf().any():
         raise ValueError("r must be finite, got inf")
-    index = checks.row_index(index, len(x), x.device)
-    x = usable(x)
-    maps = Maps.of(vae, x)
+    samples, alpha, seed = draws
 
-    def run(rows: Rows) -> tuple[Tensor, ...]:
-        at_x = posterior(maps, x[rows])
-        how = index[rows], samples, precision
-        return (hits(maps, at_x, r[rows], *how, seed=seed),)
+    def run(part: Prepared) -> tuple[Tensor, ...]:
+        how = radius[part.gather], part.index, samples, precision
+        return (hits(part.maps, posterior(part.maps, part.x), *how, seed=seed),)
 
-    pixels = x.shape[1:].numel()
-    cost = 4 * maps.mean.bytes_per_row(pixels, 1, x.element_size())
-    generic = maps.generic("reconstruction", std=True)
-    (k,) = batching.evaluate(run, index, cost, generic=generic, width=samples)
-    good = finite(x, r)
+    generic = maps.generic("mean", "std", "pixels")
+    cost = 4 * maps.mean.bytes_per_row(prepared.itemsize, 1)
+    (k,) = prepared.rows(run, cost, samples, generic=generic)
+    good = finite(x, radius)
     p_lower = torch.where(good, clopper_pearson(k, samples, alpha), torch.nan)
     p = torch.where(good, k.double() / samples, torch.nan)
     promise = batching.reproducible(generic, ("net_forward", "decode_distance"), x)
@@ -140,6 +150,10 @@ def clopper_pearson(hits: Tensor, samples: int, alpha: float) -> Tensor:
     k, where = np.unique(hits.cpu().numpy(), return_inverse=True)
     bound = np.where(k > 0, special.betaincinv(np.maximum(k, 1), samples - k + 1, alpha), 0.0)
     return torch.from_numpy(bound[where].reshape(hits.shape)).to(hits.device)
+
+
+def check_draws(samples: int, alpha: float, seed: int) -> Draws:
+    return Draws(checks.count(samples, "samples"), check_alpha(alpha), check_seed(seed))
 
 
 def check_alpha(alpha: float) -> float:

@@ -7,16 +7,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vaefast import checks, ops, philox
-from vaefast.elbo import check_vae
-from vaefast.geometry.maps import Maps
-from vaefast.geometry.products import NetworkMap
-from vaefast.models import VAE
+from vaefast import ops, philox
+from vaefast.geometry.points import mean_and_std
+from vaefast.models.maps import Maps
+from vaefast.models.prepare import Prepared
+from vaefast.models.products import NetworkMap
 from vaefast.philox import Use
-from vaefast.runtime import batching, memory
-from vaefast.runtime.batching import Rows
+from vaefast.runtime import memory
 
-__all__ = ["Posterior", "check", "count_hits", "hits", "posterior", "smallest_std"]
+__all__ = ["Posterior", "count_hits", "hits", "posterior", "smallest_std"]
 
 DRAWING_BYTES = 128  # per latent, while its noise is drawn
 
@@ -35,41 +34,19 @@ class Posterior(NamedTuple):
     centre: Tensor
 
 
-def check(vae: VAE, x: Tensor) -> None:
-    """The checks that every function of this package makes.
-
-    Raises:
-        TypeError: ``vae`` is no VAE; ``x`` or the model is in half precision.
-        ValueError: ``x`` is not [B, *event].
-        RuntimeError: the model is in training mode.
-    """
-    check_vae(vae)
-    checks.eval_mode(vae)
-    for name, t in [("x", checks.batch(x)), *vae.named_parameters()]:
-        if t.is_floating_point() and t.element_size() < 4:
-            raise TypeError(
-                f"{name} must be float32 or float64 for a margin, got {checks.short(t.dtype)}; "
-                f"pass {'x.float()' if name == 'x' else 'vae.float()'}"
-            )
-
-
 def posterior(maps: Maps, x: Tensor) -> Posterior:
     """q(z|x) and g(μ(x)) for x [b, *event]."""
-    mean, std = maps.posterior(x)
+    mean, std = mean_and_std(maps, x)
     return Posterior(mean, std, maps.pixels.value(mean))
 
 
-def smallest_std(vae: VAE, x: Tensor, index: Tensor | None = None) -> Tensor:
-    """min_i σ_i(x) for x [B, *event] with global numbers ``index``, [B] float64."""
-    maps = Maps.of(vae, x)
-
-    def run(rows: Rows) -> tuple[Tensor, ...]:
-        return (maps.posterior(x[rows])[1].double().amin(1),)
-
-    cost = maps.mean.bytes_per_row(x.shape[1:].numel(), 1, x.element_size())
-    index = checks.row_index(index, len(x), x.device)
-    generic = maps.generic("encoder", std=True)
-    (smallest,) = batching.evaluate(run, index, cost, generic=generic)
+def smallest_std(prepared: Prepared) -> Tensor:
+    """min_i σ_i(x) at each input, [B] float64."""
+    (smallest,) = prepared.rows(
+        lambda part: (mean_and_std(part.maps, part.x)[1].double().amin(1),),
+        prepared.maps.mean.bytes_per_row(prepared.itemsize, 1),
+        generic=prepared.maps.generic("mean", "std"),
+    )
     return smallest
 
 
@@ -102,7 +79,7 @@ def count_hits(
 ) -> Tensor:
     """As :func:`hits`, for any decoder and any stream of noise."""
     pixels, d = own.centre.shape[1], own.mean.shape[1]
-    bytes_per_sample = maps.pixels.bytes_per_row(d, 1, own.mean.element_size()) + DRAWING_BYTES * d
+    bytes_per_sample = maps.pixels.bytes_per_row(own.mean.element_size(), 1) + DRAWING_BYTES * d
     counted = torch.zeros(len(r), dtype=torch.int64, device=r.device)
     for part in memory.row_chunks(samples, max(len(r), 1) * bytes_per_sample):
         numbers = torch.arange(part.start, part.stop, device=r.device)

@@ -1,15 +1,14 @@
-"""A run of HMC transitions, for any way of running the trajectory."""
+"""A run of HMC transitions, for any way of making one."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from vaefast.functional.transition import Trajectory, Transition, transition
+from vaefast.functional.hmc import Draws, Info, State, Trajectory, transition
 
 __all__ = ["Chain", "chain", "kept", "repeated"]
 
@@ -27,7 +26,7 @@ class Chain(NamedTuple):
 
 
 def kept(first_step: int, steps: int, thin: int) -> int:
-    """How many transitions are kept: those whose number plus one is a multiple of ``thin``."""
+    """How many transitions are kept: those whose index plus one is a multiple of ``thin``."""
     return (first_step + steps) // thin - first_step // thin if thin else 0
 
 
@@ -46,43 +45,43 @@ def chain(
     steps: int,
     thin: int = 0,
 ) -> Chain:
-    """Transitions ``first_step`` to ``first_step + steps − 1``; arguments as ``transition``'s.
+    """Transitions ``first_step`` to ``first_step + steps − 1`` with step sizes [B].
 
     Two runs, the second with its ``first_step`` where the first one ended, are one longer run.
+    Other arguments as those of :func:`vaefast.functional.hmc.step`.
     """
-    move = partial(
-        transition,
-        trajectory,
-        step=step,
-        inv_mass=inv_mass,
-        jitter=jitter,
-        seed=seed,
-        index=index,
-    )
-    return repeated(move, z, U, grad, first_step=first_step, steps=steps, thin=thin)
+    noises = Draws(index, seed, jitter).noises(z, first_step, steps)
+
+    def move(state: State, t: int) -> tuple[State, Info]:
+        noise = next(noises)
+        return transition(state, trajectory, step=step, inv_mass=inv_mass, noise=noise)
+
+    start = State(z, U, grad)
+    return repeated(move, start, first_step=first_step, steps=steps, thin=thin)
 
 
 def repeated(
-    move: Callable[..., Transition],
-    z: Tensor,
-    U: Tensor,
-    grad: Tensor,
+    move: Callable[[State, int], tuple[State, Info]],
+    state: State,
     *,
     first_step: int,
     steps: int,
-    thin: int,
+    thin: int = 0,
 ) -> Chain:
-    """:func:`chain` for any way of making transition t: ``move(z, U, grad, t=t)``."""
+    """Transitions ``first_step`` to ``first_step + steps − 1``, in this order, each by ``move``.
+
+    Every transition whose index plus one is a multiple of ``thin`` is kept; none with 0.
+    """
+    z, U = state.z, state.U
     accepted = torch.zeros(len(z), dtype=torch.int64, device=z.device)
     divergent = torch.zeros_like(accepted)
     n = kept(first_step, steps, thin)
     draws, energies = z.new_empty((len(z), n, z.shape[1])), U.new_empty((len(z), n))
     for t in range(first_step, first_step + steps):
-        moved = move(z, U, grad, t=t)
-        z, U, grad = moved.z, moved.U, moved.grad
-        accepted = accepted + moved.accepted
-        divergent = divergent + moved.divergent
+        state, info = move(state, t)
+        accepted = accepted + info.accepted
+        divergent = divergent + info.divergent
         if thin and (t + 1) % thin == 0:
             position = kept(first_step, t - first_step, thin)
-            draws[:, position], energies[:, position] = z, U
-    return Chain(z, U, grad, accepted, divergent, draws, energies)
+            draws[:, position], energies[:, position] = state.z, state.U
+    return Chain(*state, accepted, divergent, draws, energies)

@@ -49,4 +49,4 @@ def drifted(z: Tensor, p: Tensor, step: Tensor, inv_mass: Tensor | None = None) 
 
 def per_chain(inv_mass: Tensor, z: Tensor) -> Tensor:
     """inv_mass [B, d] for each of the N = B·C rows of z."""
-    return inv_mass.repeat_interleave(len(z) // max(len(inv_mass), 1), dim=0)
+    return inv_mass.repeat_interleave(z.shape[0] // max(inv_mass.shape[0], 1), dim=0)

@@ -14,7 +14,7 @@ from scipy import special
 from torch import Tensor
 
 from vaefast import philox
-from vaefast.geometry.chunks import Points
+from vaefast.geometry.points import Points
 from vaefast.philox import MAX_LANE, Use
 
 __all__ = ["Operator", "chi_square_factor", "gaussian", "hutchpp", "operator", "power_iteration"]

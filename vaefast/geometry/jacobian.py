@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from vaefast.geometry.chunks import Points, check, evaluate
 from vaefast.geometry.metric import units
+from vaefast.geometry.points import Points, check_map, evaluate
 from vaefast.models import VAE
+from vaefast.models.context import Context
+from vaefast.models.prepare import prepare
 from vaefast.runtime import memory
+from vaefast.runtime.grad_mode import without_grad
 
 __all__ = ["jacobian"]
 
 
-def jacobian(vae: VAE, x: Tensor, *, of: str = "encoder", whiten: bool = False) -> Tensor:
+@without_grad
+def jacobian(
+    vae: VAE,
+    x: Tensor,
+    *,
+    of: str = "encoder",
+    whiten: bool = False,
+    index: Tensor | None = None,
+    context: Context = None,
+) -> Tensor:
     """The Jacobian of a map of the VAE at each input, ∂output/∂input.
 
     Equivalent to: ``torch.stack([torch.autograd.functional.jacobian(
@@ -25,6 +36,8 @@ def jacobian(vae: VAE, x: Tensor, *, of: str = "encoder", whiten: bool = False) 
         of: ``"encoder"`` (x ↦ μ(x)), ``"decoder"`` (z ↦ g(z) at z = μ(x)) or
             ``"reconstruction"`` (x ↦ g(μ(x))).
         whiten: divide row i by σ_i(x); encoder only.
+        index: [B] int64, the global number of each input; default ``arange(B)``.
+        context: conditions of each input, [B, ...] or a dict of such tensors.
 
     Returns:
         In x's dtype: [B, d, *event] for the encoder, [B, *event, d] for the decoder,
@@ -34,9 +47,9 @@ def jacobian(vae: VAE, x: Tensor, *, of: str = "encoder", whiten: bool = False) 
         MemoryError: the result exceeds the memory budget; the norms and spectra do not need it.
         ValueError: unknown ``of``, ``whiten`` without the encoder.
     """
-    check(vae, x, of, whiten)
-    event, pixels = x.shape[1:], x.shape[1:].numel()
-    latents = _latents(vae, x)
+    check_map(of, whiten)
+    prepared = prepare(vae, x, index, context=context, half="widen")
+    event, pixels, latents = x.shape[1:], prepared.pixels, prepared.maps.latents
     rows = latents if of == "encoder" else pixels
     columns = latents if of == "decoder" else pixels
     memory.require_fits(
@@ -44,7 +57,7 @@ def jacobian(vae: VAE, x: Tensor, *, of: str = "encoder", whiten: bool = False) 
         f"the Jacobians [{len(x)}, {rows}, {columns}]",
         "pass fewer inputs, use frobenius_norm, spectral_norm or pullback_spectrum",
     )
-    (full,) = evaluate(vae, x, of, lambda points: (_rows(points, of),), whiten=whiten)
+    (full,) = evaluate(prepared, of, lambda points: (_rows(points, of),), whiten=whiten)
     full = full.to(x.dtype)
     output = [latents] if of == "encoder" else event
     return full.reshape(len(x), *output, *([latents] if of == "decoder" else event))
@@ -62,8 +75,3 @@ def _rows(points: Points, of: str) -> Tensor:
     if of == "reconstruction":
         return pixels @ mean
     return mean if points.inv_std is None else points.inv_std.unsqueeze(-1) * mean
-
-
-@torch.no_grad()
-def _latents(vae: VAE, x: Tensor) -> int:
-    return vae.encode(x[:1])[0].shape[1]

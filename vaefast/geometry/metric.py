@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vaefast import ops
 from vaefast.functional.rows import finite, nan_where_bad
-from vaefast.geometry.maps import Maps
+from vaefast.models.maps import Maps
 from vaefast.runtime import backends
 
 __all__ = ["Factor", "decompose", "factor", "largest_eigenvalue", "units"]

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from vaefast import checks
-from vaefast.geometry.chunks import Points, check, evaluate
 from vaefast.geometry.estimators import (
     chi_square_factor,
     gaussian,
@@ -20,17 +19,22 @@ from vaefast.geometry.estimators import (
     power_iteration,
 )
 from vaefast.geometry.metric import factor, largest_eigenvalue
+from vaefast.geometry.points import Points, check_map, evaluate
 from vaefast.models import VAE
+from vaefast.models.context import Context
+from vaefast.models.prepare import Prepared, prepare
 from vaefast.ops._inputs import check_precision
 from vaefast.philox import check_seed
+from vaefast.runtime.grad_mode import without_grad
 
-__all__ = ["frobenius_norm", "rounding", "spectral_norm"]
+__all__ = ["frobenius", "frobenius_norm", "rounding", "spectral", "spectral_norm"]
 
 METHODS = ("exact", "hutchinson", "hutch++")
 SIDES = {"upper": 1, "lower": -1, "estimate": 0}  # to which ρ rounds
 ROUNDING = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 
 
+@without_grad
 def frobenius_norm(
     vae: VAE,
     x: Tensor,
@@ -43,6 +47,7 @@ def frobenius_norm(
     seed: int = 0,
     index: Tensor | None = None,
     precision: str = "ieee",
+    context: Context = None,
 ) -> Tensor:
     """‖J‖_F = √Σ J_ij² of a Jacobian at each input.
 
@@ -73,6 +78,7 @@ def frobenius_norm(
             the Jacobian's products where the map is an MLP. The reference and cpp always compute
             in x's dtype, and σ(x) and the decoder's z = μ(x) are never rounded. With another than
             ``"ieee"`` every method's result is an estimate, whose error is not bounded.
+        context: conditions of each input, [B, ...] or a dict of such tensors.
 
     Returns:
         [B] float64, pixel scale on the input side; NaN where x is not finite.
@@ -84,30 +90,39 @@ def frobenius_norm(
 
     Source: mathematics.md 9; Hutchinson 1990; Meyer et al. 2021 (Hutch++).
     """
-    check(vae, x, of, whiten)
+    check_map(of, whiten)
     checks.option(method, "method", METHODS)
     checks.count(probes, "probes", 3 if method == "hutch++" else 1)
     check_precision(precision)
     if upper_confidence is not None:
         _need_ieee(precision, "upper_confidence", "leave it out for an estimate")
-    scale = _scale(vae, method, probes, upper_confidence)
+    scale = _scale(method, probes, upper_confidence)
     seed = check_seed(seed)
+    prepared = prepare(vae, x, index, context=context, precision=precision, half="widen")
+    if method == "exact":
+        return frobenius(prepared, of, whiten=whiten)
 
     def squared(points: Points) -> tuple[Tensor, ...]:
-        if method == "exact":
-            gram = factor(points.maps, points.x, of, inv_std=points.inv_std).gram
-            return (gram.diagonal(dim1=1, dim2=2).sum(1),)
         op = operator(points, of)
         u = gaussian(points, op.size, probes, seed)
         return (op.squares(u).sum(1) if method == "hutchinson" else hutchpp(op, u),)
 
-    count = None if method == "exact" else probes
-    (square,) = evaluate(
-        vae, x, of, squared, probes=count, whiten=whiten, index=index, precision=precision
-    )
+    (square,) = evaluate(prepared, of, squared, probes=probes, whiten=whiten)
     return (scale * square).sqrt()
 
 
+def frobenius(prepared: Prepared, of: str = "encoder", *, whiten: bool = False) -> Tensor:
+    """The exact :func:`frobenius_norm`, for what was prepared."""
+
+    def squared(points: Points) -> tuple[Tensor, ...]:
+        gram = factor(points.maps, points.x, of, inv_std=points.inv_std).gram
+        return (gram.diagonal(dim1=1, dim2=2).sum(1),)
+
+    (square,) = evaluate(prepared, of, squared, whiten=whiten)
+    return square.sqrt()
+
+
+@without_grad
 def spectral_norm(
     vae: VAE,
     x: Tensor,
@@ -119,6 +134,7 @@ def spectral_norm(
     seed: int = 0,
     index: Tensor | None = None,
     precision: str = "ieee",
+    context: Context = None,
 ) -> Tensor:
     """‖J‖₂, the largest singular value of a Jacobian at each input, rounded to a stated side.
 
@@ -148,6 +164,7 @@ def spectral_norm(
         precision: ``"ieee"``, ``"tf32"`` or ``"bf16"``, as in :func:`frobenius_norm`. Another than
             ``"ieee"`` needs ``bound="estimate"``: no ρ covers slopes taken at rounded
             pre-activations.
+        context: conditions of each input, [B, ...] or a dict of such tensors.
 
     Returns:
         [B] float64; NaN where x is not finite.
@@ -158,26 +175,36 @@ def spectral_norm(
 
     Source: mathematics.md 9.
     """
-    check(vae, x, of, whiten)
+    check_map(of, whiten)
     checks.option(bound, "bound", tuple(SIDES))
     checks.count(iterations, "iterations")
     seed = check_seed(seed)
     check_precision(precision)
     if bound != "estimate":
         _need_ieee(precision, f'bound="{bound}"', 'pass bound="estimate"')
+    prepared = prepare(vae, x, index, context=context, precision=precision, half="widen")
+    if bound != "lower":
+        return spectral(prepared, of, whiten=whiten, bound=bound)
 
     def norm(points: Points) -> tuple[Tensor, ...]:
-        if bound != "lower":
-            gram = factor(points.maps, points.x, of, inv_std=points.inv_std).gram
-            return (largest_eigenvalue(gram).sqrt(),)
         op = operator(points, of)
         return (power_iteration(op, gaussian(points, op.size, 1, seed), iterations),)
 
-    count = 1 if bound == "lower" else None
-    (value,) = evaluate(
-        vae, x, of, norm, probes=count, whiten=whiten, index=index, precision=precision
-    )
-    return value * (1.0 + SIDES[bound] * rounding(vae, x))
+    (value,) = evaluate(prepared, of, norm, probes=1, whiten=whiten)
+    return value * (1.0 - rounding(prepared))
+
+
+def spectral(
+    prepared: Prepared, of: str = "encoder", *, whiten: bool = False, bound: str = "upper"
+) -> Tensor:
+    """:func:`spectral_norm` by eigenvalues, for what was prepared: "upper" or "estimate"."""
+
+    def norm(points: Points) -> tuple[Tensor, ...]:
+        gram = factor(points.maps, points.x, of, inv_std=points.inv_std).gram
+        return (largest_eigenvalue(gram).sqrt(),)
+
+    (value,) = evaluate(prepared, of, norm, whiten=whiten)
+    return value * (1.0 + SIDES[bound] * rounding(prepared))
 
 
 def _need_ieee(precision: str, what: str, instead: str) -> None:
@@ -185,7 +212,7 @@ def _need_ieee(precision: str, what: str, instead: str) -> None:
         raise ValueError(f'{what} needs precision="ieee", got "{precision}"; {instead}')
 
 
-def _scale(vae: VAE, method: str, probes: int, upper_confidence: float | None) -> float:
+def _scale(method: str, probes: int, upper_confidence: float | None) -> float:
     """What the squared estimate is multiplied with."""
     if upper_confidence is None:
         return 1.0 / probes if method == "hutchinson" else 1.0
@@ -197,7 +224,7 @@ def _scale(vae: VAE, method: str, probes: int, upper_confidence: float | None) -
     return chi_square_factor(probes, checks.number(upper_confidence, "upper_confidence"))
 
 
-def rounding(vae: VAE, x: Tensor) -> float:
+def rounding(prepared: Prepared) -> float:
     """The relative error that products in the coarsest dtype involved stay within."""
-    dtypes = {x.dtype, *(p.dtype for p in vae.parameters())}
+    dtypes = {prepared.dtype, *[p.dtype for p in checks.parameters(prepared.vae)]}
     return max(ROUNDING.get(dtype, 0.0) for dtype in dtypes)

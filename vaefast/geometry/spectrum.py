@@ -8,11 +8,14 @@ import torch
 from torch import Tensor
 
 from vaefast import checks
-from vaefast.geometry.chunks import Points, check, evaluate
 from vaefast.geometry.metric import decompose, factor
+from vaefast.geometry.points import Points, check_map, evaluate
 from vaefast.models import VAE
+from vaefast.models.context import Context
+from vaefast.models.prepare import Prepared, prepare
+from vaefast.runtime.grad_mode import without_grad
 
-__all__ = ["Scores", "Spectrum", "pullback_spectrum", "robustness_scores"]
+__all__ = ["Scores", "Spectrum", "pullback_spectrum", "robustness_scores", "spectrum"]
 
 RESOLUTION = 1e-6  # of λ₁; the direction of a smaller eigenvalue is rounding error
 
@@ -46,6 +49,7 @@ class Scores:
     entropy_density: Tensor
 
 
+@without_grad
 def pullback_spectrum(
     vae: VAE,
     x: Tensor,
@@ -54,6 +58,8 @@ def pullback_spectrum(
     std: bool = False,
     whiten: bool = False,
     vectors: int = 1,
+    index: Tensor | None = None,
+    context: Context = None,
 ) -> Spectrum:
     """Eigenvalues and leading eigenvectors of the pullback metric G(x) = JᵀJ.
 
@@ -73,6 +79,8 @@ def pullback_spectrum(
         std: add the terms of J_σ; not for the decoder, whose variance is fixed.
         whiten: the metric JᵀΣ⁻¹J instead; encoder without ``std`` only.
         vectors: number k of eigenvectors, 0 to m.
+        index: [B] int64, the global number of each input; default ``arange(B)``.
+        context: conditions of each input, [B, ...] or a dict of such tensors.
 
     Returns:
         :class:`Spectrum`; NaN in the rows where x is not finite.
@@ -83,9 +91,17 @@ def pullback_spectrum(
     Source: Khan, Storkey, "Adversarial robustness of VAEs through the lens of local geometry",
     AISTATS 2023; the released code's d×d matrix J_μJ_μᵀ + J_σJ_σᵀ has another spectrum than G.
     """
-    check(vae, x, of, whiten)
+    check_map(of, whiten)
     _check_std(of, std, whiten)
     checks.count(vectors, "vectors", 0)
+    prepared = prepare(vae, x, index, context=context, half="widen")
+    return spectrum(prepared, of, std=std, whiten=whiten, vectors=vectors)
+
+
+def spectrum(
+    prepared: Prepared, of: str, *, std: bool = False, whiten: bool = False, vectors: int = 1
+) -> Spectrum:
+    """As :func:`pullback_spectrum`, for what was prepared."""
 
     def pairs(points: Points) -> tuple[Tensor, ...]:
         a = factor(points.maps, points.x, of, inv_std=points.inv_std, std=std)
@@ -94,20 +110,28 @@ def pullback_spectrum(
             raise ValueError(f"vectors must be at most {values.shape[1]}, got {vectors}")
         top = _oriented(a.pull(w.mT[:, :vectors]))
         undetermined = values[:, :vectors] <= RESOLUTION * values[:, :1]
-        return values, top.masked_fill(undetermined.unsqueeze(-1), 0.0).to(x.dtype)
+        return values, top.masked_fill(undetermined.unsqueeze(-1), 0.0).to(prepared.dtype)
 
-    values, top = evaluate(vae, x, of, pairs, whiten=whiten)
-    event = top.shape[2:] if of == "decoder" else x.shape[1:]
-    return Spectrum(values, top.reshape(len(x), vectors, *event))
+    values, top = evaluate(prepared, of, pairs, whiten=whiten)
+    event = top.shape[2:] if of == "decoder" else prepared.x.shape[1:]
+    return Spectrum(values, top.reshape(len(values), vectors, *event))
 
 
-def robustness_scores(vae: VAE, x: Tensor, *, of: str = "encoder", std: bool = False) -> Scores:
+def robustness_scores(
+    vae: VAE,
+    x: Tensor,
+    *,
+    of: str = "encoder",
+    std: bool = False,
+    index: Tensor | None = None,
+    context: Context = None,
+) -> Scores:
     """Spectral radius and entropies of the pullback metric's spectrum.
 
         ρ = λ_1,  S = −Σ_i λ̃_i log λ̃_i  with λ̃_i = λ_i/λ_1 and with λ̃_i = λ_i/Σλ  (0 log 0 = 0)
 
     Args:
-        vae, x, of, std: as for :func:`pullback_spectrum`.
+        vae, x, of, std, index, context: as for :func:`pullback_spectrum`.
 
     Returns:
         :class:`Scores`; all 0 where the map does not depend on x, NaN where x is not finite.
@@ -115,7 +139,9 @@ def robustness_scores(vae: VAE, x: Tensor, *, of: str = "encoder", std: bool = F
     Source: Khan, Storkey 2023 and its released code, which divides by λ_1; a density matrix
     divides by the trace. Which one the paper's text means could not be checked, so both.
     """
-    values = pullback_spectrum(vae, x, of=of, std=std, vectors=0).eigenvalues
+    values = pullback_spectrum(
+        vae, x, of=of, std=std, vectors=0, index=index, context=context
+    ).eigenvalues
     radius = values[:, 0]
     return Scores(radius, _entropy(values, radius), _entropy(values, values.sum(1)))
 

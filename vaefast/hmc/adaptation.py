@@ -1,18 +1,33 @@
-"""Dual averaging of the step size, one independent recursion per row."""
+"""Step sizes that learn from transitions: dual averaging, one independent recursion per row."""
 
 from __future__ import annotations
 
 import math
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-__all__ = ["DualAveraging"]
+__all__ = ["DualAveraging", "StepSize"]
 
 TARGET_ACCEPT = 0.8
 SHRINKAGE = 0.05  # γ
 OFFSET = 10  # t₀
 DECAY = 0.75  # κ
+
+
+class StepSize(Protocol):
+    """A step size per row that learns from each transition."""
+
+    @property
+    def step_size(self) -> Tensor:
+        """[B] float64, of the next transition."""
+
+    def update(self, accept_prob: Tensor, accepted: Tensor) -> None:
+        """Learn from the means over the row's chains, each [B] float64."""
+
+    def after_warmup(self) -> Tensor | StepSize:
+        """What runs the transitions after the warm-up: a frozen step size [B] or a learner."""
 
 
 class DualAveraging:
@@ -50,8 +65,12 @@ class DualAveraging:
         """ε̄, the step size to freeze, [B] float64; ε₀ before the first update."""
         return self._log_average.exp()
 
+    def after_warmup(self) -> Tensor:
+        """ε̄: frozen, so that what is kept leaves the posterior invariant."""
+        return self.average
+
     def update(self, accept_prob: Tensor, accepted: Tensor | None = None) -> None:
-        """Take in one transition's acceptance probability, [B] in [0, 1]; not what came of it."""
+        """Learn from one transition's acceptance probability, [B] in [0, 1], not its decision."""
         self._updates += 1
         t = self._updates
         error = TARGET_ACCEPT - accept_prob.double()

@@ -7,20 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vaefast import checks
 from vaefast.hmc.result import Defence
-from vaefast.hmc.sample import sample
-from vaefast.models.footprint import activation_bytes
-from vaefast.models.packs import one_pack
-from vaefast.models.paths import Paths
+from vaefast.hmc.sample import complete
+from vaefast.hmc.sampler import sampled
+from vaefast.models.prepare import Prepared, prepare
 from vaefast.models.vae import VAE
-from vaefast.runtime import batching
-from vaefast.runtime.batching import Rows
 
 __all__ = ["defend"]
 
 
-@one_pack
 def defend(vae: VAE, x: Tensor, *, keep: str | int = "last", **options: Any) -> Defence:
     """Replace q(z|x) by chains on p(z|x): their last states z_T and reconstructions g(z_T).
 
@@ -32,8 +27,8 @@ def defend(vae: VAE, x: Tensor, *, keep: str | int = "last", **options: Any) -> 
             defence.
 
     Returns:
-        :class:`Defence`: z [B, C, d] and reconstruction [B, C, *event] in pixel scale; both NaN in
-        failed rows.
+        :class:`Defence`: z [B, C, *latent_shape] and reconstruction [B, C, *event] in pixel scale;
+        both NaN in failed rows.
 
     Raises:
         As :func:`sample`.
@@ -41,25 +36,31 @@ def defend(vae: VAE, x: Tensor, *, keep: str | int = "last", **options: Any) -> 
     Source: Kuzina, Welling, Tomczak, "Alleviating adversarial attacks on variational autoencoders
     with MCMC", NeurIPS 2022.
     """
-    result = sample(vae, x, keep=keep, **options)
-    z = result.z[:, :, -1]  # [B, C, d]
+    index, context = options.get("index"), options.get("context")
     with torch.inference_mode(False), torch.no_grad():
-        usable = z.masked_fill(result.failed[:, None, None], 0.0)  # no NaN for the decoder
-        images = _decoded(vae, usable, x, options.get("index"))
-    failed = result.failed.view(-1, *[1] * (images.ndim - 1))
-    return Defence(z, images.masked_fill(failed, torch.nan), result)
+        prepared = prepare(vae, x, index, context=context, backend=options.get("backend"))
+        result = sampled(prepared, **complete(keep=keep, **options))
+        z = result.z[:, :, -1]  # [B, C, *latent_shape]
+        failed = result.failed
+        usable = z.masked_fill(_beside(failed, z), 0.0)  # no NaN for the decoder
+        images = _decoded(prepared, usable.flatten(2))
+    return Defence(z, images.masked_fill(_beside(failed, images), torch.nan), result)
 
 
-def _decoded(vae: VAE, z: Tensor, x: Tensor, index: Tensor | None) -> Tensor:
+def _decoded(prepared: Prepared, z: Tensor) -> Tensor:
     """g(z) in x's dtype, [B, C, *event] for z [B, C, d]."""
-    paths, shape = Paths.of(vae, x), (z.shape[1], *x.shape[1:])
-    per_row = z.shape[1] * activation_bytes(vae.decode, z[:, 0], vae)
+    chains, x = z.shape[1], prepared.x
 
-    def run(rows: Rows) -> tuple[Tensor, ...]:
-        return (paths.g(z[rows].flatten(0, 1)).to(x.dtype).view(-1, *shape),)
+    def run(part: Prepared) -> tuple[Tensor, ...]:
+        images = part.maps.g(z[part.gather].flatten(0, 1))
+        return (images.to(x.dtype).view(-1, chains, *x.shape[1:]),)
 
-    numbers = checks.row_index(index, len(x), x.device)
-    (images,) = batching.evaluate(
-        run, numbers, per_row, generic=paths.pixels is None, width=z.shape[1]
-    )
+    pixels = prepared.maps.pixels
+    cost = chains * pixels.bytes_per_row(z.element_size())
+    (images,) = prepared.rows(run, cost, width=chains, generic=pixels.lowered is None)
     return images
+
+
+def _beside(failed: Tensor, values: Tensor) -> Tensor:
+    """[B] as it broadcasts with [B, ...]."""
+    return failed.view(-1, *[1] * (values.ndim - 1))

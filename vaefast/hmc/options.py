@@ -109,16 +109,24 @@ def inverse_mass(mass: object, rows: int, latents: int, like: Tensor) -> Tensor:
     return mass.to(like.dtype).reciprocal().expand(rows, latents).contiguous()
 
 
-def chain_starts(init: Tensor, rows: int, chains: int, latents: int, like: Tensor) -> Tensor:
-    """[B, C, d] of ``like``'s dtype, from one start per row or per chain."""
+def chain_starts(
+    init: Tensor, rows: int, chains: int, latents: tuple[int, ...], like: Tensor
+) -> Tensor:
+    """[B, C, d] of ``like``'s dtype, from one start per row or per chain, flat or shaped."""
     checks.same_device(x=like, init=checks.tensor(init, "init"))
-    shapes = [rows, latents], [rows, chains, latents]
-    if list(init.shape) not in shapes:
+    d = torch.Size(latents).numel()
+    shapes = [[rows, d], [rows, chains, d]]
+    shaped = [[rows, *latents], [rows, chains, *latents]] if len(latents) != 1 else []
+    if list(init.shape) not in shapes + shaped:
+        also = f", or {shaped[0]} or {shaped[1]} in the latents' own shape" if shaped else ""
         raise ValueError(
-            f"init must be [B, d] = {shapes[0]} or [B, C, d] = {shapes[1]}, got {list(init.shape)}"
+            f"init must be [B, d] = {shapes[0]} or [B, C, d] = {shapes[1]}{also}, "
+            f"got {list(init.shape)}"
         )
     init = init.detach().to(like.dtype)
-    return init if init.ndim == 3 else init.unsqueeze(1).expand(rows, chains, latents)
+    if list(init.shape) in (shapes[0], shaped[0] if shaped else None):
+        return init.view(rows, 1, d).expand(rows, chains, d)
+    return init.reshape(rows, chains, d)
 
 
 def _refuse_fixed(**given: object) -> None:

@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from vaefast import checks
-from vaefast.hmc.options import Options, chain_starts, inverse_mass, positive_step_size
 from vaefast.hmc.result import HMCResult
-from vaefast.hmc.rows import Inputs, Plan, sample_rows
-from vaefast.hmc.schedule import group_chunks, group_of_rows, require_shared
-from vaefast.models import lowering
-from vaefast.models.footprint import activation_bytes
-from vaefast.models.paths import Paths
+from vaefast.hmc.sampler import sampled
+from vaefast.models.context import Context
+from vaefast.models.prepare import prepare
 from vaefast.models.vae import VAE
-from vaefast.runtime import backends, batching, capture, memory
-from vaefast.runtime.batching import Block
-from vaefast.types import Network
 
-__all__ = ["sample"]
-
-HALF = (torch.float16, torch.bfloat16)
-STATE_BYTES = 160  # working bytes per latent of one chain: momenta, proposals, random numbers
-FIELDS = ("z", "accept_rate", "step_size", "energy", "divergent", "failed")
-PIXEL_BYTES = 96  # working bytes per pixel of one chain in the likelihood
+__all__ = ["complete", "sample"]
 
 
 def sample(
@@ -50,6 +36,7 @@ def sample(
     memory_format: str = "contiguous",
     seed: int = 0,
     index: Tensor | None = None,
+    context: Context = None,
     backend: str | None = None,
     progress: bool = False,
 ) -> HMCResult:
@@ -66,7 +53,7 @@ def sample(
     posterior. Energy and gradient are carried along: a transition costs exactly L gradients.
 
     A decoder that is an MLP, with the prior N(0, I), runs in the fused ops; any other decoder or
-    prior goes through autograd, on CUDA with the transition recorded once per shape and replayed as
+    prior goes through autograd, on CUDA with the transition captured once per shape and replayed as
     one graph (:mod:`vaefast.runtime.capture`). Both make the same transition to round-off; long
     chains, which amplify it, agree in law. On the second path rows stand in blocks of 64 chains
     (:mod:`vaefast.runtime.batching`), so a lone chain costs as much as 64;
@@ -76,6 +63,7 @@ def sample(
         vae: the model; it is neither moved nor changed.
         x: [B, *event].
         init: start of the chains, [B, d] (shared) or [B, C, d]; default a draw from q(z|x) each.
+            Where latents are no vectors, d may also stand for their shape.
         chains: C, chains per input, at least 1 (R-hat needs 2 or more).
         steps: transitions after the warm-up, at least 1.
         warmup: transitions before them, not kept; default 500. With ``adapt=None`` they are plain
@@ -90,7 +78,7 @@ def sample(
             positive masses [d] or [B, d].
         schedule: ``"kuzina2022"`` runs the published defence: steps // 2 transitions of burn-in,
             L = 20, no jitter, unit mass, the clamped likelihood for Bernoulli models, a step size
-            that goes on adapting (:class:`~vaefast.hmc.schedule.GroupStepSize`), and by default
+            that goes on adapting (:class:`~vaefast.hmc.groups.GroupStepSize`), and by default
             only the last state. Values by data set are in ``vaefast.hmc.KUZINA2022``.
         group: rows that share the schedule's step size: rows per group (consecutive rows of x) or
             an int64 [B] of group identifiers; default every row by itself (with its chains). All
@@ -105,13 +93,16 @@ def sample(
             decoder's weights and images; tensor cores prefer the second. Equal to round-off, and
             of no use to the fused ops.
         seed: seed of all random numbers.
-        index: [B] int64, the global numbers of the inputs; default 0 to B − 1.
+        index: [B] int64, the global indices of the inputs; default 0 to B − 1.
+        context: conditions per row for a conditional VAE, [B, ...] or a dict of such; handed to
+            encode, decode and prior, on the second path.
         backend: ``"reference"``, ``"cpp"``, ``"triton"`` or None for the best one.
-        progress: show a progress bar.
+        progress: show a progress bar; the run is cut for it, and for nothing else.
 
     Returns:
-        :class:`HMCResult`. z has x's dtype, float32 for half-precision models. A row whose input,
-        start or energy at the start is not finite is ``failed`` and NaN.
+        :class:`HMCResult`. z has x's dtype, float32 for half-precision models, and the latents'
+        own shape. A row whose input, start or energy at the start is not finite is ``failed`` and
+        NaN.
 
     Raises:
         ValueError: an option out of range, a wrong shape, or a group cut in two.
@@ -123,179 +114,44 @@ def sample(
     for the adaptation, here per row; Kuzina, Welling, Tomczak, NeurIPS 2022, for the use as a
     defence and the schedule.
     """
-    options = Options.checked(
-        chains=chains,
-        steps=steps,
-        warmup=warmup,
-        leapfrog=leapfrog,
-        adapt=adapt,
-        jitter=jitter,
-        mass=mass,
-        schedule=schedule,
-        keep=keep,
-        precision=precision,
-        memory_format=memory_format,
-        seed=seed,
-    )
     with torch.inference_mode(False), torch.no_grad():
-        x = _checked(vae, x)
-        inputs = _inputs(vae, x, options, init, step_size, mass, group, index)
-        return _sample(vae, inputs, options, backend, progress)
-
-
-def _checked(vae: VAE, x: Tensor) -> Tensor:
-    if not isinstance(vae, VAE):
-        raise TypeError(
-            f"vae must be a vaefast.VAE, got {type(vae).__name__}; wrap it with vaefast.as_vae"
+        prepared = prepare(vae, x, index, context=context, backend=backend)
+        return sampled(
+            prepared,
+            init=init,
+            chains=chains,
+            steps=steps,
+            warmup=warmup,
+            leapfrog=leapfrog,
+            step_size=step_size,
+            adapt=adapt,
+            jitter=jitter,
+            mass=mass,
+            schedule=schedule,
+            group=group,
+            keep=keep,
+            precision=precision,
+            memory_format=memory_format,
+            seed=seed,
+            numbered=index is not None,
+            backend=backend,
+            progress=progress,
         )
-    checks.eval_mode(vae)
-    return checks.batch(x).detach()
 
 
-def _inputs(
-    vae: VAE,
-    x: Tensor,
-    options: Options,
-    init: Tensor | None,
-    step_size: float | Tensor,
-    mass: str | Tensor | None,
-    group: int | Tensor | None,
-    index: Tensor | None,
-) -> Inputs:
-    rows = len(x)
-    like = x.new_empty(0, dtype=torch.float32 if x.dtype in HALF else x.dtype)
-    latents = _latents(vae, x)
-    masses = None if options.posterior_mass else mass
-    numbers = checks.row_index(index, rows, x.device)
-    if group is not None and options.schedule is None:
-        raise ValueError('group needs schedule="kuzina2022"; without it every row adapts by itself')
-    groups = group_of_rows(group, numbers, given=index is not None)
-    step = positive_step_size(step_size, rows, like)
-    require_shared(step, groups)
-    return Inputs(
-        x=x,
-        index=numbers,
-        step_size=step,
-        group=groups,
-        init=None if init is None else chain_starts(init, rows, options.chains, latents, like),
-        inv_mass=None if masses is None else inverse_mass(masses, rows, latents, like),
-        latents=latents,
-    )
+def complete(**options: Any) -> dict[str, Any]:
+    """Options of :func:`sample` as :func:`~vaefast.hmc.sampler.sampled` takes them.
 
+    What is not given has its default.
 
-def _latents(vae: VAE, x: Tensor) -> int:
-    """d, from the encoder's answer to one blank input."""
-    return vae.posterior(x.new_zeros(1, *x.shape[1:]))[0].shape[1]
-
-
-def _sample(
-    vae: VAE, inputs: Inputs, options: Options, backend: str | None, progress: bool
-) -> HMCResult:
-    decoder, paths = _lowered(vae, inputs, options), Paths.of(vae, inputs.x)
-    if decoder is not None:
-        decoder = paths.packs.packed("decoder", decoder, backend=backend)
-    promise = _promise(paths, decoder, inputs, options, backend)
-    result = replace(_empty(inputs, options), reproducible=promise)
-    with capture.recording(inputs.x, vae) as recordings:
-        copies = recordings.copies if decoder is None else 1
-        bytes_per_row = _bytes_per_row(vae, inputs, options, copies)
-        chunks = list(_chunks(inputs, decoder is None, bytes_per_row, options.chains))
-        total = len(chunks) * options.transitions
-        with _progress_bar(total, shown=progress) as tick, batching.pinned(decoder is None):
-            plan = Plan(paths, decoder, options, backend, tick, recordings)
-            for block in chunks:
-                part = sample_rows(plan, inputs.rows(block.take))
-                for field in FIELDS:
-                    getattr(result, field)[block.rows] = getattr(part, field)[block.place]
-    return result
-
-
-def _chunks(inputs: Inputs, generic: bool, bytes_per_row: int, chains: int) -> Iterator[Block]:
-    """Blocks of rows; a group of several rows is never cut, so it is no block of one shape."""
-    if not generic or inputs.grouped:
-        for rows in group_chunks(inputs.group, bytes_per_row):
-            yield Block(rows, rows, slice(None), len(rows))
-    else:
-        yield from batching.row_blocks(inputs.index, bytes_per_row, generic=True, width=chains)
-
-
-def _promise(
-    paths: Paths, decoder: Network | None, inputs: Inputs, options: Options, backend: str | None
-) -> str:
-    if decoder is None:
-        promise = batching.reproducible(True, (), inputs.x)
-        return "round-off" if inputs.grouped else promise
-    drawn = inputs.init is None or options.posterior_mass
-    start = batching.reproducible(paths.encoder is None and drawn, ("net_forward",), inputs.x)
-    fused = ("net_potential", "net_trajectory", "net_chain")
-    return batching.weakest(start, batching.reproducible(False, fused, inputs.x, backend))
-
-
-@contextmanager
-def _progress_bar(total: int, *, shown: bool) -> Iterator[Callable[[int], object]]:
-    if not shown:
-        yield lambda done: None
-        return
-    try:
-        from tqdm.auto import tqdm
-    except ImportError as error:
-        raise ImportError("progress=True needs tqdm; pip install vaefast[all]") from error
-    with tqdm(total=total, unit="transition", desc="HMC") as bar:
-        yield bar.update
-
-
-def _lowered(vae: VAE, inputs: Inputs, options: Options) -> Network | None:
-    """The decoder as an MLP, or None where only the generic path applies."""
-    if options.memory_format != "contiguous" and inputs.x.ndim != 4:
-        raise ValueError('memory_format="channels_last" is for images [B, C, H, W]')
-    reason = "the prior is not N(0, I)" if vae.prior is not None else ""
-    if inputs.x.dtype in HALF:
-        reason = "x is in half precision"
-    if not reason:
-        try:
-            net = lowering.decoder(vae)
-            if support := backends.fused(net, inputs.x):
-                return net
-            reason = support.reason
-        except lowering.CannotLower as error:
-            reason = str(error)
-    if options.precision != "ieee" and not inputs.x.is_cuda:
-        raise ValueError(
-            f'precision={options.precision!r} on the CPU needs an MLP decoder: {reason}; use "ieee"'
-        )
-    return None
-
-
-def _empty(inputs: Inputs, options: Options) -> HMCResult:
-    """The result of all rows, to be filled in; refused where more than last states cannot fit."""
-    rows, chains, kept = len(inputs.x), options.chains, options.kept
-    step, latents = inputs.step_size, inputs.latents
-    if kept > 1:
-        memory.require_fits(
-            rows * chains * _draw_bytes(inputs, options),
-            f"z and energy of {rows} inputs, {chains} chains and {kept} draws",
-            'pass keep="last" or a smaller keep=',
-        )
-    return HMCResult(
-        z=step.new_empty(rows, chains, kept, latents),
-        accept_rate=step.new_empty(rows, chains),
-        step_size=torch.empty_like(step),
-        energy=step.new_empty(rows, chains, kept, dtype=torch.float64),
-        divergent=torch.empty(rows, chains, dtype=torch.int64, device=step.device),
-        failed=torch.empty(rows, dtype=torch.bool, device=step.device),
-    )
-
-
-def _bytes_per_row(vae: VAE, inputs: Inputs, options: Options, copies: int) -> int:
-    """Working memory of one row with its chains: measured for the model, counted for the rest."""
-    x, latents = inputs.x, inputs.latents
-    encoder = activation_bytes(vae.posterior, x, vae)
-    decoder = activation_bytes(vae.decode, x.new_zeros(1, latents), vae)
-    state = PIXEL_BYTES * x.shape[1:].numel() + STATE_BYTES * latents
-    working = copies * (decoder + state)
-    return encoder + options.chains * (working + 2 * _draw_bytes(inputs, options))
-
-
-def _draw_bytes(inputs: Inputs, options: Options) -> int:
-    """z and energy of one chain's kept draws."""
-    return options.kept * (inputs.latents * inputs.step_size.element_size() + 8)
+    Raises:
+        TypeError: no option of that name.
+    """
+    defaults = dict(sample.__kwdefaults__ or {})
+    unknown = sorted(options.keys() - defaults.keys())
+    if unknown:
+        raise TypeError(f"sample() has no option {unknown[0]!r}; it has {', '.join(defaults)}")
+    given = defaults | options
+    numbered = given.pop("index") is not None
+    del given["context"]
+    return {**given, "numbered": numbered}

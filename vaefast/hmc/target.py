@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -12,8 +12,10 @@ from torch import Tensor
 
 from vaefast import ops
 from vaefast.functional.chain import Chain, repeated
-from vaefast.functional.transition import Transition, transition
-from vaefast.hmc.generic import Move, Potential, Trajectory
+from vaefast.functional.hmc import Draws, Info, State, transition
+from vaefast.hmc.adaptation import StepSize
+from vaefast.hmc.generic import CapturableTransition, Potential, Trajectory
+from vaefast.models.context import Context
 from vaefast.models.vae import VAE
 from vaefast.runtime import capture
 from vaefast.types import Network
@@ -22,52 +24,27 @@ __all__ = ["GenericTarget", "NetworkTarget", "Target"]
 
 
 class Target(Protocol):
-    """U(z) = −log p(x|z) − log p(z) for N = B·C chains, and the trajectory that it drives."""
+    """U(z) = −log p(x|z) − log p(z) for N = B·C chains, and how they move in it."""
 
     def potential(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """U [N] float64 in nats and its gradient [N, d]."""
 
-    def trajectory(
-        self, z: Tensor, p: Tensor, grad: Tensor, step: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """L leapfrogs from (z, p): the end's z, p, gradient and U, with exactly L gradients."""
-
-    def transition(
+    def run(
         self,
-        z: Tensor,
-        U: Tensor,
-        grad: Tensor,
+        state: State,
+        draws: Draws,
+        step: Tensor | StepSize,
         *,
-        step: Tensor,
-        jitter: float,
-        seed: int,
-        index: Tensor,
-        t: int,
-    ) -> Transition:
-        """Transition number ``t``, with the step sizes [B]."""
-
-    def chain(
-        self,
-        z: Tensor,
-        U: Tensor,
-        grad: Tensor,
-        *,
-        step: Tensor,
-        jitter: float,
-        seed: int,
-        index: Tensor,
         first_step: int,
         steps: int,
-        thin: int,
+        thin: int = 0,
     ) -> Chain:
-        """Transitions with a frozen step size [B]; those numbered k·thin − 1 are kept."""
+        """Transitions ``first_step`` to ``first_step + steps − 1``, L gradients each.
 
-
-def _by_trajectory(
-    target: NetworkTarget | GenericTarget, z: Tensor, U: Tensor, grad: Tensor, **draws: Any
-) -> Transition:
-    """A transition around the target's trajectory."""
-    return transition(target.trajectory, z, U, grad, inv_mass=target.inv_mass, **draws)
+        Args:
+            step: step sizes [B] of all transitions, or what learns one from each transition.
+            thin: k > 0 keeps each transition whose index plus one is a multiple of k.
+        """
 
 
 @dataclass(frozen=True)
@@ -77,90 +54,69 @@ class NetworkTarget:
     x: Tensor  # [B, D]
     net: Network
     likelihood: str
-    likelihood_params: Sequence[float | Tensor]
+    likelihood_params: Sequence[float | Tensor]  # a scalar or [D] each
     inv_mass: Tensor | None  # [B, d]
     leapfrog: int
     precision: str
     backend: str | None
 
     def potential(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        return ops.net_potential(
-            z,
-            self.x,
-            self.net,
-            likelihood=self.likelihood,
-            likelihood_params=self.likelihood_params,
-            precision=self.precision,
-            backend=self.backend,
-        )
+        return ops.net_potential(z, self.x, self.net, **self._shared())
 
-    def trajectory(
-        self, z: Tensor, p: Tensor, grad: Tensor, step: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        return ops.net_trajectory(
-            z,
-            p,
-            grad,
-            self.x,
-            self.net,
-            likelihood=self.likelihood,
-            likelihood_params=self.likelihood_params,
-            step=step,
-            inv_mass=self.inv_mass,
-            leapfrog=self.leapfrog,
-            precision=self.precision,
-            backend=self.backend,
-        )
-
-    def transition(
+    def run(
         self,
-        z: Tensor,
-        U: Tensor,
-        grad: Tensor,
+        state: State,
+        draws: Draws,
+        step: Tensor | StepSize,
         *,
-        step: Tensor,
-        jitter: float,
-        seed: int,
-        index: Tensor,
-        t: int,
-    ) -> Transition:
-        draws = {"step": step, "jitter": jitter, "seed": seed, "index": index, "t": t}
-        return _by_trajectory(self, z, U, grad, **draws)
-
-    def chain(
-        self,
-        z: Tensor,
-        U: Tensor,
-        grad: Tensor,
-        *,
-        step: Tensor,
-        jitter: float,
-        seed: int,
-        index: Tensor,
         first_step: int,
         steps: int,
-        thin: int,
+        thin: int = 0,
     ) -> Chain:
-        return ops.net_chain(
-            z,
-            U,
-            grad,
-            self.x,
-            self.net,
-            likelihood=self.likelihood,
-            likelihood_params=self.likelihood_params,
-            step=step,
+        if isinstance(step, Tensor):
+            return ops.net_chain(
+                *state,
+                self.x,
+                self.net,
+                step=step.to(state.z.dtype),
+                inv_mass=self.inv_mass,
+                leapfrog=self.leapfrog,
+                jitter=draws.jitter,
+                seed=draws.seed,
+                index=draws.index,
+                first_step=first_step,
+                steps=steps,
+                thin=thin,
+                **self._shared(),
+            )
+        noises = draws.noises(state.z, first_step, steps)
+        trajectory, mass = self.trajectory(), self.inv_mass
+
+        def move(state: State, step: Tensor, t: int) -> tuple[State, Info]:
+            return transition(state, trajectory, step=step, inv_mass=mass, noise=next(noises))
+
+        moved = _learning(move, step)
+        return repeated(moved, state, first_step=first_step, steps=steps, thin=thin)
+
+    def trajectory(self) -> Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]]:
+        """L leapfrogs, a :class:`~vaefast.functional.hmc.Trajectory`."""
+        return partial(
+            ops.net_trajectory,
+            x=self.x,
+            net=self.net,
             inv_mass=self.inv_mass,
             leapfrog=self.leapfrog,
-            jitter=jitter,
-            seed=seed,
-            index=index,
-            first_step=first_step,
-            steps=steps,
-            thin=thin,
-            precision=self.precision,
-            backend=self.backend,
+            **self._shared(),
         )
+
+    def _shared(self) -> dict[str, Any]:
+        """What all ops are given."""
+        return {
+            "likelihood": self.likelihood,
+            "likelihood_params": self.likelihood_params,
+            "precision": self.precision,
+            "backend": self.backend,
+        }
 
 
 @dataclass(frozen=True)
@@ -175,58 +131,82 @@ class GenericTarget:
     backend: str | None
     precision: str = "ieee"
     memory_format: str = "contiguous"
-    recordings: capture.Graphs = capture.OFF
+    captures: capture.Graphs = capture.OFF
+    context: Context = None  # of the N chains
 
     def potential(self, z: Tensor) -> tuple[Tensor, Tensor]:
         potential = self._potential()
-        return potential.exact(z, self.x, potential.decoding())
+        return potential.exact(z, self.x, potential.decoding(*self._conditions()))
 
-    def trajectory(
-        self, z: Tensor, p: Tensor, grad: Tensor, step: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        run = Trajectory(self._potential(), self.leapfrog)
-        z, p, grad, U = self.recordings.run(run, z, p, grad, step, self.x, self.inv_mass)
-        return z, p, grad, U
-
-    def transition(
+    def run(
         self,
-        z: Tensor,
-        U: Tensor,
-        grad: Tensor,
+        state: State,
+        draws: Draws,
+        step: Tensor | StepSize,
         *,
-        step: Tensor,
-        jitter: float,
-        seed: int,
-        index: Tensor,
-        t: int,
-    ) -> Transition:
-        move = Move(Trajectory(self._potential(), self.leapfrog), jitter, seed)
-        if self.recordings.refuses(move):
-            # round-off that differs from run to run flips decisions, which a trajectory has none of
-            draws = {"step": step, "jitter": jitter, "seed": seed, "index": index, "t": t}
-            return _by_trajectory(self, z, U, grad, **draws)
-        number = torch.full((), t, dtype=torch.int64, device=z.device)  # a copy would wait
-        state = z, U, grad, step, self.x, self.inv_mass, index, number
-        return Transition(*self.recordings.run(move, *state))
-
-    def _potential(self) -> Potential:
-        return Potential(
-            self.vae, self.likelihood, self.backend, self.precision, self.memory_format
-        )
-
-    def chain(
-        self,
-        z: Tensor,
-        U: Tensor,
-        grad: Tensor,
-        *,
-        step: Tensor,
-        jitter: float,
-        seed: int,
-        index: Tensor,
         first_step: int,
         steps: int,
-        thin: int,
+        thin: int = 0,
     ) -> Chain:
-        move = partial(self.transition, step=step, jitter=jitter, seed=seed, index=index)
-        return repeated(move, z, U, grad, first_step=first_step, steps=steps, thin=thin)
+        eager = None if self.captures.active else draws.noises(state.z, first_step, steps)
+        trajectory, mass = self.trajectory(), self.inv_mass
+        captured = CapturableTransition(
+            Trajectory(self._potential(), self.leapfrog), draws.jitter, draws.seed
+        )
+
+        def move(state: State, step: Tensor, t: int) -> tuple[State, Info]:
+            if eager is None and not self.captures.refuses(captured):
+                index = torch.full(
+                    (), t, dtype=torch.int64, device=step.device
+                )  # a copy would wait
+                inputs = *state, step, self.x, mass, draws.index, index, *self._conditions()
+                results = self.captures.run(captured, *inputs)
+                return State(*results[:3]), Info(*results[3:])
+            # a transition whose decisions flip with round-off is no capture; its trajectory may be
+            noise = draws.noise(state.z, t) if eager is None else next(eager)
+            return transition(state, trajectory, step=step, inv_mass=mass, noise=noise)
+
+        moved = _learning(move, step)
+        return repeated(moved, state, first_step=first_step, steps=steps, thin=thin)
+
+    def trajectory(self) -> Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]]:
+        """L leapfrogs, a :class:`~vaefast.functional.hmc.Trajectory`."""
+        run = Trajectory(self._potential(), self.leapfrog)
+
+        def trajectory(
+            z: Tensor, p: Tensor, grad: Tensor, step: Tensor
+        ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+            inputs = z, p, grad, step, self.x, self.inv_mass, *self._conditions()
+            z, p, grad, U = self.captures.run(run, *inputs)
+            return z, p, grad, U
+
+        return trajectory
+
+    def _potential(self) -> Potential:
+        names = tuple(self.context) if isinstance(self.context, dict) else None
+        return Potential(
+            self.vae, self.likelihood, self.backend, self.precision, self.memory_format, names
+        )
+
+    def _conditions(self) -> tuple[Tensor, ...]:
+        """The context as tensors, which a capture takes for inputs."""
+        if isinstance(self.context, dict):
+            return tuple(self.context.values())
+        return () if self.context is None else (self.context,)
+
+
+def _learning(
+    move: Callable[[State, Tensor, int], tuple[State, Info]], step: Tensor | StepSize
+) -> Callable[[State, int], tuple[State, Info]]:
+    """Transitions with these step sizes [B], or with those learnt so far."""
+
+    def moved(state: State, t: int) -> tuple[State, Info]:
+        if isinstance(step, Tensor):
+            return move(state, step, t)
+        sizes = step.step_size.to(state.z.dtype)
+        state, info = move(state, sizes, t)
+        both = torch.stack((info.accept_prob, info.accepted))  # [2, N] float64
+        step.update(*both.view(2, sizes.shape[0], -1).mean(2).unbind())
+        return state, info
+
+    return moved

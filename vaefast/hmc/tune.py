@@ -10,8 +10,9 @@ from torch import Tensor
 
 from vaefast import checks
 from vaefast.hmc.result import HMCResult
-from vaefast.hmc.sample import sample
-from vaefast.models.packs import one_pack
+from vaefast.hmc.sample import complete
+from vaefast.hmc.sampler import sampled
+from vaefast.models.prepare import prepare
 from vaefast.models.vae import VAE
 
 __all__ = ["tune"]
@@ -20,7 +21,6 @@ LEAPFROGS = (2, 4, 8, 16, 32)
 CHAINS = 4
 
 
-@one_pack
 def tune(
     vae: VAE,
     x_pilot: Tensor,
@@ -35,12 +35,12 @@ def tune(
     """Find the step size and the number of leapfrogs that move furthest per gradient.
 
     For every candidate L four chains adapt on each pilot row; ε is the median over the rows. The
-    worth of L on a row is how far the frozen chains jump in the slowest direction, per gradient::
+    mixing of L on a row is how far the frozen chains jump in the slowest direction, per gradient::
 
         min_i (1 − ρ_i) / L,   1 − ρ_i = E(z'_i − z_i)² / (2 Var z_i),   ρ_i the lag-1 correlation
 
     with Var z_i over the draws of all candidates, so that a chain that has not explored does not
-    look mixed. The best L has the largest median worth over the rows. This is the only function
+    look mixed. The best L has the largest median over the rows. This is the only function
     that pools over inputs. It returns plain numbers, so that later results do not depend on the
     pilot's batch: ``sample(vae, x, adapt=None, **tune(vae, x_pilot))``.
 
@@ -66,31 +66,26 @@ def tune(
         raise ValueError("leapfrogs must name at least one candidate, got none")
     checks.count(warmup, "warmup")
     checks.count(steps, "steps", 2)
+    index, context = options.get("index"), options.get("context")
     options = {"chains": CHAINS, **options}
-    runs = [
-        sample(
-            vae,
-            x_pilot,
-            leapfrog=leapfrog,
-            seed=seed,
-            warmup=warmup,
-            steps=steps,
-            jitter=jitter,
-            **options,
-        )
-        for leapfrog in leapfrogs
-    ]
+    given = complete(leapfrog=None, seed=seed, warmup=warmup, steps=steps, jitter=jitter, **options)
+    with torch.inference_mode(False), torch.no_grad():
+        prepared = prepare(vae, x_pilot, index, context=context, backend=given["backend"])
+        runs = [sampled(prepared, **{**given, "leapfrog": L}) for L in leapfrogs]
     healthy = ~runs[0].failed
     if not bool(healthy.any()):
         raise ValueError(f"x_pilot has no usable row: all {len(healthy)} failed (not finite)")
-    best = max(range(len(runs)), key=_worth(runs, leapfrogs, healthy).__getitem__)
+    mixing = mixing_per_gradient(runs, leapfrogs, healthy)
+    best = max(range(len(runs)), key=mixing.__getitem__)
     step_size = float(runs[best].step_size[healthy].median())
     return {"step_size": step_size, "leapfrog": leapfrogs[best], "jitter": jitter}
 
 
-def _worth(runs: list[HMCResult], leapfrogs: Sequence[int], healthy: Tensor) -> list[float]:
+def mixing_per_gradient(
+    runs: list[HMCResult], leapfrogs: Sequence[int], healthy: Tensor
+) -> list[float]:
     """Median over rows of the smallest (1 − ρ_i) / L, per candidate."""
-    draws = [run.z[healthy].double() for run in runs]  # each [B, C, T, d]
+    draws = [run.z[healthy].flatten(3).double() for run in runs]  # each [B, C, T, d]
     variance = torch.cat(draws, dim=2).flatten(1, 2).var(dim=1)  # [B, d]
     jumps = [0.5 * z.diff(dim=2).square().mean(dim=(1, 2)) for z in draws]
     moved = [(jump / variance).nan_to_num(0.0) for jump in jumps]  # no variance: nothing moved

@@ -6,10 +6,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
 
 from vaefast import checks
 from vaefast.models import results
@@ -23,6 +28,31 @@ __all__ = ["ADAPTER"]
 BOX = (-1.0, 1.0)
 
 
+class ContiguousNorms(TorchFunctionMode):
+    """Group norms get contiguous inputs: their forward-mode rule takes no others.
+
+    What comes out of attention, transposed, is none.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if func in (F.group_norm, torch.group_norm):
+            args = (args[0].contiguous(), *args[1:])
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def forward_mode() -> Iterator[None]:
+    """Inside, attention and norms run in forms that forward-mode derivatives pass through."""
+    with sdpa_kernel(SDPBackend.MATH), ContiguousNorms():
+        yield
+
+
 class KLEncoder(nn.Module):
     """x [n, 3, H, W] to the mean and log-variance of q(z|x), each [n, C, h, w]."""
 
@@ -32,7 +62,7 @@ class KLEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         _check_settings(self.model)
-        with sdpa_kernel(SDPBackend.MATH):
+        with forward_mode():
             return results.moments(self.model.encode(x))
 
 
@@ -45,7 +75,7 @@ class KLDecoder(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         _check_settings(self.model)
-        with sdpa_kernel(SDPBackend.MATH):
+        with forward_mode():
             return results.image(self.model.decode(z))
 
 

@@ -5,23 +5,27 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vaefast import checks, ops, philox
-from vaefast.elbo import check_vae
+from vaefast import checks, philox
 from vaefast.functional.rows import finite, nan_where_bad
 from vaefast.models import VAE
-from vaefast.models.footprint import activation_bytes
-from vaefast.models.paths import Paths
+from vaefast.models.context import Context
+from vaefast.models.likelihoods import check_pixels
+from vaefast.models.prepare import Prepared, prepare
 from vaefast.philox import Use
-from vaefast.runtime import batching
-from vaefast.runtime.batching import Rows
+from vaefast.runtime.grad_mode import without_grad
 
 __all__ = ["likelihood_degradation"]
 
 
-@torch.inference_mode(False)
-@torch.no_grad()
+@without_grad
 def likelihood_degradation(
-    vae: VAE, x: Tensor, x_adv: Tensor, *, seed: int = 0, index: Tensor | None = None
+    vae: VAE,
+    x: Tensor,
+    x_adv: Tensor,
+    *,
+    seed: int = 0,
+    index: Tensor | None = None,
+    context: Context = None,
 ) -> Tensor:
     """Relative loss of log-likelihood of the clean input when its latent is the attacked one's.
 
@@ -37,6 +41,7 @@ def likelihood_degradation(
         x_adv: attacked inputs like ``x``.
         seed: seed of η.
         index: [B] int64, the global number of each input; default ``arange(B)``.
+        context: conditions of each input, [B, ...] or a dict of such tensors.
 
     Returns:
         [B] float64, at least 0, possibly infinite; NaN where a row of ``x`` or ``x_adv`` is not
@@ -51,36 +56,30 @@ def likelihood_degradation(
     the robustness of variational autoencoders", AISTATS 2021; the modulus of the denominator, for
     log-densities of either sign, is ours.
     """
-    check_vae(vae)
-    checks.eval_mode(vae)
-    checks.batch(x)
+    seed = philox.check_seed(seed)
+    prepared = prepare(vae, x, index, context=context)
+    check_pixels(prepared.x, vae.likelihood)
     checks.shape(x_adv, "x_adv", x.shape, "x")
     checks.same_device(x=x, x_adv=x_adv)
-    index = checks.row_index(index, len(x), x.device)
-    seed = philox.check_seed(seed)
-    paths = Paths.of(vae, x)
 
-    def run(rows: Rows) -> tuple[Tensor, ...]:
-        clean = _log_likelihood(paths, x[rows], x[rows], seed, index[rows])
-        attacked = _log_likelihood(paths, x_adv[rows], x[rows], seed, index[rows])
+    def run(part: Prepared) -> tuple[Tensor, ...]:
+        attacked_x = x_adv[part.gather]
+        clean = _log_likelihood(part, part.x, seed)
+        attacked = _log_likelihood(part, attacked_x, seed)
         relative = (attacked - clean).abs() / clean.abs()
         relative = torch.where(attacked == clean, 0.0, relative)  # also where both are 0
-        return nan_where_bad(finite(x[rows], x_adv[rows]), relative)
+        return nan_where_bad(finite(part.x, attacked_x), relative)
 
-    generic = paths.encoder is None or paths.decoder is None
-    cost = activation_bytes(vae.reconstruct, x, vae)
-    (degradation,) = batching.evaluate(run, index, cost, generic=generic)
+    maps, itemsize = prepared.maps, prepared.itemsize
+    cost = maps.mean.bytes_per_row(itemsize) + maps.decoder.bytes_per_row(itemsize)
+    (degradation,) = prepared.rows(run, cost, generic=maps.generic("encoder", "decoder"))
     return degradation
 
 
-def _log_likelihood(paths: Paths, source: Tensor, x: Tensor, seed: int, index: Tensor) -> Tensor:
+def _log_likelihood(part: Prepared, source: Tensor, seed: int) -> Tensor:
     """log p(x|z) for one z ~ q(z|source), [B] float64, nats."""
-    mean, std = paths.posterior(source)
+    mean, std = part.maps.posterior(source)
     noise = philox.normal(
-        mean.shape[1], seed=seed, index=index, use=Use.POSTERIOR, dtype=mean.dtype
+        mean.shape[1], seed=seed, index=part.index, use=Use.POSTERIOR, dtype=mean.dtype
     )
-    vae, out = paths.vae, paths.decode(mean + std * noise).flatten(1)
-    params = vae.likelihood_params
-    pixels = x.flatten(1)
-    logp, _ = ops.log_likelihood(out, pixels, likelihood=vae.likelihood, likelihood_params=params)
-    return logp
+    return part.maps.likelihood_at(mean + std * noise).log_prob(part.x)

@@ -10,13 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vaefast import checks, philox
-from vaefast.elbo import check_vae
 from vaefast.models import VAE
-from vaefast.models.footprint import activation_bytes
-from vaefast.models.paths import Paths
+from vaefast.models.context import Context
+from vaefast.models.prepare import Prepared, prepare
 from vaefast.philox import Use
-from vaefast.runtime import batching
-from vaefast.runtime.batching import Rows
+from vaefast.runtime.grad_mode import without_grad
 
 __all__ = ["AdversarialAccuracy", "LatentClassifier", "adversarial_accuracy"]
 
@@ -42,7 +40,7 @@ class LatentClassifier:
     validation_accuracy: float
 
     @classmethod
-    @torch.inference_mode(False)
+    @without_grad
     def fit(
         cls,
         vae: VAE,
@@ -54,6 +52,7 @@ class LatentClassifier:
         lr: float = 1.0,
         batch_size: int = 128,
         validation: float = 0.1,
+        context: Context = None,
     ) -> LatentClassifier:
         """Fit by stochastic gradient descent on the cross-entropy of h(μ(x)), from zero weights.
 
@@ -70,6 +69,7 @@ class LatentClassifier:
             lr: first learning rate.
             batch_size: rows per step.
             validation: share of the rows held out, in (0, 1).
+            context: conditions of each image, [n, ...] or a dict of such tensors.
 
         Raises:
             ValueError: shapes disagree, fewer than two classes, an x whose mean is not finite.
@@ -80,9 +80,8 @@ class LatentClassifier:
         autoencoders with MCMC", NeurIPS 2022, its evaluation code; there the weights start at
         random and the data loader's split is held out.
         """
-        check_vae(vae)
-        checks.eval_mode(vae)
-        labels = _labels(y, len(checks.batch(x)))
+        prepared = prepare(vae, x, context=context)
+        labels = _labels(y, len(x))
         if not 0 < checks.number(validation, "validation") < 1:
             raise ValueError(f"validation must lie in (0, 1), got {validation:g}")
         seed = philox.check_seed(seed)
@@ -91,7 +90,7 @@ class LatentClassifier:
         classes, target = torch.unique(labels.to(x.device), return_inverse=True)
         if len(classes) < 2:
             raise ValueError(f"y must hold at least 2 classes, got {classes.tolist()}")
-        mean = _means(vae, x)
+        mean = _means(prepared)
         data = _split(mean, target, validation, seed)
         weight, bias, accuracy = _descend(data, len(classes), seed, epochs, lr, batch_size)
         return cls(weight, bias, classes, accuracy)
@@ -171,16 +170,14 @@ def _labels(y: Tensor, rows: int) -> Tensor:
     return checks.shape(y, "y", [rows], "the rows of x").long()
 
 
-@torch.no_grad()
-def _means(vae: VAE, x: Tensor) -> Tensor:
+def _means(prepared: Prepared) -> Tensor:
     """Posterior means [n, d] in single or double precision."""
-    paths = Paths.of(vae, x)
-
-    def run(rows: Rows) -> tuple[Tensor, ...]:
-        return (paths.encode(x[rows])[0],)
-
-    index, cost = torch.arange(len(x), device=x.device), activation_bytes(vae.encode, x, vae)
-    (mean,) = batching.evaluate(run, index, cost, generic=paths.encoder is None)
+    maps = prepared.maps
+    (mean,) = prepared.rows(
+        lambda part: part.maps.encode(part.x)[:1],
+        maps.mean.bytes_per_row(prepared.itemsize),
+        generic=maps.generic("encoder"),
+    )
     mean = mean if mean.dtype == torch.float64 else mean.float()
     bad = (~torch.isfinite(mean).all(1)).nonzero()
     if len(bad):

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vaefast import checks
-from vaefast.functional.rows import chunked
+from vaefast.runtime import batching
+from vaefast.runtime.batching import Rows
 
 __all__ = ["MSSSIM", "msssim"]
 
@@ -85,10 +86,12 @@ def msssim(a: Tensor, b: Tensor, *, variant: str = "standard", data_range: float
     window, scales = _layout(min(a.shape[-2:]), variant)
     score = _standard if variant == "standard" else _kuzina2022
 
-    def run(rows: slice) -> tuple[Tensor, ...]:
+    def run(rows: Rows) -> tuple[Tensor, ...]:
         return (score(a[rows].double(), b[rows].double(), window, scales, data_range),)
 
-    (value,) = chunked(run, len(a), BYTES_PER_VALUE * a.shape[1:].numel())
+    index = torch.arange(len(a), device=a.device)
+    cost = BYTES_PER_VALUE * a.shape[1:].numel()
+    (value,) = batching.evaluate(run, index, cost, generic=False)
     return MSSSIM(value, window, scales, variant)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Context", "call", "check", "repeated", "require_taker", "rows"]
+__all__ = ["Context", "as_keyword", "call", "check", "repeated", "require_taker", "rows"]
 
 Context = Tensor | dict[str, Tensor] | None
 
@@ -46,7 +46,12 @@ def rows(context: Context, rows: slice | Tensor) -> Context:
 
 def repeated(context: Context, n: int) -> Context:
     """The context of every row n times: of n chains, restarts or samples side by side."""
-    return _each(context, lambda t: t.repeat_interleave(n, dim=0))
+    return context if n == 1 else _each(context, lambda t: t.repeat_interleave(n, dim=0))
+
+
+def as_keyword(context: Context) -> dict[str, Any]:
+    """The keyword argument ``context``, where there is one."""
+    return {} if context is None else {"context": context}
 
 
 def call(function: Callable[..., Any], value: Tensor, context: Context) -> Any:

@@ -1,37 +1,43 @@
-"""Which fast paths apply to a VAE, and why the others do not."""
+"""Which parts of a VAE the fused ops evaluate, and what stands in the way of the others."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from vaefast import checks
-from vaefast.models import lowering
+from vaefast.models.context import Context
 from vaefast.models.likelihoods import described, within_unit_interval
+from vaefast.models.maps import Maps
+from vaefast.models.prepare import check_vae, prepare
+from vaefast.models.products import Map
 from vaefast.models.vae import VAE
-from vaefast.runtime import backends, batching
-from vaefast.types import Network
+from vaefast.runtime import batching
+from vaefast.runtime.grad_mode import without_grad
 
-__all__ = ["Explanation", "Path", "explain"]
+__all__ = ["Explanation", "Part", "explain"]
+
+UNKNOWN = "not known without an input; pass x"
 
 
 @dataclass(frozen=True)
-class Path:
-    """One part of a VAE: lowered to the fused MLP ops, or evaluated as the module it is.
+class Part:
+    """One part of a VAE: evaluated by the fused ops, or as the module that it is.
 
     Args:
-        fast: whether the fused ops take it.
-        detail: the widths and activations of the lowered MLP, or the reason why there is none.
+        fused: whether the ops take it.
+        detail: layers, widths and activations, or what stands in the way.
     """
 
-    fast: bool
+    fused: bool
     detail: str
 
     def __str__(self) -> str:
-        return f"{'fast' if self.fast else 'generic':<8} {self.detail}"
+        return self.detail if self.fused else f"as the module: {self.detail}"
 
 
 @dataclass(frozen=True)
@@ -39,83 +45,134 @@ class Explanation:
     """What :func:`explain` found; ``str()`` or ``print`` shows it as a table.
 
     Args:
-        encoder_mean, encoder_logvar, decoder: one :class:`Path` each.
-        posterior: the path of hmc: fused where the decoder is and the prior is N(0, I).
-        blocks: how the parts that are not fused are evaluated, see :mod:`vaefast.runtime.batching`.
+        encoder_mean, encoder_logvar, decoder: one :class:`Part` each.
+        posterior: the potential of hmc: fused where the decoder is and the prior is N(0, I).
+        batches: how modules are given their rows, see :mod:`vaefast.runtime.batching`.
+        latents: shape of one latent.
         likelihood: its name, with the Gaussian's standard deviation.
         decoder_output: how the decoder's output becomes natural parameters.
+        mode: "evaluation", or "training" with what to do about it.
     """
 
-    encoder_mean: Path
-    encoder_logvar: Path
-    decoder: Path
-    posterior: Path
-    blocks: str
+    encoder_mean: Part
+    encoder_logvar: Part
+    decoder: Part
+    posterior: Part
+    batches: str
+    latents: str
     likelihood: str
     decoder_output: str
+    mode: str
 
     def __str__(self) -> str:
         rows = {name.replace("_", " "): value for name, value in vars(self).items()}
         return "\n".join(f"{name:<15} {value}" for name, value in rows.items())
 
 
-def explain(vae: VAE, x: Tensor | None = None) -> Explanation:
-    """Say which parts of a VAE run in the fused MLP ops, and why the others do not.
+@without_grad
+def explain(vae: VAE, x: Tensor | None = None, *, context: Context = None) -> Explanation:
+    """Say which parts of a VAE run in the fused ops, and what stands in the way of the others.
 
     Args:
-        vae: the VAE; nothing in it is changed.
-        x: [B, *event]; its first row goes through the VAE once, so that what only a run can tell
-            (the event shape, a Sigmoid at the end of a Python ``decode``, "logits" that are
-            probabilities) is known.
+        vae: the VAE; nothing in it is changed, in training mode neither.
+        x: [B, *event]; its first two rows go through the VAE once. By default one blank row, of
+            a VAE whose event shape is known.
+        context: conditions of each input, [B, ...] or a dict of such tensors.
 
     Raises:
         TypeError: ``vae`` is no VAE; wrap it with :func:`as_vae`.
     """
-    if not isinstance(vae, VAE):
-        raise TypeError(f"vae must be a vaefast.VAE, got {type(vae).__name__}; wrap it in as_vae")
-    in_unit_interval = False
-    if x is not None:
-        with torch.no_grad():
-            out = vae.decode(vae.encode(checks.batch(x)[:1])[0])
-        in_unit_interval = within_unit_interval(out)
-    mean, logvar = (
-        _path(_of_x(f, x), vae) for f in (lowering.encoder_mean, lowering.encoder_logvar)
+    training, given = check_vae(vae).training, x is not None
+    x = _blank(vae) if x is None else checks.batch(x)
+    with _unchanged(vae):
+        found = _unknown(vae) if x is None else _explained(vae, x, context, given)
+    mode = "training; call vae.eval() before anything is measured" if training else "evaluation"
+    return Explanation(**found, mode=mode)
+
+
+def _explained(vae: VAE, x: Tensor, context: Context, given: bool) -> dict:
+    prepared = prepare(vae, x, context=context)
+    maps = prepared.maps
+    posterior = _posterior(vae, maps.decoder)
+    first = prepared.at(slice(0, 1)).maps
+    in_unit_interval = (
+        given
+        and len(x) > 0
+        and within_unit_interval(first.decode_by_module(first.encode_by_module(prepared.x[:1])[0]))
     )
-    decoder = _path(lowering.decoder, vae)
-    posterior = _posterior(vae, decoder)
-    fused = mean.fast and (logvar.fast or vae.fixed_std) and posterior.fast
-    return Explanation(
-        encoder_mean=mean,
-        encoder_logvar=logvar,
-        decoder=decoder,
-        posterior=posterior,
-        blocks="none are needed" if fused else batching.described(),
-        likelihood=_likelihood(vae),
-        decoder_output=_decoder_output(vae, in_unit_interval),
-    )
+    fused = posterior.fused and not maps.generic("encoder")
+    return {
+        "encoder_mean": _part(maps.mean),
+        "encoder_logvar": _logvar(maps),
+        "decoder": _part(maps.decoder),
+        "posterior": posterior,
+        "batches": "none are needed" if fused else batching.described(),
+        "latents": _shape(getattr(vae, "latent_shape", None) or (maps.latents,)),
+        "likelihood": _likelihood(vae),
+        "decoder_output": _decoder_output(vae, in_unit_interval),
+    }
 
 
-def _of_x(lowered: Callable[[VAE, Tensor], Network], x: Tensor | None) -> Callable[[VAE], Network]:
-    return lambda vae: lowered(vae, lowering.example_x(vae) if x is None else x)
+def _unknown(vae: VAE) -> dict:
+    names = ("encoder_mean", "encoder_logvar", "decoder", "posterior")
+    return {
+        **dict.fromkeys(names, Part(False, UNKNOWN)),
+        "batches": batching.described(),
+        "latents": UNKNOWN,
+        "likelihood": _likelihood(vae),
+        "decoder_output": _decoder_output(vae, False),
+    }
 
 
-def _path(lowered: Callable[[VAE], Network], vae: VAE) -> Path:
+def _blank(vae: VAE) -> Tensor | None:
+    if vae.event_shape is None:
+        return None
+    weights = [p for p in checks.parameters(vae) if p.is_floating_point()]
+    like = weights[0] if weights else torch.empty(0)
+    return like.new_zeros(1, *vae.event_shape)
+
+
+@contextmanager
+def _unchanged(vae: VAE) -> Iterator[None]:
+    """Evaluation mode and no warnings inside, and the VAE as it was afterwards."""
+    modes = {layer: layer.training for layer in checks.layers(vae)}
+    before = dict(vars(vae))  # also what the first input tells: shapes, and which doubts are left
     try:
-        network = lowered(vae)
-    except lowering.CannotLower as error:
-        return Path(False, error.reason)
-    if not (support := backends.fused(network, network.weights[0])):
-        return Path(False, f"lowers to {len(network.layers)} layers, but {support.reason}")
-    widths = [network.in_features, *(layer.out_features for layer in network.parsed())]
-    return Path(True, f"{'-'.join(map(str, widths))}, {' '.join(network.activations)}")
+        vae._doubts = ()
+        for layer in modes:
+            layer.training = False
+        yield
+    finally:
+        for layer, training in modes.items():
+            layer.training = training
+        vars(vae).update(before)
 
 
-def _posterior(vae: VAE, decoder: Path) -> Path:
+def _part(part: Map) -> Part:
+    net = part.lowered
+    if net is None:
+        return Part(False, part.why_not)
+    count = f"{len(net.layers)} layer{'s' if len(net.layers) > 1 else ''}"
+    widths = "-".join(map(str, [net.in_features, *(layer.out_features for layer in net.parsed())]))
+    return Part(True, f"{count}, fused: {widths}, {' '.join(net.activations)}")
+
+
+def _logvar(maps: Maps) -> Part:
+    if maps.logvar is None:
+        return Part(True, "one σ for all inputs")
+    return _part(maps.logvar)
+
+
+def _posterior(vae: VAE, decoder: Map) -> Part:
     if vae.prior is not None:
-        return Path(False, "the prior is not N(0, I): autograd for its gradient")
-    if not decoder.fast:
-        return Path(False, "autograd through the decoder, fused likelihood and leapfrog around it")
-    return Path(True, "likelihood, gradient and trajectory in one op; prior N(0, I)")
+        return Part(False, "the prior is not N(0, I), autograd gives its gradient")
+    if decoder.lowered is None:
+        return Part(False, "autograd through the decoder, fused likelihood and leapfrog around it")
+    return Part(True, "likelihood, gradient and trajectory in one op; prior N(0, I)")
+
+
+def _shape(latents: tuple[int, ...]) -> str:
+    return "x".join(map(str, latents))
 
 
 def _likelihood(vae: VAE) -> str:

@@ -45,14 +45,27 @@ def doubts(vae: VAE, decoder_output: str | None, encoder_output: str | None) -> 
 
 
 @torch.no_grad()
-def check(vae: VAE, x: Tensor, context: Context, doubts: tuple[str, ...]) -> None:
-    """Warn of each doubt that no row of the first few refutes, two at a time."""
-    left = set(doubts)
+def check(
+    vae: VAE,
+    x: Tensor,
+    context: Context,
+    doubts: tuple[str, ...],
+    moments: tuple[Tensor, Tensor] | None = None,
+) -> None:
+    """Warn of each doubt that no finite row of the first few refutes, two at a time.
+
+    ``moments`` are those of the first two rows, where somebody has them.
+    """
+    left, seen = set(doubts), False
     scale = False  # whether some log σ² is far enough from 0 not to be a collapsed posterior's
     for start in range(0, min(len(x), ROWS), 2):
         pair = slice(start, min(start + 2, ROWS))
         part, conditions = x[pair], contexts.rows(context, pair)
-        mean, logvar = vae.encode(part, conditions)
+        if not bool(part.isfinite().all()):
+            continue
+        seen = True
+        known = moments if start == 0 else None
+        mean, logvar = (t[: len(part)] for t in known or vae.encode(part, conditions))
         scale = scale or bool(logvar.abs().max() > COLLAPSED)
         if not bool((logvar >= 0).all()):
             left.discard("logvar")
@@ -65,5 +78,5 @@ def check(vae: VAE, x: Tensor, context: Context, doubts: tuple[str, ...]) -> Non
             left.discard("box")
         if not left:
             return
-    for name in sorted(left - (set() if scale else {"logvar"})):
+    for name in sorted(left - (set() if scale else {"logvar"})) if seen else ():
         warnings.warn(WARNINGS[name], stacklevel=4)

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from vaefast import checks
-from vaefast.models.encoders import DecodeMethod, EncodeMethod
 from vaefast.models.plans import CannotLower
 from vaefast.models.traces import networks
 from vaefast.models.tracing import Root
@@ -78,7 +77,9 @@ def encoder(vae: VAE, x: Tensor) -> Encoder:
     Layers that both have in common are the same tensors. ``logvar`` is None for a fixed σ.
     """
     try:
-        nets = _networks(_root(vae, vae.encode, "encoder", vae.encoder), x, _options(vae))
+        nets = _networks(
+            _root(vae, vae.encode, "encoder", vae.encoder), x, _options(vae, vae.encoder)
+        )
     except CannotLower as error:
         return Encoder(None, None, error.reason)
     mean, logvar = nets
@@ -99,7 +100,11 @@ def decoder(vae: VAE, z: Tensor | None = None) -> Network:
         z = _latents(vae)
     if vae.decoder_output == "probabilities" and not vae.logit_decoder.exact(vae.decoder, z):
         raise CannotLower("the decoder's probabilities do not come from a final Sigmoid")
-    (net,) = _networks(_root(vae, vae.decode, "decoder", vae.decoder), z, _options(vae))
+    (net,) = _networks(
+        _root(vae, vae.decode, "decoder", vae.decoder), z, _options(vae, vae.decoder)
+    )
+    if vae.decoder_output == "mean_logvar":
+        raise CannotLower("the decoder has a second head, the log-variance of its pixels")
     return _given(net)
 
 
@@ -158,18 +163,19 @@ def _label(function: Any, owner: Any) -> str:
 
 
 def _root(vae: VAE, function: Callable[[Tensor], Any], name: str, part: nn.Module) -> Root:
-    if isinstance(part, EncodeMethod | DecodeMethod):
-        owner = part.module
-        label = f"{type(owner).__name__}.{'encode' if name == 'encoder' else 'decode'}"
-        return Root(function, owner, label)
+    owner = getattr(part, "module", None)
+    if isinstance(owner, nn.Module):  # a method of the caller's module, whose paths are the names
+        method = "encode" if name == "encoder" else "decode"
+        return Root(function, owner, f"{type(owner).__name__}.{method}")
     return Root(function, part, f"the {name}", name)
 
 
-def _options(vae: VAE) -> tuple[Any, ...]:
-    """What decode and encode depend on beside the modules."""
+def _options(vae: VAE, part: nn.Module) -> tuple[Any, ...]:
+    """What encode or decode depends on beside the caller's modules."""
     changing = ("latent_dim", "training")
     simple = (str, int, float, bool, type(None))
-    return tuple(v for k, v in vars(vae).items() if isinstance(v, simple) and k not in changing)
+    state = [*vars(vae).items(), *vars(part).items()]
+    return tuple(v for k, v in state if isinstance(v, simple) and k not in changing)
 
 
 def _latents(vae: VAE) -> Tensor:

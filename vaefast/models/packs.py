@@ -7,11 +7,10 @@ tell whether a pack still fits, short of reading all weights again.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import wraps
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,16 +20,14 @@ from vaefast.ops._pack import pack
 from vaefast.runtime import backends
 from vaefast.types import Network
 
-__all__ = ["Packs", "frozen", "one_pack", "packs_of"]
-
-F = TypeVar("F", bound=Callable[..., Any])
+__all__ = ["Packs", "frozen", "packs_of"]
 
 
 class Packs:
     """One VAE's packs, each made when its network is first used."""
 
     def __init__(self) -> None:
-        self._made: dict[tuple, Tensor | None] = {}
+        self._made: dict[tuple, tuple[Tensor | None, bool]] = {}  # and whether both directions
 
     def packed(
         self, name: str, net: Network, *, backward: bool = True, backend: str | None = None
@@ -44,13 +41,16 @@ class Packs:
         """
         weight = net.weights[0]
         key = name, weight.dtype, weight.device, backends.wanted(backend, weight)
-        kept = Network(net.weights, net.biases, net.layers, self._made.get(key))
+        made, both = self._made.get(key, (None, False))
+        kept = Network(net.weights, net.biases, net.layers, made)
+        if key in self._made and (both or not backward):
+            return kept
         ready = pack(kept, backward=backward, backend=backend)
-        self._made[key] = ready.packed
+        self._made[key] = ready.packed, backward
         return ready
 
 
-# inside public calls and blocks; a thread that keeps packs keeps them to itself
+# inside blocks; a thread that keeps packs keeps them to itself
 _kept: ContextVar[tuple[tuple[VAE, Packs], ...]] = ContextVar("vaefast_packs", default=())
 
 
@@ -70,18 +70,6 @@ def _keeping(vae: VAE) -> Iterator[None]:
         yield
     finally:
         _kept.reset(token)
-
-
-def one_pack(function: F) -> F:
-    """Of a public function made of others: these share their packs of its first argument."""
-
-    @wraps(function)
-    def call(*arguments: Any, **options: Any) -> Any:
-        vae = arguments[0] if arguments else options.get("vae")
-        with _keeping(vae) if isinstance(vae, VAE) else nullcontext():
-            return function(*arguments, **options)
-
-    return call  # type: ignore[return-value]
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
@@ -17,6 +16,7 @@ __all__ = ["LogitDecoder", "ends_in_sigmoid", "final_sigmoid", "is_plain_sequent
 
 M = TypeVar("M", bound=nn.Module)
 
+PROBABILITIES = "probabilities"
 _RESHAPES = (nn.Identity, nn.Flatten, nn.Unflatten)
 _SIGMOIDS = {
     torch.sigmoid,
@@ -49,18 +49,20 @@ class _Sigmoids(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         if func in _SIGMOIDS:
-            call, self.calls = self.calls, self.calls + 1
-            if call == self._left_out:
+            index, self.calls = self.calls, self.calls + 1
+            if index == self._left_out:
                 return args[0] if args else (kwargs or {})["input"]
-            return self._remember(func(*args, **(kwargs or {})), call)
+            return self._remember(func(*args, **(kwargs or {})), index)
         result = func(*args, **(kwargs or {}))
-        if isinstance(result, Tensor) and getattr(func, "__name__", "") in _MOVES.split() and args:
-            call = self._from.get(id(args[0]), -1)
-            return result if call < 0 else self._remember(result, call)
+        moves = getattr(func, "__name__", "") in _MOVES.split()
+        source = self._from.get(id(args[0])) if moves and args else None
+        if source is not None:
+            return self._remember(result, source)
+        self._from.pop(id(result), None)  # written in place
         return result
 
-    def _remember(self, result: Tensor, call: int) -> Tensor:
-        self._from[id(result)] = call
+    def _remember(self, result: Tensor, index: int) -> Tensor:
+        self._from[id(result)] = index
         self._alive.append(result)
         return result
 
@@ -92,21 +94,18 @@ class LogitDecoder:
 
     def __call__(self, decoder: nn.Module, z: Tensor, context: Context = None) -> Tensor:
         if not self.exact(decoder, z, context):
-            return clamped_logit(_probabilities(decoder, z, context))
+            return clamped_logit(image(call(decoder, z, context), PROBABILITIES))
         if self.path is not None:
-            return _probabilities(_without(decoder, self.path), z, context)
+            return image(call(_without(decoder, self.path), z, context), PROBABILITIES)
         with _Sigmoids(self.left_out):
-            return _probabilities(decoder, z, context)
+            return image(call(decoder, z, context), PROBABILITIES)
 
     def exact(self, decoder: nn.Module, z: Tensor, context: Context = None) -> bool:
         """Whether the sigmoid that ends the decoder is known, if need be by one decode like z."""
         if decoder is not self.decoder:
             self._look(decoder)
         if not self.decided and not _is_random(decoder):
-            first = rows(context, slice(0, 1))
-            self.left_out = _final_call(
-                lambda probe: _probabilities(decoder, probe, repeated(first, len(probe))), z
-            )
+            self.left_out = _final_call(decoder, z, context)
             self.decided = True
         return self.path is not None or self.left_out is not None
 
@@ -120,14 +119,9 @@ class LogitDecoder:
         return "no final sigmoid found: logit of the probability clamped by the dtype's epsilon"
 
 
-def _probabilities(decoder: nn.Module, z: Tensor, context: Context) -> Tensor:
-    """The decoder's image as it returned it."""
-    return image(call(decoder, z, context), "probabilities")
-
-
-def ends_in_sigmoid(decode: Callable[[Tensor], Any], z: Tensor) -> bool:
-    """Whether ``decode(z)`` is the result of a sigmoid, in any spelling, up to reshapes."""
-    return _final_call(decode, z) is not None
+def ends_in_sigmoid(decoder: nn.Module, z: Tensor, context: Context = None) -> bool:
+    """Whether ``decoder(z)`` is the result of a sigmoid, in any spelling, up to reshapes."""
+    return _final_call(decoder, z, context) is not None
 
 
 def final_sigmoid(decoder: nn.Module, prefix: str = "") -> str | None:
@@ -166,18 +160,19 @@ def _is_random(module: nn.Module) -> bool:
 
 
 @torch.no_grad()
-def _final_call(decode: Callable[[Tensor], Any], z: Tensor) -> int | None:
-    """Index of the sigmoid whose result ``decode`` returns, on rows of which some saturate."""
-    d = z.shape[1:].numel()
-    probe = torch.linspace(-1, 1, 2 * d, dtype=z.dtype, device=z.device)
-    probe = torch.cat([probe, 1e3 * probe]).reshape(4, *z.shape[1:])
+def _final_call(decoder: nn.Module, z: Tensor, context: Context = None) -> int | None:
+    """Index of the sigmoid whose result the decoder returns, on rows of which some saturate."""
+    latent = z.shape[1:]
+    probe = torch.linspace(-1, 1, 2 * latent.numel(), dtype=z.dtype, device=z.device)
+    probe = torch.cat([probe, 1e3 * probe]).reshape(4, *latent)
+    context = repeated(rows(context, slice(0, 1)), 4)
     with _Sigmoids() as watched:
-        out = decode(probe)
-    call = watched.source(out)
-    if call is None:
+        out = image(call(decoder, probe, context), PROBABILITIES)
+    index = watched.source(out)
+    if index is None:
         return None
-    with _Sigmoids(call):
-        logits = decode(probe)
+    with _Sigmoids(index):
+        logits = image(call(decoder, probe, context), PROBABILITIES)
     tolerance = 4 * torch.finfo(out.dtype).eps
     same = torch.allclose(torch.sigmoid(logits), out, rtol=tolerance, atol=0, equal_nan=True)
-    return call if same else None
+    return index if same else None

@@ -171,7 +171,7 @@ class VAE(nn.Module):
         return q.mean, q.std
 
     def flat(self, z: Tensor) -> Tensor:
-        """Latents [.., d] from [.., *latent_shape]; such as are flat stay as they are."""
+        """Latents [.., d] from [.., *latent_shape]."""
         return z if self.latent_shape is None else posterior.flat(z, self.latent_shape)
 
     def unflat(self, z: Tensor) -> Tensor:
@@ -233,16 +233,17 @@ class VAE(nn.Module):
         """
         return priors.log_prior(self.prior, self.flat(z), context)
 
-    def check_first_batch(self, x: Tensor, context: Context = None) -> None:
-        """Warn, once per VAE, where outputs on a few rows of x contradict what they are taken for.
+    def check_first_batch(
+        self, x: Tensor, context: Context = None, moments: tuple[Tensor, Tensor] | None = None
+    ) -> None:
+        """Warn, once per VAE, where outputs on the first rows contradict what they are taken for.
 
-        Args:
-            x: real inputs [B, *event]; the model is in eval mode.
-            context: of these inputs.
+        x [B, *event] are real inputs with their context, ``moments`` those of the first two rows
+        where they are known; the model is in eval mode.
         """
         if self._doubts and len(x):
             doubts, self._doubts = self._doubts, ()
-            first_batch.check(self, x, context, doubts)
+            first_batch.check(self, x, context, doubts, moments)
 
     def _moments(self, x: Tensor, context: Context) -> tuple[Tensor, Tensor]:
         return check_moments(call(self.encoder, x, context), len(x))

@@ -55,10 +55,10 @@ def _pack_cpp(net: Network, backward: bool) -> Tensor:
 
 
 def _pack_triton(net: Network, backward: bool) -> Tensor:
-    """The padded matrices of kernels/gpu/network.py, both directions, in the weights' dtype."""
+    """Padded matrices of kernels/gpu/common/network.py, both directions, in the weights' dtype."""
     if net.packed is not None:
         return net.packed
-    from vaefast.kernels import network
+    from vaefast.kernels.common import network
 
     weights = [w.detach() for w in net.weights]
     biases = [None if b is None else b.detach() for b in net.biases]

@@ -22,7 +22,7 @@ from torch import Tensor
 from vaefast.runtime import backends, memory, tiles
 
 __all__ = [
-    "Block",
+    "PaddedBatch",
     "Rows",
     "described",
     "evaluate",
@@ -41,13 +41,20 @@ Rows = slice | Tensor  # of a batch: consecutive ones, or [n] int64
 _block: int | None = 64
 
 
-class Block(NamedTuple):
-    """Some rows that are evaluated together."""
+class PaddedBatch(NamedTuple):
+    """Some rows that are evaluated together.
 
-    take: Rows  # of the batch, one for every place; an empty place holds a copy
-    rows: Rows  # of the batch that the block is for
-    place: Rows  # where they stand in it
-    size: int  # places
+    Args:
+        gather: rows of the batch, one for every position; an empty position holds a copy.
+        rows: the rows that these are.
+        positions: where they stand.
+        size: number of positions.
+    """
+
+    gather: Rows
+    rows: Rows
+    positions: Rows
+    size: int
 
 
 def set_block(rows: int | None) -> None:
@@ -125,7 +132,7 @@ def pinned(generic: bool) -> Iterator[None]:
 
 def row_blocks(
     index: Tensor, bytes_per_row: int, *, generic: bool, width: int = 1
-) -> Iterator[Block]:
+) -> Iterator[PaddedBatch]:
     """The rows of a batch in blocks within the memory budget.
 
     Args:
@@ -138,13 +145,13 @@ def row_blocks(
     """
     if not (generic and _block):
         for rows in memory.row_chunks(len(index), bytes_per_row):
-            yield Block(rows, rows, slice(None), rows.stop - rows.start)
+            yield PaddedBatch(rows, rows, slice(None), rows.stop - rows.start)
         return
     most = max(1, min(_block // max(width, 1), memory.rows_within(bytes_per_row)))
     yield from _aligned(index, 1 << (most.bit_length() - 1))
 
 
-def _aligned(index: Tensor, size: int) -> Iterator[Block]:
+def _aligned(index: Tensor, size: int) -> Iterator[PaddedBatch]:
     if not len(index):
         return
     number = torch.div(index, size, rounding_mode="floor")
@@ -152,10 +159,10 @@ def _aligned(index: Tensor, size: int) -> Iterator[Block]:
     _, block, counts = torch.unique(keys, dim=0, return_inverse=True, return_counts=True)
     order = torch.argsort(block, stable=True)
     for rows in order.split(counts.tolist()):
-        place = index[rows] % size
-        take = rows[:1].repeat(size)
-        take[place] = rows
-        yield Block(take, rows, place, size)
+        positions = index[rows] % size
+        gather = rows[:1].repeat(size)
+        gather[positions] = rows
+        yield PaddedBatch(gather, rows, positions, size)
 
 
 def _occurrence(index: Tensor) -> Tensor:
@@ -180,11 +187,11 @@ def evaluate(
     with pinned(generic):
         results: tuple[Tensor, ...] | None = None
         for block in row_blocks(index, bytes_per_row, generic=generic, width=width):
-            pieces = run(block.take)
+            pieces = run(block.gather)
             if results is None:
                 if block.size == len(index) and isinstance(block.rows, slice):
                     return pieces
                 results = tuple(p.new_empty((len(index), *p.shape[1:])) for p in pieces)
             for result, piece in zip(results, pieces):
-                result[block.rows] = piece[block.place]
+                result[block.rows] = piece[block.positions]
         return run(slice(0, 0)) if results is None else results

@@ -118,6 +118,11 @@ class Graphs:
         self.recorded = self.replayed = 0
 
     @property
+    def active(self) -> bool:
+        """Whether functions are captured at all; otherwise every one runs as it is."""
+        return self._recorder is not None
+
+    @property
     def copies(self) -> int:
         """How often the working memory of a run is held.
 

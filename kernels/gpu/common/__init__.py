@@ -1,0 +1,1 @@
+"""What the kernels share: layers, likelihoods, random numbers, HMC, launches."""

@@ -1,0 +1,1 @@
+"""Compilation ahead of time, and what it proves of the binaries."""

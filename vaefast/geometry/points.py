@@ -1,0 +1,122 @@
+"""How every function of the package works through its rows, and the checks that they share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from vaefast import checks
+from vaefast.functional.rows import finite, nan_where_bad
+from vaefast.models.maps import Map, Maps
+from vaefast.models.prepare import Prepared
+from vaefast.models.products import ModuleMap
+
+__all__ = ["OF", "Points", "check_map", "evaluate", "is_generic", "mean_and_std"]
+
+OF = ("encoder", "decoder", "reconstruction")
+DOUBLES = 128  # bytes per entry of a product or probe: int64 and float64 copies
+
+
+@dataclass(frozen=True)
+class Points:
+    """Some rows of a batch.
+
+    Args:
+        maps: the maps of the VAE.
+        x: [b, D], at least float32.
+        inv_std: [b, d], 1/σ(x) where whitened, else None.
+        index: [b] int64, global indices of the rows.
+    """
+
+    maps: Maps
+    x: Tensor
+    inv_std: Tensor | None
+    index: Tensor
+
+
+def check_map(of: str, whiten: bool = False) -> None:
+    """The map that is asked for exists.
+
+    Raises:
+        ValueError: unknown ``of``, ``whiten`` without the encoder.
+    """
+    checks.option(of, "of", OF)
+    if whiten and of != "encoder":
+        raise ValueError(
+            f'whiten=True divides by the encoder\'s std: it needs of="encoder", got of="{of}"'
+        )
+
+
+def evaluate(
+    prepared: Prepared,
+    of: str,
+    function: Callable[[Points], tuple[Tensor, ...]],
+    *,
+    probes: int | None = None,
+    whiten: bool = False,
+) -> tuple[Tensor, ...]:
+    """``function`` over all rows, its results joined; NaN where x is not finite.
+
+    Args:
+        of: the map that ``function`` measures.
+        probes: products with the Jacobian per row, by default one per latent.
+        whiten: give ``function`` 1/σ(x).
+    """
+    _require_gradients(prepared, of)
+
+    def run(part: Prepared) -> tuple[Tensor, ...]:
+        inv_std = 1.0 / mean_and_std(part.maps, part.x)[1] if whiten else None
+        flat = part.x.flatten(1)
+        results = function(Points(part.maps, flat, inv_std, part.index))
+        return nan_where_bad(finite(flat, inv_std), *results)
+
+    count = prepared.maps.latents if probes is None else probes
+    cost = _bytes_per_row(prepared, of, count)
+    return prepared.rows(run, cost, count, generic=is_generic(prepared.maps, of))
+
+
+def is_generic(maps: Maps, of: str) -> bool:
+    """Whether the map ``of``, or σ, is evaluated as a module somewhere."""
+    return maps.generic("mean", "std", *(() if of == "encoder" else ("pixels",)))
+
+
+def mean_and_std(maps: Maps, x: Tensor) -> tuple[Tensor, Tensor]:
+    """μ(x) and σ(x), [b, d] each, for x [b, *event], by the maps whose Jacobians are taken."""
+    if maps.generic("mean", "std"):
+        return maps.posterior_by_module(x)
+    flat = x.flatten(1)
+    mean = maps.mean.value(flat)
+    return mean, maps.fixed_std(mean) if maps.std is None else maps.std.value(flat)
+
+
+def _bytes_per_row(prepared: Prepared, of: str, probes: int) -> int:
+    maps = prepared.maps
+    parts = [maps.mean] if of == "encoder" else [maps.mean, maps.pixels]
+    passes = [part.bytes_per_row(prepared.itemsize, probes) for part in parts]
+    return sum(passes) + DOUBLES * probes * prepared.pixels
+
+
+def _require_gradients(prepared: Prepared, of: str) -> None:
+    """Refuse a model that cuts the autograd graph: its Jacobian would come out as 0.
+
+    Raises:
+        ValueError: a map that ``of`` is made of does not depend on its input through autograd.
+    """
+    if not is_generic(prepared.maps, of):
+        return
+    part = prepared.at(slice(0, 1))
+    first = part.x.flatten(1)
+    if of != "decoder":
+        _require_gradient(part.maps.mean, first, "encode")
+    if of != "encoder":
+        _require_gradient(part.maps.pixels, part.maps.mean.value(first), "decode")
+
+
+def _require_gradient(part: Map, point: Tensor, name: str) -> None:
+    if isinstance(part, ModuleMap) and not part.is_connected(point):
+        raise ValueError(
+            f"{name}() must depend on its input through autograd; "
+            "remove torch.no_grad() and .detach() from it"
+        )

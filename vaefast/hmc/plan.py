@@ -1,0 +1,183 @@
+"""What a run of the sampler needs beside the rows: its path, memory, batches and results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import torch
+
+from vaefast.hmc.groups import group_chunks
+from vaefast.hmc.inputs import Inputs, latent_shape
+from vaefast.hmc.options import Options
+from vaefast.hmc.result import HMCResult
+from vaefast.hmc.spans import Span, op_thin, passed_draws, spans
+from vaefast.models.calls import HALF
+from vaefast.models.prepare import Prepared
+from vaefast.runtime import batching, capture, memory
+from vaefast.runtime.batching import PaddedBatch
+from vaefast.runtime.capture import Graphs
+from vaefast.types import Network
+
+__all__ = ["Plan", "planned"]
+
+STATE_BYTES = 160  # working bytes per latent of one chain: momenta, proposals, random numbers
+PIXEL_BYTES = 96  # working bytes per pixel of one chain in the likelihood
+FIELDS = ("z", "accept_rate", "step_size", "energy", "divergent", "failed")
+FUSED = ("net_potential", "net_trajectory", "net_chain")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What all rows of a call share.
+
+    Args:
+        decoder: as the ops take it, or None on the generic path.
+        tick: is told how many transitions were done.
+        result: of all rows, filled in batch by batch; latents are flat.
+    """
+
+    prepared: Prepared
+    inputs: Inputs
+    options: Options
+    backend: str | None
+    decoder: Network | None
+    spans: list[Span]
+    captures: Graphs
+    tick: Callable[[int], object]
+    result: HMCResult
+
+    @property
+    def likelihood(self) -> str:
+        """The model's own; the published schedule clamps the Bernoulli's probabilities."""
+        likelihood = self.prepared.vae.likelihood
+        clamped = self.options.schedule == "kuzina2022" and likelihood == "bernoulli"
+        return "clamped_bernoulli" if clamped else likelihood
+
+    def batches(self) -> Iterator[PaddedBatch]:
+        """The rows, cut to the memory budget; a group of several rows is never cut."""
+        generic, cost = self.decoder is None, self._bytes_per_row()
+        if not self.inputs.grouped:
+            yield from self.prepared.batches(cost, self.options.chains, generic)
+            return
+        for rows in group_chunks(self.inputs.group, cost):
+            yield PaddedBatch(rows, rows, slice(None), len(rows))
+
+    def store(self, batch: PaddedBatch, part: HMCResult) -> None:
+        for field in FIELDS:
+            getattr(self.result, field)[batch.rows] = getattr(part, field)[batch.positions]
+
+    def finished(self) -> HMCResult:
+        """The result, latents in the model's own shape."""
+        shape = latent_shape(self.prepared.vae)
+        return replace(self.result, z=self.result.z.unflatten(-1, shape))
+
+    def _bytes_per_row(self) -> int:
+        """Working memory of one row with its chains."""
+        maps, step = self.prepared.maps, self.inputs.step_size
+        latents, itemsize = self.result.z.shape[-1], step.element_size()
+        state = PIXEL_BYTES * self.prepared.pixels + STATE_BYTES * latents
+        copies = self.captures.copies if self.decoder is None else 1
+        working = copies * (maps.decoder.bytes_per_row(itemsize) + state)
+        draws = passed_draws(self.options, self.spans[-1].thin) * draw_bytes(latents, itemsize)
+        return maps.mean.bytes_per_row(itemsize) + self.options.chains * (working + 2 * draws)
+
+
+@contextmanager
+def planned(
+    prepared: Prepared, inputs: Inputs, options: Options, backend: str | None, progress: bool
+) -> Iterator[Plan]:
+    """The plan of a call, inside which its captures and the progress bar live."""
+    result = _empty(prepared, inputs, options)
+    decoder = _lowered(prepared, options)
+    if decoder is not None:
+        decoder = prepared.packs.packed("decoder", decoder, backend=backend)
+    result = replace(result, reproducible=_promise(prepared, decoder, inputs, options, backend))
+    generic, x, vae = decoder is None, prepared.x, prepared.vae
+    cost = draw_bytes(result.z.shape[-1], result.z.element_size())
+    thin = op_thin(options, len(x) * options.chains, cost)
+    cuts = spans(options, thin=thin, shown=progress)
+    with capture.recording(x, vae) as captures, batching.pinned(generic):
+        plan = Plan(prepared, inputs, options, backend, decoder, cuts, captures, _no_tick, result)
+        if not progress:
+            yield plan
+            return
+        batches = sum(1 for _ in plan.batches())
+        with _progress_bar(batches * options.transitions) as tick:
+            yield replace(plan, tick=tick)
+
+
+def draw_bytes(latents: int, itemsize: int) -> int:
+    """z and energy of one draw."""
+    return latents * itemsize + 8
+
+
+def _lowered(prepared: Prepared, options: Options) -> Network | None:
+    """The decoder as a network, or None where only the generic path applies."""
+    x, vae = prepared.x, prepared.vae
+    if options.memory_format != "contiguous" and x.ndim != 4:
+        raise ValueError('memory_format="channels_last" is for images [B, C, H, W]')
+    reason = "the prior is not N(0, I)" if vae.prior is not None else ""
+    if vae.decoder_output == "mean_logvar":
+        reason = "the decoder has a second head"
+    if x.dtype in HALF:
+        reason = "x is in half precision"
+    reason = reason or prepared.maps.decoder.why_not
+    if not reason:
+        return prepared.maps.decoder.lowered
+    if options.precision != "ieee" and not x.is_cuda:
+        raise ValueError(
+            f'precision={options.precision!r} on the CPU needs an MLP decoder: {reason}; use "ieee"'
+        )
+    return None
+
+
+def _promise(
+    prepared: Prepared,
+    decoder: Network | None,
+    inputs: Inputs,
+    options: Options,
+    backend: str | None,
+) -> str:
+    x = prepared.x
+    if decoder is None:
+        return "round-off" if inputs.grouped else batching.reproducible(True, (), x)
+    drawn = inputs.init is None or options.posterior_mass
+    encoded = drawn and prepared.maps.generic("encoder")
+    start = batching.reproducible(encoded, ("net_forward",), x)
+    return batching.weakest(start, batching.reproducible(False, FUSED, x, backend))
+
+
+def _empty(prepared: Prepared, inputs: Inputs, options: Options) -> HMCResult:
+    """The result of all rows, to be filled in; refused where more than last states cannot fit."""
+    rows, chains, kept = len(prepared.x), options.chains, options.kept
+    step, latents = inputs.step_size, torch.Size(latent_shape(prepared.vae)).numel()
+    if kept > 1:
+        memory.require_fits(
+            rows * chains * kept * draw_bytes(latents, step.element_size()),
+            f"z and energy of {rows} inputs, {chains} chains and {kept} draws",
+            'pass keep="last" or a smaller keep=',
+        )
+    return HMCResult(
+        z=step.new_empty(rows, chains, kept, latents),
+        accept_rate=step.new_empty(rows, chains),
+        step_size=torch.empty_like(step),
+        energy=step.new_empty(rows, chains, kept, dtype=torch.float64),
+        divergent=torch.empty(rows, chains, dtype=torch.int64, device=step.device),
+        failed=torch.empty(rows, dtype=torch.bool, device=step.device),
+    )
+
+
+def _no_tick(done: int) -> None:
+    pass
+
+
+@contextmanager
+def _progress_bar(total: int) -> Iterator[Callable[[int], object]]:
+    try:
+        from tqdm.auto import tqdm
+    except ImportError as error:
+        raise ImportError("progress=True needs tqdm; pip install vaefast[all]") from error
+    with tqdm(total=total, unit="transition", desc="HMC") as bar:
+        yield bar.update

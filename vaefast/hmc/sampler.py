@@ -1,0 +1,191 @@
+"""The chains of the rows of a call, from their start to the kept draws."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vaefast import philox
+from vaefast.functional.chain import Chain
+from vaefast.functional.hmc import Draws, State
+from vaefast.hmc.adaptation import DualAveraging, StepSize
+from vaefast.hmc.groups import GroupStepSize
+from vaefast.hmc.inputs import Inputs
+from vaefast.hmc.options import Options
+from vaefast.hmc.plan import Plan, planned
+from vaefast.hmc.result import HMCResult
+from vaefast.hmc.spans import Span, kept_draws
+from vaefast.hmc.target import GenericTarget, NetworkTarget, Target
+from vaefast.models import context as conditions
+from vaefast.models.prepare import Prepared
+from vaefast.runtime.batching import PaddedBatch
+
+__all__ = ["sampled"]
+
+
+def sampled(
+    prepared: Prepared,
+    *,
+    init: Tensor | None,
+    step_size: float | Tensor,
+    mass: str | Tensor | None,
+    group: int | Tensor | None,
+    numbered: bool,
+    backend: str | None,
+    progress: bool,
+    **scalars: Any,
+) -> HMCResult:
+    """:func:`vaefast.hmc.sample` on prepared rows; ``numbered``: the caller passed ``index``."""
+    options = Options.checked(mass=mass, **scalars)
+    inputs = Inputs.checked(
+        prepared, options, init=init, step_size=step_size, mass=mass, group=group, numbered=numbered
+    )
+    with planned(prepared, inputs, options, backend, progress) as plan:
+        for batch in plan.batches():
+            chains = _Chains(plan, batch)
+            for span in plan.spans:
+                step = chains.step_for(span)
+                run = chains.target.run(
+                    chains.state,
+                    chains.draws,
+                    step,
+                    first_step=span.first_step,
+                    steps=span.steps,
+                    thin=span.thin,
+                )
+                chains.take(span, run)
+                plan.tick(span.steps)
+            plan.store(batch, chains.result())
+    return plan.finished()
+
+
+class _Chains:
+    """The chains of one batch of rows; rows do not influence each other.
+
+    Under a schedule the rows of a group share a step size.
+    """
+
+    def __init__(self, plan: Plan, batch: PaddedBatch) -> None:
+        rows, inputs = plan.prepared.at(batch.gather), plan.inputs.at(batch.gather)
+        self._options, self._dtype = plan.options, inputs.step_size.dtype
+        self.draws = Draws(rows.index, plan.options.seed, plan.options.jitter)
+        z, inv_mass = _start(plan, rows, inputs)
+        self.target = _target(plan, rows, inv_mass, self._dtype)
+        self.state = State(z, *self.target.potential(z))
+        self._failed = _failed(rows.x, self.state, inv_mass)
+        self._step = _step_size(plan.options, inputs, self._failed)
+        self._parts: list[tuple[Span, Chain]] = []  # after the warm-up
+
+    def step_for(self, span: Span) -> Tensor | StepSize:
+        """Step sizes of a span; what was learnt is frozen when the warm-up is over."""
+        if span.first_step == self._options.warmup and not isinstance(self._step, Tensor):
+            self._step = self._step.after_warmup()
+        if isinstance(self._step, Tensor):
+            self._step = self._step.to(self._dtype)
+        return self._step
+
+    def take(self, span: Span, run: Chain) -> None:
+        """Go on from the end of a run of the target."""
+        self.state = State(run.z, run.U, run.grad)
+        if span.first_step >= self._options.warmup:
+            self._parts.append((span, run))
+
+    def result(self) -> HMCResult:
+        failed, options = self._failed, self._options
+        rows = len(failed), options.chains
+        z, U = kept_draws(options, self._parts)
+        accepted = torch.stack([run.accepted for _, run in self._parts]).sum(0)
+        divergent = torch.stack([run.divergent for _, run in self._parts]).sum(0)
+        step = self._step if isinstance(self._step, Tensor) else self._step.step_size
+        return HMCResult(
+            z=_blank(z.unflatten(0, rows), failed),
+            accept_rate=_blank(accepted.view(rows).to(self._dtype) / options.steps, failed),
+            step_size=_blank(step.to(self._dtype), failed),
+            energy=_blank(U.unflatten(0, rows), failed),
+            divergent=divergent.view(rows).masked_fill(failed.unsqueeze(1), 0),
+            failed=failed,
+        )
+
+
+def _start(plan: Plan, rows: Prepared, inputs: Inputs) -> tuple[Tensor, Tensor | None]:
+    """z₀ [N, d], a draw from q(z|x) where none was given, and the inverse mass."""
+    init, inv_mass = inputs.init, inputs.inv_mass
+    dtype, chains = inputs.step_size.dtype, plan.options.chains
+    if init is None or plan.options.posterior_mass:
+        mean, std = (values.to(dtype) for values in _posterior(rows))
+        if plan.options.posterior_mass:
+            inv_mass = std.square()
+    if init is not None:
+        return init.flatten(0, 1).contiguous(), inv_mass
+    lane = torch.arange(chains, device=mean.device)
+    noise = philox.normal(
+        mean.shape[1],
+        seed=plan.options.seed,
+        index=rows.index.repeat_interleave(chains),
+        lane=lane.repeat(len(mean)),
+        use=philox.Use.INITIAL,
+        dtype=dtype,
+    )
+    mean, std = (values.repeat_interleave(chains, dim=0) for values in (mean, std))
+    return mean + std * noise, inv_mass
+
+
+def _posterior(rows: Prepared) -> tuple[Tensor, ...]:
+    """μ and σ, [B, d] each; an encoder that is no network has batches of its own."""
+    return rows.rows(
+        lambda part: part.maps.posterior(part.x),
+        rows.maps.mean.bytes_per_row(rows.x.element_size()),
+        generic=rows.maps.generic("encoder"),
+    )
+
+
+def _target(plan: Plan, rows: Prepared, inv_mass: Tensor | None, dtype: torch.dtype) -> Target:
+    pixels, options = rows.x.flatten(1).to(dtype), plan.options  # [B, D]
+    if plan.decoder is None:
+        return GenericTarget(
+            x=pixels,
+            vae=rows.vae,
+            likelihood=plan.likelihood,
+            inv_mass=inv_mass,
+            leapfrog=options.leapfrog,
+            backend=plan.backend,
+            precision=options.precision,
+            memory_format=options.memory_format,
+            captures=plan.captures,
+            context=conditions.repeated(rows.context, options.chains),
+        )
+    return NetworkTarget(
+        x=pixels,
+        net=plan.decoder,
+        likelihood=plan.likelihood,
+        likelihood_params=rows.vae.likelihood_params,
+        inv_mass=inv_mass,
+        leapfrog=options.leapfrog,
+        precision=options.precision,
+        backend=plan.backend,
+    )
+
+
+def _failed(x: Tensor, state: State, inv_mass: Tensor | None) -> Tensor:
+    """[B] bool: something about the row's start is not finite."""
+    rows = len(x)
+    finite = torch.isfinite(x).flatten(1).all(1)
+    for values in state:
+        finite &= torch.isfinite(values).view(rows, -1).all(1)
+    if inv_mass is not None:
+        finite &= (torch.isfinite(inv_mass) & (inv_mass > 0)).all(1)
+    return ~finite
+
+
+def _step_size(options: Options, inputs: Inputs, failed: Tensor) -> Tensor | StepSize:
+    if options.schedule == "kuzina2022":
+        return GroupStepSize(inputs.step_size, inputs.group, ~failed)
+    dual = options.adapt == "dual_averaging"
+    return DualAveraging(inputs.step_size) if dual else inputs.step_size
+
+
+def _blank(values: Tensor, failed: Tensor) -> Tensor:
+    """NaN in failed rows."""
+    return values.masked_fill(failed.view(-1, *[1] * (values.ndim - 1)), torch.nan)

@@ -1,0 +1,70 @@
+"""Networks made of others: side by side, in a chain, in another dtype; and what lacks kernels."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vaefast.runtime import backends
+from vaefast.types import Network
+
+__all__ = ["chained", "in_float32", "joined", "missing_backend", "missing_kernel"]
+
+
+def joined(first: Network, second: Network) -> Network | None:
+    """Two networks that differ in their last layer's parameters only, as one with both outputs."""
+    same = first.layers == second.layers and len(first.weights) == len(second.weights)
+    before = [[*net.weights[:-1], *net.biases[:-1]] for net in (first, second)]
+    if not same or not all(_is_same(a, b) for a, b in zip(*before)):
+        return None
+    biases = [_bias(m) for m in (first, second)]
+    return Network(
+        [*first.weights[:-1], torch.cat([first.weights[-1], second.weights[-1]])],
+        [*first.biases[:-1], torch.cat(biases)],
+        first.layers,
+    )
+
+
+def _is_same(a: Tensor | None, b: Tensor | None) -> bool:
+    if a is None or b is None:
+        return a is b
+    return a.data_ptr() == b.data_ptr() and a.shape == b.shape
+
+
+def _bias(net: Network) -> Tensor:
+    bias, weight = net.biases[-1], net.weights[-1]
+    return weight.new_zeros(len(weight)) if bias is None else bias
+
+
+def chained(first: Network, second: Network) -> Network:
+    """second ∘ first."""
+    return Network(
+        [*first.weights, *second.weights],
+        [*first.biases, *second.biases],
+        [*first.layers, *second.layers],
+    )
+
+
+def in_float32(net: Network) -> Network:
+    """The same network with float32 parameters."""
+    biases = [None if b is None else b.float() for b in net.biases]
+    return Network([w.float() for w in net.weights], biases, net.layers)
+
+
+def missing_kernel(net: Network) -> str:
+    """What a network holds that no compiled backend has a kernel for yet."""
+    for layer in net.layers:
+        if not layer.startswith("linear "):
+            return f"lowers, no kernel yet for {layer.split()[0]}"
+        if " +" in layer:
+            return "lowers, no kernel yet for residual sums"
+    return ""
+
+
+def missing_backend(like: Tensor, backend: str | None) -> str:
+    """Why no compiled backend runs networks on such tensors; nothing where one is named."""
+    if backends.named(backend):
+        return ""
+    fast = backends.fast(like.device.type)
+    support = backends.supports("net_forward", fast, device=like.device, dtype=like.dtype)
+    return "" if support else f"lowers, but {support.reason}"

@@ -1,0 +1,296 @@
+"""The maps of a VAE: networks for the fused ops where they lower, else the caller's modules.
+
+Everything that is measured, attacked or sampled goes through here; only training calls the
+modules themselves. :mod:`vaefast.models.prepare` makes the maps once per public call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor
+
+from vaefast.models import context as conditions
+from vaefast.models import lowering
+from vaefast.models.calls import HALF as HALF_DTYPES
+from vaefast.models.calls import as_event
+from vaefast.models.compose import chained, in_float32, joined, missing_backend, missing_kernel
+from vaefast.models.context import Context
+from vaefast.models.footprint import activation_bytes
+from vaefast.models.likelihoods import LikelihoodAt
+from vaefast.models.packs import Packs, packs_of
+from vaefast.models.products import HalfMap, Map, ModuleMap, NetworkMap
+from vaefast.models.vae import VAE
+from vaefast.types import Network
+
+__all__ = ["Example", "Map", "Maps"]
+
+HALF, CONTEXT = "the model is in half precision", "a context is given"
+
+
+class Example(NamedTuple):
+    """Two rows like those of a call, by which a VAE's maps are recognised.
+
+    Args:
+        x: [2, *event], finite.
+        z: [2, d], their posterior means.
+        context: of the two rows, or None.
+    """
+
+    x: Tensor
+    z: Tensor
+    context: Context
+
+
+class _Call(NamedTuple):
+    """What a call's maps share with those of some of its rows."""
+
+    vae: VAE
+    example: Example
+    precision: str
+    backend: str | None
+    packs: Packs
+    costs: dict[str, int]  # measured bytes per row
+
+
+class Maps:
+    """The maps of one VAE on inputs of one kind, each lowered when it is first used.
+
+    Values of half-precision modules are the modules' own; products with their Jacobians are taken
+    in float32. With a context all maps are evaluated as modules.
+
+    Args:
+        call: what all maps of a call share.
+        context: the rows' conditions; a method's inputs are these rows, each n ≥ 1 times in a row.
+        rows: how many.
+    """
+
+    def __init__(self, call: _Call, context: Context, rows: int) -> None:
+        self._call, self.context, self._rows = call, context, rows
+        self.vae, self.packs = call.vae, call.packs
+
+    @classmethod
+    def of(
+        cls,
+        vae: VAE,
+        example: Example,
+        context: Context,
+        rows: int,
+        *,
+        precision: str = "ieee",
+        backend: str | None = None,
+    ) -> Maps:
+        """The maps on rows like the example's; ``precision`` as of :class:`NetworkMap`."""
+        return cls(_Call(vae, example, precision, backend, packs_of(vae), {}), context, rows)
+
+    def at(self, rows: slice | Tensor, count: int) -> Maps:
+        """The maps for some of the rows, ``count`` of them."""
+        if self.context is None:
+            return self
+        return Maps(self._call, conditions.rows(self.context, rows), count)
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance [b, d] each, as ``vae.encode``; lowered ones differentiate once."""
+        if not self._heads:
+            return self.encode_by_module(x)
+        values = [head.value(x.flatten(1)) for head in self._heads]
+        if self.vae.fixed_std:
+            return values[0], self._fixed_logvar(x).expand_as(values[0])
+        mean, logvar = values[0].chunk(2, dim=1) if len(values) == 1 else values
+        return mean, logvar
+
+    def encode_by_module(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """``vae.encode``, whatever lowers."""
+        return self.vae.encode(x, **self._given(x))
+
+    def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of q(z|x), [b, d] each."""
+        mean, logvar = self.encode(x)
+        return mean, torch.exp(0.5 * logvar)
+
+    def posterior_by_module(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """``vae.posterior``, whatever lowers."""
+        return self.vae.posterior(x, **self._given(x))
+
+    def fixed_std(self, mean: Tensor) -> Tensor:
+        """σ [b, d] where it does not depend on x, for means [b, d]."""
+        return torch.exp(0.5 * self._fixed_logvar(mean)).expand_as(mean)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Natural parameters [n, *event], as ``vae.decode``."""
+        if self.decoder.lowered is None:
+            return self.decode_by_module(z)
+        return as_event(self.decoder.value(z), len(z), self.vae.event_shape)
+
+    def decode_by_module(self, z: Tensor) -> Tensor:
+        """``vae.decode``, whatever lowers."""
+        return self.vae.decode(z, **self._given(z))
+
+    def likelihood_at(self, z: Tensor) -> LikelihoodAt:
+        """p(x|z) at z, as ``vae.likelihood_at``."""
+        if self.decoder.lowered is not None:
+            return LikelihoodAt(self.vae.likelihood, self.decode(z), self.vae.likelihood_params)
+        return self.vae.likelihood_at(z, **self._given(z))
+
+    def g(self, z: Tensor) -> Tensor:
+        """The reconstruction in pixel scale [n, *event], as ``vae.g``."""
+        if self.pixels.lowered is None:
+            return self.vae.g(z, **self._given(z))
+        return as_event(self.pixels.value(z), len(z), self.vae.event_shape)
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """g(μ(x)), as ``vae.reconstruct``."""
+        return self.g(self.encode(x)[0])
+
+    def log_prior(self, z: Tensor) -> Tensor:
+        """log p(z) [n] float64 in nats, as ``vae.log_prior``."""
+        return self.vae.log_prior(z, **self._given(z))
+
+    @property
+    def latents(self) -> int:
+        """d, entries of one latent."""
+        return self._call.example.z.shape[1]
+
+    def generic(self, *names: str) -> bool:
+        """Whether one of these is evaluated as a module: "encoder" (as a whole) or attributes."""
+        for name in names:
+            if name == "encoder":
+                if not self._heads:
+                    return True
+            elif (part := getattr(self, name)) is not None and part.lowered is None:
+                return True
+        return False
+
+    @cached_property
+    def mean(self) -> Map:
+        """x ↦ μ(x)."""
+        module = self._encoding(lambda x: self.encode_by_module(x)[0])
+        return self._map("mean", self._encoder.mean, self._encoder.why_not, module)
+
+    @cached_property
+    def logvar(self) -> Map | None:
+        """x ↦ log σ²(x), or None where σ does not depend on x."""
+        module = self._encoding(lambda x: self.encode_by_module(x)[1])
+        lowered, reason = self._encoder.logvar, self._encoder.why_not
+        return None if self.vae.fixed_std else self._map("logvar", lowered, reason, module)
+
+    @cached_property
+    def std(self) -> Map | None:
+        """x ↦ σ(x) = exp(½ log σ²(x)) in one pass, or None where σ does not depend on x."""
+        if self.vae.fixed_std:
+            return None
+        module = self._encoding(lambda x: self.posterior_by_module(x)[1])
+        net, reason = self._encoder.logvar, self._encoder.why_not
+        if net is not None and net.activations[-1] != "identity":
+            net, reason = None, "the log-variance ends in an activation"
+        net = None if net is None else net.with_epilogue("exp_half")
+        return self._map("logvar", net, reason, module)
+
+    @cached_property
+    def decoder(self) -> Map:
+        """z ↦ natural parameters."""
+        module = self._decoding(self.decode_by_module)
+        return self._map("decoder", *self._lowered(lowering.decoder), module)
+
+    @cached_property
+    def pixels(self) -> Map:
+        """z ↦ g(z)."""
+        module = self._decoding(lambda z: self.vae.g(z, **self._given(z)))
+        return self._map("decoder", *self._lowered(lowering.pixels), module)
+
+    @cached_property
+    def reconstruction(self) -> Map:
+        """x ↦ g(μ(x))."""
+        first, second = self.mean, self.pixels
+        module = ModuleMap(
+            lambda x: self.vae.reconstruct(x, **self._given(x)),
+            self._call.example.x.shape[1:],
+            second.outputs,
+            lambda: self._encoder_bytes() + self._decoder_bytes(),
+            first.why_not or second.why_not,
+        )
+        exact = [p.products if isinstance(p, HalfMap) else p for p in (first, second)]
+        nets = [part.lowered for part in exact if part.lowered is not None]
+        if len(nets) < 2:
+            return module
+        whole = self._network("reconstruction", chained(*nets))
+        return (
+            whole if not self.generic("mean", "pixels") else HalfMap(**vars(module), products=whole)
+        )
+
+    def _fixed_logvar(self, like: Tensor) -> Tensor:
+        return cast(Tensor, self.vae.encoder.logvar).detach().to(like.dtype)
+
+    @cached_property
+    def _heads(self) -> tuple[Map, ...]:
+        """What gives μ and log σ²: one network, two, or none where the module does."""
+        mean, logvar = self.mean, self.logvar
+        if self.generic("mean", "logvar"):
+            return ()
+        if logvar is None:
+            return (mean,)
+        first, second = cast(Network, mean.lowered), cast(Network, logvar.lowered)
+        both = joined(first, second) if first.activations[-1] == "identity" else None
+        return (mean, logvar) if both is None else (self._network("encoder", both),)
+
+    @cached_property
+    def _encoder(self) -> lowering.Encoder:
+        if self.context is not None:
+            return lowering.Encoder(None, None, CONTEXT)
+        return lowering.encoder(self.vae, self._call.example.x)
+
+    def _lowered(self, lower: Callable[[VAE, Tensor], Network]) -> tuple[Network | None, str]:
+        if self.context is not None:
+            return None, CONTEXT
+        try:
+            return lower(self.vae, self._call.example.z), ""
+        except lowering.CannotLower as error:
+            return None, error.reason
+
+    def _map(
+        self, name: str, net: Network | None, reason: str, module: Callable[[str], ModuleMap]
+    ) -> Map:
+        if net is None:
+            return module(reason)
+        if net.weights[0].dtype in HALF_DTYPES:
+            products = self._network(name, in_float32(net))
+            return HalfMap(**vars(module(HALF)), products=products)
+        reason = missing_kernel(net) or self._no_backend
+        return module(reason) if reason else self._network(name, net)
+
+    @cached_property
+    def _no_backend(self) -> str:
+        return missing_backend(self._call.example.x, self._call.backend)
+
+    def _network(self, name: str, net: Network) -> NetworkMap:
+        return NetworkMap(net, name, self.packs, self._call.precision)
+
+    def _encoding(self, function: Callable[[Tensor], Tensor]) -> Callable[[str], ModuleMap]:
+        event, bytes_of_row = self._call.example.x.shape[1:], self._encoder_bytes
+        return lambda reason: ModuleMap(function, event, self.latents, bytes_of_row, reason)
+
+    def _decoding(self, function: Callable[[Tensor], Tensor]) -> Callable[[str], ModuleMap]:
+        pixels, event = self._call.example.x[0].numel(), self._call.example.z.shape[1:]
+        return lambda reason: ModuleMap(function, event, pixels, self._decoder_bytes, reason)
+
+    def _encoder_bytes(self) -> int:
+        return self._measured("encoder", self.vae.encode, self._call.example.x)
+
+    def _decoder_bytes(self) -> int:
+        return self._measured("decoder", self.vae.g, self._call.example.z)
+
+    def _measured(self, name: str, function: Callable[..., object], rows: Tensor) -> int:
+        """Bytes of one row of a module and its backward pass, measured once per call."""
+        costs, context = self._call.costs, self._call.example.context
+        if name not in costs:
+            given = conditions.as_keyword(conditions.rows(context, slice(0, 1)))
+            costs[name] = activation_bytes(lambda row: function(row, **given), rows, self.vae)
+        return costs[name]
+
+    def _given(self, inputs: Tensor) -> dict[str, Any]:
+        """The context of the inputs, as the VAE's methods take it."""
+        times = len(inputs) // max(self._rows, 1)
+        return conditions.as_keyword(conditions.repeated(self.context, times))

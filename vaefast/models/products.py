@@ -1,0 +1,270 @@
+"""One map of a VAE and products with its Jacobian, per input.
+
+All classes take points [b, n] and work on flattened events; probes stand in dimension 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from vaefast import ops
+from vaefast.models.footprint import WORKING
+from vaefast.models.packs import Packs
+from vaefast.runtime import memory
+from vaefast.types import Network
+
+__all__ = ["HalfMap", "Map", "ModuleMap", "NetworkMap"]
+
+
+class Map(Protocol):
+    """A function of b points [b, n] with m outputs.
+
+    Args:
+        lowered: the network that the ops take, or None where a module computes the values.
+        why_not: what stands in the way of that; empty where nothing does.
+    """
+
+    @property
+    def lowered(self) -> Network | None: ...
+
+    @property
+    def why_not(self) -> str: ...
+
+    @property
+    def outputs(self) -> int: ...
+
+    def bytes_per_row(self, itemsize: int, probes: int = 0) -> int:
+        """What one row takes with its backward pass, and with so many products."""
+
+    def value(self, x: Tensor) -> Tensor:
+        """[b, n] -> [b, m], differentiable once."""
+
+    def vjp(self, x: Tensor, u: Tensor) -> Tensor:
+        """Jᵀu, [b, K, m] -> [b, K, n]."""
+
+    def vjp_squares(self, x: Tensor, u: Tensor) -> Tensor:
+        """‖Jᵀu‖², [b, K, m] -> [b, K] float64."""
+
+    def jvp(self, x: Tensor, v: Tensor) -> Tensor:
+        """Jv, [b, K, n] -> [b, K, m]."""
+
+    def jvp_squares(self, x: Tensor, v: Tensor) -> Tensor:
+        """‖Jv‖², [b, K, n] -> [b, K] float64."""
+
+    def gram(self, x: Tensor, inv_std: Tensor | None = None) -> Tensor:
+        """diag(inv_std) JJᵀ diag(inv_std), [b, m, m] float64."""
+
+
+class NetworkMap(NamedTuple):
+    """A lowered network, by the fused ops.
+
+    Args:
+        lowered: the network.
+        name: of its weights, in ``packs``.
+        packs: of the VAE.
+        precision: the lowest that a backend may use for the Jacobian's products; values, which
+            are the points of further maps and σ, stay at full precision.
+    """
+
+    lowered: Network
+    name: str
+    packs: Packs
+    precision: str = "ieee"
+    why_not: str = ""
+
+    @property
+    def outputs(self) -> int:
+        return self.lowered.out_features
+
+    def bytes_per_row(self, itemsize: int, probes: int = 0) -> int:
+        net = self.lowered
+        widths = net.in_features + sum(len(weight) for weight in net.weights)
+        return itemsize * (WORKING * widths + 4 * probes * (net.in_features + net.out_features))
+
+    def packed(self, *, backward: bool = False) -> Network:
+        """The network for an op; ``backward`` where rows also pass back through all of it."""
+        return self.packs.packed(self.name, self.lowered, backward=backward)
+
+    def value(self, x: Tensor) -> Tensor:
+        if torch.is_grad_enabled() and x.requires_grad:
+            return _Value.apply(x, self.packed(backward=True))
+        return ops.net_forward(x, self.packed())
+
+    def vjp(self, x: Tensor, u: Tensor) -> Tensor:
+        return self._vjp(x, u, full=True)[2]
+
+    def vjp_squares(self, x: Tensor, u: Tensor) -> Tensor:
+        return self._vjp(x, u)[1].double()
+
+    def jvp(self, x: Tensor, v: Tensor) -> Tensor:
+        return ops.net_jvp(x, v, self.packed(), full=True, precision=self.precision)[2]
+
+    def jvp_squares(self, x: Tensor, v: Tensor) -> Tensor:
+        return ops.net_jvp(x, v, self.packed(), precision=self.precision)[1].double()
+
+    def gram(self, x: Tensor, inv_std: Tensor | None = None) -> Tensor:
+        net, precision = self.packed(), self.precision
+        return ops.net_jacobian_gram(x, net, inv_std=inv_std, precision=precision).double()
+
+    def _vjp(self, x: Tensor, u: Tensor, *, full: bool = False) -> tuple[Tensor, ...]:
+        return ops.net_vjp(x, u, self.packed(backward=True), full=full, precision=self.precision)
+
+
+class _Value(torch.autograd.Function):
+    """A network's value and one derivative in its input.
+
+    As ``ops.net_forward`` differentiates, without the dispatcher's way to a registered derivative,
+    which costs more than a small network.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, net: Network) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.net = net
+        return ops.net_forward(x, net)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
+        (x,) = ctx.saved_tensors
+        pulled = ops.net_vjp(x, upstream.contiguous().unsqueeze(1), ctx.net, full=True)
+        return pulled[2][:, 0], None
+
+
+@dataclass(frozen=True)
+class ModuleMap:
+    """Any differentiable function of a batch, by automatic differentiation.
+
+    Args:
+        function: [b, *event] -> [b, ...], row i of the result a function of row i alone.
+        event: shape of one input.
+        outputs: entries of one result.
+        working: gives the bytes that one row of the function and its derivative take.
+        why_not: what keeps it from the ops.
+    """
+
+    function: Callable[[Tensor], Tensor]
+    event: torch.Size
+    outputs: int
+    working: Callable[[], int]
+    why_not: str
+
+    @property
+    def lowered(self) -> None:
+        return None
+
+    def bytes_per_row(self, itemsize: int, probes: int = 0) -> int:
+        return self.working() + probes * self._bytes_per_probe(itemsize)
+
+    def value(self, x: Tensor) -> Tensor:
+        return self.function(x.reshape(-1, *self.event)).flatten(1)
+
+    def vjp(self, x: Tensor, u: Tensor) -> Tensor:
+        """One forward pass, K backward passes in a batch."""
+        with torch.enable_grad():
+            point = x.detach().requires_grad_()
+            y = self.value(point)
+        if not (y.requires_grad and u.shape[1]):  # a constant std, or no probes
+            return x.new_zeros(*u.shape[:2], x.shape[1])
+        return torch.cat([_pull(y, point, u[:, part]) for part in self._probes(x, u)], dim=1)
+
+    def vjp_squares(self, x: Tensor, u: Tensor) -> Tensor:
+        return self.vjp(x, u).double().square().sum(-1)
+
+    def jvp(self, x: Tensor, v: Tensor) -> Tensor:
+        """Forward mode, K tangents in a batch."""
+        return torch.cat([self._push(x.detach(), v[:, p]) for p in self._probes(x, v)], dim=1)
+
+    def jvp_squares(self, x: Tensor, v: Tensor) -> Tensor:
+        return self.jvp(x, v).double().square().sum(-1)
+
+    def gram(self, x: Tensor, inv_std: Tensor | None = None) -> Tensor:
+        unit = torch.eye(self.outputs, dtype=x.dtype, device=x.device).expand(len(x), -1, -1)
+        rows = self.vjp(x, unit).double()
+        if inv_std is not None:
+            rows = rows * inv_std.double().unsqueeze(-1)
+        return rows @ rows.mT
+
+    def is_connected(self, x: Tensor) -> bool:
+        """Whether autograd sees the result depend on the point, at x [b, n]."""
+        with torch.enable_grad():
+            point = x.detach().requires_grad_()
+            y = self.value(point)
+            if not y.requires_grad:
+                return False
+            return torch.autograd.grad(y.sum(), point, allow_unused=True)[0] is not None
+
+    def _bytes_per_probe(self, itemsize: int) -> int:
+        """What a probe has in flight besides: no more than the layers' values once."""
+        return self.working() // WORKING + 4 * itemsize * (self.event.numel() + self.outputs)
+
+    def _probes(self, x: Tensor, u: Tensor) -> Iterator[slice]:
+        return memory.row_chunks(u.shape[1], len(x) * self._bytes_per_probe(x.element_size()))
+
+    def _push(self, x: Tensor, v: Tensor) -> Tensor:
+        def product(tangent: Tensor) -> Tensor:
+            return torch.func.jvp(self.value, (x,), (tangent,))[1]
+
+        try:
+            return torch.func.vmap(product, in_dims=1, out_dims=1)(v)
+        except (RuntimeError, NotImplementedError):  # a layer without a forward-mode rule
+            return _push_by_two_pulls(self.value, x, v)
+
+
+@dataclass(frozen=True)
+class HalfMap(ModuleMap):
+    """A module in half precision that lowers: its own values, the Jacobian's products in float32.
+
+    Products square the weights' entries, for which half precision has no room.
+
+    Args:
+        products: the network with its weights as float32.
+    """
+
+    products: NetworkMap
+
+    def vjp(self, x: Tensor, u: Tensor) -> Tensor:
+        return self.products.vjp(x, u)
+
+    def vjp_squares(self, x: Tensor, u: Tensor) -> Tensor:
+        return self.products.vjp_squares(x, u)
+
+    def jvp(self, x: Tensor, v: Tensor) -> Tensor:
+        return self.products.jvp(x, v)
+
+    def jvp_squares(self, x: Tensor, v: Tensor) -> Tensor:
+        return self.products.jvp_squares(x, v)
+
+    def gram(self, x: Tensor, inv_std: Tensor | None = None) -> Tensor:
+        return self.products.gram(x, inv_std)
+
+
+def _pull(y: Tensor, point: Tensor, u: Tensor) -> Tensor:
+    """Jᵀu for all probes, [b, K, m] -> [b, K, n]."""
+    cotangents = u.transpose(0, 1)
+    try:
+        return _grad(y, point, cotangents, is_grads_batched=True).transpose(0, 1)
+    except RuntimeError:  # a layer without a batching rule
+        return torch.stack([_grad(y, point, c) for c in cotangents], dim=1)
+
+
+def _grad(y: Tensor, point: Tensor, cotangent: Tensor, **options: bool) -> Tensor:
+    return torch.autograd.grad(
+        y, point, cotangent, retain_graph=True, materialize_grads=True, **options
+    )[0]
+
+
+def _push_by_two_pulls(function: Callable[[Tensor], Tensor], x: Tensor, v: Tensor) -> Tensor:
+    """Jv as the derivative of u ↦ Jᵀu, which is linear: reverse mode twice."""
+    with torch.enable_grad():
+        point = x.detach().requires_grad_()
+        y = function(point)
+        u = torch.zeros_like(y, requires_grad=True)
+        pulled = torch.autograd.grad(y, point, u, create_graph=True, materialize_grads=True)[0]
+    return torch.stack([_grad(pulled, u, tangent) for tangent in v.unbind(1)], dim=1)
