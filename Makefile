@@ -33,7 +33,7 @@ kernels: $(VENV)/installed  ## compile and prove all binaries, write docs/kernel
 endif
 
 kernels-if-changed: $(VENV)/installed  ## the same where docs/kernels.md is not of today's sources and triton
-	$(BINARIES).table --check kernels.md || $(MAKE) kernels
+	($(BINARIES).table --check kernels.md) || $(MAKE) kernels
 
 .triton/%: $(VENV)/torch
 	$(BIN)/pip install -q --no-deps --target $@ triton==$*

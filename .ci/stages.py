@@ -29,13 +29,17 @@ class Stage(NamedTuple):
     environment: dict[str, str] = {}  # noqa: RUF012 - is never changed
 
 
-STAGES = (  # the longest first
+TEST = (  # the longest first
     Stage("ops, in Triton's interpreter", OPS, INTERPRETED),
-    Stage("ops", ("tests/ops",)),
     Stage("all but ops", ("tests", "--ignore", "tests/ops")),
     Stage("kernels, in Triton's interpreter", KERNELS, INTERPRETED),
+    Stage("ops", ("tests/ops",)),
 )
-KINDS = {"test": (), "proofs": ("-m", "proof")}
+PROOFS = (
+    *(stage._replace(arguments=("-m", "proof", *stage.arguments)) for stage in TEST),
+    Stage("fuzz in full", ("tests/ops/test_fuzz.py",), {"VAEFAST_FUZZ": "1000"}),
+)
+STAGES = {"test": TEST, "proofs": PROOFS}
 
 
 class Ended(NamedTuple):
@@ -55,12 +59,12 @@ class Ended(NamedTuple):
         return f"  {verdict:12} {took}  {self.stage.name}: {_last_line(self.output)}"
 
 
-def main(kind: str, stages: Sequence[Stage] = STAGES) -> int:
+def main(stages: Sequence[Stage]) -> int:
     """Run all stages; 1 where one fails."""
     ended = []
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # the stages share the cores
     with ThreadPoolExecutor(_cores()) as pool:
-        for future in as_completed([pool.submit(run, stage, KINDS[kind]) for stage in stages]):
+        for future in as_completed([pool.submit(run, stage) for stage in stages]):
             ended.append(future.result())
             print(f"\n== {ended[-1].stage.name}\n{ended[-1].output}", flush=True)
     print("\n== stages")
@@ -69,9 +73,9 @@ def main(kind: str, stages: Sequence[Stage] = STAGES) -> int:
     return int(not all(one.passed for one in ended))
 
 
-def run(stage: Stage, options: Sequence[str] = ()) -> Ended:
+def run(stage: Stage) -> Ended:
     """One stage, in a process of its own; -I, or vaefast/ here would hide the installed package."""
-    command = [sys.executable, "-I", "-m", "pytest", "-q", *options, *stage.arguments]
+    command = [sys.executable, "-I", "-m", "pytest", "-q", *stage.arguments]
     start = time.monotonic()
     with tempfile.TemporaryFile("w+") as output:
         status, processor_seconds = _waited_for(command, os.environ | stage.environment, output)
@@ -100,4 +104,4 @@ def _cores() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(STAGES[sys.argv[1]]))

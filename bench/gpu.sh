@@ -88,7 +88,7 @@ lay_out
 
 pytest=(env VAEFAST_REQUIRE="$backends" "$python" -m pytest -q -rfE --tb=short)
 pytest+=(-p no:cacheprovider -c "$root/pyproject.toml" --continue-on-collection-errors)
-has pytest_benchmark || pytest+=(-o "addopts=--import-mode=importlib -m 'not proof and not binaries'")
+has pytest_benchmark || pytest+=(-o "addopts=--import-mode=importlib --strict-markers -m 'not proof and not binaries'")
 apart=()
 if has xdist; then apart=(-n "$processes"); fi
 stage "tests of the GPU" 30 "${pytest[@]}" "${apart[@]}" "$root/tests/gpu"
@@ -108,7 +108,9 @@ if [ ${#apart[@]} -eq 0 ]; then
 fi
 stage "tests of the ops" 75 "${op_tests[@]}"
 
-bench=("$python" -m vaefast.bench.gpu "${dry[@]}" --seconds @LEFT@)
+place=(--device cuda)
+[ ${#dry[@]} -gt 0 ] && place=("${dry[@]}")
+bench=("$python" -m vaefast.bench "${place[@]}" --seconds @LEFT@)
 stage "compiling" 50 "${bench[@]}" --warm --processes "$processes" "$@"
 measure=("${bench[@]}" --out "$csv")
 [ ${#dry[@]} -gt 0 ] && measure+=(--rounds 1)

@@ -5,12 +5,28 @@
 
 namespace vaefast {
 
-// A value per row, or one value for all rows where `rows` is null.
+// What a row has of a parameter: a value per column, or `value` for all where `columns` is null.
 template <typename T>
-struct PerRow {
-    const T* rows;
+struct OfRow {
+    const T* columns;
     T value;
-    T operator[](int64_t i) const { return rows ? rows[i] : value; }
+};
+
+// The parameter of row i and column j: data[i·row + j·column], where column is 0 or 1; or `value`
+// everywhere where data is null.
+template <typename T>
+struct Parameter {
+    const T* data;
+    int64_t row, column;
+    T value;
+
+    bool per_element() const { return column != 0; }
+    // From column j on.
+    OfRow<T> of_row(int64_t i, int64_t j = 0) const {
+        if (!data) return {nullptr, value};
+        if (!column) return {nullptr, data[i * row]};
+        return {data + i * row + j, T(0)};
+    }
 };
 
 // A matrix [B, D] whose rows are contiguous, `stride` elements apart.
@@ -26,8 +42,13 @@ struct PgdStep {
     Rows<T> out;
     Rows<const T> x_adv, grad, x;
     int64_t D;
-    PerRow<T> alpha, eps, low, high;
+    Parameter<T> alpha, eps, low, high;  // per element: any of them for l∞, low and high for l2
     double norm_eps;
+    bool clip_first;  // to the box, then project to the ball
+
+    bool per_element() const {
+        return alpha.per_element() || eps.per_element() || low.per_element() || high.per_element();
+    }
 };
 
 enum class Activation : int {

@@ -1,7 +1,6 @@
 """The GPU's benchmarks, as far as a CPU goes: the cases, and what a bad peer does."""
 
 import csv
-import importlib
 import time
 from dataclasses import replace
 from types import SimpleNamespace
@@ -9,9 +8,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from vaefast.bench import Benchmark
-from vaefast.bench.gpu import Place, job, pairs, run_jobs
-from vaefast.bench.gpu.place import at_precision, ieee_products, net_at, poisoned, rotating
+from vaefast.bench import Benchmark, Place
+from vaefast.bench.gpu import job, pairs, run_jobs
+from vaefast.bench.place import at_precision, ieee_products, net_at, poisoned, rotating
 from vaefast.bench.runner import seconds_on_cpu, tensor_of
 
 TINY = Place("cpu", tiny=True)
@@ -135,8 +134,7 @@ def test_the_clock_is_that_of_the_device():
 
 def run(monkeypatch, cases, place=TINY, **options):
     """One job in place of pgd_step's."""
-    module = importlib.import_module("vaefast.bench.gpu.pgd_step")
-    monkeypatch.setattr(module, "cases", lambda place: cases)
+    monkeypatch.setattr("vaefast.bench.ops.pgd_step.cases", lambda place: cases)
     lines = []
     failures = run_jobs(["pgd_step"], place, rounds=1, say=lines.append, **options)
     return failures, lines

@@ -143,9 +143,9 @@ def test_unfit_labels_are_one_line(tmp_path):
     labels("half.npy", "whole numbers from 0 or text, got float64")
     labels("two.npz", "has no key y, got a, b; name one as in two.npz:key")
     labels("two.npz:c", "has no key c, got a, b")
-    labels("two.csv", "has 2 columns; name that of the labels, as in two.csv:")
+    labels("two.csv", "has 2 columns; name that of the labels, as in two.csv:a")
     labels("two.csv:c", "has no column 'c', got a, b")
-    labels("cut.npy", "is not a readable NumPy file")
+    labels("cut.npy", "is not a readable NumPy file .*: it ends too early")
 
 
 TABLE = "size,weight,kind\n" + "".join(f"{k},{-k / 2},{'ab'[k % 2]}\n" for k in range(10))

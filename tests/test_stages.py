@@ -30,7 +30,7 @@ def test_all_stages_run_and_one_that_fails_fails_the_suite(stages, tmp_path, cap
         stage_of(stages, tmp_path, "sound", passing, WORD="given"),
         stage_of(stages, tmp_path, "empty", ""),
     ]
-    assert stages.main("test", some) == 1
+    assert stages.main(some) == 1
     said, summary = capsys.readouterr().out.split("== stages\n")
     assert "as it should" in said
     broken, sound, empty = summary.splitlines()
@@ -39,15 +39,18 @@ def test_all_stages_run_and_one_that_fails_fails_the_suite(stages, tmp_path, cap
     assert sound.startswith("  passed")
     assert "sound: 1 passed" in sound
     assert "empty: no tests ran" in empty
-    assert stages.main("test", some[1:]) == 0
+    assert stages.main(some[1:]) == 0
 
 
 def test_proofs_are_chosen_by_their_marker(stages, tmp_path):
     text = "import pytest\n@pytest.mark.proof\ndef test_long(): pass\ndef test_short(): pass\n"
     stage = stage_of(stages, tmp_path, "both", text)
-    assert "1 passed, 1 deselected" in stages.run(stage, stages.KINDS["proofs"]).output
+    chosen = stage._replace(arguments=(*stage.arguments, *stages.PROOFS[0].arguments[:2]))
+    assert "1 passed, 1 deselected" in stages.run(chosen).output
 
 
 def test_every_folder_of_tests_is_in_a_stage(stages):
-    arguments = [stage.arguments for stage in stages.STAGES if not stage.environment]
-    assert arguments == [("tests/ops",), ("tests", "--ignore", "tests/ops")]
+    folders = [("tests", "--ignore", "tests/ops"), ("tests/ops",)]
+    assert [s.arguments for s in stages.TEST if not s.environment] == folders
+    proofs = [("-m", "proof", *arguments) for arguments in folders]
+    assert [s.arguments for s in stages.PROOFS if not s.environment] == proofs

@@ -5,8 +5,8 @@ openmp: int
 
 _Rows = tuple[int, int]  # address and row stride in elements
 _Layers = tuple[Sequence[tuple], int, int]  # vaefast.ops._cpp.layers_of
-_Std = tuple[int, int, int]  # address, row stride, column stride 0 or 1
-_Likelihood = tuple[_Rows, int, int, _Std]  # vaefast.ops._cpp.like_of
+_Matrix = tuple[int, int, int]  # address, row stride, column stride 0 or 1
+_Likelihood = tuple[_Rows, int, int, _Matrix]  # vaefast.ops._cpp.like_of
 
 def net_pack_bytes_f32(layers: Sequence[tuple], /) -> int: ...
 def net_pack_start_f32(layers: Sequence[tuple], pack: int, /) -> None: ...
@@ -61,8 +61,9 @@ def pgd_step_f32(
     B: int,
     D: int,
     scalars: Sequence[float],  # alpha, eps, low, high
-    rows: int,  # address of their values per row, [4, B], or 0
+    given: Sequence[_Matrix],  # the same for rows or elements; empty where they are scalars
     l2: bool,
+    clip_first: bool,
     norm_eps: float,
     threads: int,
     /,
@@ -86,7 +87,7 @@ def log_likelihood_f32(
     D: int,
     chains: int,
     likelihood: int,  # its place in vaefast.types.LIKELIHOODS
-    std: _Std,
+    std: _Matrix,
     threads: int,
     /,
 ) -> None: ...

@@ -115,10 +115,11 @@ Rows<T> rows_at(const RowsAt& rows) {
     return rows_at<T>(rows.first, rows.second);
 }
 
-using StdAt = std::tuple<Address, int64_t, int64_t>;  // address, elements from row to row, 0 or 1
+// address, elements from row to row, from column to column: 0 or 1
+using MatrixAt = std::tuple<Address, int64_t, int64_t>;
 
 template <typename T>
-Std<T> std_at(const StdAt& given) {
+Std<T> std_at(const MatrixAt& given) {
     const auto& [address, row, column] = given;
     return {reinterpret_cast<const T*>(address), row, column};
 }

@@ -13,7 +13,7 @@ void net_forward(const RowsAt& out, const RowsAt& z, int64_t N, const LayersAt& 
 }
 
 // x, chains, likelihood, std
-using LikelihoodAt = std::tuple<RowsAt, int64_t, int, StdAt>;
+using LikelihoodAt = std::tuple<RowsAt, int64_t, int, MatrixAt>;
 
 template <typename T>
 Target<T> target(const LikelihoodAt& given, const Layers<T>& layers) {

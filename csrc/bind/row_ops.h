@@ -6,14 +6,15 @@
 namespace vaefast {
 namespace {
 
-// scalars: alpha, eps, low, high for all rows; rows: address of their [4, B] values, or 0.
+// scalars: alpha, eps, low, high for all elements; or given: address (0 for none), row stride and
+// column stride of each.
 template <typename T>
 void pgd_step(const std::array<Address, 4>& data, const std::array<int64_t, 4>& strides, int64_t B,
-              int64_t D, const std::array<double, 4>& scalars, Address rows, bool l2,
-              double norm_eps, int threads) {
-    const auto parameter = [&](int64_t k) {
-        const T* values = rows ? reinterpret_cast<const T*>(rows) + k * B : nullptr;
-        return PerRow<T>{values, T(scalars[k])};
+              int64_t D, const std::array<double, 4>& scalars, const std::vector<MatrixAt>& given,
+              bool l2, bool clip_first, double norm_eps, int threads) {
+    const auto parameter = [&](size_t k) {
+        const auto [address, row, column] = k < given.size() ? given[k] : MatrixAt{};
+        return Parameter<T>{reinterpret_cast<const T*>(address), row, column, T(scalars[k])};
     };
     const PgdStep<T> step{rows_at<T>(data[0], strides[0]),
                           rows_at<const T>(data[1], strides[1]),
@@ -24,7 +25,8 @@ void pgd_step(const std::array<Address, 4>& data, const std::array<int64_t, 4>& 
                           parameter(1),
                           parameter(2),
                           parameter(3),
-                          norm_eps};
+                          norm_eps,
+                          clip_first};
     const KernelsOf<T>& k = of<T>(*active().kernels);
     constexpr int64_t grain = 16384;  // elements: below it a second thread costs more than it saves
     py::gil_scoped_release release;
@@ -58,7 +60,7 @@ void leapfrog_step(const std::array<Address, 4>& data, const std::array<int64_t,
 // data: out, x, logp, score; strides: of out, x, score.
 template <typename T>
 void log_likelihood(const std::array<Address, 4>& data, const std::array<int64_t, 3>& strides,
-                    int64_t N, int64_t D, int64_t chains, int likelihood, const StdAt& std,
+                    int64_t N, int64_t D, int64_t chains, int likelihood, const MatrixAt& std,
                     int threads) {
     const LogLikelihood<T> call{rows_at<const T>(data[0], strides[0]),
                                 rows_at<const T>(data[1], strides[1]),

@@ -87,22 +87,28 @@ VAEFAST_INLINE auto with_kind(Likelihood likelihood, const Std<T>& std, Run run)
     }
 }
 
-// The stds of neighbouring pixels; one value for all is read once.
+// The std of neighbouring pixels, and its square.
+template <typename T>
+struct StdAt {
+    Vec<T> std, variance;
+};
+
+// The stds of a row's pixels; one value for all is read and squared once.
 template <typename Kind, typename T>
 struct Stds {
     const T* data;
-    T value;
+    StdAt<T> whole;
 
-    explicit Stds(const T* data)
-        : data(data),
-          value(Kind::likelihood == Likelihood::gaussian && !Kind::per_pixel ? *data : T(1)) {}
-    VAEFAST_INLINE Vec<T> operator()(int64_t j, int64_t left) const {
-        if constexpr (Kind::per_pixel)
-            return load(data + j, left);
-        else
-            return broadcast(value);
+    VAEFAST_INLINE explicit Stds(const T* data) : data(data), whole{} {
+        if constexpr (Kind::likelihood == Likelihood::gaussian && !Kind::per_pixel)
+            whole = {broadcast(*data), broadcast(*data * *data)};
     }
-    Stds from(int64_t j) const {
+    VAEFAST_INLINE StdAt<T> operator()(int64_t j, int64_t left) const {
+        if constexpr (!Kind::per_pixel) return whole;
+        const Vec<T> std = load(data + j, left);
+        return {std, std * std};
+    }
+    VAEFAST_INLINE Stds from(int64_t j) const {
         Stds rest = *this;
         if (Kind::per_pixel) rest.data += j;
         return rest;
@@ -110,10 +116,10 @@ struct Stds {
 };
 
 template <typename Kind, typename T>
-VAEFAST_INLINE Pixel<T> pixel(Vec<T> out, Vec<T> x, Vec<T> std) {
+VAEFAST_INLINE Pixel<T> pixel(Vec<T> out, Vec<T> x, const StdAt<T>& at) {
     if constexpr (Kind::likelihood == Likelihood::gaussian) {
-        const Vec<T> r = (x - out) / std;
-        return {T(-0.5) * r * r, (x - out) / (std * std)};
+        const Vec<T> r = (x - out) / at.std;
+        return {T(-0.5) * r * r, (x - out) / at.variance};
     } else if constexpr (Kind::likelihood == Likelihood::continuous_bernoulli) {
         return folded<T>(out, x, continuous_normaliser<T>);
     } else if constexpr (Kind::likelihood == Likelihood::clamped_bernoulli) {
@@ -150,8 +156,7 @@ double sum_of_logs(const T* std, int64_t n) {
 
 // Σ log p over n <= block pixels, less the constant; where `score` is given, d log p / d out there.
 template <typename Kind, typename T>
-VAEFAST_INLINE double pixels(const Stds<Kind, T>& stds, const T* out, const T* x, T* score,
-                             int64_t n) {
+VAEFAST_INLINE double pixels(Stds<Kind, T> stds, const T* out, const T* x, T* score, int64_t n) {
     T terms[block<T>] = {};
     for_each_vector<T>(n, [=, &terms](int64_t j, int64_t left) VAEFAST_FLAT {
         const Pixel<T> p = pixel<Kind, T>(load(out + j, left), load(x + j, left), stds(j, left));

@@ -136,7 +136,8 @@ def test_an_interruption_leaves_nothing(here, sent, code):
         stderr=subprocess.PIPE,
         text=True,
         cwd=here,
-    )
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background
+    )  # of a shell, as this suite may be, ignores it
     deadline = time.monotonic() + 600
     while not list(here.glob("deep/.report-*")) and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -53,7 +53,7 @@ def test_a_transition_costs_exactly_its_leapfrogs(mlp_vae):
 
     assert calls(5, 10) - calls(0, 10) == 5 * 7
     assert calls(0, 10) - calls(0, 4) == 6 * 7
-    assert calls(0, 1) - 7 == 2  # one to measure its memory, one for the start's energy
+    assert calls(0, 1) - 7 == 3  # one traced, one that measures memory, one for the start's energy
 
 
 def test_a_row_does_not_depend_on_its_batch(mlp_vae):

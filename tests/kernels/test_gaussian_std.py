@@ -1,4 +1,4 @@
-"""The Gaussian's std as the C++ kernels read it by address: one, per pixel or per image."""
+"""The Gaussian's std as the C++ kernels read it: one for all, per pixel or per image."""
 
 import math
 

@@ -18,6 +18,7 @@ __all__ = [
     "Description",
     "columns",
     "describe_input",
+    "in_scale",
     "write_parquet",
 ]
 
@@ -39,6 +40,7 @@ class Column:
 
 FIRST_ORDER = Guarantee.FIRST_ORDER.value
 NOT_ADAPTIVE = "not attacked adaptively"
+ENTRIES = ("pixels", "entries")  # what inputs that are no images have
 
 INPUT_COLUMNS = {
     "index": Description("", "number of the input in the test set"),
@@ -125,15 +127,13 @@ ATTACK_COLUMNS = {
 def describe_input(name: str, guarantee: str, *, images: bool = True) -> Description:
     """Of ``INPUT_COLUMNS``; a margin's meaning says its own guarantee."""
     unit, meaning = INPUT_COLUMNS[name]
-    return in_scale(Description(unit, meaning.replace(FIRST_ORDER, str(guarantee))), images)
+    meaning = meaning.replace(FIRST_ORDER, str(guarantee))
+    return Description(in_scale(unit, images), meaning if images else meaning.replace(*ENTRIES))
 
 
-def in_scale(description: Description, images: bool) -> Description:
+def in_scale(unit: str, images: bool) -> str:
     """Inputs that are no images have a data scale in place of the pixel scale."""
-    if images:
-        return description
-    unit, meaning = description
-    return Description(unit.replace("pixel", "data"), meaning.replace("pixels", "entries"))
+    return unit if images else unit.replace("pixel", "data")
 
 
 def columns(
@@ -154,7 +154,6 @@ def columns(
         images: whether the inputs are; else their scale is called so.
     """
     units = objective_units or {}
-    described = {name: in_scale(text, images) for name, text in ATTACK_COLUMNS.items()}
     result = [
         Column(name, *describe_input(name, guarantee, images=images), per_input[name])
         for name in INPUT_COLUMNS
@@ -164,11 +163,11 @@ def columns(
         result += [
             Column(
                 f"{attack}_{name}",
-                units.get(attack, unit) if name == "objective" else unit,
+                units.get(attack, unit) if name == "objective" else in_scale(unit, images),
                 meaning,
                 values[name],
             )
-            for name, (unit, meaning) in described.items()
+            for name, (unit, meaning) in ATTACK_COLUMNS.items()
             if name in values
         ]
     return result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +14,7 @@ from vaefast import metrics
 from vaefast.attacks import AttackResult
 from vaefast.audit import stages as stage
 from vaefast.audit.blocks import by_blocks
-from vaefast.audit.columns import Column, columns
+from vaefast.audit.columns import Column, columns, in_scale
 from vaefast.audit.job import Job, Plan, plans
 from vaefast.audit.progress import Stages, Timing
 from vaefast.audit.settings import AuditSettings
@@ -65,6 +66,11 @@ class Audit:
         return self.x.ndim == 4
 
     @property
+    def bounded(self) -> bool:
+        """Whether the box is finite."""
+        return math.isfinite(self.high - self.low)
+
+    @property
     def measure(self) -> str:
         """What compares reconstructions: "msssim" or "distance"."""
         return "msssim" if "msssim_resampled" in self.values else "distance"
@@ -73,9 +79,13 @@ class Audit:
     def has_labels(self) -> bool:
         return "predicted" in self.values
 
+    def objective_unit(self, plan: Plan) -> str:
+        """Of what an attack maximised."""
+        return in_scale(plan.objective_unit(self.settings), self.images)
+
     def table(self) -> list[Column]:
         """The columns of results.parquet."""
-        units = {o.plan.name: o.plan.objective_unit(self.settings) for o in self.outcomes}
+        units = {o.plan.name: self.objective_unit(o.plan) for o in self.outcomes}
         per_attack = {o.plan.name: o.values for o in self.outcomes}
         options: dict[str, Any] = {"guarantee": self.guarantee, "images": self.images}
         return columns(self.values, per_attack, units, **options)

@@ -67,9 +67,8 @@ def check_range(likelihood: str, data: Dataset, name: str) -> None:
     else:
         remedy = "save (x + 1) / 2" if lowest >= -1 and highest <= 1 else "rescale it to [0, 1]"
     raise ValueError(
-        f"--data {name} has values from {lowest:.4g} to {highest:.4g} in [{low:g}, {high:g}], and "
-        f"likelihood {likelihood!r} is for [0, 1]; {remedy}, or take a Gaussian model "
-        "(--likelihood gaussian)"
+        f"--data {name} has values from {lowest:.4g} to {highest:.4g}, and likelihood "
+        f"{likelihood!r} is for [0, 1]; {remedy}, or take a Gaussian model (--likelihood gaussian)"
     )
 
 

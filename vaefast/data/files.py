@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from vaefast.data.dataset import Array, Arrays, Dataset, reading
+from vaefast.data.arrays import read_arrays
+from vaefast.data.dataset import Array, Arrays, Dataset
 from vaefast.data.folders import IMAGES, read_folder, read_image
 from vaefast.data.labels import as_classes, read_labels, source_of
 from vaefast.data.tables import read_table
@@ -60,7 +60,7 @@ def load_attacked(path: Path, box: Box = UNIT) -> Tensor | None:
         FileNotFoundError: there is no such file.
         ValueError: a corrupted file, or values that are no images.
     """
-    x_adv = _read(path, ("x_adv",))[0].get("x_adv")
+    x_adv = read_arrays(path, ("x_adv",))[0].get("x_adv")
     if x_adv is None:
         return None
     checked = check_inputs(x_adv, f"{path}: x_adv")
@@ -81,7 +81,7 @@ def load_inputs(path: Path, like: Dataset) -> Tensor:
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
     if path.suffix.lower() in (".npy", ".npz"):
-        found, names = _read(path, ("x",))
+        found, names = read_arrays(path, ("x",))
         if "x" not in found:
             raise ValueError(f"{path} needs a key x, got {', '.join(names) or 'none'}")
         x = found["x"]
@@ -114,7 +114,7 @@ def _arrays(path: Path, labels: str | None) -> Arrays:
         source, column = source_of(labels) if labels else (None, None)
         same = source is not None and source.samefile(path)
         return read_table(path, column if same else None)
-    found, names = _read(path, KEYS)
+    found, names = read_arrays(path, KEYS)
     for key, other in (("x", "x_train"), ("y", "y_train")):
         if key in found and other in found:
             raise ValueError(f"{path} has {key} and {other}; keep one of the two")
@@ -124,21 +124,6 @@ def _arrays(path: Path, labels: str | None) -> Arrays:
     if "y_test" in found and "x_test" not in found:
         raise ValueError(f"{path} has y_test but no x_test")
     return Arrays(x, y, found.get("x_test"), found.get("y_test"))
-
-
-def _read(path: Path, keys: Sequence[str]) -> tuple[dict[str, Array], list[str]]:
-    """Those arrays of ``keys`` that a file holds, and the names of all; an .npy holds x."""
-    if not path.is_file():
-        raise FileNotFoundError(f"no data file {path}")
-    with reading(path, "NumPy file (without pickled objects)"), path.open("rb") as file:
-        try:
-            loaded = np.load(file, allow_pickle=False)
-        except ValueError as error:  # NumPy's own text advises to unpickle it
-            raise ValueError("it holds no plain arrays") from error
-        if isinstance(loaded, np.ndarray):
-            return {"x": loaded}, ["x"]
-        with loaded:
-            return {key: loaded[key] for key in keys if key in loaded.files}, loaded.files
 
 
 def _labels(path: Path, arrays: Arrays, labels: str | None) -> tuple[Labels, tuple[str, ...]]:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from vaefast.data.dataset import Array, reading
+from vaefast.data.arrays import read_arrays
+from vaefast.data.dataset import Array
 from vaefast.data.tables import read_column
 
 __all__ = ["as_classes", "read_labels", "source_of"]
@@ -55,18 +56,11 @@ def read_labels(spec: str, rows: int) -> Array:
 
 
 def _read_numpy(path: Path, name: str | None) -> Array:
-    with reading(path, "NumPy file (without pickled objects)"), path.open("rb") as file:
-        try:
-            loaded = np.load(file, allow_pickle=False)
-            if isinstance(loaded, np.ndarray):
-                return loaded
-            arrays = {key: loaded[key] for key in loaded.files}
-        except ValueError:  # NumPy's own text advises to unpickle it
-            raise ValueError("it holds no plain arrays") from None
-    key = name or ("y" if "y" in arrays or len(arrays) != 1 else next(iter(arrays)))
+    arrays, names = read_arrays(path)
+    key = name or ("y" if "y" in arrays or len(arrays) != 1 else names[0])
     if key not in arrays:
         raise ValueError(
-            f"{path} has no key {key}, got {', '.join(arrays) or 'none'}; name one as in "
+            f"{path} has no key {key}, got {', '.join(names) or 'none'}; name one as in "
             f"{path.name}:key"
         )
     return arrays[key]

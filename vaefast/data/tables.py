@@ -51,13 +51,13 @@ def read_column(path: Path, name: str | None, rows: int) -> Array:
         cells = [line.strip() for line in lines if line.strip()]
         return np.array(cells[len(cells) == rows + 1 :], dtype=str)
     columns = _read(path, header=True if name else None)
-    if name is None and path.suffix.lower() == ".csv":
-        columns = _without_header(path, rows)
     if name is None and len(columns) != 1:
         first = next(iter(columns), "column")
         raise ValueError(
             f"{path} has {len(columns)} columns; name that of the labels, as in {path.name}:{first}"
         )
+    if name is None and path.suffix.lower() == ".csv":
+        columns = _without_header(path, rows)
     cells = next(iter(columns.values())) if name is None else _pick(path, columns, name)
     return np.array(cells)
 

@@ -12,7 +12,7 @@ from vaefast import checks
 from vaefast.models import lowering
 from vaefast.models.likelihoods import described, within_unit_interval
 from vaefast.models.vae import VAE
-from vaefast.runtime import batching
+from vaefast.runtime import backends, batching
 from vaefast.types import Network
 
 __all__ = ["Explanation", "Path", "explain"]
@@ -78,7 +78,9 @@ def explain(vae: VAE, x: Tensor | None = None) -> Explanation:
         with torch.no_grad():
             out = vae.decode(vae.encode(checks.batch(x)[:1])[0])
         in_unit_interval = within_unit_interval(out)
-    mean, logvar = _path(lowering.encoder_mean, vae), _path(lowering.encoder_logvar, vae)
+    mean, logvar = (
+        _path(_of_x(f, x), vae) for f in (lowering.encoder_mean, lowering.encoder_logvar)
+    )
     decoder = _path(lowering.decoder, vae)
     posterior = _posterior(vae, decoder)
     fused = mean.fast and (logvar.fast or vae.fixed_std) and posterior.fast
@@ -93,12 +95,18 @@ def explain(vae: VAE, x: Tensor | None = None) -> Explanation:
     )
 
 
+def _of_x(lowered: Callable[[VAE, Tensor], Network], x: Tensor | None) -> Callable[[VAE], Network]:
+    return lambda vae: lowered(vae, lowering.example_x(vae) if x is None else x)
+
+
 def _path(lowered: Callable[[VAE], Network], vae: VAE) -> Path:
     try:
         network = lowered(vae)
     except lowering.CannotLower as error:
         return Path(False, error.reason)
-    widths = [network.in_features, *(weight.shape[0] for weight in network.weights)]
+    if not (support := backends.fused(network, network.weights[0])):
+        return Path(False, f"lowers to {len(network.layers)} layers, but {support.reason}")
+    widths = [network.in_features, *(layer.out_features for layer in network.parsed())]
     return Path(True, f"{'-'.join(map(str, widths))}, {' '.join(network.activations)}")
 
 

@@ -17,6 +17,7 @@ from vaefast.models import lowering
 from vaefast.models.calls import as_event
 from vaefast.models.packs import Packs, packs_of
 from vaefast.models.vae import VAE
+from vaefast.runtime import backends
 from vaefast.types import Network
 
 __all__ = ["Paths", "joined"]
@@ -46,10 +47,10 @@ class Paths(NamedTuple):
     def of(cls, vae: VAE, x: Tensor) -> Paths:
         """The paths for x [B, *event]; one row of zeros tells the VAE the shape."""
         with torch.no_grad():
-            vae.encode(x.new_zeros(1, *x.shape[1:]))
+            z = vae.encode(x.new_zeros(1, *x.shape[1:]))[0]
         vae.check_first_batch(x)
         encoder, logvar = _encoder(vae, x)
-        decoder, pixels = (_fitting(f, vae, x) for f in (lowering.decoder, lowering.decoder_pixels))
+        decoder, pixels = (_lowered(f, vae, z) for f in (lowering.decoder, lowering.pixels))
         return cls(vae, encoder, logvar, decoder, pixels, packs_of(vae))
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -118,22 +119,27 @@ def _bias(net: Network) -> Tensor:
 
 
 def _encoder(vae: VAE, x: Tensor) -> tuple[Network | None, Network | None]:
-    mean = _fitting(lowering.encoder_mean, vae, x)
+    found = lowering.encoder(vae, x)
+    mean, logvar = _fitting(found.mean, x), _fitting(found.logvar, x)
     if mean is None or vae.fixed_std:
         return mean, None
-    logvar = _fitting(lowering.encoder_logvar, vae, x)
     if logvar is None:
         return None, None
     both = joined(mean, logvar) if mean.activations[-1] == "identity" else None
     return (mean, logvar) if both is None else (both, None)
 
 
-def _fitting(lower: Callable[[VAE], Network], vae: VAE, x: Tensor) -> Network | None:
-    """The lowered network, where it takes x as it is: half precision is rounded by the VAE."""
+def _lowered(lower: Callable[[VAE, Tensor], Network], vae: VAE, z: Tensor) -> Network | None:
     try:
-        net = lower(vae)
+        return _fitting(lower(vae, z), z)
     except lowering.CannotLower:
         return None
-    first = net.weights[0]
+
+
+def _fitting(net: Network | None, x: Tensor) -> Network | None:
+    """The network, where kernels take it and x as it is: half precision is rounded by the VAE."""
+    if net is None or not backends.fused(net, x):
+        return None
+    first = next((w for w in net.weights if w.numel()), x)
     fits = first.dtype == x.dtype and first.device == x.device and first.element_size() >= 4
     return net if fits else None

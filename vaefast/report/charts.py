@@ -172,7 +172,7 @@ def _steps(audit: Audit, attack: str) -> Chart | None:
     if not lines:
         return None
     plan = next(o.plan for o in audit.outcomes if o.plan.attack == attack)
-    unit = plan.objective_unit(audit.settings)
+    unit = audit.objective_unit(plan)
     what = audit.settings.divergence.replace("_", " ") if attack == "latent" else "distance"
     shown = _spread(lines)
     svg = band_plot(

@@ -81,7 +81,7 @@ def radius_plot(
             )
         axes.set(xlabel=x_label, ylabel=y_label, xticks=lines[0].x)
         axes.set_ylim(*((-0.02, 1.04) if bounded else (0, None)))
-        axes.xaxis.set_major_formatter(_plain)
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:.3g}")
         if percent:
             axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from importlib.resources import files
 from typing import Any, NamedTuple
 
@@ -97,5 +96,5 @@ def _strips(audit: Audit, outcome: Outcome) -> list[Strip]:
 
 def _shown(audit: Audit, images: Tensor) -> Tensor:
     """The first images with their box mapped to [0, 1]; without a box they are clipped to it."""
-    images, span = images[:SHOWN], audit.high - audit.low
-    return (images - audit.low) / span if math.isfinite(span) else images
+    images = images[:SHOWN]
+    return (images - audit.low) / (audit.high - audit.low) if audit.bounded else images

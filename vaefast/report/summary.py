@@ -102,7 +102,7 @@ def _configuration(audit: Audit) -> dict[str, Any]:
     return {
         "data": audit.data_name,
         "event_shape": list(audit.x.shape[1:]),
-        "range": [audit.low, audit.high],
+        "range": [audit.low, audit.high] if audit.bounded else "none",
         **asdict(audit.settings),
         "r": audit.r,
         "r_chosen": "given" if audit.settings.r else "90 % quantile of the unattacked distance",

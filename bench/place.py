@@ -1,4 +1,4 @@
-"""Where the benchmarks run: a GPU, or the CPU in tiny sizes, which goes through the same code."""
+"""Where the benchmarks run: a GPU, a CPU, or a CPU in a dry run of the GPU's code."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ from vaefast.bench.ops import _jax as jx
 from vaefast.bench.runner import Clock, Provider, seconds_on_cpu, seconds_on_gpu
 from vaefast.types import Network
 
-__all__ = ["PRECISIONS", "TOLERANCE", "Captured", "Place", "at_precision", "ieee_products"]
-__all__ += ["net_at", "poisoned", "rotating"]
+__all__ = ["PRECISIONS", "PRODUCTS", "TOLERANCE", "Captured", "Place", "at_precision"]
+__all__ += ["ieee_products", "net_at", "poisoned", "rotating"]
 
 PRECISIONS = ("bf16", "tf32", "ieee")
 TOLERANCE = {"bf16": 5e-2, "tf32": 5e-3, "ieee": 5e-4}  # of our largest entry
+PRODUCTS = "matrix products alone"  # the ceiling of a CPU
 JAX_PRECISION = {"bf16": "bfloat16", "tf32": "tensorfloat32", "ieee": "highest"}
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Place:
-    """A device, and whether sizes are those of the table or tiny."""
+    """A device, and whether sizes are those of its table or, in a dry run of the GPU's, tiny."""
 
     device: str = "cuda"
     tiny: bool = False
@@ -36,11 +37,39 @@ class Place:
         return tiny if self.tiny else full
 
     @property
+    def on_cpu(self) -> bool:
+        """The CPU's own table: every peer in one interleaved run, beside a ceiling in that run."""
+        return self.device == "cpu" and not self.tiny
+
+    def table(self, cpu: T, gpu: T, tiny: T) -> T:
+        return cpu if self.on_cpu else self.size(gpu, tiny)
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        return ("ieee",) if self.on_cpu else PRECISIONS
+
+    def named(self, precision: str = "float32") -> str:
+        """How a case's name ends."""
+        return f"{'float32' if self.on_cpu else precision} {self.device}"
+
+    def held_to(self, precision: str) -> dict[str, Any]:
+        """Options of a benchmark of matrix products: its precision, its tolerance, its ceiling."""
+        if self.on_cpu:
+            return {"ceiling": PRODUCTS}
+        return {"precision": precision, "limit": precision, "tolerance": TOLERANCE[precision]}
+
+    def bandwidth(self, ceiling: str) -> dict[str, Any]:
+        """Options of a benchmark that memory limits; a CPU's ceiling is one of its providers."""
+        return {"ceiling": ceiling} if self.on_cpu else {"limit": "copy"}
+
+    @property
     def clock(self) -> Clock:
         return seconds_on_gpu if self.device == "cuda" else seconds_on_cpu
 
     def backend(self, op: str) -> str | None:
-        """Triton; in a dry run the best that there is."""
+        """Triton on a GPU, in a dry run if it can run there, else what the library chooses."""
+        if self.on_cpu:
+            return None
         ready = self.device == "cuda" or vf.supports(op, "triton", device=self.device)
         return "triton" if ready else None
 
@@ -60,6 +89,10 @@ class Place:
         if self.tiny:
             return function
         return torch.compile(function, fullgraph=True, dynamic=False)
+
+    def graphed(self, name: str, function: Callable[[], Any]) -> dict[str, Provider]:
+        """A peer that a CPU has not."""
+        return {} if self.on_cpu else {name: self.captured(function)}
 
     def captured(self, function: Callable[[], Any]) -> Captured:
         return Captured(function, self.device == "cuda")

@@ -16,30 +16,23 @@ from torch import Tensor
 from torch.func import grad_and_value, vmap
 
 from vaefast.bench.cases import Posterior
-from vaefast.bench.gpu.place import Place, net_at
 from vaefast.bench.ops import _hmc as hmc
 from vaefast.bench.ops import _jax as jx
 from vaefast.bench.ops import _nets as nets
+from vaefast.bench.place import Place, net_at
 from vaefast.types import Network
 
-__all__ = ["DECODER", "STEP", "Leaps", "decoder", "jax_parts", "looped", "replayed", "torch_leaps"]
-__all__ += ["by_vmap", "leapfrogs", "trajectory", "transition"]
+__all__ = ["STEP", "Leaps", "by_vmap", "jax_parts", "leapfrogs", "looped", "replayed"]
+__all__ += ["torch_leaps", "trajectory", "transition"]
 
 STEP = hmc.STEP
-DECODER = nets.TABLE[0], nets.Shape((8, 16, 16, 24), "tanh")  # of the table, of a dry run
 
 State = Sequence[Tensor]  # z, U, grad
 Step = Callable[..., State]  # of (z, U, grad, p, u)
 
 
 def leapfrogs(place: Place) -> int:
-    return place.size(20, 2)
-
-
-def decoder(place: Place, N: int) -> tuple[nets.Shape, Posterior]:
-    """N posteriors with a chain each."""
-    shape = place.size(*DECODER)
-    return shape, nets.decoder(shape, N, place.device)
+    return place.table(hmc.LEAPFROGS, 20, 2)
 
 
 class Leaps(NamedTuple):
@@ -121,8 +114,12 @@ def replayed(place: Place, step: Step, start: State) -> Callable[[Tensor, Tensor
     return run
 
 
-def jax_parts(net: Network, precision: str) -> dict[str, tuple[Callable, Callable, tuple]]:
+def jax_parts(
+    net: Network, precision: str, gpu: bool
+) -> dict[str, tuple[Callable, Callable, tuple]]:
     """Name to the inner gradient, the last one with its energy, and the networks for both."""
+    if not jx.installed(gpu=gpu):
+        return {}
     weights, biases, _ = jx.network(net)
     rounded = net_at(net, precision)
     inner = jx.network(rounded)

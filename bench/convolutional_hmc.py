@@ -19,10 +19,10 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 import vaefast as vf
-from vaefast.bench.gpu import chains
-from vaefast.bench.gpu.place import Place
+from vaefast.bench.ops import _chains as chains
 from vaefast.bench.ops import _hmc as hmc
-from vaefast.bench.runner import Benchmark, Check, Provider
+from vaefast.bench.place import Place
+from vaefast.bench.runner import Benchmark, Case, Check, Provider
 from vaefast.runtime.capture import EAGER_RUNS
 
 __all__ = ["cases"]
@@ -35,7 +35,7 @@ AT_LEAST = {"eager": 3.0, "eager, channels last": 3.0}
 TOLERANCE = {"bf16": 2e-2, "tf32": 5e-3, "ieee": 1e-3}  # of the largest energy
 
 
-def cases(place: Place) -> list[tuple[str, Callable[[], Benchmark]]]:
+def cases(place: Place) -> list[Case]:
     """On the CPU this path knows ieee only."""
     precisions = place.size(tuple(TOLERANCE), ("ieee",))
     return [(precision, partial(case, place, precision)) for precision in precisions]
