@@ -235,4 +235,4 @@ class Opaque(nn.Module):
         self.module = module
 
     def forward(self, z):
-        return self.module(z)
+        return self.module(z.unsqueeze(-1).cummax(-1).values.squeeze(-1))
