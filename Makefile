@@ -7,26 +7,33 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SOURCES := setup.py pyproject.toml $(shell find csrc vaefast kernels bench -type f -not -name '*.pyc' -not -name '*.so' -not -path '*/results/*')
 
-.PHONY: demo test kernels lint format develop bench sanitize clean
+.PHONY: demo test proofs kernels kernels-if-changed lint format develop bench sanitize clean
 
 demo: $(VENV)/installed  ## train a small VAE on real digits, audit it, write report/
 	$(BIN)/vaefast audit --data digits --out report --force
 
-test: $(VENV)/installed  ## everything, with the kernels' binaries, then the kernels in their interpreter
-	$(BIN)/pytest -q tests
-	TRITON_INTERPRET=1 VAEFAST_REQUIRE=triton $(BIN)/pytest -q tests/ops --backend triton
-	TRITON_INTERPRET=1 $(BIN)/pytest -q tests/kernels/test_elementary_gpu.py tests/kernels/test_gate.py
+test: $(VENV)/installed  ## all but long proofs, also in Triton's interpreter: minutes on two cores
+	$(BIN)/python .ci/stages.py test
 
+proofs: $(VENV)/installed  ## the tests marked `proof`: calibration, soundness, chaos, fuzz in full
+	$(BIN)/python .ci/stages.py proofs
+
+BINARIES = cd docs && $(abspath $(BIN))/python -m vaefast.kernels
 ifdef TRITON
 kernels: export PYTHONPATH := $(CURDIR)/.triton/$(TRITON)
 kernels: $(VENV)/installed .triton/$(TRITON)  ## with TRITON=3.6.0: proof by that version, and what differs
-	$(BIN)/pytest -q tests/kernels/test_binaries.py
-	cd docs && $(abspath $(BIN))/python -m vaefast.kernels.table --compare kernels.md
+	$(BINARIES).survey
+	$(BIN)/pytest -q -m binaries tests/kernels/test_binaries.py
+	$(BINARIES).table --compare kernels.md
 else
-kernels: $(VENV)/installed  ## compile and prove all kernels for all targets, write docs/kernels.md
-	$(BIN)/pytest -q tests/kernels/test_binaries.py --deselect tests/kernels/test_binaries.py::test_the_table_is_up_to_date
-	cd docs && $(abspath $(BIN))/python -m vaefast.kernels.table kernels.md
+kernels: $(VENV)/installed  ## compile and prove all binaries, write docs/kernels.md; goes on where it was stopped
+	$(BINARIES).survey
+	$(BIN)/pytest -q -m binaries tests/kernels/test_binaries.py
+	$(BINARIES).table kernels.md
 endif
+
+kernels-if-changed: $(VENV)/installed  ## the same where docs/kernels.md is not of today's sources and triton
+	($(BINARIES).table --check kernels.md) || $(MAKE) kernels
 
 .triton/%: $(VENV)/torch
 	$(BIN)/pip install -q --no-deps --target $@ triton==$*
@@ -35,12 +42,12 @@ lint: $(VENV)/installed  ## ruff, mypy and clang-format, without changing anythi
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy vaefast
-	$(BIN)/clang-format --dry-run --Werror csrc/*.h csrc/*.cpp
+	$(BIN)/clang-format --dry-run --Werror $(shell find csrc -name "*.h" -o -name "*.cpp")
 
 format: $(VENV)/installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i csrc/*.h csrc/*.cpp
+	$(BIN)/clang-format -i $(shell find csrc -name "*.h" -o -name "*.cpp")
 
 bench: $(VENV)/installed  ## the benchmark tables of README.md
 	env -u OMP_WAIT_POLICY $(BIN)/vaefast bench pgd_step

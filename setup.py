@@ -47,6 +47,7 @@ class BuildExtension(build_ext):
         return self.compiler.compile(
             ["csrc/level.cpp"],
             output_dir=str(Path(self.build_temp) / name),
+            include_dirs=ext.include_dirs,
             macros=[("VAEFAST_LEVEL", name)],
             extra_postargs=[*ext.extra_compile_args, *flags],
             depends=ext.depends,
@@ -59,9 +60,9 @@ sanitize = SANITIZE if os.environ.get("VAEFAST_SANITIZE") == "1" else []
 debug = [*sanitize, "-O1", "-g", "-fno-omit-frame-pointer"] if sanitize else []
 extension = Extension(
     "vaefast._C",
-    sources=["csrc/bind.cpp"],
-    depends=[str(path) for path in sorted(Path("csrc").glob("*"))],
-    include_dirs=[get_include()],
+    sources=["csrc/bind/bind.cpp"],
+    depends=[str(path) for path in sorted(Path("csrc").rglob("*.*"))],
+    include_dirs=["csrc", get_include()],
     extra_compile_args=[*CXX_FLAGS, *openmp, *debug],
     extra_link_args=[*openmp, *sanitize],
     language="c++",

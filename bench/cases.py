@@ -26,6 +26,10 @@ ACTIVATIONS = (
     "gelu_tanh",
     "maxmin",
     "exp_half",
+    "clamp:-0.8:1.1",
+    "hardswish",
+    "mish",
+    "selu",
 )
 
 

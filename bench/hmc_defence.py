@@ -8,7 +8,7 @@ Both models are untrained: no cost here depends on the weights.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -16,9 +16,10 @@ from torch import Tensor
 
 import vaefast as vf
 from vaefast.bench.cases import images
-from vaefast.bench.runner import Benchmark, Check, Provider
+from vaefast.bench.place import Place
+from vaefast.bench.runner import Benchmark, Case, Check, Provider
 
-__all__ = ["benchmarks"]
+__all__ = ["cases"]
 
 REFERENCES, ADVERSARIAL, TRANSITIONS, LEAPFROGS = 50, 10, 750, 20
 STEP, CLAMP = 0.1, 1e-5
@@ -50,27 +51,33 @@ class Part(NamedTuple):
 PARTS = Part(500, 6, 2, 3), Part(60, 3, 1, 1)  # of the MLP, of the convolutional decoder
 
 
-def benchmarks(net: Part = PARTS[0], convolutional: Part = PARTS[1]) -> Iterator[Benchmark]:
-    """One job for the MLP decoder 32-512-512-784, one for the convolutional decoder."""
-    jobs = (
-        ("32-512-512-784 tanh", vf.models.MLPVAE((1, 28, 28), (512, 512), 32, "tanh"), net, 15.0),
-        ("convolutional", vf.models.ConvVAE(), convolutional, 0.0),  # reported, nothing is asked
+def cases(place: Place) -> list[Case]:
+    """One job for the MLP decoder 32-512-512-784, one for the convolutional decoder; on a CPU."""
+    return [("MLP", partial(mlp, PARTS[0])), ("convolutional", partial(convolutional, PARTS[1]))]
+
+
+def mlp(part: Part) -> Benchmark:
+    vae = vf.models.MLPVAE((1, 28, 28), (512, 512), 32, "tanh")
+    return case("32-512-512-784 tanh", vae, part, 15.0)
+
+
+def convolutional(part: Part) -> Benchmark:
+    return case("convolutional", vf.models.ConvVAE(), part, 0.0)  # reported, nothing is asked
+
+
+def case(name: str, vae: vf.VAE, part: Part, at_least: float) -> Benchmark:
+    found, checks = providers(vae.eval(), part)
+    job = f"{REFERENCES}x{ADVERSARIAL} inputs T={TRANSITIONS} L={LEAPFROGS} float32 cpu"
+    return Benchmark(
+        op="hmc_defence",
+        case=f"{name} {job}, {part}",
+        providers=found,
+        checks=checks,
+        scale={**dict.fromkeys(found, part.scale), "published loop": part.published_scale},
+        bytes=1,
+        flop=0,
+        at_least=at_least,
     )
-    for name, vae, part, at_least in jobs:
-        found, checks = providers(vae.eval(), part)
-        yield Benchmark(
-            op="hmc_defence",
-            case=(
-                f"{name} {REFERENCES}x{ADVERSARIAL} inputs T={TRANSITIONS} L={LEAPFROGS} float32"
-                f" cpu, {part}"
-            ),
-            providers=found,
-            checks=checks,
-            scale={**dict.fromkeys(found, part.scale), "published loop": part.published_scale},
-            bytes=1,
-            flop=0,
-            at_least=at_least,
-        )
 
 
 def providers(vae: vf.VAE, part: Part) -> tuple[dict[str, Provider], dict[str, Check]]:

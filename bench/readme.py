@@ -32,6 +32,7 @@ ENGINE = (
 )
 SMALL = ("17-100-333-300", "8-64-3072", "300-333-100-17", "3072-64-8")  # shapes of the second table
 CEILING = "matrix products alone"
+RENAMED = re.compile("^mlp_")
 
 Row = dict[str, str]
 
@@ -56,12 +57,14 @@ def latest(path: Path) -> list[Row]:
     """The rows of the newest run of each case, in a file that runs are appended to.
 
     A run writes a case in one piece: what comes after another case, or names a provider again,
-    is a newer run, whose rows are never compared with those of an older one.
+    is a newer run, whose rows are never compared with those of an older one. The file keeps the
+    names that the ops had when they were measured, ``mlp_*``; here they have today's.
     """
     newest: dict[tuple[str, str], dict[str, Row]] = {}
     before = None
     with path.open(newline="") as file:
         for row in csv.DictReader(file):
+            row["op"] = RENAMED.sub("net_", row["op"])
             key = row["op"], row["case"]
             if key != before or row["provider"] in newest[key]:
                 newest[key] = {}

@@ -20,6 +20,7 @@ LEAST_ROUNDS = 5
 
 Provider = Callable[[], Any]  # returns a tensor, a JAX array, or a tuple that starts with one
 Clock = Callable[[Provider, int], float]  # seconds that so many calls take
+Case = tuple[str, "Callable[[], Benchmark]"]  # its title, and what builds it
 Check = Callable[[], tuple[Tensor, Tensor]]  # theirs and ours
 
 

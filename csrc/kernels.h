@@ -1,256 +1,52 @@
-// The table of kernels that every instruction-set level provides.
+// The table of kernels that every instruction-set level provides. One list names them: it yields
+// the table, each level's instance and the binding, so that a name finds its own kernel everywhere.
 #pragma once
 
-#include <cstdint>
+#include "calls.h"
 
 namespace vaefast {
 
-// A value per row, or one value for all rows where `rows` is null.
-template <typename T>
-struct PerRow {
-    const T* rows;
-    T value;
-    T operator[](int64_t i) const { return rows ? rows[i] : value; }
-};
+// OP(name, Task): the ops on networks, Outcome name(const Task<T>&, const Call&). Each has a task
+// of its own type, so that no other op's kernel can take its place.
+#define VAEFAST_NETWORK_OPS(OP)            \
+    OP(net_pack, NetPack)                  \
+    OP(net_forward, NetForward)            \
+    OP(net_potential, NetPotential)        \
+    OP(net_trajectory, NetTrajectory)      \
+    OP(net_chain, NetChain)                \
+    OP(net_jvp, NetJvp)                    \
+    OP(net_vjp, NetVjp)                    \
+    OP(net_jacobian_gram, NetJacobianGram) \
+    OP(decode_distance, DecodeDistance)
 
-// A matrix [B, D] whose rows are contiguous, `stride` elements apart.
-template <typename T>
-struct Rows {
-    T* data;
-    int64_t stride;
-    T* operator[](int64_t i) const { return data + i * stride; }
-};
+// KERNEL(name, result, arguments...): all others.
+//   pgd_step_linf: elements [begin, end) of the flattened [B, D]
+//   pgd_step_l2, leapfrog_step, log_likelihood: rows [begin, end)
+//   normals: elements [0, count)
+//   activate, multiply_slope: `count` elements, a multiple of every level's vector width; h may
+//   be a, slope null; evaluate: any `count`
+#define VAEFAST_OTHER_KERNELS(KERNEL)                                                            \
+    KERNEL(pgd_step_linf, void, const PgdStep<T>&, int64_t begin, int64_t end)                   \
+    KERNEL(pgd_step_l2, void, const PgdStep<T>&, int64_t begin, int64_t end)                     \
+    KERNEL(leapfrog_step, void, const LeapfrogStep<T>&, int64_t begin, int64_t end)              \
+    KERNEL(log_likelihood, void, const LogLikelihood<T>&, int64_t begin, int64_t end)            \
+    KERNEL(normals, void, const Counter&, T* out, int64_t count)                                 \
+    KERNEL(packed_bytes, int64_t, const Network<T>&)                                             \
+    KERNEL(activate, void, Activation, Parameters<T>, const T* a, T* h, T* slope, int64_t count) \
+    KERNEL(multiply_slope, void, Activation, const T* slope, T* t, int64_t count)                \
+    KERNEL(evaluate, void, Function, const T* in, T* out, int64_t count)
 
-template <typename T>
-struct PgdStep {
-    Rows<T> out;
-    Rows<const T> x_adv, grad, x;
-    int64_t D;
-    PerRow<T> alpha, eps, low, high;
-    double norm_eps;
-};
-
-enum class Activation : int {
-    identity,
-    relu,
-    leaky_relu,
-    elu,
-    tanh,
-    sigmoid,
-    softplus,
-    silu,
-    gelu,
-    gelu_tanh,
-    exp_half,
-    maxmin,
-};
-
-// In the order of vaefast.types.LIKELIHOODS.
-enum class Likelihood : int { bernoulli, gaussian, continuous_bernoulli, clamped_bernoulli };
-
-enum class Outcome : int { done, interrupted, no_memory };
-
-// h = φ(W x + b); element [j, k] of W lies at weight[j·row + k·column], bias may be null.
-template <typename T>
-struct Layer {
-    const T* weight;
-    int64_t row, column;
-    const T* bias;
-    int64_t outputs, inputs;
-    Activation activation;
-    T parameter;
-};
-
-// What a pack of weights holds: the panels that multiply by W, and those by Wᵀ.
-enum Directions : int { forward_panels = 1, backward_panels = 2 };
-
-template <typename T>
-struct Network {
-    const Layer<T>* layers;
-    int64_t depth;
-    char* packed = nullptr;  // weights packed before the call, of all directions' size; null: none
-    int directions = 0;      // those it holds
-
-    int64_t inputs() const { return layers[0].inputs; }
-    int64_t outputs() const { return layers[depth - 1].outputs; }
-};
-
-// How a call runs: its threads, and what the calling thread asks every 50 ms.
-struct Call {
-    int threads;
-    bool (*interrupted)();
-};
-
-// Fill `directions` of a network's pack.
-template <typename T>
-struct NetPack {
-    Network<T> mlp;
-    int directions;
-};
-
-template <typename T>
-struct NetForward {
-    Rows<T> out;      // [N, D]
-    Rows<const T> z;  // [N, d]
-    int64_t N;
-    Network<T> mlp;
-};
-
-// The posterior p(z | x) of rows n of z, each with its image x[n / chains].
-template <typename T>
-struct Target {
-    Rows<const T> x;  // [B, D]
-    int64_t chains;
-    Network<T> mlp;
-    Likelihood likelihood;
-    double obs_std;
-};
-
-template <typename T>
-struct NetPotential {
-    double* U;        // [N]
-    Rows<T> grad;     // [N, d]
-    Rows<const T> z;  // [N, d]
-    int64_t N;
-    Target<T> target;
-};
-
-template <typename T>
-struct NetTrajectory {
-    Rows<T> z_end, p_end, grad_end;  // [N, d]
-    double* U;                       // [N]
-    Rows<const T> z, p, grad;        // [N, d]
-    const T* step;                   // [N]
-    Rows<const T> inv_mass;          // [B, d], null for unit mass
-    int64_t N, leapfrog;
-    Target<T> target;
-};
-
-template <typename T>
-struct NetChain {
-    Rows<T> z, grad;                // [N, d]: start and end
-    double* U;                      // [N], nats: start and end
-    int64_t *accepted, *divergent;  // [N]
-    T* draws;                       // [N, kept, d]
-    double* energies;               // [N, kept]
-    const T* step;                  // [B]
-    Rows<const T> inv_mass;         // [B, d], null for unit mass
-    const int64_t* index;           // [B]
-    int64_t N, leapfrog, first_step, steps, thin, kept;
-    double jitter;
-    uint64_t seed;
-    Target<T> target;
-};
-
-// J v_k or Jᵀu_k and their squared norms, K probes for each of B inputs.
-template <typename T>
-struct NetProbes {
-    Rows<T> y;             // [B, d]
-    double* sq;            // [B, K]
-    Rows<T> products;      // [B·K, ·], null where they are not wanted
-    Rows<const T> x;       // [B, D]
-    Rows<const T> probes;  // [K, ·] where all inputs share them, else [B·K, ·]
-    bool shared;
-    int64_t B, K;
-    Network<T> mlp;
-};
-
-// S J Jᵀ S with S = diag(inv_std).
-template <typename T>
-struct NetJacobianGram {
-    T* out;                 // [B, d, d]
-    Rows<const T> x;        // [B, D]
-    Rows<const T> inv_std;  // [B, d], null for ones
-    int64_t B;
-    Network<T> mlp;
-};
-
-template <typename T>
-struct DecodeDistance {
-    int64_t* hits;            // [B], zeros at the start
-    Rows<const T> mean, std;  // [B, d]
-    Rows<const T> centre;     // [B, D]
-    const T* r;               // [B]
-    const int64_t* index;     // [B]
-    int64_t B, first_sample, samples;
-    uint64_t seed;
-    Network<T> mlp;
-};
-
-template <typename T>
-struct LeapfrogStep {
-    Rows<T> z, p;                  // [N, d]
-    Rows<const T> grad, inv_mass;  // [N, d]; [B, d] or null for one
-    const T* step;                 // [N]
-    int64_t d, chains;             // row n belongs to inv_mass[n / chains]
-    T kick;
-    bool drift;
-};
-
-template <typename T>
-struct LogLikelihood {
-    Rows<const T> out, x;  // [N, D], [B, D]: row n belongs to x[n / chains]
-    double* logp;          // [N]
-    Rows<T> score;         // [N, D]
-    int64_t D, chains;
-    Likelihood likelihood;
-    double obs_std;
-};
-
-// What a random number is for: vaefast.philox.Use.
-enum class Use : uint32_t {
-    momentum = 1,
-    accept,
-    jitter,
-    latent,
-    initial,
-    start,
-    radius,
-    damage,
-    fresh,
-    probe,
-    posterior,
-    margin,
-};
-
-// Where random numbers come from, but for the element; index below 2⁴⁴, lane below 2¹².
-struct Counter {
-    uint64_t seed;
-    int64_t index;
-    uint32_t step, lane;
-    Use use;
-};
-// The functions of math.h and normal.h, for the tests.
-enum class Function : int { exp, expm1, log, log1p_unit, tanh, sigmoid, softplus, normal_cdf };
+#define VAEFAST_OP_POINTER(name, Task) Outcome (*name)(const Task<T>&, const Call&);
+#define VAEFAST_POINTER(name, result, ...) result (*name)(__VA_ARGS__);
 
 template <typename T>
 struct KernelsOf {
-    // elements [begin, end) of the flattened [B, D]
-    void (*pgd_step_linf)(const PgdStep<T>&, int64_t begin, int64_t end);
-    // rows [begin, end)
-    void (*pgd_step_l2)(const PgdStep<T>&, int64_t begin, int64_t end);
-    // rows [begin, end)
-    void (*leapfrog_step)(const LeapfrogStep<T>&, int64_t begin, int64_t end);
-    // elements [0, count)
-    void (*normals)(const Counter&, T* out, int64_t count);
-    int64_t (*packed_bytes)(const Network<T>&);
-    Outcome (*net_pack)(const NetPack<T>&, const Call&);
-    Outcome (*net_forward)(const NetForward<T>&, const Call&);
-    Outcome (*net_potential)(const NetPotential<T>&, const Call&);
-    Outcome (*net_trajectory)(const NetTrajectory<T>&, const Call&);
-    Outcome (*net_chain)(const NetChain<T>&, const Call&);
-    Outcome (*net_jvp)(const NetProbes<T>&, const Call&);
-    Outcome (*net_vjp)(const NetProbes<T>&, const Call&);
-    Outcome (*net_jacobian_gram)(const NetJacobianGram<T>&, const Call&);
-    Outcome (*decode_distance)(const DecodeDistance<T>&, const Call&);
-    // of `count` elements, a multiple of every level's vector width; h may be a, slope null
-    void (*activate)(Activation, T parameter, const T* a, T* h, T* slope, int64_t count);
-    void (*multiply_slope)(Activation, const T* slope, T* t, int64_t count);
-    // of any `count`
-    void (*evaluate)(Function, const T* in, T* out, int64_t count);
-    // rows [begin, end)
-    void (*log_likelihood)(const LogLikelihood<T>&, int64_t begin, int64_t end);
+    VAEFAST_NETWORK_OPS(VAEFAST_OP_POINTER)
+    VAEFAST_OTHER_KERNELS(VAEFAST_POINTER)
 };
+
+#undef VAEFAST_OP_POINTER
+#undef VAEFAST_POINTER
 
 struct Kernels {
     // elements [first, first + count)

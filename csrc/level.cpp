@@ -1,33 +1,31 @@
 // The kernels of one instruction-set level, compiled once per level with its own flags.
 // Nothing here may instantiate a std:: template: the linker could hand such an instance, compiled
 // for a newer instruction set, to code that runs on an older processor.
-#include "activations.h"
-#include "decode_distance.h"
-#include "evaluate.h"
 #include "kernels.h"
-#include "leapfrog_step.h"
-#include "log_likelihood.h"
-#include "net_chain.h"
-#include "net_forward.h"
-#include "net_jacobian_gram.h"
-#include "net_jvp.h"
-#include "net_pack.h"
-#include "net_potential.h"
-#include "net_trajectory.h"
-#include "net_vjp.h"
-#include "pgd_step.h"
-#include "philox.h"
+#include "net/activations.h"
+#include "net/net_pack.h"
+#include "ops/decode_distance.h"
+#include "ops/leapfrog_step.h"
+#include "ops/log_likelihood.h"
+#include "ops/net_chain.h"
+#include "ops/net_forward.h"
+#include "ops/net_jacobian_gram.h"
+#include "ops/net_jvp.h"
+#include "ops/net_potential.h"
+#include "ops/net_trajectory.h"
+#include "ops/net_vjp.h"
+#include "ops/pgd_step.h"
+#include "simd/functions_for_tests.h"
+#include "simd/philox.h"
 
 namespace vaefast {
 namespace VAEFAST_LEVEL {
 
+#define VAEFAST_INSTANCE(name, ...) name<T>,
+
 template <typename T>
-constexpr KernelsOf<T> kernels_of = {
-    pgd_step_linf<T>,  pgd_step_l2<T>, leapfrog_step<T>,     normals<T>,         packed_bytes<T>,
-    net_pack<T>,       net_forward<T>, net_potential<T>,     net_trajectory<T>,  net_chain<T>,
-    net_jvp<T>,        net_vjp<T>,     net_jacobian_gram<T>, decode_distance<T>, activate<T>,
-    multiply_slope<T>, evaluate<T>,    log_likelihood<T>,
-};
+constexpr KernelsOf<T> kernels_of = {VAEFAST_NETWORK_OPS(VAEFAST_INSTANCE)
+                                         VAEFAST_OTHER_KERNELS(VAEFAST_INSTANCE)};
 
 extern const Kernels kernels = {integers, uniform, kernels_of<float>, kernels_of<double>};
 

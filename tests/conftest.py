@@ -36,12 +36,21 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize("backend", [chosen] if chosen else BACKENDS)
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest chooses by markers
 def pytest_collection_modifyitems(config, items):
     """With --backend, tests that do not concern a backend were run by the other process."""
+    for item in items:
+        slow = interpreted() and item.get_closest_marker("slow_interpreted")
+        if slow and _backend_of(item) == "triton":
+            item.add_marker("proof")
     if config.getoption("--backend"):
         kept = [item for item in items if "backend" in getattr(item, "fixturenames", ())]
         config.hook.pytest_deselected(items=[item for item in items if item not in kept])
         items[:] = kept
+
+
+def _backend_of(item):
+    return item.callspec.params.get("backend") if hasattr(item, "callspec") else None
 
 
 @pytest.fixture
@@ -59,8 +68,7 @@ def require():
 @pytest.fixture(autouse=True)
 def _on_device(request, monkeypatch):
     """VAEFAST_TEST_DEVICE=cuda: what a test of the triton backend makes lies on the GPU."""
-    parameters = request.node.callspec.params if hasattr(request.node, "callspec") else {}
-    device = device_of(parameters.get("backend"))
+    device = device_of(_backend_of(request.node))
     if device == "cpu":
         yield
         return

@@ -1,7 +1,6 @@
 """The benchmark runner: agreement before timing, turns in every round, one CSV row a figure."""
 
 import csv
-import importlib
 import sys
 from dataclasses import replace
 
@@ -9,12 +8,24 @@ import pytest
 import torch
 
 import vaefast as vf
-from vaefast.bench import Benchmark, Result, hmc_defence, measure, run, run_cli, verdicts
+from vaefast.bench import (
+    Benchmark,
+    Place,
+    Result,
+    hmc_defence,
+    measure,
+    run,
+    run_cli,
+    verdicts,
+)
 from vaefast.bench.cases import images
+from vaefast.bench.jobs import cases, module, names
 from vaefast.bench.memory import peak_growth
 from vaefast.bench.readme import latest
-from vaefast.bench.runner import check, scaled
+from vaefast.bench.runner import check, scaled, tensor_of
 from vaefast.runtime.backends import ops
+
+CPU = Place("cpu")
 
 
 def doubled(tolerance=1e-6, error=0.0, **options):
@@ -81,11 +92,20 @@ def test_a_provider_with_its_own_draws_is_checked_on_ours():
         run(benchmark(1.0), rounds=1)
 
 
-def test_a_fraction_is_scaled_up():
-    def times(scale):
-        return {r.provider: r.median_us for r in run(doubled(scale=scale), rounds=3)}["theirs"]
+def timed(monkeypatch, **seconds):
+    """A run of ``doubled`` in which each provider's call takes what is said."""
+    monkeypatch.setattr(
+        "vaefast.bench.runner.measure",
+        lambda providers, rounds: {n: [s] for n, s in seconds.items()},
+    )
+    return lambda **options: {row.provider: row for row in run(doubled(**options))}
 
-    assert times({"theirs": 1000.0}) > 100 * times({})
+
+def test_a_fraction_is_scaled_up(monkeypatch):
+    rows = timed(monkeypatch, ours=2.0, theirs=3.0)
+    assert rows()["theirs"].median_us == 3e6
+    scaled_up = rows(scale={"theirs": 1000.0})["theirs"]
+    assert (scaled_up.median_us, scaled_up.times_ours) == (3e9, 1500.0)
 
 
 def test_what_a_call_costs_once_is_not_scaled_up():
@@ -129,8 +149,8 @@ def result(provider, times, percent):
 
 
 def test_the_summary_is_printed_last(monkeypatch):
-    module = importlib.import_module("vaefast.bench.ops.pgd_step")
-    monkeypatch.setattr(module, "benchmarks", lambda: iter([doubled(at_least=1e9)]))
+    given = [("toy", lambda: doubled(at_least=1e9))]
+    monkeypatch.setattr("vaefast.bench.ops.pgd_step.cases", lambda place: given)
     lines = []
     run_cli(["pgd_step"], rounds=1, say=lines.append)
     assert lines[-1].startswith("  MISSED  pgd_step  toy:")
@@ -155,8 +175,7 @@ def test_figures_follow_from_the_times():
 
 
 def test_rows_are_appended_with_machine_versions_and_commit(tmp_path, monkeypatch):
-    module = importlib.import_module("vaefast.bench.ops.pgd_step")
-    monkeypatch.setattr(module, "benchmarks", lambda: iter([doubled()]))
+    monkeypatch.setattr("vaefast.bench.ops.pgd_step.cases", lambda place: [("toy", doubled)])
     out = tmp_path / "results" / "cpu.csv"
     for _ in range(2):
         run_cli(["pgd_step"], out=out, rounds=1, say=lambda line: None)
@@ -171,9 +190,14 @@ def test_an_unknown_op_is_named():
         run_cli(["pgd"], say=lambda line: None)
 
 
+def test_every_op_is_measured():
+    assert set(names(CPU)) == {*ops(), "hmc_defence", "public_calls"}
+    assert set(names(Place("cuda"))) == {*ops(), "convolutional_hmc"}
+
+
 @pytest.mark.parametrize("op", sorted(ops()))
 def test_every_op_declares_what_it_costs_and_its_rivals(op):
-    declared = next(iter(importlib.import_module(f"vaefast.bench.ops.{op}").benchmarks()))
+    declared = cases(op, CPU)[0][1]()
     assert declared.op == op
     assert set(declared.checks) | set(declared.at_least_of) <= set(declared.providers)
     assert declared.bytes > 0
@@ -185,19 +209,23 @@ def test_every_op_declares_what_it_costs_and_its_rivals(op):
 @pytest.mark.parametrize("op", sorted(ops()))
 def test_peers_of_the_smallest_case_agree(op, monkeypatch):
     """All but the compiled ones, which take seconds each; `vaefast bench` checks those."""
-    module = importlib.import_module(f"vaefast.bench.ops.{op}")
     if op == "decode_distance":
         for name, value in {"B": 4, "S": 50, "CHUNKS": (2,)}.items():
-            monkeypatch.setattr(module, name, value)
-    declared = list(module.benchmarks())
-    smallest = min(declared, key=lambda benchmark: benchmark.flop)
+            monkeypatch.setattr(module(op), name, value)
+    smallest = min((build() for _, build in cases(op, CPU)), key=lambda found: found.flop)
     peers = {n: f for n, f in smallest.providers.items() if not n.startswith("torch.compile")}
     check(replace(smallest, providers=peers))
 
 
+@pytest.mark.parametrize("number", range(5))
+def test_public_calls_run(number):
+    benchmark = cases("public_calls", CPU)[number][1]()
+    assert tensor_of(benchmark.providers["vaefast"]()).isfinite().all()
+
+
 def test_the_published_defence_has_our_energy():
     part = hmc_defence.Part(inputs=10, transitions=3, references=1, published=1)
-    for benchmark in hmc_defence.benchmarks(part, part):
+    for benchmark in (hmc_defence.mlp(part), hmc_defence.convolutional(part)):
         check(benchmark)
         assert benchmark.scale["vaefast"] == 50 * 250
         assert benchmark.scale["published loop"] == 50 * 750

@@ -1,34 +1,23 @@
 """The cases of the GPU's benchmarks in tiny sizes: who takes part, and in what job."""
 
-import importlib
 import logging
 
 import pytest
 import torch
 
-from vaefast.bench.gpu import (
-    JOBS,
-    Place,
-    convolutional_hmc,
-    decode_distance,
-    net_chain,
-    net_jacobian_gram,
-    pairs,
-)
-from vaefast.bench.gpu.place import at_precision
-from vaefast.runtime.backends import ops
+from vaefast.bench import convolutional_hmc, jobs
+from vaefast.bench.gpu import pairs
+from vaefast.bench.ops import _nets as nets
+from vaefast.bench.ops import decode_distance, net_chain, net_jacobian_gram
+from vaefast.bench.place import Place, at_precision
 
 TINY = Place("cpu", tiny=True)
 
 
-def test_every_op_has_cases():
-    assert set(JOBS) == {*ops(), "convolutional_hmc"}
-
-
-@pytest.mark.parametrize("job", JOBS)
+@pytest.mark.parametrize("job", jobs.names(TINY))
 def test_peers_agree_in_tiny_sizes(job):
     """The first case and the last, of which one is in bf16 and one in ieee where both are."""
-    cases = importlib.import_module(f"vaefast.bench.gpu.{job}").cases(TINY)
+    cases = jobs.cases(job, TINY)
     for title, build in dict((cases[0], cases[-1])).items():
         benchmark = build()
         assert title.split()[-1] in benchmark.case
@@ -48,7 +37,7 @@ def test_ours_bounds_the_norm_as_the_library_does(monkeypatch):
         return gram.diagonal(dim1=1, dim2=2).sum(1)
 
     monkeypatch.setattr(net_jacobian_gram, "largest_eigenvalue", bound)
-    net_jacobian_gram.case(TINY, "ieee").providers["vaefast"]()
+    net_jacobian_gram.norms(TINY, "ieee").providers["vaefast"]()
     assert seen == [torch.float64] * net_jacobian_gram.CHUNKS
 
 
@@ -60,7 +49,7 @@ def test_no_peer_squares_in_tf32(monkeypatch):
         return gram.diagonal(dim1=1, dim2=2).sum(1)
 
     monkeypatch.setattr(net_jacobian_gram, "norm", norm)
-    case = net_jacobian_gram.case(TINY, "bf16")
+    case = net_jacobian_gram.norms(TINY, "bf16")
     with at_precision("bf16"):
         for name in (*net_jacobian_gram.BY_HAND, "vmap(jacrev)", "torch.compile of vmap(jacrev)"):
             case.providers[name]()
@@ -68,8 +57,8 @@ def test_no_peer_squares_in_tf32(monkeypatch):
 
 
 def test_peers_that_compile_nothing_come_first():
-    names = list(net_chain.case(TINY, 4, "tf32").providers)
-    assert names[:4] == ["vaefast", "eager", "vmap(grad)", "CUDA graph, gradient by hand"]
+    names = list(net_chain.case(TINY, nets.TINY, 4, "tf32").providers)
+    assert names[:4] == ["vaefast", "autograd", "vmap(grad)", "CUDA graph, gradient by hand"]
     asked = list(convolutional_hmc.case(TINY, "ieee").providers)
     assert asked[:3] == ["vaefast, one block", "eager", "torch.compile, CUDA graph"]
 
@@ -90,9 +79,9 @@ def test_convolutional_work_is_counted():
 def test_decode_distance_tells_the_share_that_it_decided_again(monkeypatch):
     logger = logging.getLogger("vaefast")
     level = logger.level
-    job = decode_distance.Job(TINY, "bf16")
+    job = decode_distance.Job(TINY, nets.TINY, "bf16")
     assert job.decided_again() == "decided again: not known"  # the op ran in another backend
     monkeypatch.setattr(job, "ours", lambda _: logger.debug("decided 7 % of the samples again"))
     assert job.decided_again() == "decided 7 % of the samples again"
     assert logger.level == level
-    assert decode_distance.case(TINY, "ieee").remark is None
+    assert decode_distance.case(TINY, nets.TINY, "ieee").remark is None

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from vaefast.bench import Benchmark
-from vaefast.bench.gpu import JOBS, Place, warm
+from vaefast.bench import Benchmark, Place
+from vaefast.bench.gpu import warm
+from vaefast.bench.jobs import JOBS, names
 from vaefast.bench.ops import _jax as jx
 
 ROOT = Path(__file__).parent.parent
@@ -18,10 +19,10 @@ TINY = Place("cpu", tiny=True)
 
 
 def test_slow_kernels_are_compiled_first_and_peers_last():
-    found = warm.tasks(list(JOBS), TINY)
+    found = warm.tasks(list(names(TINY)), TINY)
     jobs = [name for name, _, peers in found if not peers]
     assert jobs[: jobs.index("pgd_step")] == ["net_chain"] * 3 + ["net_trajectory"] * 3
-    assert set(jobs) == set(JOBS)
+    assert set(jobs) == set(names(TINY))
     peers = [name for name, _, peers in found if peers]
     assert found[-len(peers) :] == [task for task in found if task[2]]
     assert list(dict.fromkeys(peers)) == list(JOBS[:5])
@@ -36,7 +37,7 @@ def calls_of(monkeypatch, task, **providers):
         for key, value in providers.items()
     }
     case = Benchmark("pgd_step", "toy", given, bytes=1, flop=1)
-    monkeypatch.setattr(warm, "_cases", lambda name, place: [("toy", lambda: case)])
+    monkeypatch.setattr(warm, "cases", lambda name, place: [("toy", lambda: case)])
     warm.work(task, TINY, lines.append)
     return called, lines
 
@@ -60,7 +61,7 @@ def test_what_fails_to_warm_up_is_told(monkeypatch):
 
 
 def module(*arguments):
-    command = [sys.executable, "-m", "vaefast.bench.gpu", "--dry-run", "--warm", *arguments]
+    command = [sys.executable, "-m", "vaefast.bench", "--dry-run", "--warm", *arguments]
     return subprocess.run(command, capture_output=True, text=True, cwd="/")
 
 
@@ -70,8 +71,8 @@ def test_processes_share_the_cases():
     lines = sorted(line.split("s  ", 1)[1] for line in done.stdout.splitlines())
     assert lines == [
         "leapfrog_step  N=3 d=5",
-        "pgd_step  l2 D=96", "pgd_step  l2 D=96  compiled peers",
-        "pgd_step  linf D=96", "pgd_step  linf D=96  compiled peers",
+        "pgd_step  l2 B=5 D=96", "pgd_step  l2 B=5 D=96  compiled peers",
+        "pgd_step  linf B=5 D=96", "pgd_step  linf B=5 D=96  compiled peers",
     ]  # fmt: skip
 
 
@@ -109,7 +110,8 @@ def test_jax_without_the_device_is_missing(monkeypatch):
 
 def script(tmp_path, *arguments, **environment):
     command = [str(ROOT / "bench" / "gpu.sh"), "--dry-run", *arguments]
-    environment = {**os.environ, "OUT": str(tmp_path), "PYTHON": sys.executable, **environment}
+    given = {"OUT": str(tmp_path), "PYTHON": sys.executable, "IN_ALL": "6000"}  # s; a busy machine
+    environment = {**os.environ, **given, **environment}
     return subprocess.run(command, capture_output=True, text=True, env=environment)
 
 

@@ -4,8 +4,8 @@ import csv
 
 import pytest
 
-from vaefast.bench import readme
-from vaefast.bench.gpu import Place, plots, run_jobs
+from vaefast.bench import Place, readme
+from vaefast.bench.gpu import plots, run_jobs
 
 TINY = Place("cpu", tiny=True)
 FIELDS = ("op", "case", "provider", "device", "commit", "date")
@@ -23,6 +23,15 @@ def written(path, *runs):
                 named = dict(zip(FIELDS, (*row, device, f"c{day}", f"2026-11-{day:02}")))
                 writer.writerow(named)
     return path
+
+
+def test_rows_have_todays_names_of_the_ops(tmp_path):
+    old = [("mlp_chain", "N=1", "vaefast"), ("mlp_chain", "N=1", "eager")]
+    path = written(tmp_path / "a.csv", ("EPYC", old), ("EPYC", [("net_chain", "N=1", "vaefast")]))
+    assert {row["op"] for row in readme.latest(written(tmp_path / "b.csv", ("EPYC", old)))} == {
+        "net_chain"
+    }
+    assert kept(readme.latest(path)) == [("vaefast", "c2")]
 
 
 def kept(rows):

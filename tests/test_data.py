@@ -203,6 +203,7 @@ def test_a_file_is_read_in_every_shape_and_type(shape, dtype, tmp_path):
     expected = torch.from_numpy(x.astype(np.float32)) / (255 if dtype == np.uint8 else 1)
     rows = torch.cat([loaded.x_train, loaded.x_test]).flatten(1)
     assert loaded.name == "images.npy"
+    assert ("uint8 values from 0 to 255 were divided by 255." in loaded.note) == (dtype == np.uint8)
     assert loaded.y_train is None
     assert loaded.x_train.shape[1:] == ((1, *shape[1:]) if len(shape) == 3 else shape[1:])
     assert torch.equal(rows.sort(dim=0).values, expected.flatten(1).sort(dim=0).values)
@@ -249,19 +250,23 @@ def with_value(value):
     [
         ({"x": with_value(np.nan)}, "x must be finite, got 3 of 36 values .* remove or replace"),
         ({"x": with_value(1e300)}, "got 3 of 36 values that are NaN or infinite"),
-        ({"x": with_value(-0.5)}, r"got 3 of 36 values outside, from -0.5 to 0.5; .* x / 255"),
+        ({"x": with_value(-0.5)}, r"3 of 36 values outside, from -0.5 to 0.5; save \(x \+ 1\) / 2"),
+        ({"x": with_value(-0.5)}, "or pass --range -1,1"),
+        ({"x": with_value(255.0)}, r"save x / 255, or x.astype\('uint8'\)"),
+        ({"x": with_value(-3.0)}, "rescale x, or pass --range -3,0.5"),
         ({"x": with_value(7.0)}, "from 0.5 to 7"),
         ({"x": np.zeros((4, 3, 3), int)}, "must be uint8 from 0 to 255 or floats .* got int64"),
         ({"x": np.zeros((4, 3, 3), complex)}, "got complex128"),
         ({"x": np.zeros(4)}, r"must be \[n, H, W\].* got \[4\]"),
         ({"x": np.zeros((0, 3, 3))}, "not empty"),
         ({"x": np.zeros((4, 8, 8, 3))}, r"channels last; save x.transpose\(0, 3, 1, 2\)"),
-        ({"images": np.zeros((4, 3, 3))}, r"d\.npz needs a key x, got images"),
+        ({"images": np.zeros((4, 3, 3))}, r"d\.npz needs a key x or x_train, got images"),
         ({"x": np.array([[None, {}]])}, "NumPy file .without pickled objects.*allow_pickle"),
         ({"x": with_value(0), "y": np.zeros(3, int)}, r"y must be \[n\] = \[4\] .* got \[3\]"),
         ({"x": with_value(0), "y": np.zeros((4, 1), int)}, r"got \[4, 1\]"),
-        ({"x": with_value(0), "y": np.zeros(4)}, "whole numbers from 0, got float64 from 0"),
-        ({"x": with_value(0), "y": np.full(4, -1)}, "whole numbers from 0, got int64 from -1"),
+        ({"x": with_value(0), "y": np.zeros(4)}, "y must be whole .* or text, got float64 from 0"),
+        ({"x": with_value(0), "y": np.full(4, -1)}, "whole .* or text, got int64 from -1"),
+        ({"x": with_value(0), "x_train": with_value(0)}, "has x and x_train; keep one"),
         (
             {"x": with_value(0), "x_test": np.zeros((2, 4, 4))},
             r"x_test must be \[n, 1, 3, 3\] like",
@@ -295,6 +300,6 @@ def test_names_and_paths_that_lead_nowhere(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no data file .*none\.npz"):
         data.load(tmp_path / "none.npz")
     with pytest.raises(
-        ValueError, match="data must be digits, mnist, fashion-mnist, cifar10, or a"
+        ValueError, match="data must be digits, mnist, fashion-mnist, cifar10, a folder"
     ):
         data.load("imagenet")

@@ -39,7 +39,7 @@ def op_files(op):
     yield f"bench/ops/{op}.py"
     yield f"docs/ops/{op}.md"
     if "cpp" in _implemented[op]:
-        yield f"csrc/{op}.h"
+        yield f"csrc/ops/{op}.h"
     if "triton" in _implemented[op]:
         yield f"kernels/gpu/{op}.py"
 

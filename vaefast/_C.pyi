@@ -5,7 +5,8 @@ openmp: int
 
 _Rows = tuple[int, int]  # address and row stride in elements
 _Layers = tuple[Sequence[tuple], int, int]  # vaefast.ops._cpp.layers_of
-_Likelihood = tuple[_Rows, int, int, float]  # vaefast.ops._cpp.like_of
+_Matrix = tuple[int, int, int]  # address, row stride, column stride 0 or 1
+_Likelihood = tuple[_Rows, int, int, _Matrix]  # vaefast.ops._cpp.like_of
 
 def net_pack_bytes_f32(layers: Sequence[tuple], /) -> int: ...
 def net_pack_start_f32(layers: Sequence[tuple], pack: int, /) -> None: ...
@@ -60,8 +61,9 @@ def pgd_step_f32(
     B: int,
     D: int,
     scalars: Sequence[float],  # alpha, eps, low, high
-    rows: int,  # address of their values per row, [4, B], or 0
+    given: Sequence[_Matrix],  # the same for rows or elements; empty where they are scalars
     l2: bool,
+    clip_first: bool,
     norm_eps: float,
     threads: int,
     /,
@@ -85,7 +87,7 @@ def log_likelihood_f32(
     D: int,
     chains: int,
     likelihood: int,  # its place in vaefast.types.LIKELIHOODS
-    obs_std: float,
+    std: _Matrix,
     threads: int,
     /,
 ) -> None: ...
@@ -155,7 +157,7 @@ def philox_normal_f32(
     /,
 ) -> None: ...
 def activate_f32(
-    kind: int, parameter: float, a: int, h: int, slope: int, count: int, /
+    kind: int, p1: float, p2: float, a: int, h: int, slope: int, count: int, /
 ) -> None: ...
 def multiply_slope_f32(kind: int, slope: int, t: int, count: int, /) -> None: ...
 def evaluate_f32(function: int, values: int, out: int, count: int, /) -> None: ...

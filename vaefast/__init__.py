@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vaefast import attacks, certify, data, geometry, hmc, metrics, models, ops, training
     from vaefast.models import VAE, as_vae, explain
+    from vaefast.models.lowering import CannotLower, lower
     from vaefast.models.packs import frozen
     from vaefast.ops import supports
     from vaefast.ops.pgd_step import pgd_step
@@ -20,10 +21,13 @@ if TYPE_CHECKING:
     from vaefast.runtime.environment import info
     from vaefast.runtime.memory import set_memory
     from vaefast.runtime.tiles import set_tile
+    from vaefast.types import Network
 
 __version__ = "0.1.0"
 __all__ = [
     "VAE",
+    "CannotLower",
+    "Network",
     "as_vae",
     "attacks",
     "certify",
@@ -33,6 +37,7 @@ __all__ = [
     "geometry",
     "hmc",
     "info",
+    "lower",
     "metrics",
     "models",
     "ops",
@@ -46,11 +51,14 @@ __all__ = [
 ]
 
 _HOMES = {
+    "CannotLower": "vaefast.models.lowering",
+    "Network": "vaefast.types",
     "VAE": "vaefast.models",
     "as_vae": "vaefast.models",
     "explain": "vaefast.models",
     "frozen": "vaefast.models.packs",
     "info": "vaefast.ops",
+    "lower": "vaefast.models.lowering",
     "pgd_step": "vaefast.ops",
     "set_block": "vaefast.runtime.batching",
     "set_memory": "vaefast.runtime.memory",

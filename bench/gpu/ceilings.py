@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import torch
 
-from vaefast.bench.gpu.place import PRECISIONS, Place, at_precision
+from vaefast.bench.place import PRECISIONS, Place, at_precision
 from vaefast.bench.runner import Benchmark, Result, measure, row
 
 __all__ = ["ceilings"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import importlib
 import math
 import time
 import traceback
@@ -12,31 +11,18 @@ from pathlib import Path
 
 import torch
 
+from vaefast.bench import jobs as listed
 from vaefast.bench.gpu import pairs
 from vaefast.bench.gpu.ceilings import ceilings
-from vaefast.bench.gpu.place import Place
 from vaefast.bench.ops import _jax as jx
+from vaefast.bench.place import Place
+from vaefast.bench.rows import append, line
 from vaefast.bench.runner import Benchmark, Result
 from vaefast.bench.summary import verdicts
-from vaefast.bench.table import append, line
 from vaefast.runtime.environment import gpu, processor, versions
 
-__all__ = ["JOBS", "check", "run_jobs"]
+__all__ = ["run_jobs"]
 
-JOBS = (  # in the order of what is asked of them; convolutional_hmc is no op
-    "pgd_step",
-    "net_chain",
-    "net_jacobian_gram",
-    "decode_distance",
-    "convolutional_hmc",
-    "log_likelihood",
-    "leapfrog_step",
-    "net_forward",
-    "net_potential",
-    "net_trajectory",
-    "net_jvp",
-    "net_vjp",
-)
 ASKED_OF = "H200"  # whose name the times and factors asked for go with
 
 
@@ -52,7 +38,7 @@ def run_jobs(
     """Run benchmarks; how many cases failed.
 
     Args:
-        jobs: names of :data:`JOBS`; empty for all.
+        jobs: names of :data:`vaefast.bench.jobs.JOBS`; empty for all.
         place: the device; default the GPU.
         out: CSV file to append to.
         seconds: after these, cases that have not begun are left out, and count as failed.
@@ -62,8 +48,8 @@ def run_jobs(
     Raises:
         ValueError: an unknown job, or no GPU.
     """
-    place, names = place or Place(), list(jobs) or list(JOBS)
-    check(names, place)
+    place = place or Place()
+    names = listed.chosen(list(jobs), place)
     until = time.monotonic() + seconds
     machine = gpu() if place.device == "cuda" else "dry run, " + processor()
     say(f"{machine}; torch {versions()['torch']}, triton {versions()['triton']}")
@@ -87,18 +73,6 @@ def run_jobs(
     return run.failures
 
 
-def check(names: list[str], place: Place) -> None:
-    """
-    Raises:
-        ValueError: an unknown job, or no GPU.
-    """
-    for name in names:
-        if name not in JOBS:
-            raise ValueError(f"op must be one of {', '.join(JOBS)} on a GPU, got {name!r}")
-    if place.device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("--device cuda: no CUDA device was found; pass --device cpu")
-
-
 class _Run:
     """What the cases of a run share, and what came of them."""
 
@@ -119,10 +93,9 @@ class _Run:
 
     def job(self, name: str, left: int) -> None:
         """One op's cases, in its share of the time that is left."""
-        module = importlib.import_module(f"vaefast.bench.gpu.{name}")
         share = time.monotonic() + (self.until - time.monotonic()) / left
         try:
-            cases = module.cases(self.place)
+            cases = listed.cases(name, self.place)
         except Exception as error:
             return self._fail(name, "", error)
         for position, (title, build) in enumerate(cases):

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from vaefast.bench.gpu.place import Place, at_precision, poisoned
+from vaefast.bench.place import Place, at_precision, poisoned
 from vaefast.bench.runner import (
     Benchmark,
     Provider,

@@ -7,7 +7,6 @@ time would go there. Nothing is timed, so the processes may share the GPU.
 from __future__ import annotations
 
 import gc
-import importlib
 import math
 import multiprocessing
 import os
@@ -19,8 +18,8 @@ from dataclasses import asdict
 import torch
 
 from vaefast.bench.gpu import pairs
-from vaefast.bench.gpu.job import JOBS, check
-from vaefast.bench.gpu.place import Place
+from vaefast.bench.jobs import JOBS, cases, chosen
+from vaefast.bench.place import Place
 
 __all__ = ["Task", "tasks", "warm", "work"]
 
@@ -37,15 +36,14 @@ def warm(jobs: list[str], place: Place, *, processes: int, seconds: float) -> No
     What fails says so, and fails again where it is timed; a process that dies takes its case alone.
 
     Args:
-        jobs: names of :data:`vaefast.bench.gpu.JOBS`; empty for all.
+        jobs: names of :data:`vaefast.bench.jobs.JOBS`; empty for all.
         processes: how many; each has a CUDA context of its own.
         seconds: after these, what is still at work is ended.
 
     Raises:
         ValueError: an unknown job, or no GPU.
     """
-    names = jobs or list(JOBS)
-    check(names, place)
+    names = chosen(jobs, place)
     until = time.monotonic() + seconds
     context = multiprocessing.get_context("spawn")  # CUDA survives no fork
     queue = context.Queue()
@@ -66,18 +64,24 @@ def warm(jobs: list[str], place: Place, *, processes: int, seconds: float) -> No
 
 def tasks(names: list[str], place: Place) -> list[Task]:
     """Ours of every case, those first that compile longest; then peers, as they are asked for."""
-    count = {name: len(_cases(name, place)) for name in names}
+    count = {name: len(cases(name, place)) for name in names}
     first = sorted(names, key=lambda name: name not in SLOWEST)
     ours = [(name, case, False) for name in first for case in range(count[name])]
     asked = [name for name in names if name in ASKED]
     return ours + [(name, case, True) for name in asked for case in range(count[name])]
 
 
-def work(task: Task, place: Place, say: Callable = print) -> None:
+def _say(text: str) -> None:
+    """A line in one write, which no other process's lines can come into."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def work(task: Task, place: Place, say: Callable = _say) -> None:
     """One task, and how long it took or why it failed."""
     name, number, peers = task
     start = time.monotonic()
-    title, build = _cases(name, place)[number]
+    title, build = cases(name, place)[number]
     what = f"{name}  {title}{'  compiled peers' if peers else ''}"
     try:
         benchmark = build()
@@ -89,10 +93,6 @@ def work(task: Task, place: Place, say: Callable = print) -> None:
         say(f"  {time.monotonic() - start:5.1f} s  {what}")
     except Exception as error:  # the next task may work
         say(f"  not warmed  {what}: {pairs.first_line(error)}")
-
-
-def _cases(name: str, place: Place) -> list:
-    return importlib.import_module(f"vaefast.bench.gpu.{name}").cases(place)
 
 
 def _worker(queue: multiprocessing.Queue, place: dict) -> None:

@@ -10,31 +10,31 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vaefast.bench.cases import Posterior, network, posterior
+from vaefast.bench.place import PRODUCTS, Place
+from vaefast.bench.runner import Provider
 from vaefast.types import Network
 
 __all__ = [
-    "DEVICE",
     "TABLE",
     "Product",
     "Shape",
     "activate",
-    "alone",
     "backward_products",
     "by_autograd",
     "by_hand",
-    "compiled",
+    "ceiling",
     "decoder",
     "encoder",
     "flop",
     "forward",
     "forward_products",
     "product",
+    "shapes",
     "slopes",
     "tape",
     "weight_bytes",
 ]
 
-DEVICE = "cpu"  # of the cases that these modules declare; vaefast.bench.gpu has its own
 Product = tuple[Tensor, Tensor, Tensor]  # input, matrix, output
 
 
@@ -58,9 +58,15 @@ TABLE = (
     Shape((17, 100, 333, 300), "relu"),
     Shape((8, 64, 3072), "silu"),
 )
+TINY = Shape((8, 16, 16, 24), "tanh")  # of a dry run
 
 
-def decoder(shape: Shape, B: int, device: str = DEVICE) -> Posterior:
+def shapes(place: Place) -> tuple[Shape, ...]:
+    """A CPU's table, of which a GPU has the first row."""
+    return place.table(TABLE, TABLE[:1], (TINY,))
+
+
+def decoder(shape: Shape, B: int, device: str) -> Posterior:
     """float32 with Bernoulli logits: B inputs, one latent for each."""
     return posterior(
         B,
@@ -72,7 +78,7 @@ def decoder(shape: Shape, B: int, device: str = DEVICE) -> Posterior:
     )
 
 
-def encoder(shape: Shape, device: str = DEVICE) -> Network:
+def encoder(shape: Shape, device: str) -> Network:
     """float32, from the last width to the first."""
     return network(shape.widths[::-1], shape.activations, dtype=torch.float32, device=device)
 
@@ -101,8 +107,14 @@ def backward_products(net: Network, rows: int) -> list[Product]:
     return [product(rows, weight, back=True) for weight in net.weights[::-1]]
 
 
-def alone(products: list[Product], repeat: int = 1) -> Callable[[], Tensor]:
-    """Matrix products and nothing else: the machine's limit."""
+def ceiling(
+    place: Place, products: Callable[[], list[Product]], repeat: int = 1
+) -> dict[str, Provider]:
+    """Matrix products and nothing else, a CPU's limit; a GPU's rate is measured once a run."""
+    return {PRODUCTS: _alone(products(), repeat)} if place.on_cpu else {}
+
+
+def _alone(products: list[Product], repeat: int) -> Callable[[], Tensor]:
 
     def run() -> Tensor:
         for _ in range(repeat):
@@ -186,7 +198,3 @@ def by_hand(
         return None, grad
     loss = F.binary_cross_entropy_with_logits(logits, x, reduction="none").sum(1)
     return loss + 0.5 * z.square().sum(1), grad
-
-
-def compiled(function: Callable) -> Callable:
-    return torch.compile(function, fullgraph=True, dynamic=False)

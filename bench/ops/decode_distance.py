@@ -1,15 +1,17 @@
-"""``decode_distance`` against plain torch, torch.compile and JAX in several chunks.
+"""``decode_distance`` against plain torch, torch.compile and JAX, some inputs at a time.
 
 The peers draw their own normals; for the check they get ours. Hits may differ by draws that lie on
-the boundary to round-off.
+the boundary to round-off. A CPU's case is a whole call; a GPU's is 10⁶ inputs, scaled up.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,102 +20,186 @@ from vaefast import ops
 from vaefast.bench.memory import peak_growth
 from vaefast.bench.ops import _jax as jx
 from vaefast.bench.ops import _nets as nets
-from vaefast.bench.runner import Benchmark, Check, Provider
+from vaefast.bench.place import Place, net_at
+from vaefast.bench.runner import Benchmark, Case, Check, Provider, tensor_of
 from vaefast.functional.latents import latents
 from vaefast.types import Network
 
-B, S, STD = 64, 1000, 0.1
-CHUNKS = (1, 4, 16)  # inputs at a time, 1000 rows each
-MIB = 64.0
+__all__ = ["cases"]
+
+STD = 0.1
+B, S = 64, 1000  # inputs on a CPU, draws for each
+INPUTS = 1_000_000  # on a GPU, of which so many are timed, ours and theirs, and compared
+OURS, THEIRS, CHECKED = 4096, 256, 16
+CHUNKS = (1, 4, 16)  # inputs at a time, of a CPU
+CHUNK = 64  # of a GPU
+MIB = 64.0  # that a CPU may take beyond the inputs
+SECONDS = {"ieee": 30.0, "bf16": 10.0, "tf32": 10.0}  # asked of a GPU
+TOLERANCE = {"ieee": 0.004, "tf32": 0.02, "bf16": 0.08}  # of the largest count, on a GPU
+
+Peers = tuple[dict[str, Provider], dict[str, Check]]
 
 
-def benchmarks() -> Iterator[Benchmark]:
-    """Hits of 1000 decoded draws per input; decoder 32-512-512-784: 1.36 MFLOP a draw."""
-    for number, shape in enumerate(nets.TABLE):
-        mean, std, centre, r, net = case(number, B)
-        found, checks = providers(mean, std, centre, r, net)
-        memory = partial(peak_growth, __name__, "ours", (number, 2, 10), (number, B, S))
-        yield Benchmark(
-            op="decode_distance",
-            case=f"{shape} B={B} S={S} float32 {nets.DEVICE}",
-            providers=found,
-            checks=checks,
-            tolerance=0.01,
-            bytes=nets.weight_bytes(net) + 4 * B * (2 * net.in_features + net.out_features),
-            flop=nets.flop(net, B * S),
-            ceiling="matrix products alone",
-            at_least=1.5 if number == 0 else 1.0,
-            memory=memory if sys.platform == "linux" and nets.DEVICE == "cpu" else None,
-            mib_at_most=MIB,
-        )
-
-
-def case(number: int, B: int) -> tuple[Tensor, Tensor, Tensor, float, Network]:
+class Job:
     """Means, deviations, centres, and a radius that about half of the draws keep."""
-    mean, _, logits = nets.decoder(nets.TABLE[number], B)
-    net = logits.with_epilogue("sigmoid")
-    std = torch.full_like(mean, STD)
-    centre = nets.forward(mean, net)
-    draws = mean + std * torch.randn(50, *mean.shape, generator=torch.Generator().manual_seed(1))
-    r = (nets.forward(draws, net) - centre).norm(dim=-1).median().item()
-    return mean, std, centre, r, net
+
+    def __init__(self, place: Place, shape: nets.Shape, precision: str) -> None:
+        self.place, self.shape, self.precision = place, shape, precision
+        self.B, self.S = place.table(B, OURS, 4), place.size(S, 20)
+        self.theirs, self.checked = place.table(B, THEIRS, 4), place.table(B, CHECKED, 2)
+        plain = nets.decoder(shape, 1, place.device).net
+        self.net = plain.with_epilogue("sigmoid")
+        self.peer = net_at(self.net, precision)
+        self.mean = place.normal(self.B, self.net.in_features)
+        self.std = torch.full_like(self.mean, STD)
+        self.centre = nets.forward(self.mean, self.net)
+        some = self.mean[:64]
+        draws = some + STD * place.normal(50, *some.shape, seed=1)
+        images = nets.forward(draws, self.net)
+        self.r = (images - self.centre[:64]).norm(dim=-1).median().item()
+
+    def rows(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
+        return self.mean[:count], self.std[:count], self.centre[:count]
+
+    def ours(self, count: int) -> Tensor:
+        options = {"samples": self.S, "precision": self.precision}
+        options["backend"] = self.place.backend("decode_distance")
+        return ops.decode_distance(*self.rows(count), self.r, self.net, **options)
+
+    def decided_again(self) -> str:
+        """The op logs the share at debug level."""
+        heard: list[str] = []
+        ear = logging.Handler()
+        ear.emit = lambda record: heard.append(record.getMessage())  # type: ignore[method-assign]
+        logger = logging.getLogger("vaefast")
+        level = logger.level
+        logger.addHandler(ear)
+        logger.setLevel(logging.DEBUG)
+        try:
+            self.ours(self.B)
+        finally:
+            logger.setLevel(level)
+            logger.removeHandler(ear)
+        return next((text for text in heard if "again" in text), "decided again: not known")
+
+    def draws(self, count: int) -> Tensor:
+        index, numbers = (torch.arange(n, device=self.mean.device) for n in (count, self.S))
+        zero = torch.zeros_like(self.mean[:count])
+        return latents(zero, torch.ones_like(zero), seed=0, index=index, samples=numbers)
 
 
-def ours(number: int, B: int, S: int) -> Callable[[], Tensor]:
-    """The call whose memory is measured, by TABLE's row."""
-    mean, std, centre, r, net = case(number, B)
-    return lambda: ops.decode_distance(mean, std, centre, r, net, samples=S)
+def cases(place: Place) -> list[Case]:
+    """Hits of 1000 decoded draws an input; decoder 32-512-512-784: 1.36 GFLOP an input."""
+    return [
+        (f"{shape} {precision}", partial(case, place, shape, precision))
+        for shape in nets.shapes(place)
+        for precision in place.precisions
+    ]
 
 
-def providers(
-    mean: Tensor, std: Tensor, centre: Tensor, r: float, net: Network
-) -> tuple[dict[str, Provider], dict[str, Check]]:
-    """Each returns the hits [B]."""
-    d = mean.shape[1]
-    rows = 4 * S  # of the products alone: in cache, as often as it takes
-
-    def vaefast() -> Tensor:
-        return ops.decode_distance(mean, std, centre, r, net, samples=S).double()
-
+def case(place: Place, shape: nets.Shape, precision: str) -> Benchmark:
+    """Each provider returns the hits of its inputs."""
+    job = Job(place, shape, precision)
+    rows = 4 * job.S  # of the products alone: in cache, as often as it takes
+    repeat = math.ceil(job.B * job.S / rows)
     found: dict[str, Provider] = {
-        "vaefast": vaefast,
-        "matrix products alone": nets.alone(
-            nets.forward_products(net, rows), repeat=math.ceil(B * S / rows)
-        ),
+        "vaefast": lambda: job.ours(job.B).double(),
+        **nets.ceiling(place, lambda: nets.forward_products(job.net, rows), repeat),
     }
     checks: dict[str, Check] = {}
+    for peers, theirs in (in_torch(job), in_jax(job)):
+        found |= peers
+        checks |= theirs
+    inputs = B if place.on_cpu else INPUTS
+    options = on_cpu(job) if place.on_cpu else on_gpu(job, found)
+    return Benchmark(
+        op="decode_distance",
+        providers=found,
+        checks=checks,
+        bytes=inputs * 4 * (2 * job.net.in_features + job.net.out_features),
+        flop=inputs * nets.flop(job.net, job.S),
+        **{**place.held_to(precision), **options},
+    )
 
-    def our_draws() -> Tensor:
-        index, numbers = torch.arange(B), torch.arange(S)
-        zero, one = torch.zeros_like(mean), torch.ones_like(mean)
-        return latents(zero, one, seed=0, index=index, samples=numbers)
 
-    def drawn(count: Callable, inputs: int, draws: Tensor | None) -> Tensor:
-        hits = []
-        for start in range(0, B, inputs):
-            own = slice(start, start + inputs)
-            noise = torch.randn(inputs, S, d, device=mean.device) if draws is None else draws[own]
-            hits.append(count(noise, mean[own], std[own], centre[own], r, net))
-        return torch.cat(hits).double()
+def on_cpu(job: Job) -> dict[str, Any]:
+    row = nets.TABLE.index(job.shape)
+    memory = partial(peak_growth, __name__, "call", (row, 2, 10), (row, B, S))
+    return {
+        "case": f"{job.shape} B={B} S={S} {job.place.named()}",
+        "tolerance": 0.01,
+        "at_least": 1.5 if row == 0 else 1.0,
+        "memory": memory if sys.platform == "linux" else None,
+        "mib_at_most": MIB,
+    }
 
-    def fixed(count: Callable, given: tuple) -> tuple[Tensor, Tensor]:
-        (hits,) = jx.jitted(count, our_draws(), *given).values()
-        return torch.from_dlpack(hits()), vaefast()
 
-    for inputs in CHUNKS:
-        name = f"torch.compile, {inputs} inputs at a time"
-        compiled = nets.compiled(count)
-        found[name] = partial(drawn, compiled, inputs, None)
-        checks[name] = lambda f=compiled, n=inputs: (drawn(f, n, our_draws()), vaefast())
-    found["eager, 1 inputs at a time"] = partial(drawn, count, 1, None)
-    checks["eager, 1 inputs at a time"] = lambda: (drawn(count, 1, our_draws()), vaefast())
-    for inputs in CHUNKS if jx.installed() else ():
-        name = f"JAX jit, {inputs} inputs at a time"
-        given = mean, std, centre, *jx.network(net)
-        sizes = r, B, S, inputs
-        found |= jx.jitted(jax_count(*sizes, draw=True), mean, *given, name=name)
-        checks[name] = partial(fixed, jax_count(*sizes, draw=False), given)
+def on_gpu(job: Job, found: dict[str, Provider]) -> dict[str, Any]:
+    part = f"ours scaled up from {job.B:,}, theirs from {job.theirs:,}"
+    return {
+        "case": f"{job.shape} {INPUTS:,} inputs S={job.S} {job.precision}, {part}"
+        f" {job.place.device}",
+        "scale": {**dict.fromkeys(found, INPUTS / job.theirs), "vaefast": INPUTS / job.B},
+        "tolerance": TOLERANCE[job.precision],
+        "seconds_at_most": SECONDS[job.precision],
+        "remark": None if job.precision == "ieee" else job.decided_again,
+    }
+
+
+def call(row: int, inputs: int, samples: int) -> Callable[[], Tensor]:
+    """The call whose memory is measured, by TABLE's row."""
+    job = Job(Place("cpu"), nets.TABLE[row], "ieee")
+    rows = job.rows(inputs)
+    return lambda: ops.decode_distance(*rows, job.r, job.net, samples=samples)
+
+
+def chunks(job: Job) -> tuple[int, ...]:
+    return job.place.table(CHUNKS, (CHUNK,), (2,))
+
+
+def in_torch(job: Job) -> Peers:
+    compiled = job.place.compiled(count)
+
+    def hits(run: Callable, inputs: int, chunk: int, draws: Tensor | None) -> Tensor:
+        parts = []
+        for start in range(0, inputs, chunk):
+            own = slice(start, start + chunk)
+            mean, std, centre = (t[own] for t in job.rows(inputs))
+            shape = len(mean), job.S, mean.shape[1]
+            noise = torch.randn(shape, device=mean.device) if draws is None else draws[own]
+            parts.append(run(noise, mean, std, centre, job.r, job.peer))
+        return torch.cat(parts).double()
+
+    def check(run: Callable, chunk: int) -> tuple[Tensor, Tensor]:
+        chunk = chunk if job.place.on_cpu else job.checked
+        return hits(run, job.checked, chunk, job.draws(job.checked)), job.ours(job.checked)
+
+    runs = {f"torch.compile, {n} inputs at a time": (compiled, n) for n in chunks(job)}
+    runs[f"eager, {chunks(job)[0]} inputs at a time"] = count, chunks(job)[0]
+    return (
+        {name: partial(hits, run, job.theirs, n, None) for name, (run, n) in runs.items()},
+        {name: partial(check, *run) for name, run in runs.items()},
+    )
+
+
+def in_jax(job: Job) -> Peers:
+    found: dict[str, Provider] = {}
+    checks: dict[str, Check] = {}
+    network = jx.network(job.peer)
+    for chunk in chunks(job) if jx.installed(gpu=job.mean.is_cuda) else ():
+        name = f"JAX jit, {chunk} inputs at a time"
+        run = jax_count(job.r, job.theirs, job.S, chunk, draw=True)
+        given = job.mean[: job.theirs], *job.rows(job.theirs)
+        found |= jx.jitted(run, *given, *network, name=name)
+        checks[name] = partial(checked_in_jax, job, chunk)
     return found, checks
+
+
+def checked_in_jax(job: Job, chunk: int) -> tuple[Tensor, Tensor]:
+    run = jax_count(job.r, job.checked, job.S, chunk, draw=False)
+    given = job.draws(job.checked), *job.rows(job.checked)
+    (hits,) = jx.jitted(run, *given, *jx.network(job.peer)).values()
+    return tensor_of(hits()), job.ours(job.checked)
 
 
 def count(

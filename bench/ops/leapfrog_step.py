@@ -2,54 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from vaefast import ops
-from vaefast.bench.ops import _nets as nets
-from vaefast.bench.runner import Benchmark
+from vaefast.bench.place import Place, rotating
+from vaefast.bench.runner import Benchmark, Case, Provider
 
-SIZES = ((64, 32), (4096, 64))
+__all__ = ["cases"]
+
 STEP = 1e-9  # the state is overwritten in every call and must not run away
+BEYOND_CACHE = ((1 << 21, 64, 1), (4096, 64, 64))  # chains, latents, states that take turns
 
 
-def benchmarks() -> Iterator[Benchmark]:
-    """z and p read and written, grad read: 20 bytes an element in float32."""
-    for N, d in SIZES:
-        z, p, grad = torch.randn(3, N, d, device=nets.DEVICE)
-        yield Benchmark(
-            op="leapfrog_step",
-            case=f"N={N} d={d} float32 {nets.DEVICE}",
-            providers=providers(z, p, grad),
-            bytes=20 * N * d,
-            flop=5 * N * d,
-            ceiling="torch.lerp(out=)",
-        )
+def cases(place: Place) -> list[Case]:
+    """20 bytes an element: z and p read and written, grad read."""
+    sizes = place.table(((64, 32, 1), (4096, 64, 1)), BEYOND_CACHE, ((3, 5, 2),))
+    return [(f"N={N} d={d}", partial(case, place, N, d, states)) for N, d, states in sizes]
 
 
-def providers(z: Tensor, p: Tensor, grad: Tensor) -> dict[str, Callable[[], Tensor]]:
-    """Each works on its own copy of the state and returns the position."""
-    step = torch.full((len(z),), STEP, device=z.device)
-    weight = torch.rand_like(z)
-    compiled = nets.compiled(eager)
+def case(place: Place, N: int, d: int, states: int) -> Benchmark:
+    """Each provider works on its own copies of the states and returns the position."""
+    step = torch.full((N,), STEP, device=place.device)
 
-    def on_copy(function: Callable) -> Callable[[], Tensor]:
-        own_z, own_p = z.clone(), p.clone()
+    def taking_turns(function: Callable) -> Provider:
+        def on(z: Tensor, p: Tensor, grad: Tensor) -> Provider:
+            def run() -> Tensor:
+                function(z, p, grad, step)
+                return z
 
-        def run() -> Tensor:
-            function(own_z, own_p, grad, step)
-            return own_z
+            return run
 
-        return run
+        return rotating(on, [tuple(place.normal(3, N, d, seed=s)) for s in range(states)])
 
-    return {
-        "vaefast": on_copy(ops.leapfrog_step),
-        "torch.lerp(out=)": lambda: torch.lerp(z, p, weight, out=weight),
-        "eager": on_copy(eager),
-        "torch.compile": on_copy(compiled),
+    found = {
+        "vaefast": taking_turns(partial(ops.leapfrog_step, backend=place.backend("leapfrog_step"))),
+        "torch.compile": taking_turns(place.compiled(eager)),
+        "eager": taking_turns(eager),
     }
+    if place.on_cpu:
+        z, grad = place.normal(2, N, d)
+        out = torch.rand_like(z)
+        found["torch.lerp(out=)"] = lambda: torch.lerp(z, grad, out, out=out)
+    turns = "" if place.on_cpu else f", {states} in turn,"
+    return Benchmark(
+        op="leapfrog_step",
+        case=f"N={N} d={d}{turns} float32 {place.device}",
+        providers=found,
+        bytes=20 * N * d,
+        flop=5 * N * d,
+        repeatable=False,
+        **place.bandwidth("torch.lerp(out=)"),
+    )
 
 
 def eager(z: Tensor, p: Tensor, grad: Tensor, step: Tensor) -> None:

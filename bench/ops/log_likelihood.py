@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -10,44 +10,54 @@ from torch import Tensor
 from torch.distributions import ContinuousBernoulli
 
 from vaefast import ops
-from vaefast.bench.cases import images
 from vaefast.bench.ops import _jax as jx
-from vaefast.bench.ops import _nets as nets
-from vaefast.bench.runner import Benchmark
+from vaefast.bench.place import Place
+from vaefast.bench.runner import Benchmark, Case, Provider
+
+__all__ = ["cases"]
 
 STD = 0.3
-SIZES = ((64, 784), (256, 3072))
 FLOP = {"bernoulli": 12, "gaussian": 6, "continuous_bernoulli": 30}  # an exponential counts as 4
+SIZES = ((64, 784), (256, 3072))  # of a CPU
+BEYOND_CACHE = 100 << 20  # pixels
 
 
-def benchmarks() -> Iterator[Benchmark]:
+def cases(place: Place) -> list[Case]:
     """Two reads and one write of a pixel: 12 bytes in float32."""
-    for likelihood, flop in FLOP.items():
-        for N, D in SIZES:
-            x = images(N, D, device=nets.DEVICE).x
-            out = 3 * torch.randn(N, D, device=nets.DEVICE)
-            yield Benchmark(
-                op="log_likelihood",
-                case=f"{likelihood} N={N} D={D} float32 {nets.DEVICE}",
-                providers=providers(out, x, likelihood),
-                bytes=12 * N * D,
-                flop=flop * N * D,
-                ceiling="torch.add(out=)",
-                tolerance=1e-2,  # of torch's continuous Bernoulli, which errs by 3e-3 in float32
-            )
+    large = tuple((place.size(BEYOND_CACHE // D, 4), D) for D in (784, 3072))
+    return [
+        (f"{likelihood} N={N} D={D}", partial(case, place, likelihood, N, D))
+        for likelihood in FLOP
+        for N, D in (SIZES if place.on_cpu else large)
+    ]
 
 
-def providers(out: Tensor, x: Tensor, likelihood: str) -> dict:
+def case(place: Place, likelihood: str, N: int, D: int) -> Benchmark:
+    x, out = place.pixels(N, D), 3 * place.normal(N, D, seed=1)
+    return Benchmark(
+        op="log_likelihood",
+        case=f"{likelihood} N={N} D={D} float32 {place.device}",
+        providers=providers(place, out, x, likelihood),
+        bytes=12 * N * D,
+        flop=FLOP[likelihood] * N * D,
+        tolerance=1e-2,  # of torch's continuous Bernoulli, which errs by 3e-3 in float32
+        **place.bandwidth("torch.add(out=)"),
+    )
+
+
+def providers(place: Place, out: Tensor, x: Tensor, likelihood: str) -> dict[str, Provider]:
     """Each returns the gradient, having computed the value as well."""
-    result = torch.empty_like(out)
-    compiled = nets.compiled(eager)
     options = {"likelihood": likelihood, "likelihood_params": params(likelihood)}
-    found = {
-        "vaefast": lambda: ops.log_likelihood(out, x, **options)[1],
-        "torch.add(out=)": lambda: torch.add(out, x, out=result),
+    options["backend"] = place.backend("log_likelihood")
+    found: dict[str, Provider] = {
+        "vaefast": lambda: ops.log_likelihood(out, x, **options)[::-1],
         "autograd": lambda: by_autograd(out, x, likelihood),
     }
+    if place.on_cpu:
+        result = torch.empty_like(out)
+        found["torch.add(out=)"] = lambda: torch.add(out, x, out=result)
     if likelihood == "bernoulli":
+        compiled = place.compiled(eager)
         found["eager"] = lambda: eager(out, x)[1]
         found["torch.compile"] = lambda: compiled(out, x)[1]
         found |= jx.jitted(jax_gradient, out, x)

@@ -1,34 +1,45 @@
-"""``net_forward`` against plain torch, torch.compile and JAX."""
+"""``net_forward`` against plain torch, torch.compile, a CUDA graph and JAX."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from functools import partial
 
 from vaefast import ops
 from vaefast.bench.ops import _jax as jx
 from vaefast.bench.ops import _nets as nets
-from vaefast.bench.runner import Benchmark
+from vaefast.bench.place import Place, net_at
+from vaefast.bench.runner import Benchmark, Case
 
-ROWS = (1, 64, 1024)
+__all__ = ["cases"]
 
 
-def benchmarks() -> Iterator[Benchmark]:
-    """The decoders of the table; the weights, the inputs and the outputs move once."""
-    for shape in nets.TABLE:
-        for N in ROWS:
-            z, _, net = nets.decoder(shape, N)
-            compiled = nets.compiled(nets.forward)
-            yield Benchmark(
-                op="net_forward",
-                case=f"{shape} N={N} float32 {nets.DEVICE}",
-                providers={
-                    "vaefast": lambda z=z, net=net: ops.net_forward(z, net),
-                    "matrix products alone": nets.alone(nets.forward_products(net, N)),
-                    "eager": lambda z=z, net=net: nets.forward(z, net),
-                    "torch.compile": lambda z=z, net=net, run=compiled: run(z, net),
-                    **jx.jitted(jx.forward, z, *jx.network(net)),
-                },
-                bytes=nets.weight_bytes(net) + 4 * N * (net.in_features + net.out_features),
-                flop=nets.flop(net, N),
-                ceiling="matrix products alone",
-            )
+def cases(place: Place) -> list[Case]:
+    """The decoders of the table; 32-512-512-784 takes 1.4 MFLOP a latent."""
+    return [
+        (f"{shape} N={N} {precision}", partial(case, place, shape, N, precision))
+        for shape in nets.shapes(place)
+        for N in place.table((1, 64, 1024), (262144, 64), (5,))
+        for precision in place.precisions
+    ]
+
+
+def case(place: Place, shape: nets.Shape, N: int, precision: str) -> Benchmark:
+    """The weights, the inputs and the outputs move once."""
+    z, net = place.normal(N, shape.widths[0]), nets.decoder(shape, 1, place.device).net
+    peer, compiled = net_at(net, precision), place.compiled(nets.forward)
+    options = {"precision": precision, "backend": place.backend("net_forward")}
+    return Benchmark(
+        op="net_forward",
+        case=f"{shape} N={N} {place.named(precision)}",
+        providers={
+            "vaefast": lambda: ops.net_forward(z, net, **options),
+            **nets.ceiling(place, lambda: nets.forward_products(net, N)),
+            "eager": lambda: nets.forward(z, peer),
+            "torch.compile": lambda: compiled(z, peer),
+            **place.graphed("CUDA graph", lambda: nets.forward(z, peer)),
+            **jx.jitted(jx.forward, z, *jx.network(peer)),
+        },
+        bytes=nets.weight_bytes(net) + 4 * N * (net.in_features + net.out_features),
+        flop=nets.flop(net, N),
+        **place.held_to(precision),
+    )

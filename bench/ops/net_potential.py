@@ -2,43 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from functools import partial
 
 from vaefast import ops
-from vaefast.bench.cases import Posterior
 from vaefast.bench.ops import _jax as jx
 from vaefast.bench.ops import _nets as nets
-from vaefast.bench.runner import Benchmark, Provider
+from vaefast.bench.place import Place, net_at
+from vaefast.bench.runner import Benchmark, Case
 
-ROWS = (1, 64, 512)
+__all__ = ["cases"]
 
 
-def benchmarks() -> Iterator[Benchmark]:
+def cases(place: Place) -> list[Case]:
     """Energy and gradient; under the decoder 32-512-512-784 2.7 MFLOP a row."""
-    for shape in nets.TABLE:
-        for N in ROWS:
-            case = nets.decoder(shape, N)
-            net = case.net
-            yield Benchmark(
-                op="net_potential",
-                case=f"{shape} N={N} float32 {nets.DEVICE}",
-                providers=providers(case),
-                bytes=nets.weight_bytes(net) + 4 * N * (2 * net.in_features + net.out_features),
-                flop=2 * nets.flop(net, N),
-                ceiling="matrix products alone",
-            )
+    return [
+        (f"{shape} N={N} {precision}", partial(case, place, shape, N, precision))
+        for shape in nets.shapes(place)
+        for N in place.table((1, 64, 512), (65536,), (5,))
+        for precision in place.precisions
+    ]
 
 
-def providers(case: Posterior) -> dict[str, Provider]:
-    """Each returns the gradient and the energies."""
-    z, x, net = case
-    compiled = nets.compiled(nets.by_hand)
-    products = nets.forward_products(net, len(z)) + nets.backward_products(net, len(z))
-    return {
-        "vaefast": lambda: ops.net_potential(z, x, net, likelihood="bernoulli")[::-1],
-        "matrix products alone": nets.alone(products),
-        "autograd": lambda: nets.by_autograd(z, x, net)[::-1],
-        "gradient by hand": lambda: nets.by_hand(z, x, net)[::-1],
-        "torch.compile": lambda: compiled(z, x, net)[::-1],
-        **jx.jitted(jx.gradient_and_energy, z, x, *jx.network(net)),
-    }
+def case(place: Place, shape: nets.Shape, N: int, precision: str) -> Benchmark:
+    """Each provider returns the gradient and the energies."""
+    z, x, net = nets.decoder(shape, N, place.device)
+    options = {"likelihood": "bernoulli", "precision": precision}
+    options["backend"] = place.backend("net_potential")
+    peer, compiled = net_at(net, precision), place.compiled(nets.by_hand)
+
+    def products() -> list[nets.Product]:
+        return nets.forward_products(net, N) + nets.backward_products(net, N)
+
+    return Benchmark(
+        op="net_potential",
+        case=f"{shape} N={N} {place.named(precision)}",
+        providers={
+            "vaefast": lambda: ops.net_potential(z, x, net, **options)[::-1],
+            **nets.ceiling(place, products),
+            "autograd": lambda: nets.by_autograd(z, x, peer)[::-1],
+            "gradient by hand": lambda: nets.by_hand(z, x, peer)[::-1],
+            "torch.compile": lambda: compiled(z, x, peer)[::-1],
+            **jx.jitted(jx.gradient_and_energy, z, x, *jx.network(peer)),
+        },
+        bytes=nets.weight_bytes(net) + 4 * N * (2 * net.in_features + net.out_features),
+        flop=2 * nets.flop(net, N),
+        **place.held_to(precision),
+    )

@@ -1,8 +1,9 @@
 """The activations of an MLP's layer and their slopes, elementwise on a tile.
 
 Slopes come from the pre-activation: 1 − h² or h(1 − h) would cancel. Values and slopes err by a
-few units in the last place (elu, tanh, sigmoid, softplus and exp_half by at most 6, also where a
-unit saturates); slopes of silu and gelu, which cross 0, by that of the larger of themselves and ¼.
+few units in the last place (elu, selu, tanh, sigmoid, softplus and exp_half by at most 6, also
+where a unit saturates); slopes that cross 0 (silu, gelu, mish, hardswish) by that of the larger of
+themselves and ¼.
 NaN gives NaN, but for the slopes of the piecewise linear ones.
 """
 
@@ -26,6 +27,9 @@ __all__ = ["activate", "through"]
 
 ROOT_8_OVER_PI = tl.constexpr(1.59576912160573071)
 CUBIC = tl.constexpr(0.044715)
+SELU_SCALE = tl.constexpr(1.0507009873554805)
+SELU_BELOW = tl.constexpr(1.7580993408473768)  # times its alpha
+SIXTH = tl.constexpr(1 / 6)
 
 
 @triton.jit
@@ -37,7 +41,7 @@ def activate(v, i_out, WIDTH: tl.constexpr, ACT: tl.constexpr, PARAM: tl.constex
         i_out: [BLOCK_M], consecutive features, the first of them even.
         WIDTH: features of the layer; the last of an odd number has no partner in maxmin.
         ACT: a name of ``vaefast.functional.activations``, e.g. ``"tanh"``.
-        PARAM: the parameter of leaky_relu and elu.
+        PARAM: its parameters as a pair: the slope of leaky_relu, elu's alpha, clamp's ends.
 
     For maxmin s is 1 where the feature keeps its place and 0 where its pair is swapped.
     """
@@ -46,10 +50,10 @@ def activate(v, i_out, WIDTH: tl.constexpr, ACT: tl.constexpr, PARAM: tl.constex
     elif ACT == "relu":
         y, s = tl.maximum(v, 0.0, propagate_nan=NAN_ALL), tl.where(v > 0, 1.0, 0.0)
     elif ACT == "leaky_relu":
-        s = tl.where(v > 0, 1.0, tl.full(v.shape, PARAM, v.dtype))
-        y = tl.where(v > 0, v, PARAM * v)
+        s = tl.where(v > 0, 1.0, tl.full(v.shape, PARAM[0], v.dtype))
+        y = tl.where(v > 0, v, PARAM[0] * v)
     elif ACT == "elu":
-        y, s = _elu(v, PARAM)
+        y, s = _elu(v, PARAM[0])
     elif ACT == "tanh":
         y, s = _tanh(v)
     elif ACT == "sigmoid":
@@ -68,6 +72,14 @@ def activate(v, i_out, WIDTH: tl.constexpr, ACT: tl.constexpr, PARAM: tl.constex
     elif ACT == "exp_half":
         y = exp(0.5 * v)
         s = 0.5 * y
+    elif ACT == "clamp":
+        y, s = _clamp(v, PARAM[0], PARAM[1])
+    elif ACT == "hardswish":
+        y, s = _hardswish(v)
+    elif ACT == "mish":
+        y, s = _mish(v)
+    elif ACT == "selu":
+        y, s = _selu(v)
     else:
         tl.static_assert(ACT == "maxmin", "unknown activation")
         y, s = _maxmin(v, i_out, WIDTH)
@@ -106,9 +118,9 @@ def _maxmin(v, i_out, WIDTH: tl.constexpr):
 
 
 @triton.jit
-def _elu(v, PARAM: tl.constexpr):
+def _elu(v, ALPHA: tl.constexpr):
     below, power = exp_below(v)
-    return tl.where(v > 0, v, PARAM * below), tl.where(v > 0, 1.0, PARAM * power)
+    return tl.where(v > 0, v, ALPHA * below), tl.where(v > 0, 1.0, ALPHA * power)
 
 
 @triton.jit
@@ -144,3 +156,35 @@ def _gelu_tanh(v):
     s, slope = _sigmoid(u, exp_of_minus(tl.abs(u)))
     du = ROOT_8_OVER_PI * (3.0 * CUBIC * square + 1.0)
     return v * s, tl.fma(inside * du, slope, s)
+
+
+@triton.jit
+def _clamp(v, LOW: tl.constexpr, HIGH: tl.constexpr):
+    low, high = tl.full(v.shape, LOW, v.dtype), tl.full(v.shape, HIGH, v.dtype)
+    y = tl.minimum(tl.maximum(v, low, propagate_nan=NAN_ALL), high, propagate_nan=NAN_ALL)
+    return y, tl.where((v >= low) & (v <= high), 1.0, 0.0)
+
+
+@triton.jit
+def _hardswish(v):
+    gate = tl.clamp(v + 3.0, 0.0, 6.0, propagate_nan=NAN_ALL) * SIXTH
+    s = tl.where(v >= 3.0, 1.0, tl.where(v <= -3.0, 0.0, (v + v + 3.0) * SIXTH))
+    return v * gate, s
+
+
+@triton.jit
+def _mish(v):
+    """v·t, t = tanh(softplus v) = n/(n + 2), n = e²ᵛ + 2eᵛ, both scaled by e⁻²ᵛ where v ≥ 0"""
+    u = exp_of_minus(tl.abs(v))
+    n = tl.where(v < 0, u * (u + 2.0), 2.0 * u + 1.0)
+    r = 1.0 / (n + tl.where(v < 0, 2.0, 2.0 * u * u))
+    t = n * r
+    rate = 4.0 * tl.where(v < 0, u, u * u) * (1.0 + u) * r * r
+    return v * t, tl.fma(v, rate, t)
+
+
+@triton.jit
+def _selu(v):
+    below, power = exp_below(v)
+    y = tl.where(v > 0, SELU_SCALE * v, SELU_BELOW * below)
+    return y, tl.where(v > 0, SELU_SCALE, SELU_BELOW * power)

@@ -1,4 +1,4 @@
-"""Elementary functions of float32 and float64 tensors, as csrc/math.h and csrc/normal.h have them.
+"""Elementary functions of float32 and float64 tensors, as csrc/simd/ has them.
 
 Polynomials instead of the GPU's approximate instructions: ``tl.exp`` rounds x·log₂e first, which
 costs |x|/2 units in the last place, and ``tl.sin`` needs memory for its range. An element's result

@@ -10,6 +10,8 @@ import torch
 import triton
 from torch import Tensor
 
+from vaefast.functional.activations import named
+
 __all__ = ["Net", "describe", "forward_only", "net_of", "of", "pack", "size_of", "unpack"]
 
 ROW_PAD = 128  # outputs of a layer are computed in tiles of at most so many rows
@@ -27,7 +29,7 @@ class Net:
 
     widths: tuple[int, ...]  # d, H_1, ..., D
     activations: tuple[str, ...]
-    parameters: tuple[float, ...]
+    parameters: tuple[tuple[float, float], ...]
     columns: tuple[int, ...]  # each width padded: row strides of the packed matrices
     weight: tuple[int, ...]
     turned: tuple[int, ...]
@@ -58,7 +60,7 @@ def net_of(weights: list[Tensor], layers: list[str]) -> Net:
 @lru_cache(maxsize=256)
 def describe(widths: tuple[int, ...], names: str) -> Net:
     """The Net of these widths, d to D, and activations, one name a layer, comma separated."""
-    parts = [name.strip().partition(":") for name in names.split(",")]
+    parts = [named(name) for name in names.split(",")]
     at, weight, turned, bias = 0, [], [], []
     for inputs, outputs in pairwise(widths):
         sizes = _size(outputs, inputs), _size(inputs, outputs), _up(outputs, ROW_PAD)
@@ -72,8 +74,8 @@ def describe(widths: tuple[int, ...], names: str) -> Net:
             features += _up(width, ROW_PAD)
     return Net(
         widths,
-        tuple(name for name, _, _ in parts),
-        tuple(float(parameter or 0) for _, _, parameter in parts),
+        tuple(name for name, _ in parts),
+        tuple(parameters for _, parameters in parts),
         tuple(_up(width, COLUMN_PAD) for width in widths),
         tuple(weight),
         tuple(turned),

@@ -20,13 +20,23 @@ NAN_ALL = tl.constexpr(tl.PropagateNan.ALL)
 
 
 @triton.jit
-def _parameter(p_value, i_row, m_row, PER_ROW: tl.constexpr):
-    """A launch scalar, or the rows' own values [BLOCK_B, 1]."""
-    if PER_ROW:
-        value = tl.load(p_value + i_row, mask=m_row, other=0.0)[:, None]
-    else:
+def _parameter(
+    p_value, s_value, i_row, i_col, m_row, m, GIVEN: tl.constexpr, COLUMNS: tl.constexpr
+):
+    """A launch scalar, the rows' own values [BLOCK_B, 1], or the elements' [BLOCK_B, BLOCK_D]."""
+    if not GIVEN:
         value = p_value
+    elif COLUMNS:
+        value = tl.load(p_value + i_row[:, None] * s_value + i_col[None, :], mask=m, other=0.0)
+    else:
+        value = tl.load(p_value + i_row * s_value, mask=m_row, other=0.0)[:, None]
     return value
+
+
+@triton.jit
+def _nan_rows(low, high):
+    """[BLOCK_B]: NaN where a bound of the row's elements is NaN, else 0."""
+    return tl.sum(tl.where((low != low) | (high != high), float("nan"), 0.0), axis=1)
 
 
 @triton.jit
@@ -47,8 +57,9 @@ def _add_block(peak, total, v):
 @triton.jit
 def _pgd_step_linf_kernel(
     p_out, p_x_adv, p_grad, p_x, B, D, s_out, s_x_adv, s_grad, s_x,
-    alpha, eps, low, high,
-    PER_ROW: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_D: tl.constexpr,
+    alpha, eps, low, high, s_alpha, s_eps, s_low, s_high,
+    GIVEN: tl.constexpr, COLUMNS: tl.constexpr, CLIP_FIRST: tl.constexpr,
+    BLOCK_B: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     i_row = tl.program_id(0).to(tl.int64) * BLOCK_B + tl.arange(0, BLOCK_B)  # [BLOCK_B]
     i_col = tl.program_id(1).to(tl.int64) * BLOCK_D + tl.arange(0, BLOCK_D)  # [BLOCK_D]
@@ -57,15 +68,17 @@ def _pgd_step_linf_kernel(
     a = tl.load(p_x_adv + i_row[:, None] * s_x_adv + i_col[None, :], mask=m, other=0.0)
     g = tl.load(p_grad + i_row[:, None] * s_grad + i_col[None, :], mask=m, other=0.0)
     x = tl.load(p_x + i_row[:, None] * s_x + i_col[None, :], mask=m, other=0.0)
-    radius = _parameter(eps, i_row, m_row, PER_ROW)
+    length = _parameter(alpha, s_alpha, i_row, i_col, m_row, m, GIVEN, COLUMNS[0])
+    radius = _parameter(eps, s_eps, i_row, i_col, m_row, m, GIVEN, COLUMNS[1])
+    lowest = _parameter(low, s_low, i_row, i_col, m_row, m, GIVEN, COLUMNS[2]).to(g.dtype)
+    highest = _parameter(high, s_high, i_row, i_col, m_row, m, GIVEN, COLUMNS[3]).to(g.dtype)
     sign = tl.where(g > 0, 1.0, tl.where(g < 0, -1.0, 0.0)).to(g.dtype)
-    moved = a + _parameter(alpha, i_row, m_row, PER_ROW) * sign
+    moved = a + length * sign
+    if CLIP_FIRST:
+        moved = _clip(moved, lowest, highest)
     moved = _clip(moved, x - radius, x + radius)
-    moved = _clip(
-        moved,
-        _parameter(low, i_row, m_row, PER_ROW).to(g.dtype),
-        _parameter(high, i_row, m_row, PER_ROW).to(g.dtype),
-    )
+    if not CLIP_FIRST:
+        moved = _clip(moved, lowest, highest)
     not_finite = 0.0 * g + 0.0 * a + 0.0 * x  # NaN for NaN and ±inf, else 0
     o = i_row[:, None] * s_out + i_col[None, :]
     tl.store(p_out + o, (moved + not_finite).to(g.dtype), mask=m)
@@ -74,8 +87,9 @@ def _pgd_step_linf_kernel(
 @triton.jit
 def _pgd_step_l2_kernel(
     p_out, p_x_adv, p_grad, p_x, B, D, s_out, s_x_adv, s_grad, s_x,
-    alpha, eps, low, high, norm_eps,
-    PER_ROW: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_D: tl.constexpr,
+    alpha, eps, low, high, s_alpha, s_eps, s_low, s_high, norm_eps,
+    GIVEN: tl.constexpr, COLUMNS: tl.constexpr, CLIP_FIRST: tl.constexpr,
+    BLOCK_B: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """Rows of at most BLOCK_D elements, held in registers: each image is read once."""
     i_row = tl.program_id(0).to(tl.int64) * BLOCK_B + tl.arange(0, BLOCK_B)  # [BLOCK_B]
@@ -85,18 +99,23 @@ def _pgd_step_l2_kernel(
     a = tl.load(p_x_adv + i_row[:, None] * s_x_adv + i_col[None, :], mask=m, other=0.0)
     g = tl.load(p_grad + i_row[:, None] * s_grad + i_col[None, :], mask=m, other=0.0)
     x = tl.load(p_x + i_row[:, None] * s_x + i_col[None, :], mask=m, other=0.0)
+    lowest = _parameter(low, s_low, i_row, i_col, m_row, m, GIVEN, COLUMNS[2]).to(g.dtype)
+    highest = _parameter(high, s_high, i_row, i_col, m_row, m, GIVEN, COLUMNS[3]).to(g.dtype)
     zero = tl.zeros([BLOCK_B], dtype=g.dtype)
     peak, total = _add_block(zero, zero, g)
     length = _longer((peak * tl.sqrt(total))[:, None], norm_eps)
-    delta = a + _parameter(alpha, i_row, m_row, PER_ROW) / length * g - x
+    scale = _parameter(alpha, s_alpha, i_row, i_col, m_row, m, GIVEN, False) / length
+    moved = a + scale * g
+    if CLIP_FIRST:
+        moved = tl.where(m, _clip(moved, lowest, highest) + 0.0 * moved, 0.0)  # NaN for ±inf
+    delta = moved - x
     peak, total = _add_block(zero, zero, delta)
-    radius = _parameter(eps, i_row, m_row, PER_ROW)
-    shrink = _shrink((peak * tl.sqrt(total))[:, None], radius)
-    moved = _clip(
-        x + shrink * delta,
-        _parameter(low, i_row, m_row, PER_ROW).to(g.dtype),
-        _parameter(high, i_row, m_row, PER_ROW).to(g.dtype),
-    )
+    if COLUMNS[2] or COLUMNS[3]:
+        total += _nan_rows(lowest, highest)
+    radius = _parameter(eps, s_eps, i_row, i_col, m_row, m, GIVEN, False)
+    moved = x + _shrink((peak * tl.sqrt(total))[:, None], radius) * delta
+    if not CLIP_FIRST:
+        moved = _clip(moved, lowest, highest)
     o = i_row[:, None] * s_out + i_col[None, :]
     tl.store(p_out + o, moved.to(g.dtype), mask=m)
 
@@ -104,8 +123,9 @@ def _pgd_step_l2_kernel(
 @triton.jit
 def _pgd_step_l2_long_kernel(
     p_out, p_x_adv, p_grad, p_x, B, D, s_out, s_x_adv, s_grad, s_x,
-    alpha, eps, low, high, norm_eps,
-    PER_ROW: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_D: tl.constexpr,
+    alpha, eps, low, high, s_alpha, s_eps, s_low, s_high, norm_eps,
+    GIVEN: tl.constexpr, COLUMNS: tl.constexpr, CLIP_FIRST: tl.constexpr,
+    BLOCK_B: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """Rows of any length, one a program, in three passes over blocks in ascending order."""
     i_row = tl.program_id(0).to(tl.int64) + tl.zeros([BLOCK_B], dtype=tl.int64)  # [1]
@@ -114,33 +134,57 @@ def _pgd_step_l2_long_kernel(
     p_x_adv += i_row[:, None] * s_x_adv
     p_grad += i_row[:, None] * s_grad
     p_x += i_row[:, None] * s_x
-    i_col = tl.arange(0, BLOCK_D)[None, :]  # [1, BLOCK_D]
+    i_col = tl.arange(0, BLOCK_D)  # [BLOCK_D]
     peak = tl.zeros([BLOCK_B], dtype=p_x.dtype.element_ty)
     total = peak
     for o_col in range(0, D, BLOCK_D):
-        m = o_col + i_col < D
-        peak, total = _add_block(peak, total, tl.load(p_grad + o_col + i_col, mask=m, other=0.0))
+        m = o_col + i_col[None, :] < D
+        g = tl.load(p_grad + o_col + i_col[None, :], mask=m, other=0.0)
+        peak, total = _add_block(peak, total, g)
     length = _longer((peak * tl.sqrt(total))[:, None], norm_eps)
-    scale = _parameter(alpha, i_row, m_row, PER_ROW) / length  # [1, 1]
+    scale = (
+        _parameter(alpha, s_alpha, i_row, i_col, m_row, m_row[:, None], GIVEN, False) / length
+    )  # [1, 1]
+    radius = _parameter(eps, s_eps, i_row, i_col, m_row, m_row[:, None], GIVEN, False)
     peak = tl.zeros([BLOCK_B], dtype=p_x.dtype.element_ty)
     total = peak
     for o_col in range(0, D, BLOCK_D):
-        m = o_col + i_col < D
-        a = tl.load(p_x_adv + o_col + i_col, mask=m, other=0.0)
-        g = tl.load(p_grad + o_col + i_col, mask=m, other=0.0)
-        x = tl.load(p_x + o_col + i_col, mask=m, other=0.0)
-        peak, total = _add_block(peak, total, a + scale * g - x)
-    radius = _parameter(eps, i_row, m_row, PER_ROW)
+        x, delta, lowest, highest = _delta(
+            p_x_adv, p_grad, p_x, scale, low, high, s_low, s_high, i_row, o_col + i_col, B, D,
+            GIVEN, COLUMNS, CLIP_FIRST,
+        )  # fmt: skip
+        peak, total = _add_block(peak, total, delta)
+        if COLUMNS[2] or COLUMNS[3]:
+            total += _nan_rows(lowest, highest)
     shrink = _shrink((peak * tl.sqrt(total))[:, None], radius)
-    lowest = _parameter(low, i_row, m_row, PER_ROW).to(shrink.dtype)
-    highest = _parameter(high, i_row, m_row, PER_ROW).to(shrink.dtype)
     for o_col in range(0, D, BLOCK_D):
-        m = o_col + i_col < D
-        a = tl.load(p_x_adv + o_col + i_col, mask=m, other=0.0)
-        g = tl.load(p_grad + o_col + i_col, mask=m, other=0.0)
-        x = tl.load(p_x + o_col + i_col, mask=m, other=0.0)
-        moved = _clip(x + shrink * (a + scale * g - x), lowest, highest)
-        tl.store(p_out + o_col + i_col, moved.to(x.dtype), mask=m)
+        x, delta, lowest, highest = _delta(
+            p_x_adv, p_grad, p_x, scale, low, high, s_low, s_high, i_row, o_col + i_col, B, D,
+            GIVEN, COLUMNS, CLIP_FIRST,
+        )  # fmt: skip
+        moved = x + shrink * delta
+        if not CLIP_FIRST:
+            moved = _clip(moved, lowest, highest)
+        m = o_col + i_col[None, :] < D
+        tl.store(p_out + o_col + i_col[None, :], moved.to(x.dtype), mask=m)
+
+
+@triton.jit
+def _delta(
+    p_x_adv, p_grad, p_x, scale, low, high, s_low, s_high, i_row, i_col, B, D,
+    GIVEN: tl.constexpr, COLUMNS: tl.constexpr, CLIP_FIRST: tl.constexpr,
+):  # fmt: skip
+    """Of one row's columns i_col: x, what the step moves from it, and the box."""
+    m_row, m = i_row < B, (i_col < D)[None, :]
+    a = tl.load(p_x_adv + i_col[None, :], mask=m, other=0.0)
+    g = tl.load(p_grad + i_col[None, :], mask=m, other=0.0)
+    x = tl.load(p_x + i_col[None, :], mask=m, other=0.0)
+    lowest = _parameter(low, s_low, i_row, i_col, m_row, m, GIVEN, COLUMNS[2]).to(x.dtype)
+    highest = _parameter(high, s_high, i_row, i_col, m_row, m, GIVEN, COLUMNS[3]).to(x.dtype)
+    moved = a + scale * g
+    if CLIP_FIRST:
+        moved = tl.where(m, _clip(moved, lowest, highest) + 0.0 * moved, 0.0)  # NaN for ±inf
+    return x, moved - x, lowest, highest
 
 
 @triton.jit
@@ -154,21 +198,23 @@ def _shrink(distance, radius):
     return tl.where(distance <= radius, 1.0, radius / distance)
 
 
-def pgd_step(out, x_adv, grad, x, scalars, rows, norm, norm_eps) -> None:
+def pgd_step(out, x_adv, grad, x, scalars, given, norm, order, norm_eps) -> None:
     """Launch the kernel; arguments as the registered op's without the backend's name."""
     B, D = x.shape
     kernel, constants, grid = plan(B, D, norm, x.element_size())
-    if rows is None and x.dtype == torch.float64:  # launch scalars are float32
-        rows = torch.stack([x.new_full((B,), value) for value in scalars])
+    if not given and x.dtype == torch.float64:  # launch scalars are float32
+        given = [x.new_full((1, 1), value) for value in scalars]
     images = (out, x_adv, grad, x)
     if norm == "l2":
         images = tuple(_aligned_as_its_width(image) for image in images)
-    parameters = scalars if rows is None else rows.unbind(0)
+    strides = [t.stride(0) if t.shape[0] > 1 else 0 for t in given]
+    columns = tuple(t.shape[1] > 1 for t in given)
     extra = () if norm == "linf" else (norm_eps,)
     with device_of(x):
         kernel[grid](
-            *images, B, D, *(t.stride(0) for t in images), *parameters, *extra,
-            PER_ROW=rows is not None, **constants,
+            *images, B, D, *(t.stride(0) for t in images), *(given or scalars),
+            *(strides or [0] * 4), *extra, GIVEN=bool(given), COLUMNS=columns or (False,) * 4,
+            CLIP_FIRST=order == "clip_project", **constants,
         )  # fmt: skip
     if images[0] is not out:
         out.copy_(images[0])
@@ -209,24 +255,34 @@ def device_of(x: Tensor):
 
 def variants():
     """Every form of the kernels that ``plan`` can choose, for ahead-of-time compilation."""
-    from vaefast.kernels.aot import Variant
-
     for norm, widths in (("linf", (3, 784, 3072)), ("l2", (3, 784, 3072, 12288, 16384, 150528))):
         for D in widths:
+            yield _variant(norm, D, "fp32", given=False)
             for dtype in ("fp32", "fp64"):
-                for per_row in {False, True} if dtype == "fp32" else {True}:
-                    kernel, constants, _ = plan(64, D, norm, 4 if dtype == "fp32" else 8)
-                    constants = {**constants, "PER_ROW": per_row}
-                    warps = constants.pop("num_warps")
-                    label = f"{norm} D={D} {dtype}" + (" per row" if per_row else "")
-                    signature = _signature(kernel, dtype, per_row)
-                    aligned = ("D", "s_out", "s_x_adv", "s_grad", "s_x") if D % 16 == 0 else ()
-                    yield Variant(label, kernel, signature, constants, warps, aligned=aligned)
+                yield _variant(norm, D, dtype, given=True)
+    for norm, D in (("linf", 3072), ("l2", 784), ("l2", 150528)):
+        for first in (False, True):
+            yield _variant(norm, D, "fp32", given=True, elements=True, clip_first=first)
 
 
-def _signature(kernel, dtype: str, per_row: bool) -> dict[str, str]:
+def _variant(norm: str, D: int, dtype: str, given: bool, elements=False, clip_first=False):
+    from vaefast.kernels.aot import Variant
+
+    kernel, constants, _ = plan(64, D, norm, 4 if dtype == "fp32" else 8)
+    columns = (elements and norm == "linf",) * 2 + (elements,) * 2
+    constants |= {"GIVEN": given, "COLUMNS": columns, "CLIP_FIRST": clip_first}
+    warps = constants.pop("num_warps")
+    label = f"{norm} D={D} {dtype}" + (" per element" if elements else " per row" if given else "")
+    label += " clip first" if clip_first else ""
+    aligned = ("D", "s_out", "s_x_adv", "s_grad", "s_x") if D % 16 == 0 else ()
+    signature = _signature(kernel, dtype, given)
+    return Variant(label, kernel, signature, constants, warps, aligned=aligned)
+
+
+def _signature(kernel, dtype: str, given: bool) -> dict[str, str]:
     types = dict.fromkeys(("p_out", "p_x_adv", "p_grad", "p_x"), f"*{dtype}")
     types |= dict.fromkeys(("B", "D", "s_out", "s_x_adv", "s_grad", "s_x"), "i32")
-    types |= dict.fromkeys(("alpha", "eps", "low", "high"), f"*{dtype}" if per_row else "fp32")
+    types |= dict.fromkeys(("alpha", "eps", "low", "high"), f"*{dtype}" if given else "fp32")
+    types |= dict.fromkeys(("s_alpha", "s_eps", "s_low", "s_high"), "i32")
     types["norm_eps"] = "fp32"
     return {name: types.get(name, "constexpr") for name in kernel.arg_names}

@@ -1,28 +1,27 @@
 """Write docs/kernels.md: what every variant of every kernel takes on every target.
 
 ``python -m vaefast.kernels.table docs/kernels.md`` writes the file, with ``--check`` only says
-whether it names today's variants and sources, with ``--compare`` compiles everything and prints
-the rows that have changed. In a checkout's root, ``vaefast/`` there must be what is installed.
+whether it names today's variants, sources and triton, with ``--compare`` compiles everything and
+prints the rows that have changed. In a checkout's root, ``vaefast/`` there must be what is
+installed.
 """
 
 from __future__ import annotations
 
-import ast
 import difflib
-import hashlib
 import re
 import sys
 from pathlib import Path
 
 import triton
 
-import vaefast.kernels
 from vaefast.kernels import aot
 from vaefast.kernels.binary import Binary
+from vaefast.kernels.fingerprint import fingerprint
 from vaefast.kernels.occupancy import most_warps, programs
 from vaefast.kernels.survey import Job, jobs, survey
 
-__all__ = ["main", "outline", "render", "stale"]
+__all__ = ["main", "outdated", "outline", "render", "stale"]
 
 HEAD = """\
 # What the kernels take
@@ -40,8 +39,6 @@ file. One row is one binary: a form of a kernel that its launcher can choose, fo
 """
 COLUMNS = ("variant", "target", "warps", "stages", "registers", "spilled", "shared", "occupancy",
            "matrix units")  # fmt: skip
-FOLDER = Path(vaefast.kernels.__path__[0])
-MACHINERY = {"aot", "binary", "occupancy", "survey", "table"}
 KEY = re.compile(r"^(## `.*|<!-- sources .*|\| [^|]+ \| (?:sm_\d+|gfx\w+) \|)", re.MULTILINE)
 
 
@@ -51,7 +48,9 @@ def main(arguments: list[str]) -> int:
     path = Path(next(a for a in arguments if a not in options))
     before = path.read_text() if path.exists() else ""
     if "--check" in options:
-        return int(stale(before))
+        if reason := outdated(before):
+            print(f"{path}: {reason}; run `make kernels`")
+        return int(bool(reason))
     after = render()
     if "--compare" in options:
         lines = difflib.unified_diff(before.splitlines(), after.splitlines(), lineterm="", n=0)
@@ -59,6 +58,13 @@ def main(arguments: list[str]) -> int:
         return 0
     path.write_text(after)
     return 0
+
+
+def outdated(text: str, version: str = triton.__version__) -> str:
+    """Why the binaries have to be proven again, by a version of triton; "" where they need not."""
+    if f"with triton {version}," not in text:
+        return f"its binaries are not those of triton {version}"
+    return "its binaries are not those of today's sources and forms" if stale(text) else ""
 
 
 def stale(text: str) -> bool:
@@ -83,7 +89,7 @@ def render() -> str:
 
 
 def _section(module: str, rows: list[str]) -> str:
-    head = [f"## `{module}`", "", f"<!-- sources {_digest(module)} -->", "", _row(*COLUMNS)]
+    head = [f"## `{module}`", "", f"<!-- sources {fingerprint(module)} -->", "", _row(*COLUMNS)]
     return "\n".join([*head, "|---|---" + "|--:" * 6 + "|---|", *rows, ""])
 
 
@@ -99,27 +105,6 @@ def _measured(job: Job, b: Binary) -> str:
 
 def _row(*cells) -> str:
     return "| " + " | ".join(str(cell) for cell in cells) + " |"
-
-
-def _digest(module: str) -> str:
-    """Hash of a kernel's sources: its module and all it imports from its own package."""
-    text = b"".join((FOLDER / f"{name}.py").read_bytes() for name in sorted(_imported(module)))
-    return hashlib.sha256(text).hexdigest()[:16]
-
-
-def _imported(module: str, seen: frozenset[str] = frozenset()) -> frozenset[str]:
-    if module in seen or module in MACHINERY:
-        return seen
-    seen |= {module}
-    for node in ast.walk(ast.parse((FOLDER / f"{module}.py").read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module == "vaefast.kernels":
-            for alias in node.names:
-                seen = _imported(alias.name, seen)
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith(
-            "vaefast.kernels."
-        ):
-            seen = _imported((node.module or "").rpartition(".")[2], seen)
-    return seen
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from vaefast.bench.cases import ACTIVATIONS
-from vaefast.functional.activations import parse
+from vaefast.functional.activations import named, parse
 
 
 def sorted_pairs(a):
@@ -27,6 +27,10 @@ BY_TORCH = {
     "gelu_tanh": lambda a: F.gelu(a, approximate="tanh"),
     "maxmin": sorted_pairs,
     "exp_half": lambda a: torch.exp(a / 2),
+    "clamp:-0.8:1.1": lambda a: a.clamp(-0.8, 1.1),
+    "hardswish": F.hardswish,
+    "mish": F.mish,
+    "selu": F.selu,
 }
 
 
@@ -48,7 +52,7 @@ def test_value_and_derivative_are_torch_s(name):
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_float32_slopes_keep_their_digits_where_a_unit_saturates(name):
-    a = torch.tensor([-6.0, -3.0, 3.0, 6.0])
+    a = torch.tensor([-6.0, -2.9, 3.1, 6.0])
     exact = a.double().requires_grad_()
     (slope,) = torch.autograd.grad(BY_TORCH[name](exact).sum(), exact)
     (activation,) = parse([name])
@@ -86,12 +90,38 @@ def test_nan_stays_nan(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "slope"), [("relu", 0.0), ("leaky_relu:0.1", 0.1), ("elu:0.7", 0.7)]
+    ("name", "slope"),
+    [("relu", 0.0), ("leaky_relu:0.1", 0.1), ("elu:0.7", 0.7), ("selu", 1.7580993408473766)],
 )
 def test_derivative_at_the_kink_is_the_left_one(name, slope):
     (activation,) = parse([name])
     zero, one = torch.zeros(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64)
     assert activation.multiply(zero, activation.value(zero), one).item() == pytest.approx(slope)
+
+
+@pytest.mark.parametrize(
+    ("name", "ends", "slopes"),
+    [("clamp:-1:2", [-1.0, 2.0], [1.0, 1.0]), ("hardswish", [-3.0, 3.0], [0.0, 1.0])],
+)
+def test_slopes_at_both_ends_of_a_ramp(name, ends, slopes):
+    a = torch.tensor(ends, dtype=torch.float64)
+    (activation,) = parse([name])
+    assert activation.multiply(a, activation.value(a), torch.ones_like(a)).tolist() == slopes
+
+
+def test_clamp_may_be_open():
+    a = torch.tensor([-2.0, 0.5, 1e30])
+    (activation,) = parse(["clamp:0:inf"])
+    assert activation.value(a).tolist() == a.clamp(min=0).tolist()
+
+
+def test_named_gives_two_parameters():
+    texts = ("tanh", "elu:0.7", " clamp:-1:2 ")
+    assert [named(text) for text in texts] == [
+        ("tanh", (0.0, 0.0)),
+        ("elu", (0.7, 0.0)),
+        ("clamp", (-1.0, 2.0)),
+    ]
 
 
 def test_maxmin_is_a_permutation_of_adjacent_pairs():
@@ -115,10 +145,15 @@ def test_several_names_give_one_activation_per_layer():
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        ("tanhh", "activations must be among elu, exp_half, .*, got 'tanhh'"),
+        ("tanhh", "activations must be among clamp, elu, exp_half, .*, got 'tanhh'"),
         ("tanh,", "got ''"),
         ("tanh:2", "activation 'tanh' takes no parameter, got 'tanh:2'"),
         ("leaky_relu", "activation 'leaky_relu' must be written leaky_relu:<slope>"),
+        ("elu:1:2", "activation 'elu' must be written elu:<alpha>, got 'elu:1:2'"),
+        ("clamp:1", "activation 'clamp' must be written clamp:<low>:<high>, got 'clamp:1'"),
+        ("clamp:2:1", "activation 'clamp' must be written clamp:<low>:<high>, got 'clamp:2:1'"),
+        ("clamp:nan:1", "activation 'clamp' must be written clamp:<low>:<high>"),
+        ("mish:1", "activation 'mish' takes no parameter, got 'mish:1'"),
         ("elu:one", "activation 'elu' must be written elu:<alpha>, got 'elu:one'"),
     ],
 )

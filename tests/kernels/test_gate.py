@@ -27,7 +27,7 @@ from triton.runtime import interpreter  # noqa: E402 - needs triton
 from vaefast.kernels import gate, launch  # noqa: E402 - needs triton
 from vaefast.kernels import posterior as kernels  # noqa: E402 - needs triton
 
-LIMIT = 60  # s that a launch may take before its programs count as waiting for each other forever
+LIMIT = 600  # s that a launch may take before its programs count as waiting for each other forever
 WIDTHS = {
     "even": (5, 128, 256, 150),
     "odd": (3, 70, 200, 330),

@@ -1,5 +1,6 @@
 """Random shapes, layouts and values: no crash, the reference's numbers, rows that stay apart."""
 
+import os
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +22,7 @@ OPS = (
     "log_likelihood", "pgd_step", "decode_distance", "net_jvp", "net_vjp", "net_jacobian_gram",
 )  # fmt: skip
 FUZZ = hypothesis.settings(
-    max_examples=40,
+    max_examples=int(os.environ.get("VAEFAST_FUZZ", "40")),  # `make proofs` takes many more
     deadline=None,
     derandomize=True,
     database=None,

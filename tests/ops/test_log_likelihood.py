@@ -347,3 +347,55 @@ def test_errors_say_what_came_and_what_to_do(change, error, message):
     out, x = case()
     with pytest.raises(error, match=message):
         log_likelihood(**{"out": out, "x": x, "likelihood": "bernoulli", **change})
+
+
+def stds(x):
+    """A std in every form it may have, and what it is for each pixel."""
+    generator = torch.Generator().manual_seed(9)
+    whole = 0.3 + torch.rand(x.shape, generator=generator, dtype=torch.float64).to(x.dtype)
+    strided = torch.stack((whole, whole), 2)[..., 0]
+    return {"scalar": whole[0, 0], "[D]": whole[1], "[B, D]": whole, "strided": strided}
+
+
+@pytest.mark.parametrize("form", ["scalar", "[D]", "[B, D]", "strided"])
+@pytest.mark.parametrize("D", [1, 7, 130])
+def test_the_std_of_every_pixel(backend, D, form):
+    out, x = case(3, 2, D)
+    std = stds(x)[form]
+    like = {"likelihood": "gaussian", "likelihood_params": [std], "backend": backend}
+    logp, gradient = log_likelihood(out, x, **like)
+    out.requires_grad_()
+    of_rows = std.expand_as(x).repeat_interleave(2, 0)
+    expected = Normal(out, of_rows).log_prob(x.repeat_interleave(2, 0)).sum(1)
+    torch.testing.assert_close(logp, expected.detach(), rtol=1e-12, atol=1e-12)
+    (derivative,) = torch.autograd.grad(expected.sum(), out)
+    torch.testing.assert_close(gradient, derivative, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, 0.0, -0.5])
+def test_a_std_that_none_can_be_makes_its_row_nan(backend, bad):
+    out, x = case(3, 2)
+    std = stds(x)["[B, D]"]
+    like = {"likelihood": "gaussian", "backend": backend}
+    clean = log_likelihood(out, x, **like, likelihood_params=[std])
+    std[1, 4] = bad
+    logp, gradient = log_likelihood(out, x, **like, likelihood_params=[std])
+    assert logp[2:4].isnan().all()
+    assert gradient[2:4].isnan().all()
+    others = [0, 1, 4, 5]
+    assert torch.equal(logp[others], clean[0][others])
+    assert torch.equal(gradient[others], clean[1][others])
+
+
+def test_a_std_is_no_argument_of_a_derivative():
+    out, x = case()
+    std = torch.ones(7, dtype=torch.float64, requires_grad=True)
+    like = {"likelihood": "gaussian", "likelihood_params": [std]}
+    with pytest.raises(RuntimeError, match="not differentiable in likelihood_params; use backend="):
+        log_likelihood(out, x, **like)
+    assert torch.autograd.gradcheck(
+        lambda s: log_likelihood(
+            out, x, likelihood="gaussian", likelihood_params=[s], backend="reference"
+        )[0],
+        std,
+    )

@@ -75,6 +75,7 @@ def test_chain_is_the_algorithm_written_out(backend):
     assert 0 < sum(accepted) < 28  # the step is large enough to see both
 
 
+@pytest.mark.slow_interpreted
 @pytest.mark.parametrize("massive", [False, True])
 def test_linear_gaussian_posterior(backend, massive):
     """x = Az + b + sη has p(z|x) = N(m, V), V = (I + AᵀA/s²)⁻¹, m = V Aᵀ(x − b)/s²."""

@@ -25,6 +25,10 @@ BY_TORCH = {
     "gelu_tanh": lambda a: F.gelu(a, approximate="tanh"),
     "maxmin": lambda a: a.unflatten(-1, (-1, 2)).sort(descending=True).values.flatten(-2),
     "exp_half": lambda a: torch.exp(a / 2),
+    "clamp:-0.8:1.1": lambda a: a.clamp(-0.8, 1.1),
+    "hardswish": F.hardswish,
+    "mish": F.mish,
+    "selu": F.selu,
 }
 
 

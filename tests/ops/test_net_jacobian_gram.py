@@ -112,7 +112,7 @@ def broad_case(B, widths=BROAD, names="tanh,maxmin,identity", dtype=torch.float6
 
 @pytest.mark.parametrize("widths", [BROAD, THIN, (200, 130)])
 @pytest.mark.parametrize("hidden", ["tanh,maxmin", "relu,relu"])
-@pytest.mark.parametrize("B", [1, 3, 50])
+@pytest.mark.parametrize("B", [1, 3, pytest.param(50, marks=pytest.mark.slow_interpreted)])
 def test_bits_depend_on_nothing_but_the_row(backend, B, widths, hidden):
     """Any cut of the batch, number of threads or repetition gives the same bits, symmetric."""
     if backend == "reference":

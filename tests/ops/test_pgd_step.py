@@ -265,8 +265,9 @@ def test_an_output_that_overlaps_itself_is_refused(backend):
 def test_registered_op_passes_opcheck(backend, norm, requires_grad):
     data, out = images(3, 7), torch.empty(3, 7)
     data.x.requires_grad_(requires_grad)
-    for rows in (None, torch.rand(4, 3)):
-        arguments = (out, *data, [0.1, 0.1, 0.0, 1.0], rows, norm, 1e-12, backend)
+    rows, elements = [torch.rand(3, 1)] * 4, [*[torch.rand(1, 1)] * 2, *torch.rand(2, 3, 7)]
+    for order, given in (("project_clip", []), ("project_clip", rows), ("clip_project", elements)):
+        arguments = (out, *data, [0.1, 0.1, 0.0, 1.0], given, norm, order, 1e-12, backend)
         torch.library.opcheck(torch.ops.vaefast.pgd_step.default, arguments)
 
 
@@ -330,9 +331,10 @@ def test_half_precision_runs_on_the_reference_or_says_why():
         (
             {"alpha": torch.ones(3)},
             ValueError,
-            r"alpha must be a float or \[B\] = \[2\], got \[3\]",
+            r"alpha must be a number, \[B\] = \[2\], or one per element .* got \[3\]",
         ),
         ({"low": 1.0, "high": 0.0}, ValueError, "low must not exceed high, got 1.0 and 0.0"),
+        ({"order": "clip"}, ValueError, "order must be one of 'project_clip', 'clip_project'"),
         ({"norm": "l1"}, ValueError, "norm must be one of 'linf', 'l2', got 'l1'"),
         ({"norm_eps": 0.0}, ValueError, "norm_eps must be at least 1.18e-38, got 0.0"),
         ({"out": torch.zeros(2, 4)}, ValueError, r"out must be \[2, 5\] like x_adv, got \[2, 4\]"),

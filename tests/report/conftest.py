@@ -1,15 +1,17 @@
 """A made-up audit: every number is drawn, none measured, so that the page is tested alone."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from vaefast.attacks import AttackResult
+from vaefast.audit.job import Plan
+from vaefast.audit.progress import Timing
+from vaefast.audit.run import Audit, Outcome
+from vaefast.audit.settings import AuditSettings
 from vaefast.certify import Guarantee
-from vaefast.report.pipeline import Audit, Outcome
-from vaefast.report.progress import Timing
-from vaefast.report.settings import AuditSettings
-from vaefast.report.stages import Plan
 
 B, LATENT, STEPS = 24, 5, 10
 
@@ -75,15 +77,36 @@ def _inputs(*, labels):
     return values
 
 
+def _as_table(audit):
+    """The same numbers, of inputs that are no images and have no box."""
+
+    def renamed(values):
+        return {name.replace("msssim", "distance"): column for name, column in values.items()}
+
+    outcomes = [replace(o, values=renamed(o.values)) for o in audit.outcomes]
+    values = renamed(audit.values)
+    box = {"low": -np.inf, "high": np.inf}
+    flat = {name: getattr(audit, name).flatten(1) for name in ("x", "directions")}
+    return replace(audit, outcomes=outcomes, values=values, msssim="", **flat, **box)
+
+
 @pytest.fixture
 def made_up_audit():
-    def make(*, labels=True, channels=1, side=8, guarantee=Guarantee.FIRST_ORDER):
+    def make(
+        *,
+        labels=True,
+        channels=1,
+        side=8,
+        guarantee=Guarantee.FIRST_ORDER,
+        table=False,
+        classes=(),
+    ):
         generator = torch.Generator().manual_seed(0)
         x = torch.rand(B, channels, side, side, generator=generator)
         settings = AuditSettings(inputs=B, eps=(0.1, 0.2), attack_steps=STEPS)
         plans = [("latent", "linf", e) for e in settings.eps]
         plans += [("max_damage", "l2", e) for e in settings.eps]
-        return Audit(
+        audit = Audit(
             settings=settings,
             data_name="made-up",
             x=x,
@@ -97,6 +120,8 @@ def made_up_audit():
             directions=x - 0.5,
             notes=[] if labels else ["The data came without labels."],
             timings=[Timing("attack", B, 10 * B, "attack steps", 1.5)],
+            classes=classes,
         )
+        return _as_table(audit) if table else audit
 
     return make

@@ -24,6 +24,17 @@ def test_sentences_follow_the_numbers(made_up_audit):
     assert "The HMC defence lowers it to 0.30" in flat(numbers)
 
 
+def test_a_table_is_told_by_distances(made_up_audit):
+    numbers = aggregate(made_up_audit(table=True))
+    latent = headline_attack(numbers, "latent")
+    numbers["clean"]["distance_resampled"]["mean"] = 12.0
+    latent["distance"]["mean"], latent["distance_defended"]["mean"] = 40.0, 40.2
+    assert "changes no entry by more than 0.1 raises the distance of the" in flat(numbers)
+    assert "from 12.0 to 40.0 (ℓ2" in flat(numbers)
+    assert "The HMC defence leaves it at 40.2" in flat(numbers)  # within one percent
+    assert tiles(numbers)[0].value == "40.0 → 40.2"
+
+
 def test_a_correlation_is_a_finding_only_where_it_is_one(made_up_audit):
     numbers = aggregate(made_up_audit())
     damage = headline_attack(numbers, "max_damage")

@@ -41,6 +41,12 @@ def test_a_strip_marks_changed_classes():
     assert "predicted 2" in found.pictures[1].alt
 
 
+def test_classes_are_shown_by_name():
+    classes = np.array([1, -1])
+    found = strip("Original", torch.zeros(2, 1, 4, 4), classes, classes, ("owl", "ant"))
+    assert [p.predicted for p in found.pictures] == ["ant", "–"]
+
+
 def test_a_direction_is_grey_where_it_is_zero():
     direction = torch.tensor([[[[0.0, 2.0, -2.0]]]])
     assert pixels(direction_strip("d", direction).pictures[0].uri).tolist() == [[128, 255, 0]]

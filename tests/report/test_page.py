@@ -43,14 +43,27 @@ class Page(HTMLParser):
         return " ".join(" ".join(self.words).split())
 
 
+@pytest.fixture(scope="module")
+def written():
+    """The pages that were written without a change, by their options: plots take a second."""
+    return {}
+
+
 @pytest.fixture
-def write(made_up_audit, tmp_path):
-    def make(change=lambda audit: None, **options):
+def write(made_up_audit, tmp_path, written):
+    def make(change=None, **options):
+        key = repr(sorted(options.items()))
+        if change is None and key in written:
+            return written[key]
         audit = made_up_audit(**options)
-        change(audit)
+        if change is not None:
+            change(audit)
         summary = write_report(audit, tmp_path, model=MODEL, command="vaefast audit --data x")
         text = (tmp_path / "report.html").read_text(encoding="utf-8")
-        return text, Page(text), summary
+        found = text, Page(text), summary
+        if change is None:
+            written[key] = found
+        return found
 
     return make
 
@@ -125,6 +138,26 @@ def test_without_labels_there_is_no_accuracy_and_a_reason(write):
     assert "without labels" in page.text
     assert "predicted" not in " ".join(summary["columns"])
     assert "accuracy" not in json.dumps(summary["numbers"])
+
+
+def test_a_table_has_every_number_and_no_pictures(write):
+    text, page, summary = write(table=True)
+    assert not [tag for tag, _ in page.tags if tag == "img"]
+    assert "What the attacks do to an image" not in page.text
+    assert "data scale" in page.text
+    assert "pixel" not in page.text
+    assert "MSSSIM" not in page.text
+    assert "distance of the reconstructions" in page.text
+    assert summary["configuration"]["range"] == "none"
+    assert "{ display: block; }" not in text.split(".panel {")[0]
+
+
+def test_classes_keep_their_names(write):
+    names = tuple(f"class-{k}" for k in range(10))
+    _, page, summary = write(classes=names)
+    assert "class-3" in page.text
+    assert "The name under an image" in page.text
+    assert summary["classes"] == list(names)
 
 
 def test_every_part_is_there(write):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from vaefast.report.progress import human
+from vaefast.audit.progress import human
 from vaefast.report.words import change, number, percent, reach
 
 

@@ -9,9 +9,10 @@ from typing import Annotated, Any, Optional
 import typer
 
 from vaefast.cli import options as o
+from vaefast.cli.attack import attack
 from vaefast.cli.audit import audit
 from vaefast.cli.sources import find_device
-from vaefast.cli.steps import attack, certify, defend
+from vaefast.cli.steps import certify, defend
 from vaefast.cli.train import train
 
 __all__ = ["run"]
@@ -64,18 +65,21 @@ def bench(
     out: Annotated[
         Optional[Path], typer.Option(metavar="FILE", help="CSV file to append the rows to.")
     ] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds.")] = 15,
+    rounds: Annotated[
+        Optional[int], typer.Option(min=1, help="Interleaved rounds; default 15, on a GPU 25.")
+    ] = None,
+    base: Annotated[
+        Optional[str],
+        typer.Option(metavar="COMMIT", help="Compare ours with ours at a commit of the checkout."),
+    ] = None,
     device: o.Device = "cpu",
     threads: o.Threads = None,
 ) -> None:
     """Time the ops beside PyTorch, torch.compile and the machine's own limits."""
-    if find_device(device, threads).type == "cuda":
-        from vaefast.bench.gpu import run_jobs
+    from vaefast.bench import Place, run_cli
 
-        raise typer.Exit(int(run_jobs(ops or [], out=out, rounds=rounds) > 0))
-    from vaefast.bench import run_cli
-
-    run_cli(ops or [], out=out, rounds=rounds)
+    place = Place(find_device(device, threads).type)
+    raise typer.Exit(int(run_cli(ops or [], place=place, base=base, out=out, rounds=rounds) > 0))
 
 
 @app.command(epilog="Example: vaefast info")

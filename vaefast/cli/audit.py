@@ -11,14 +11,22 @@ from rich.console import Console
 
 from vaefast import models
 from vaefast import report as reporting
+from vaefast.audit import AuditSettings, Stages, run
 from vaefast.cli import options as o
-from vaefast.cli.sources import check_fit, check_images, find_device, inputs_for, load_model
-from vaefast.cli.train import build, fit
-from vaefast.data import load as load_data
+from vaefast.cli.sources import (
+    check_fit,
+    check_range,
+    check_suffix,
+    find_device,
+    inputs_for,
+    load_model,
+    read_data,
+)
+from vaefast.cli.train import build, check_likelihood, fit
 
 __all__ = ["audit"]
 
-DEFAULT = reporting.AuditSettings()
+DEFAULT = AuditSettings()
 
 # ruff: noqa: UP045 - typer reads Optional on every Python that we support
 
@@ -34,10 +42,15 @@ def audit(
         Optional[str],
         typer.Option(
             "--model",
-            metavar="FILE|MODULE:CALLABLE",
-            help="model.safetensors, or package.module:make_vae. Without it, one is trained.",
+            metavar="FILE|SOURCE:CALLABLE",
+            help="model.safetensors, package.module:make_vae or file.py:make_vae. Without it, one "
+            "is trained.",
         ),
     ] = None,
+    limits: o.Range = None,
+    low: o.Low = None,
+    high: o.High = None,
+    labels: o.Labels = None,
     inputs: o.Inputs = DEFAULT.inputs,
     force: o.Force = False,
     seed: o.Seed = DEFAULT.seed,
@@ -45,7 +58,8 @@ def audit(
         str,
         typer.Option(
             metavar="E1,E2,...",
-            help="Attack radii per pixel: the ℓ∞ radius, and the ℓ2 radius divided by √D.",
+            help="Attack radii per pixel, as in 0.1 or 8/255: the ℓ∞ radius, and the ℓ2 radius "
+            "divided by √D.",
         ),
     ] = ",".join(map(str, DEFAULT.eps)),
     divergence: Annotated[
@@ -64,6 +78,7 @@ def audit(
     epochs: o.Epochs = None,
     beta: o.Beta = 1.0,
     likelihood: o.Likelihood = None,
+    obs_std: o.ObsStd = None,
     decoder_output: o.DecoderOutput = None,
     device: o.Device = "cpu",
     threads: o.Threads = None,
@@ -75,10 +90,10 @@ def audit(
     model if it was trained here. The numbers repeat for the same --seed, machine, versions and
     --threads.
     """
-    settings = reporting.AuditSettings(
+    settings = AuditSettings(
         inputs=inputs,
         seed=seed,
-        eps=o.radii(eps),
+        eps=o.numbers(eps, "--eps"),
         divergence=divergence,
         attack_steps=steps,
         restarts=restarts,
@@ -91,22 +106,28 @@ def audit(
     )
     if model is not None:
         _refuse_training_options(context)
+    box = o.box(limits, low, high)
+    check_suffix(out, "")
     console = Console(highlight=False)
     with reporting.new_folder(out, force=force) as folder:
         place = find_device(device, threads)
-        images = check_images(load_data(data, root=data_root), data)
+        images = read_data(data, console, root=data_root, box=box, labels=labels)
         if model is None:
-            vae = build(architecture, images, latent, likelihood, seed).to(place)
+            likelihood = check_likelihood(likelihood, obs_std, images, data)
+            vae = build(architecture, images, latent, likelihood, obs_std, seed).to(place)
             facts, timing = fit(vae, images, console, epochs=epochs, beta=beta, seed=seed)
             models.save(vae, folder / "model.safetensors")
             timings = [timing]
         else:
-            vae = load_model(model, place, likelihood=likelihood, decoder_output=decoder_output)
+            vae = load_model(
+                model, place, likelihood=likelihood, decoder_output=decoder_output, obs_std=obs_std
+            )
             x = inputs_for(vae, images.x_test[:2], place)
             check_fit(vae, x, model, data, decoder_output)
+            check_range(vae.likelihood, images, data)
             facts, timings = {"source": model}, []
-        with reporting.Stages(console, timings) as stages:
-            result = reporting.audit(vae, images, settings, stages)
+        with Stages(console, timings) as stages:
+            result = run(vae, images, settings, stages)
         facts = reporting.describe_model(vae) | facts
         command = shlex.join(["vaefast", *context.obj])
         summary = reporting.write_report(result, folder, model=facts, command=command)

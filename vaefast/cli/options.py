@@ -9,12 +9,47 @@ import typer
 
 # ruff: noqa: UP045 - typer reads Optional on every Python that we support
 
+
+def number(text: str | float) -> float:
+    """``"0.1"`` or ``"8/255"`` as a number; an option's default is one already."""
+    top, slash, bottom = str(text).partition("/")
+    try:
+        value = float(top) / float(bottom) if slash else float(top)
+    except (ValueError, ZeroDivisionError):
+        value = float("nan")
+    if value != value:
+        raise typer.BadParameter(f"must be a number or a fraction as in 8/255, got {text!r}")
+    return value
+
+
+def numbers(text: str, option: str) -> tuple[float, ...]:
+    """``"0.05,8/255"`` as numbers."""
+    try:
+        return tuple(number(part) for part in text.split(","))
+    except typer.BadParameter as error:
+        raise ValueError(f"{option} {error.message}") from None
+
+
+def box(limits: str | None, low: float | None, high: float | None) -> dict[str, float | None]:
+    """``--range LOW,HIGH`` or ``--low`` and ``--high`` as the arguments of a data set."""
+    if limits is None:
+        return {"low": low, "high": high}
+    if low is not None or high is not None:
+        raise ValueError("--range is --low and --high in one; leave one of them out")
+    ends = numbers(limits, "--range")
+    if len(ends) != 2:
+        raise ValueError(f"--range must be two numbers as in -1,1, got {limits!r}")
+    return {"low": ends[0], "high": ends[1]}
+
+
 Data = Annotated[
     str,
     typer.Option(
         "--data",
         metavar="NAME|PATH",
-        help="digits, mnist, fashion-mnist, cifar10, or a .npy or .npz file (keys x, optional y).",
+        help="digits, mnist, fashion-mnist, cifar10; an .npy or .npz file (keys x or x_train, "
+        "optional y, x_test, y_test); a .csv or .parquet of numeric columns; or a folder of PNG "
+        "or JPEG images (sub-folders are labels).",
     ),
 ]
 DataRoot = Annotated[
@@ -25,13 +60,40 @@ DataRoot = Annotated[
         help="Folder that holds MNIST/raw, FashionMNIST/raw or cifar-10-batches-py.",
     ),
 ]
+Range = Annotated[
+    Optional[str],
+    typer.Option(
+        "--range",
+        metavar="LOW,HIGH",
+        help="Smallest and largest valid entry of an input; default 0,1. Floats must lie in it, "
+        "uint8 images and known sets are mapped to it; an attack stays in it.",
+    ),
+]
+Low = Annotated[
+    Optional[float],
+    typer.Option("--low", parser=number, metavar="V", help="Smallest valid entry, as --range."),
+]
+High = Annotated[
+    Optional[float],
+    typer.Option("--high", parser=number, metavar="V", help="Largest valid entry, as --range."),
+]
+Labels = Annotated[
+    Optional[str],
+    typer.Option(
+        "--labels",
+        metavar="FILE",
+        help="One label per input, those of a test set last: .npy, .txt, .npz[:key], "
+        ".csv[:column] or .parquet[:column]. Numbers, or text whose names the report keeps.",
+    ),
+]
 Model = Annotated[
     str,
     typer.Option(
         "--model",
-        metavar="FILE|MODULE:CALLABLE",
-        help="model.safetensors from vaefast train, or package.module:make_vae, a function "
-        "without arguments that returns a VAE or a module with encode and decode.",
+        metavar="FILE|SOURCE:CALLABLE",
+        help="model.safetensors from vaefast train; or package.module:make_vae or "
+        "file.py:make_vae, a function without arguments that returns a VAE or a module with "
+        "encode and decode.",
     ),
 ]
 Inputs = Annotated[int, typer.Option("--inputs", min=1, metavar="N", help="First N test inputs.")]
@@ -68,6 +130,15 @@ Likelihood = Annotated[
         "model that is trained here, or for a module that make_vae returns.",
     ),
 ]
+ObsStd = Annotated[
+    Optional[float],
+    typer.Option(
+        "--obs-std",
+        parser=number,
+        metavar="STD",
+        help="Standard deviation of the Gaussian likelihood, pixel scale; default 1.",
+    ),
+]
 DecoderOutput = Annotated[
     Optional[str],
     typer.Option(
@@ -89,6 +160,7 @@ Radius = Annotated[
     Optional[float],
     typer.Option(
         "--r",
+        parser=number,
         metavar="R",
         help="How far (ℓ2, pixel scale) a reconstruction may move and count as unchanged; "
         "default: the 90 % quantile of its own spread.",
@@ -98,13 +170,6 @@ Samples = Annotated[
     int, typer.Option("--samples", min=1, help="Monte-Carlo samples of each margin.")
 ]
 Alpha = Annotated[
-    float, typer.Option("--alpha", help="Error probability of each Clopper-Pearson bound.")
+    float,
+    typer.Option("--alpha", parser=number, help="Error probability of each Clopper-Pearson bound."),
 ]
-
-
-def radii(text: str) -> tuple[float, ...]:
-    """``"0.05,0.1"`` as numbers."""
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise ValueError(f"--eps must be numbers as in 0.05,0.1, got {text!r}") from None

@@ -3,34 +3,84 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
+from rich.console import Console
 from torch import Tensor, nn
 
 from vaefast import checks, models
 from vaefast.data import Dataset
+from vaefast.data import load as load_data
 from vaefast.models import VAE
 from vaefast.models.likelihoods import within_unit_interval
 
-__all__ = ["check_fit", "check_images", "find_device", "inputs_for", "load_model"]
+__all__ = [
+    "check_fit",
+    "check_range",
+    "check_suffix",
+    "find_device",
+    "inputs_for",
+    "load_model",
+    "read_data",
+]
 
-FAMILIES = "a .safetensors file of vaefast train, or package.module:callable"
+FAMILIES = "a .safetensors file of vaefast train, package.module:make_vae or file.py:make_vae"
+WEIGHTS = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle")
+FILES = (".html", ".htm", ".pdf", ".json", ".csv", ".npy", ".npz", ".parquet", ".safetensors")
 
 
-def check_images(found: Dataset, name: str) -> Dataset:
-    """Images are needed where pictures are shown and compared."""
-    shape = list(found.x_test.shape[1:])
-    if len(shape) != 3:
-        raise ValueError(
-            f"--data {name} must hold images [n, H, W] or [n, C, H, W] for an audit, got inputs of "
-            f"shape {shape}; reshape x, and flatten it again inside the model"
-        )
+def read_data(
+    name: str,
+    console: Console,
+    *,
+    root: Path | None,
+    box: dict[str, float | None],
+    labels: str | None = None,
+) -> Dataset:
+    """The data set, and on the console what there is to say about it."""
+    found = load_data(name, root=root, labels=labels, **box)
+    if found.note:
+        console.print(f"data     {found.note}", soft_wrap=True, markup=False)
     return found
+
+
+def check_range(likelihood: str, data: Dataset, name: str) -> None:
+    """A Bernoulli likelihood, of whatever kind, is one of values in [0, 1].
+
+    Raises:
+        ValueError: the data have another box; with the remedy.
+    """
+    low, high = data.low, data.high
+    if "bernoulli" not in likelihood or (low >= 0.0 and high <= 1.0):
+        return
+    lowest = min(x.min().item() for x in (data.x_train, data.x_test))
+    highest = max(x.max().item() for x in (data.x_train, data.x_test))
+    if lowest >= 0 and highest <= 255:
+        remedy = "save x.float() / 255" if highest > 1 else "leave --range out"
+    else:
+        remedy = "save (x + 1) / 2" if lowest >= -1 and highest <= 1 else "rescale it to [0, 1]"
+    raise ValueError(
+        f"--data {name} has values from {lowest:.4g} to {highest:.4g}, and likelihood "
+        f"{likelihood!r} is for [0, 1]; {remedy}, or take a Gaussian model (--likelihood gaussian)"
+    )
+
+
+def check_suffix(out: Path, suffix: str) -> None:
+    """``--out`` names the kind of file that the command writes; "" stands for a folder."""
+    found = out.suffix.lower()
+    if suffix and found not in ("", suffix):
+        raise ValueError(
+            f"--out {out}: this command writes {suffix}; name {out.with_suffix(suffix)}"
+        )
+    if not suffix and found in FILES:
+        raise ValueError(f"--out {out}: an audit writes a folder; name {out.with_suffix('')}")
 
 
 def find_device(name: str, threads: int | None) -> torch.device:
@@ -49,43 +99,94 @@ def find_device(name: str, threads: int | None) -> torch.device:
 
 
 def load_model(
-    spec: str, device: torch.device, *, likelihood: str | None, decoder_output: str | None
+    spec: str,
+    device: torch.device,
+    *,
+    likelihood: str | None,
+    decoder_output: str | None,
+    obs_std: float | None = None,
 ) -> VAE:
     """The model that ``--model`` names, on ``device``.
 
     Raises:
         ValueError, TypeError, FileNotFoundError: one line that says what failed.
     """
-    path = Path(spec)
-    if path.exists() or path.suffix == ".safetensors":
-        if not path.is_file():
-            raise FileNotFoundError(f"--model {spec}: there is no such file; give {FAMILIES}")
-        module: nn.Module = models.load(path)
-    elif ":" in spec:
-        module = _call(spec)
-    else:
-        raise FileNotFoundError(f"--model {spec}: there is no such file; give {FAMILIES}")
-    options = {"likelihood": likelihood, "decoder_output": decoder_output}
+    options = {"likelihood": likelihood, "decoder_output": decoder_output, "obs_std": obs_std}
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    module = _module(spec)
     try:
         vae = models.as_vae(module, **given)
         checks.eval_mode(vae)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"--model {spec}: {error}") from error
+    if obs_std is not None and vae.likelihood != "gaussian":
+        raise ValueError(
+            f"--obs-std is for a Gaussian model, and --model {spec} has likelihood "
+            f"{vae.likelihood!r}; pass --likelihood gaussian, or leave --obs-std out"
+        )
     return vae.to(device)
 
 
-def _call(spec: str) -> Any:
-    """What ``package.module:callable`` returns; the current folder is importable."""
-    name, _, attribute = spec.partition(":")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    module = _attempt(f"--model {spec}: importing {name}", lambda: importlib.import_module(name))
+def _module(spec: str) -> nn.Module:
+    path, suffix = Path(spec), Path(spec).suffix.lower()
+    if suffix in WEIGHTS:
+        raise ValueError(
+            f"--model {spec} is a file of weights that does not say what model they belong to; "
+            "write mine.py with def make_vae(): vae = MyVAE(); "
+            f"vae.load_state_dict(torch.load({path.name!r}, weights_only=True)); return vae.eval() "
+            "and pass --model mine.py:make_vae"
+        )
+    if suffix == ".py":
+        raise ValueError(f"--model {spec}: name the function in it, as in {spec}:make_vae")
+    if path.exists() or suffix == ".safetensors":
+        if not path.is_file():
+            raise FileNotFoundError(f"--model {spec}: there is no such file; give {FAMILIES}")
+        return models.load(path)
+    source, colon, attribute = spec.rpartition(":")
+    if not colon:
+        raise FileNotFoundError(f"--model {spec}: there is no such file; give {FAMILIES}")
+    return _call(spec, source, attribute)
+
+
+def _call(spec: str, source: str, attribute: str) -> Any:
+    """What a function of ``package.module`` or ``file.py`` returns."""
+    if source.endswith(".py"):
+        module = _import_file(spec, Path(source))
+    else:
+        _importable(os.getcwd())
+        module = _attempt(
+            f"--model {spec}: importing {source}", lambda: importlib.import_module(source)
+        )
     make = getattr(module, attribute, None)
     if not callable(make):
         what = "has no" if make is None else "has a value, not a function, under"
-        raise ValueError(f"--model {spec}: {name} {what} {attribute!r}")
+        raise ValueError(f"--model {spec}: {source} {what} {attribute!r}")
     return _attempt(f"--model {spec}: {attribute}()", make)
+
+
+def _import_file(spec: str, path: Path) -> ModuleType:
+    """The module of a file; its folder is importable, as for a script."""
+    path = path.expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"--model {spec}: there is no file {path} from {os.getcwd()}; give its path, as in "
+            "models/mine.py:make_vae"
+        )
+    _importable(str(path.resolve().parent))
+    name = f"model_of_{path.stem}"  # no other module's
+    found = importlib.util.spec_from_file_location(name, path.resolve())
+    if found is None or found.loader is None:
+        raise ValueError(f"--model {spec}: {path} is no Python file")
+    module = importlib.util.module_from_spec(found)
+    sys.modules[name] = module
+    loader = found.loader
+    _attempt(f"--model {spec}: running {path.name}", lambda: loader.exec_module(module))
+    return module
+
+
+def _importable(folder: str) -> None:
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
 
 
 def _attempt(what: str, run: Callable[[], Any]) -> Any:

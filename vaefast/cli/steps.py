@@ -1,141 +1,106 @@
-"""``vaefast attack | defend | certify``: the steps of an audit singly."""
+"""``vaefast defend | certify``: the later steps of an audit singly."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated
 
 import numpy as np
 import typer
 from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
-from vaefast import checks
 from vaefast import report as reporting
+from vaefast.audit import AuditSettings, Stages
+from vaefast.audit import stages as stage
+from vaefast.audit.columns import columns, write_parquet
+from vaefast.audit.job import Job
 from vaefast.cli import options as o
-from vaefast.cli.sources import check_fit, find_device, inputs_for, load_model
-from vaefast.data import load as load_data
+from vaefast.cli.output import save_npz, show
+from vaefast.cli.sources import (
+    check_fit,
+    check_range,
+    check_suffix,
+    find_device,
+    inputs_for,
+    load_model,
+    read_data,
+)
 from vaefast.data.files import load_attacked
+from vaefast.data.values import UNBOUNDED, UNIT, box_of
 from vaefast.models import VAE
-from vaefast.report import stages as run
-from vaefast.report.record import columns, write_parquet
 
-__all__ = ["attack", "certify", "defend"]
+__all__ = ["certify", "defend"]
 
-DEFAULT = reporting.AuditSettings()
-KINDS = {"latent": "linf", "max-damage": "l2"}  # and the norm that each defaults to
+DEFAULT = AuditSettings()
 
-# ruff: noqa: UP045 - typer reads Optional on every Python that we support
-
-
-def attack(
-    data: o.Data,
-    model: o.Model,
-    out: o.Out,
-    eps: Annotated[float, typer.Option(help="Radius of the attack, pixel scale.")] = 0.1,
-    kind: Annotated[
-        str, typer.Option(metavar="latent|max-damage", help="Which attack.")
-    ] = "latent",
-    norm: Annotated[
-        Optional[str],
-        typer.Option(metavar="linf|l2", help="Default: linf for latent, l2 for max-damage."),
-    ] = None,
-    divergence: Annotated[
-        str, typer.Option(help="Latent attack: skl, kl_forward, kl_reverse, means or w2.")
-    ] = "skl",
-    steps: o.Steps = DEFAULT.attack_steps,
-    restarts: o.Restarts = DEFAULT.restarts,
-    inputs: o.Inputs = DEFAULT.inputs,
-    data_root: o.DataRoot = None,
-    likelihood: o.Likelihood = None,
-    decoder_output: o.DecoderOutput = None,
-    seed: o.Seed = 0,
-    force: o.Force = False,
-    device: o.Device = "cpu",
-    threads: o.Threads = None,
-) -> None:
-    """Attack the first test inputs and save an .npz.
-
-    It holds x, x_adv, objective, perturbation_norm, failed, history and, where known, y.
-    """
-    checks.option(kind, "--kind", KINDS)
-    norm = checks.option(norm or KINDS[kind], "--norm", ("linf", "l2"))
-    plan = run.Plan(kind.replace("-", "_"), norm, eps, eps)
-    settings = reporting.AuditSettings(
-        seed=seed, divergence=divergence, attack_steps=steps, restarts=restarts
-    )
-    console = Console(highlight=False)
-    with reporting.new_file(out, force=force) as file:
-        place = find_device(device, threads)
-        images = load_data(data, root=data_root)
-        vae = load_model(model, place, likelihood=likelihood, decoder_output=decoder_output)
-        x = inputs_for(vae, images.x_test[:inputs], place)
-        check_fit(vae, x[:2], model, data, decoder_output)
-        with reporting.Stages(console) as stages:
-            result = run.attack(run.Job(vae, x, settings, stages), plan).result
-        arrays = {"x": x, "x_adv": result.x_adv, "objective": result.objective}
-        arrays |= {"perturbation_norm": result.perturbation_norm, "failed": result.failed}
-        if result.history is not None:
-            arrays["history"] = result.history
-        if images.y_test is not None:
-            arrays["y"] = images.y_test[:inputs]
-        save_npz(file, arrays)
-    show(console, {k: arrays[k] for k in ("objective", "perturbation_norm", "failed")}, out)
+AttackedData = Annotated[
+    str,
+    typer.Option(
+        "--data",
+        metavar="NAME|PATH",
+        help="As for audit, or the .npz of vaefast attack, whose x_adv are taken.",
+    ),
+]
 
 
 def defend(
-    data: Annotated[
-        str,
-        typer.Option(
-            "--data", metavar="NAME|PATH", help="As for audit, or the .npz of vaefast attack."
-        ),
-    ],
+    data: AttackedData,
     model: o.Model,
     out: o.Out,
     warmup: o.Warmup = DEFAULT.warmup,
     transitions: o.Transitions = DEFAULT.transitions,
     leapfrog: o.Leapfrog = DEFAULT.leapfrog,
     inputs: o.Inputs = DEFAULT.inputs,
+    limits: o.Range = None,
+    low: o.Low = None,
+    high: o.High = None,
     data_root: o.DataRoot = None,
     likelihood: o.Likelihood = None,
+    obs_std: o.ObsStd = None,
     decoder_output: o.DecoderOutput = None,
     seed: o.Seed = 0,
     force: o.Force = False,
     device: o.Device = "cpu",
     threads: o.Threads = None,
 ) -> None:
-    """Sample the true posterior of attacked images and save what they decode to as .npz.
+    """Sample the true posterior of attacked inputs and save what they decode to as .npz.
 
     It holds x (what was defended), z, reconstruction, accept_rate, divergent and failed.
     """
-    settings = reporting.AuditSettings(
-        seed=seed, warmup=warmup, transitions=transitions, leapfrog=leapfrog
-    )
+    settings = AuditSettings(seed=seed, warmup=warmup, transitions=transitions, leapfrog=leapfrog)
+    box = o.box(limits, low, high)
+    check_suffix(out, ".npz")
     console = Console(highlight=False)
     with reporting.new_file(out, force=force) as file:
         place = find_device(device, threads)
-        vae = load_model(model, place, likelihood=likelihood, decoder_output=decoder_output)
-        images = images_to_defend(data, data_root, vae)
-        x = inputs_for(vae, images[:inputs], place)
+        vae = load_model(
+            model, place, likelihood=likelihood, decoder_output=decoder_output, obs_std=obs_std
+        )
+        found = _inputs(data, vae, console, root=data_root, box=box)
+        x = inputs_for(vae, found[:inputs], place)
         check_fit(vae, x[:2], model, data, decoder_output)
-        with reporting.Stages(console) as stages:
-            result = run.defend(run.Job(vae, x, settings, stages), x, "inputs")
+        with Stages(console) as stages:
+            result = stage.defend(Job(vae, x, settings, stages), x, "inputs")
         arrays = {"x": x, **vars(result)}
         save_npz(file, arrays)
     show(console, {k: arrays[k] for k in ("accept_rate", "divergent", "failed")}, out)
 
 
 def certify(
-    data: o.Data,
+    data: AttackedData,
     model: o.Model,
     out: o.Out,
     r: o.Radius = None,
     samples: o.Samples = DEFAULT.samples,
     alpha: o.Alpha = DEFAULT.alpha,
     inputs: o.Inputs = DEFAULT.inputs,
+    limits: o.Range = None,
+    low: o.Low = None,
+    high: o.High = None,
     data_root: o.DataRoot = None,
     likelihood: o.Likelihood = None,
+    obs_std: o.ObsStd = None,
     decoder_output: o.DecoderOutput = None,
     seed: o.Seed = 0,
     force: o.Force = False,
@@ -146,46 +111,38 @@ def certify(
 
     Writes a .parquet with one row per input. The margins are first order, not a certificate.
     """
-    settings = reporting.AuditSettings(seed=seed, samples=samples, alpha=alpha, r=r)
+    settings = AuditSettings(seed=seed, samples=samples, alpha=alpha, r=r)
+    box = o.box(limits, low, high)
+    check_suffix(out, ".parquet")
     console = Console(highlight=False)
     with reporting.new_file(out, force=force) as file:
         place = find_device(device, threads)
-        images = load_data(data, root=data_root)
-        vae = load_model(model, place, likelihood=likelihood, decoder_output=decoder_output)
-        x = inputs_for(vae, images.x_test[:inputs], place)
+        vae = load_model(
+            model, place, likelihood=likelihood, decoder_output=decoder_output, obs_std=obs_std
+        )
+        x = inputs_for(vae, _inputs(data, vae, console, root=data_root, box=box)[:inputs], place)
         check_fit(vae, x[:2], model, data, decoder_output)
-        r = r or run.unchanged_radius(vae, x, seed)
-        with reporting.Stages(console) as stages:
-            found = run.margins(run.Job(vae, x, settings, stages), r)
+        r = r or stage.unchanged_radius(vae, x, seed)
+        with Stages(console) as stages:
+            found = stage.margins(Job(vae, x, settings, stages), r)
         arrays = {name: value.cpu().numpy() for name, value in found.values.items()}
         arrays = {"index": np.arange(len(x)), **arrays}
-        write_parquet(file, columns(arrays, {}, guarantee=found.guarantee))
+        images = x.ndim == 4
+        write_parquet(file, columns(arrays, {}, guarantee=found.guarantee, images=images))
     show(console, found.values, out)
-    console.print(f"r = {r:g}, pixel scale; margins: {found.guarantee}", soft_wrap=True)
+    unit = "pixel scale" if images else "data scale"
+    console.print(f"r = {r:g}, {unit}; margins: {found.guarantee}", soft_wrap=True)
 
 
-def images_to_defend(data: str, root: Path | None, vae: VAE) -> Tensor:
+def _inputs(
+    data: str, vae: VAE, console: Console, *, root: Path | None, box: dict[str, float | None]
+) -> Tensor:
     """``x_adv`` of an .npz that ``vaefast attack`` wrote, or the test inputs of any other data."""
     if data.endswith(".npz"):
-        path = Path(data).expanduser()
-        attacked = load_attacked(path, unit_interval=vae.likelihood != "gaussian")
+        usual = UNIT if "bernoulli" in vae.likelihood else UNBOUNDED
+        attacked = load_attacked(Path(data).expanduser(), box_of(**box) or usual)
         if attacked is not None:
             return attacked
-    return load_data(data, root=root).x_test
-
-
-def save_npz(file: Path, tensors: dict[str, Tensor]) -> None:
-    arrays: dict[str, Any] = {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
-    with file.open("wb") as stream:
-        np.savez(stream, **arrays)
-
-
-def show(console: Console, values: dict[str, Tensor], out: Path) -> None:
-    """Median and range of every column, and where the file is."""
-    table = Table("", "median", "smallest", "largest", box=None, pad_edge=False)
-    for name, value in values.items():
-        found = value[~value.isnan()].double().cpu().numpy()
-        cells = (np.median(found), found.min(), found.max()) if len(found) else ()
-        table.add_row(name.replace("_", " "), *(f"{cell:.4g}" for cell in cells))
-    console.print(table)
-    console.print(f"The results are at {out}", soft_wrap=True)
+    found = read_data(data, console, root=root, box=box)
+    check_range(vae.likelihood, found, data)
+    return found.x_test

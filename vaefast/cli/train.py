@@ -10,13 +10,14 @@ from rich.console import Console
 
 from vaefast import checks, models, training
 from vaefast import report as reporting
+from vaefast.audit import Timing
 from vaefast.cli import options as o
-from vaefast.cli.sources import find_device
+from vaefast.cli.sources import check_range, check_suffix, find_device, read_data
 from vaefast.data import Dataset
-from vaefast.data import load as load_data
 from vaefast.models import VAE
+from vaefast.types import LIKELIHOODS
 
-__all__ = ["build", "fit", "train"]
+__all__ = ["build", "check_likelihood", "fit", "train"]
 
 
 def train(
@@ -28,28 +29,53 @@ def train(
     epochs: o.Epochs = None,
     beta: o.Beta = 1.0,
     likelihood: o.Likelihood = None,
+    obs_std: o.ObsStd = None,
+    limits: o.Range = None,
+    low: o.Low = None,
+    high: o.High = None,
     seed: o.Seed = 0,
     force: o.Force = False,
     device: o.Device = "cpu",
     threads: o.Threads = None,
 ) -> None:
     """Train a VAE on a data set and save it as one .safetensors file."""
+    box = o.box(limits, low, high)
+    check_suffix(out, ".safetensors")
     console = Console(highlight=False)
     with reporting.new_file(out, force=force) as file:
         place = find_device(device, threads)
-        images = load_data(data, root=data_root)
-        vae = build(architecture, images, latent, likelihood, seed).to(place)
+        images = read_data(data, console, root=data_root, box=box)
+        likelihood = check_likelihood(likelihood, obs_std, images, data)
+        vae = build(architecture, images, latent, likelihood, obs_std, seed).to(place)
         facts, _ = fit(vae, images, console, epochs=epochs, beta=beta, seed=seed)
         models.save(vae, file)
     console.print(f"Trained {facts['training']}: {facts['validation_loss']}")
     console.print(f"The model is at {out}", soft_wrap=True)
 
 
-def build(architecture: str, data: Dataset, latent: int, likelihood: str | None, seed: int) -> VAE:
+def check_likelihood(
+    likelihood: str | None, obs_std: float | None, data: Dataset, name: str
+) -> str:
+    """The likelihood to train with, one that goes with the data's range."""
+    likelihood = checks.option(likelihood or "bernoulli", "--likelihood", LIKELIHOODS)
+    if obs_std is not None and likelihood != "gaussian":
+        raise ValueError(f"--obs-std is for --likelihood gaussian, got likelihood {likelihood!r}")
+    check_range(likelihood, data, name)
+    return likelihood
+
+
+def build(
+    architecture: str,
+    data: Dataset,
+    latent: int,
+    likelihood: str,
+    obs_std: float | None,
+    seed: int,
+) -> VAE:
     """An untrained VAE for the data's inputs."""
     checks.option(architecture, "--architecture", ("mlp", "conv"))
-    likelihood = likelihood or "bernoulli"
     options: dict[str, Any] = {"latent": latent, "likelihood": likelihood, "seed": seed}
+    options |= {} if obs_std is None else {"obs_std": obs_std}
     shape = tuple(data.x_train.shape[1:])
     if architecture == "conv":
         return models.ConvVAE(shape, **options)
@@ -59,7 +85,7 @@ def build(architecture: str, data: Dataset, latent: int, likelihood: str | None,
 
 def fit(
     vae: VAE, data: Dataset, console: Console, *, epochs: int | None, beta: float, seed: int
-) -> tuple[dict[str, str], reporting.Timing]:
+) -> tuple[dict[str, str], Timing]:
     """Train with a progress bar; returns what the report says about it, and the time it took."""
     epochs = epochs or default_epochs(len(data.x_train))
     x = data.x_train.to(next(vae.parameters()).device)
@@ -67,9 +93,7 @@ def fit(
     start = time.perf_counter()
     history = training.fit(vae, x, objective="beta", beta=beta, epochs=epochs, seed=seed)
     vae.eval()
-    timing = reporting.Timing(
-        "train", len(x), epochs * len(x), "seen inputs", time.perf_counter() - start
-    )
+    timing = Timing("train", len(x), epochs * len(x), "seen inputs", time.perf_counter() - start)
     loss = (history.validation or history.loss)[-1]
     facts = {
         "training": f"{epochs} epochs on {len(x)} inputs, beta {beta:g}, seed {seed}",

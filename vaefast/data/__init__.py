@@ -1,41 +1,77 @@
-"""Image data sets: scikit-learn's digits, MNIST, Fashion-MNIST, CIFAR-10, and the user's files."""
+"""Data sets: scikit-learn's digits, MNIST, Fashion-MNIST, CIFAR-10, and the user's own inputs."""
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 
 from vaefast.data.dataset import Dataset
-from vaefast.data.files import load_file
+from vaefast.data.files import FORMATS, load_path, relabelled
 from vaefast.data.known import KNOWN
+from vaefast.data.values import UNIT, Box, box_of
 
 __all__ = ["Dataset", "load"]
 
 
 def load(
-    name_or_path: str | os.PathLike[str], *, root: str | os.PathLike[str] | None = None
+    name_or_path: str | os.PathLike[str],
+    *,
+    root: str | os.PathLike[str] | None = None,
+    low: float | None = None,
+    high: float | None = None,
+    labels: str | os.PathLike[str] | None = None,
 ) -> Dataset:
-    """Read a known data set by name, or the user's .npy or .npz file by path.
+    """Read a known data set by name, or the user's file or folder by path.
 
-    A file holds ``x`` (the only array of an .npy): [n, C, H, W], [n, H, W] or flat [n, D]; uint8,
-    which is divided by 255, bool, or floats in [0, 1]. An .npz may add the labels ``y``, and a
-    test set ``x_test``, ``y_test``; without it a fixed fifth of the rows is the test set.
+    - .npy or .npz: ``x`` or ``x_train`` (the only array of an .npy): [n, C, H, W], [n, H, W] or
+      flat [n, D]; uint8, which is mapped to [low, high], bool, or floats. An .npz may add the
+      labels ``y`` or ``y_train``, and a test set ``x_test``, ``y_test``.
+    - .csv or .parquet: numeric columns, [n, D].
+    - a folder of PNG or JPEG images of one size; where it has only sub-folders, their names are
+      the labels; ``train`` and ``test`` sub-folders are the two splits. Grey where all are grey,
+      else RGB.
+
+    Without a test set a fixed fifth of the rows is the test set.
 
     Args:
         name_or_path: "digits", "mnist", "fashion-mnist", "cifar10", or a path.
         root: folder of the known sets, in the layout of torchvision; by default that of the
             environment variable VAEFAST_DATA, else ./data. Digits come with scikit-learn.
+        low, high: smallest and largest valid entry, by default 0 and 1. Floats must lie in
+            between; uint8 and known sets are mapped to it. A table [n, D] with values outside
+            [0, 1] has no box unless one is given.
+        labels: a file of one label per input, those of the test set last: .npy, .txt, .npz
+            (``:key``), .csv or .parquet (``:column``). Whole numbers, or text, whose sorted names
+            become the classes 0, 1, ...
 
     Raises:
         FileNotFoundError: a file is missing; the message says which, and where it belongs.
-        ValueError: an unknown name, a corrupted file, or values that are no images in [0, 1].
-        ImportError: "digits" without scikit-learn.
+        ValueError: an unknown name, a corrupted file, or values outside the box.
+        ImportError: "digits" without scikit-learn, images without Pillow, parquet without pyarrow.
     """
-    name = os.fspath(name_or_path)
+    name, box = os.fspath(name_or_path), box_of(low, high)
+    spec = None if labels is None else os.fspath(labels)
     if name in KNOWN:
-        return KNOWN[name](Path(root or os.environ.get("VAEFAST_DATA") or "data").expanduser())
-    if name.endswith((".npy", ".npz")):
-        return load_file(Path(name).expanduser())
+        place = Path(root or os.environ.get("VAEFAST_DATA") or "data").expanduser()
+        found = _mapped(KNOWN[name](place), box or UNIT)
+        return found if spec is None else relabelled(found, spec)
+    path = Path(name).expanduser()
+    if path.is_dir() or path.suffix.lower() in FORMATS:
+        return load_path(path, box=box, labels=spec)
     raise ValueError(
-        f"data must be {', '.join(KNOWN)}, or a path that ends in .npy or .npz; got {name!r}"
+        f"data must be {', '.join(KNOWN)}, a folder of images, or a path that ends in "
+        f"{', '.join(FORMATS)}; got {name!r}"
     )
+
+
+def _mapped(data: Dataset, box: Box) -> Dataset:
+    """A known set, read into [0, 1], in another box."""
+    if box == UNIT:
+        return data
+    low, high = box
+    if not math.isfinite(high - low):
+        raise ValueError(f"{data.name} needs a finite range, got [{low:g}, {high:g}]")
+    x_train, x_test = (x.mul(high - low).add_(low) for x in (data.x_train, data.x_test))
+    note = f"{data.note} Pixels were mapped to [{low:g}, {high:g}].".strip()
+    return data._replace(x_train=x_train, x_test=x_test, note=note, low=low, high=high)

@@ -1,8 +1,7 @@
-"""What every data set is read into, and the checks that its arrays pass."""
+"""What every data set is read into."""
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,19 +11,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Array", "Dataset", "dataset", "pixels", "reading"]
+__all__ = ["Array", "Arrays", "Dataset", "dataset", "reading"]
 
 Array = np.ndarray
 
 
 class Dataset(NamedTuple):
-    """Inputs in [0, 1] with a train/test split.
+    """Inputs with a train/test split, the box of their valid values, and their classes.
 
     Args:
-        name: of the set, or of the user's file.
+        name: of the set, or of the user's file or folder.
         x_train, x_test: float32, [n, C, H, W]; [n, D] where a file holds flat inputs.
         y_train, y_test: int64 [n], None without labels.
         note: what a report must say about the data, "" if nothing.
+        low, high: smallest and largest valid entry; infinite where a table has no box.
+        classes: names of the classes 0, 1, ..., empty where labels came as numbers.
     """
 
     name: str
@@ -33,6 +34,23 @@ class Dataset(NamedTuple):
     x_test: Tensor
     y_test: Tensor | None
     note: str
+    low: float = 0.0
+    high: float = 1.0
+    classes: tuple[str, ...] = ()
+
+    @property
+    def images(self) -> bool:
+        """Whether the inputs have channels, height and width."""
+        return self.x_test.ndim == 4
+
+
+class Arrays(NamedTuple):
+    """What a file or a folder holds before it is checked."""
+
+    x: Array
+    y: Array | None = None
+    x_test: Array | None = None
+    y_test: Array | None = None
 
 
 def dataset(
@@ -41,14 +59,12 @@ def dataset(
     test: tuple[Array, Array | None],
     note: str = "",
 ) -> Dataset:
-    """Images (uint8, or floats in [0, 1]) and labels as tensors."""
-    return Dataset(
-        name, pixels(train[0]), _classes(train[1]), pixels(test[0]), _classes(test[1]), note
-    )
+    """A known set: images (uint8, which are divided by 255, or floats in [0, 1]) and labels."""
+    x_train, x_test = (_unit(x) for x, _ in (train, test))
+    return Dataset(name, x_train, _classes(train[1]), x_test, _classes(test[1]), note)
 
 
-def pixels(x: Array) -> Tensor:
-    """uint8 over 255, or floats, as float32."""
+def _unit(x: Array) -> Tensor:
     scale = 255.0 if x.dtype == np.uint8 else 1.0
     return torch.from_numpy(x.astype(np.float32)).div_(scale)
 
@@ -63,7 +79,9 @@ def reading(path: Path, kind: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if isinstance(error, OSError) and not isinstance(error, gzip.BadGzipFile):
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        if isinstance(error, ModuleNotFoundError):
             raise
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise ValueError(f"{path} is not a readable {kind}: {reason}") from None

@@ -1,49 +1,57 @@
-"""The user's own .npy and .npz files."""
+"""The user's own arrays, tables and folders."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from vaefast.data.dataset import Array, Dataset, dataset, pixels, reading
+from vaefast.data.arrays import read_arrays
+from vaefast.data.dataset import Array, Arrays, Dataset
+from vaefast.data.folders import IMAGES, read_folder, read_image
+from vaefast.data.labels import as_classes, read_labels, source_of
+from vaefast.data.tables import read_table
+from vaefast.data.values import UNIT, Box, as_tensor, check_box, check_inputs, fit_box
 
-__all__ = ["check_image_array", "load_attacked", "load_file"]
+__all__ = ["FORMATS", "TARGETS", "load_attacked", "load_inputs", "load_path", "relabelled"]
 
-KEYS = ("x", "y", "x_test", "y_test")
-CHANNELS = (1, 3, 4)
+KEYS = ("x", "x_train", "y", "y_train", "x_test", "y_test")
+TABLES = (".csv", ".parquet")
+FORMATS = (".npy", ".npz", *TABLES)
+TARGETS = (".npy", ".npz", *IMAGES)
+Labels = tuple[Array | None, Array | None]
 
 
-def load_file(path: Path) -> Dataset:
-    """Read ``x`` and, from an .npz, ``y``, ``x_test`` and ``y_test``, as ``vaefast.data.load``."""
-    arrays, names = _read(path, KEYS)
-    if "x" not in arrays:
-        raise ValueError(f"{path} needs a key x, got {', '.join(names) or 'none'}")
-    x = check_image_array(arrays["x"], f"{path}: x")
-    y = _labels(arrays.get("y"), len(x), f"{path}: y")
-    if "x_test" not in arrays:
-        if "y_test" in arrays:
-            raise ValueError(f"{path} has y_test but no x_test")
-        train, test, note = _split(len(x))
-        return dataset(path.name, (x[train], _at(y, train)), (x[test], _at(y, test)), note)
-    x_test = check_image_array(arrays["x_test"], f"{path}: x_test")
-    if x_test.shape[1:] != x.shape[1:]:
+def load_path(path: Path, *, box: Box | None, labels: str | None) -> Dataset:
+    """Read a file or a folder of the user's, as :func:`vaefast.data.load`."""
+    arrays = _arrays(path, labels)
+    x = check_inputs(arrays.x, f"{path}: x")
+    x_test = None if arrays.x_test is None else check_inputs(arrays.x_test, f"{path}: x_test")
+    if x_test is not None and x_test.shape[1:] != x.shape[1:]:
         raise ValueError(
             f"{path}: x_test must be [n, {_listed(x.shape[1:])}] like x, got {list(x_test.shape)}"
         )
-    y_test = _labels(arrays.get("y_test"), len(x_test), f"{path}: y_test")
-    return dataset(path.name, (x, y), (x_test, y_test))
+    (y, y_test), classes = _labels(path, arrays, labels)
+    box, note = fit_box(x, f"{path}: x", box)
+    notes = [note]
+    if x_test is None:
+        train, test, split = _split(len(x), "folder" if path.is_dir() else "file")
+        x, x_test, y, y_test = x[train], x[test], _at(y, train), _at(y, test)
+        notes.append(split)
+    else:
+        check_box(x_test, f"{path}: x_test", box)
+    tensors = (as_tensor(x, box), _tensor(y), as_tensor(x_test, box), _tensor(y_test))
+    return Dataset(path.name, *tensors, " ".join(filter(None, notes)), *box, classes)
 
 
-def load_attacked(path: Path, *, unit_interval: bool = True) -> Tensor | None:
+def load_attacked(path: Path, box: Box = UNIT) -> Tensor | None:
     """``x_adv`` of an .npz that ``vaefast attack`` wrote, None where there is no such key.
 
     Args:
         path: of the file.
-        unit_interval: whether values outside [0, 1] are refused.
+        box: which values are refused outside; infinite for any value.
 
     Returns:
         Float32, [n, C, H, W] or [n, D]; float64 where the file holds that.
@@ -52,105 +60,104 @@ def load_attacked(path: Path, *, unit_interval: bool = True) -> Tensor | None:
         FileNotFoundError: there is no such file.
         ValueError: a corrupted file, or values that are no images.
     """
-    x_adv = _read(path, ("x_adv",))[0].get("x_adv")
+    x_adv = read_arrays(path, ("x_adv",))[0].get("x_adv")
     if x_adv is None:
         return None
-    checked = check_image_array(x_adv, f"{path}: x_adv", unit_interval=unit_interval)
+    checked = check_inputs(x_adv, f"{path}: x_adv")
+    check_box(checked, f"{path}: x_adv", box)
     if x_adv.dtype == np.float64:
         return torch.from_numpy(x_adv.reshape(checked.shape))
-    return pixels(checked)
+    return as_tensor(checked, box if np.isfinite(box).all() else UNIT)
 
 
-def _read(path: Path, keys: Sequence[str]) -> tuple[dict[str, Array], list[str]]:
-    """Those arrays of ``keys`` that a file holds, and the names of all; an .npy holds x."""
-    if not path.is_file():
-        raise FileNotFoundError(f"no data file {path}")
-    with reading(path, "NumPy file (without pickled objects)"), path.open("rb") as file:
-        try:
-            loaded = np.load(file, allow_pickle=False)
-        except ValueError as error:  # NumPy's own text advises to unpickle it
-            raise ValueError("it holds no plain arrays") from error
-        if isinstance(loaded, np.ndarray):
-            return {"x": loaded}, ["x"]
-        with loaded:
-            return {key: loaded[key] for key in keys if key in loaded.files}, loaded.files
-
-
-def check_image_array(x: Array, label: str, *, unit_interval: bool = True) -> Array:
-    """``x`` as uint8, or as finite float32 in [0, 1]: [n, C, H, W] or [n, D].
+def load_inputs(path: Path, like: Dataset) -> Tensor:
+    """Inputs [n, *event] of a file that fit a data set: its event shape, its box.
 
     Args:
-        x: [n, H, W], [n, C, H, W] or [n, D]; uint8, bool or floating.
-        label: how messages name it.
-        unit_interval: whether floats outside [0, 1] are refused.
-
-    Raises:
-        ValueError: another shape or type, no values, or values that are no pixels.
+        path: an .npy or .npz (key ``x``) of inputs or of one, or one image.
+        like: the data set.
     """
-    if x.ndim not in (2, 3, 4) or x.size == 0:
+    event = tuple(like.x_test.shape[1:])
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}")
+    if path.suffix.lower() in (".npy", ".npz"):
+        found, names = read_arrays(path, ("x",))
+        if "x" not in found:
+            raise ValueError(f"{path} needs a key x, got {', '.join(names) or 'none'}")
+        x = found["x"]
+        x = x[None] if x.shape in (event, event[1:] if event[0] == 1 else event) else x
+    else:
+        x = read_image(path, "L" if event[0] == 1 else "RGB")[None]
+    x = check_inputs(x, f"{path}: x")
+    if x.shape[1:] != event:
         raise ValueError(
-            f"{label} must be [n, H, W], [n, C, H, W] or [n, D] and not empty, got {list(x.shape)}"
+            f"{path}: x must be [n, {_listed(event)}] like the data, got {list(x.shape)}"
         )
-    if x.ndim == 4 and x.shape[3] in CHANNELS and x.shape[1] > max(CHANNELS):
-        raise ValueError(
-            f"{label} must be [n, C, H, W], got {list(x.shape)} with the channels last; "
-            "save x.transpose(0, 3, 1, 2)"
-        )
-    if x.ndim == 3:
-        x = x[:, None]
-    if x.dtype == np.uint8:
-        return x
-    if x.dtype.kind not in "fb":
-        raise ValueError(
-            f"{label} must be uint8 from 0 to 255 or floats in [0, 1], got {x.dtype}; save "
-            "x.astype('uint8') or x / 255"
-        )
-    with np.errstate(over="ignore"):
-        x = _finite(x.astype(np.float32), label)
-    return _in_unit_interval(x, label) if unit_interval else x
+    box = (like.low, like.high)
+    check_box(x, f"{path}: x", box)
+    return as_tensor(x, box)
 
 
-def _finite(x: Array, label: str) -> Array:
-    finite = np.isfinite(x)
-    if not finite.all():
-        raise ValueError(
-            f"{label} must be finite, got {np.count_nonzero(~finite)} of {x.size} values that are "
-            "NaN or infinite; remove or replace them"
-        )
-    return x
+def relabelled(data: Dataset, labels: str) -> Dataset:
+    """A known data set with the labels of another file, those of the test set last."""
+    rows = len(data.x_train)
+    y, classes = as_classes(read_labels(labels, rows + len(data.x_test)), labels)
+    return data._replace(y_train=_tensor(y[:rows]), y_test=_tensor(y[rows:]), classes=classes)
 
 
-def _in_unit_interval(x: Array, label: str) -> Array:
-    outside = np.count_nonzero((x < 0) | (x > 1))
-    if outside:
-        raise ValueError(
-            f"{label} must be in [0, 1], got {outside} of {x.size} values outside, from "
-            f"{x.min():g} to {x.max():g}; save uint8, or rescale, as in x / 255"
-        )
-    return x
+def _arrays(path: Path, labels: str | None) -> Arrays:
+    if path.is_dir():
+        return read_folder(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no data file {path}")
+    if path.suffix.lower() in TABLES:
+        source, column = source_of(labels) if labels else (None, None)
+        same = source is not None and source.samefile(path)
+        return read_table(path, column if same else None)
+    found, names = read_arrays(path, KEYS)
+    for key, other in (("x", "x_train"), ("y", "y_train")):
+        if key in found and other in found:
+            raise ValueError(f"{path} has {key} and {other}; keep one of the two")
+    x, y = (found.get(key, found.get(f"{key}_train")) for key in ("x", "y"))
+    if x is None:
+        raise ValueError(f"{path} needs a key x or x_train, got {', '.join(names) or 'none'}")
+    if "y_test" in found and "x_test" not in found:
+        raise ValueError(f"{path} has y_test but no x_test")
+    return Arrays(x, y, found.get("x_test"), found.get("y_test"))
 
 
-def _labels(y: Array | None, rows: int, label: str) -> Array | None:
-    if y is None:
-        return None
-    if y.shape != (rows,):
-        raise ValueError(f"{label} must be [n] = [{rows}] like its inputs, got {list(y.shape)}")
-    if y.dtype.kind not in "iub" or y.min() < 0:
-        raise ValueError(
-            f"{label} must be whole numbers from 0, got {y.dtype} from {y.min()}; save "
-            "y.astype('int64')"
-        )
-    return y
+def _labels(path: Path, arrays: Arrays, labels: str | None) -> tuple[Labels, tuple[str, ...]]:
+    """The labels of both splits as classes, and the names of the classes."""
+    rows, test = len(arrays.x), 0 if arrays.x_test is None else len(arrays.x_test)
+    if labels is not None:
+        y, classes = as_classes(read_labels(labels, rows + test), labels)
+        return (y[:rows], y[rows:] if test else None), classes
+    parts = {"y": (arrays.y, rows), "y_test": (arrays.y_test, test)}
+    given = {name: part for name, (part, _) in parts.items() if part is not None}
+    for name, part in given.items():
+        n = parts[name][1]
+        if part.shape != (n,):
+            raise ValueError(
+                f"{path}: {name} must be [n] = [{n}] like its inputs, got {list(part.shape)}"
+            )
+    if not given:
+        return (None, None), ()
+    text = any(part.dtype.kind in "US" for part in given.values())
+    joined = np.concatenate([part.astype(str) if text else part for part in given.values()])
+    both, classes = as_classes(joined, f"{path}: {' and '.join(given)}")
+    if arrays.y is None:
+        return (None, both), classes
+    return (both[:rows], None if arrays.y_test is None else both[rows:]), classes
 
 
-def _split(rows: int) -> tuple[Array, Array, str]:
+def _split(rows: int, what: str) -> tuple[Array, Array, str]:
     """Rows for training and for the test, in their order in the file; the same ones ever after."""
     if rows == 1:
         return np.arange(1), np.arange(1), "The one input is both training and test data."
     order = np.random.RandomState(0).permutation(rows)
     test = max(1, rows // 5)
     note = (
-        f"The file has no test set: {test} of its {rows} inputs, chosen by a fixed permutation, "
+        f"The {what} has no test set: {test} of its {rows} inputs, chosen by a fixed permutation, "
         "are the test set, the others train."
     )
     return np.sort(order[test:]), np.sort(order[:test]), note
@@ -158,6 +165,10 @@ def _split(rows: int) -> tuple[Array, Array, str]:
 
 def _at(y: Array | None, rows: Array) -> Array | None:
     return None if y is None else y[rows]
+
+
+def _tensor(y: Array | None) -> Tensor | None:
+    return None if y is None else torch.from_numpy(np.ascontiguousarray(y))
 
 
 def _listed(shape: tuple[int, ...]) -> str:

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["ACTIVATIONS", "Activation", "parse"]
+__all__ = ["ACTIVATIONS", "Activation", "named", "parse"]
 
 
 class Activation(NamedTuple):
@@ -35,26 +35,34 @@ def parse(names: Sequence[str]) -> tuple[Activation, ...]:
     """The activations of ``["tanh", "leaky_relu:0.01", "sigmoid"]``, one per layer.
 
     Raises:
-        ValueError: an unknown name, or a parameter that is missing, malformed or not taken.
+        ValueError: an unknown name, a parameter that is missing, malformed or not taken, or
+            clamp's ``low`` above its ``high``.
     """
     return tuple(_parse_one(name) for name in names)
 
 
+def named(text: str) -> tuple[str, tuple[float, float]]:
+    """Name and parameters of a valid ``name[:p1[:p2]]``; zeros for what is not given."""
+    name, *given = text.strip().split(":")
+    first, second = [*map(float, given), 0.0, 0.0][:2]
+    return name, (first, second)
+
+
 @lru_cache(maxsize=256)
 def _parse_one(text: str) -> Activation:
-    name, colon, parameter = text.strip().partition(":")
+    name, *given = text.strip().split(":")
     if name not in ACTIVATIONS:
         allowed = ", ".join(sorted(ACTIVATIONS))
         raise ValueError(f"activations must be among {allowed}, got {name!r}")
-    make = ACTIVATIONS[name]
-    if not colon and name not in PARAMETERS:
-        return make()
-    if name not in PARAMETERS:
+    wanted = PARAMETERS.get(name, ())
+    if given and not wanted:
         raise ValueError(f"activation {name!r} takes no parameter, got {text!r}")
     try:
-        return make(float(parameter))
+        if len(given) != len(wanted):
+            raise ValueError
+        return ACTIVATIONS[name](*map(float, given))
     except ValueError:
-        form = f"{name}:<{PARAMETERS[name]}>"
+        form = ":".join([name, *(f"<{parameter}>" for parameter in wanted)])
         raise ValueError(f"activation {name!r} must be written {form}, got {text!r}") from None
 
 
@@ -142,7 +150,40 @@ def _maxmin() -> Activation:
     return Activation(lambda a: swap(a, a), lambda a, h, t: swap(a, t))
 
 
-PARAMETERS = {"leaky_relu": "slope", "elu": "alpha"}
+def _clamp(low: float, high: float) -> Activation:
+    """min(max(a, low), high), with slope 1 at both ends too, as torch.clamp has."""
+    if not low <= high:
+        raise ValueError
+    return _elementwise(lambda a: a.clamp(low, high), lambda a, h: (a >= low) & (a <= high))
+
+
+def _hardswish() -> Activation:
+    def slope(a: Tensor, h: Tensor) -> Tensor:
+        inside = torch.where(a <= -3.0, torch.zeros_like(a), (2.0 * a + 3.0) / 6.0)
+        return torch.where(a >= 3.0, torch.ones_like(a), inside)
+
+    return _elementwise(F.hardswish, slope)
+
+
+def _mish() -> Activation:
+    def slope(a: Tensor, h: Tensor) -> Tensor:
+        t = torch.tanh(-F.logsigmoid(-a))  # φ(a) = a·t
+        s = torch.sigmoid(-a) ** 2  # exp(−2·softplus a): 1 − t² = 4s/(1 + s)²
+        return t + a * torch.sigmoid(a) * 4.0 * s / (1.0 + s) ** 2
+
+    return _elementwise(F.mish, slope)
+
+
+def _selu() -> Activation:
+    def slope(a: Tensor, h: Tensor) -> Tensor:
+        below = SELU_SCALE * SELU_ALPHA * torch.exp(a.clamp(max=0.0))
+        return torch.where(a > 0, torch.full_like(a, SELU_SCALE), below)
+
+    return _elementwise(F.selu, slope)
+
+
+SELU_SCALE, SELU_ALPHA = 1.0507009873554804934, 1.6732632423543772848
+PARAMETERS = {"leaky_relu": ("slope",), "elu": ("alpha",), "clamp": ("low", "high")}
 ACTIVATIONS: dict[str, Callable[..., Activation]] = {
     "identity": _identity,
     "relu": _relu,
@@ -156,4 +197,8 @@ ACTIVATIONS: dict[str, Callable[..., Activation]] = {
     "gelu_tanh": _gelu_tanh,
     "exp_half": _exp_half,
     "maxmin": _maxmin,
+    "clamp": _clamp,
+    "hardswish": _hardswish,
+    "mish": _mish,
+    "selu": _selu,
 }

@@ -1,4 +1,4 @@
-"""An MLP's two passes by hand: forward keeping what the backward loop needs, and back.
+"""A network's two passes by hand: forward keeping what the backward loop needs, and back.
 
 Plain torch operations throughout, so autograd differentiates them; nothing here needs a graph.
 """
@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from vaefast.functional.activations import parse
+from vaefast.functional.network import adjoint, apply
 from vaefast.types import Network
 
 __all__ = [
@@ -27,7 +27,7 @@ __all__ = [
 class Tape(NamedTuple):
     """What a forward pass leaves behind; the last ``post`` is the output."""
 
-    pre: list[Tensor]  # a_l = W_l h_{l-1} + b_l, one [n, H_l] per layer
+    pre: list[Tensor]  # a_l = layer_l(h_{l-1}) + h_k, one [n, H_l] per layer
     post: list[Tensor]  # h_l = φ_l(a_l)
 
     @property
@@ -40,18 +40,25 @@ class Tape(NamedTuple):
 
 
 def evaluate(x: Tensor, net: Network) -> Tensor:
-    """The network's output on x [n, in], keeping nothing else."""
-    for weight, bias, activation in zip(net.weights, net.biases, parse(net.activations)):
-        x = activation.value(F.linear(x, weight, bias))
+    """The network's output on x [n, in], keeping nothing that no later layer adds."""
+    layers = net.parsed()
+    needed = {layer.residual for layer in layers}
+    kept = {-1: x}
+    for index, (layer, activation) in enumerate(zip(layers, parse(net.activations))):
+        a = apply(layer, x, net.weights[index], net.biases[index])
+        x = activation.value(a if layer.residual is None else a + kept[layer.residual])
+        if index in needed:
+            kept[index] = x
     return x
 
 
 def forward(x: Tensor, net: Network) -> Tape:
     """Evaluate the network on x [n, in], keeping what the backward loop needs."""
-    tape = Tape([], [])
-    h = x
-    for weight, bias, activation in zip(net.weights, net.biases, parse(net.activations)):
-        a = F.linear(h, weight, bias)
+    tape, h = Tape([], []), x
+    for index, (layer, activation) in enumerate(zip(net.parsed(), parse(net.activations))):
+        a = apply(layer, h, net.weights[index], net.biases[index])
+        if layer.residual is not None:
+            a = a + (x if layer.residual < 0 else tape.post[layer.residual])
         h = activation.value(a)
         tape.pre.append(a)
         tape.post.append(h)
@@ -60,27 +67,51 @@ def forward(x: Tensor, net: Network) -> Tape:
 
 def pushforward(tape: Tape, tangent: Tensor, net: Network) -> Tensor:
     """J·tangent: tangent [..., in] to [..., out], beside the pass in ``tape``."""
-    layers = zip(net.weights, parse(net.activations), tape.pre, tape.post)
-    for weight, activation, a, h in layers:
-        tangent = activation.multiply(a, h, F.linear(tangent, weight))
-    return tangent
+    moving = [tangent]  # that of layer l at l + 1
+    for index, (layer, activation) in enumerate(zip(net.parsed(), parse(net.activations))):
+        rate = apply(layer, moving[-1], net.weights[index], None)
+        if layer.residual is not None:
+            rate = rate + moving[layer.residual + 1]
+        moving.append(activation.multiply(tape.pre[index], tape.post[index], rate))
+    return moving[-1]
 
 
 def pullback(tape: Tape, cotangent: Tensor, net: Network) -> Tensor:
     """Jᵀ·cotangent: cotangent [..., out] to [..., in], through the pass in ``tape``."""
-    return pull_to_first(tape, cotangent, net) @ net.weights[0]
+    into = _pull(tape, cotangent, net)
+    pulled = adjoint(net.layer(0), into[0], net.weights[0])
+    return pulled + into[-1] if -1 in into else pulled
 
 
 def pull_to_first(tape: Tape, cotangent: Tensor, net: Network) -> Tensor:
-    """The cotangent of the first layer's pre-activations, [..., out] to [..., H₁]."""
-    layers = list(zip(net.weights, parse(net.activations), tape.pre, tape.post))
-    for weight, activation, a, h in reversed(layers[1:]):
-        cotangent = activation.multiply(a, h, cotangent) @ weight
-    _, activation, a, h = layers[0]
-    return activation.multiply(a, h, cotangent)
+    """The cotangent of the first layer's pre-activations, [..., out] to [..., H₁].
+
+    A residual sum with the network's input goes around it and is not in the result.
+    """
+    return _pull(tape, cotangent, net)[0]
+
+
+def _pull(tape: Tape, cotangent: Tensor, net: Network) -> dict[int, Tensor]:
+    """Cotangents at 0 of the first pre-activations, at −1 of the sums with the input, if any."""
+    activations = parse(net.activations)
+    into = {len(net.layers) - 1: cotangent}  # of each layer's output
+    for index in reversed(range(len(net.layers))):
+        layer = net.layer(index)
+        own = activations[index].multiply(tape.pre[index], tape.post[index], into.pop(index))
+        if layer.residual is not None:
+            _add(into, layer.residual, own)
+        if index == 0:
+            into[0] = own
+        else:
+            _add(into, index - 1, adjoint(layer, own, net.weights[index]))
+    return into
+
+
+def _add(into: dict[int, Tensor], index: int, cotangent: Tensor) -> None:
+    into[index] = into[index] + cotangent if index in into else cotangent
 
 
 def bytes_per_row(net: Network, like: Tensor) -> int:
     """Bytes that one row's forward and backward pass hold at once, in ``like``'s dtype."""
-    widths = [net.in_features, *(weight.shape[0] for weight in net.weights)]
+    widths = [net.in_features, *(layer.out_features for layer in net.parsed())]
     return like.element_size() * (2 * sum(widths) + 4 * max(widths))

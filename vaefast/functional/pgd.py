@@ -20,20 +20,40 @@ def projected_step(
     high: float | Tensor,
     norm: str,
     norm_eps: float,
+    order: str = "project_clip",
 ) -> Tensor:
-    """One ascent step, projected to the ball around ``x`` and then clipped to the box.
+    """One ascent step, projected to the ball around ``x`` and clipped to the box, in that order.
 
-    All images are [B, D]; ``alpha``, ``eps``, ``low``, ``high`` are floats or [B, 1].
+    All images are [B, D]; ``alpha``, ``eps``, ``low``, ``high`` are floats or [1 or B, 1 or D],
+    in ℓ2 ``alpha`` and ``eps`` with one column.
     """
     if norm == "linf":
+        moved = x_adv + alpha * grad.sign()
         not_finite = 0.0 * grad + 0.0 * x_adv + 0.0 * x  # NaN for NaN and ±inf, else 0
-        stepped = _clip(x_adv + alpha * grad.sign(), x - eps, x + eps)
-        return _clip(stepped, low, high) + not_finite
-    delta = x_adv + alpha / row_norm(grad).clamp(min=norm_eps) * grad - x
+    else:
+        moved = x_adv + alpha / row_norm(grad).clamp(min=norm_eps) * grad
+        infinite = (0.0 * moved).sum(1, keepdim=True)  # clipping would make it finite
+        not_finite = infinite + _nan_rows(low) + _nan_rows(high)
+    if order == "clip_project":
+        return _project(_clip(moved, low, high), x, eps, norm) + not_finite
+    return _clip(_project(moved, x, eps, norm), low, high) + not_finite
+
+
+def _project(y: Tensor, x: Tensor, eps: float | Tensor, norm: str) -> Tensor:
+    if norm == "linf":
+        return _clip(y, x - eps, x + eps)
+    delta = y - x
     distance = row_norm(delta)
-    shrink = torch.where(distance <= eps, torch.ones_like(distance), eps / distance)
-    return _clip(x + shrink * delta, low, high)
+    return x + torch.where(distance <= eps, torch.ones_like(distance), eps / distance) * delta
 
 
 def _clip(y: Tensor, low: float | Tensor, high: float | Tensor) -> Tensor:
     return y.clamp(min=low).clamp(max=high)  # torch.clamp keeps NaN
+
+
+def _nan_rows(bound: float | Tensor) -> float | Tensor:
+    """NaN for rows where a bound is NaN, else 0: [1 or B, 1], or 0 for a float."""
+    if not isinstance(bound, Tensor):
+        return 0.0
+    nan = bound.isnan().any(dim=1, keepdim=True)
+    return torch.zeros_like(bound[:, :1]).masked_fill(nan, torch.nan)

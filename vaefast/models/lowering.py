@@ -1,17 +1,18 @@
-"""Lowering: an MLP of PyTorch modules as plain tensors, which the fused ops take."""
+"""Lowering: a module's forward as a network of plain tensors, which the fused ops take."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
-from vaefast.models.activations import activation_name
-from vaefast.models.encoders import DecodeMethod, GaussianEncoder
-from vaefast.models.sigmoid import is_plain_sequential
+from vaefast import checks
+from vaefast.models.encoders import DecodeMethod, EncodeMethod
+from vaefast.models.plans import CannotLower
+from vaefast.models.traces import networks
+from vaefast.models.tracing import Root
 from vaefast.models.vae import VAE
 from vaefast.types import Network
 
@@ -28,219 +29,167 @@ __all__ = [
 ]
 
 
-class CannotLower(Exception):
-    """A module is no plain MLP; ``reason`` names the layer that stands in the way."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
-
-
-def lower(module: nn.Module) -> Network:
-    """The MLP that a module computes on its flattened input.
-
-    Takes nests of ``nn.Sequential`` of Linear layers, each followed by at most one activation:
-    ReLU, LeakyReLU, ELU, Tanh, Sigmoid, Softplus, SiLU, GELU or MaxMin. Flatten, Unflatten,
-    Identity and, in eval mode, dropout may stand between them. Clamps, as on a log-variance,
-    normalisation, convolutions and forwards in Python code are not lowered.
-
-    Returns:
-        The parameters, detached and shared with the module, in their own dtype.
-
-    Raises:
-        CannotLower: with the reason, which names the layer.
-    """
-    return _lower([("", module)])
-
-
-def encoder_mean(vae: VAE) -> Network:
-    """x ↦ μ(x), flattened x. Raises :class:`CannotLower`."""
-    encoder = _encoder(vae)
-    parts = [("encoder.trunk", encoder.trunk), ("encoder.mean", encoder.mean)]
-    return _of_events(_lower(parts), vae)
-
-
-def encoder_logvar(vae: VAE) -> Network:
-    """x ↦ log σ²(x), flattened x. Raises :class:`CannotLower`."""
-    encoder = _encoder(vae)
-    if isinstance(encoder.logvar, Tensor):
-        raise CannotLower("encoder_logvar is a fixed tensor, not a network")
-    parts = [("encoder.trunk", encoder.trunk), ("encoder.logvar", encoder.logvar)]
-    return _of_events(_lower(parts), vae)
-
-
-def decoder(vae: VAE, z: Tensor | None = None) -> Network:
-    """z ↦ natural parameters: logits or the Gaussian's mean. Raises :class:`CannotLower`."""
-    if isinstance(vae.decoder, DecodeMethod):
-        raise CannotLower(
-            "decode() is Python code; vaefast.VAE(encoder_mean=, encoder_logvar=, decoder=) "
-            "from its nn.Sequential parts can be lowered"
-        )
-    net = _lower([("decoder", vae.decoder)])
-    if vae.decoder_output != "probabilities":
-        return net
-    if _epilogue(net) != "sigmoid":
-        raise CannotLower("the decoder's probabilities do not come from a final Sigmoid")
-    return net.with_epilogue("identity")
-
-
-def decoder_pixels(vae: VAE) -> Network:
-    """z ↦ g(z), the reconstruction in pixel scale. Raises :class:`CannotLower`."""
-    net = decoder(vae)
-    if vae.likelihood == "gaussian":
-        return net
-    if _epilogue(net) != "identity":
-        raise CannotLower(
-            f"the decoder's logits come from {_epilogue(net)}: no room for a sigmoid epilogue"
-        )
-    return net.with_epilogue("sigmoid")
-
-
-def _encoder(vae: VAE) -> GaussianEncoder:
-    if isinstance(vae.encoder, GaussianEncoder):
-        if _has_hooks(vae.encoder):
-            raise CannotLower(f"{_label('encoder', vae.encoder)} has hooks on its forward")
-        return vae.encoder
-    raise CannotLower(
-        "encode() is Python code; vaefast.VAE(encoder_mean=, encoder_logvar=, decoder=) "
-        "from its nn.Sequential parts can be lowered"
-    )
-
-
-def _of_events(net: Network, vae: VAE) -> Network:
-    """An encoder that takes whole events: a Linear without Flatten acts on their last axis."""
-    event = vae.event_shape
-    if event is not None and math.prod(event) != net.in_features:
-        raise CannotLower(
-            f"the first Linear takes {net.in_features} features, an input has {math.prod(event)}"
-        )
-    return net
-
-
-def _epilogue(net: Network) -> str:
-    return net.activations[-1]
-
-
-def _lower(parts: list[tuple[str, nn.Module]]) -> Network:
-    layers = _Layers()
-    for name, part in parts:
-        for path, layer in _leaves(name, part):
-            layers.add(_label(path, layer), layer)
-    return layers.net()
-
-
-def _has_hooks(module: nn.Module) -> bool:
-    return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
-
-
-def _label(path: str, layer: nn.Module) -> str:
-    name = type(layer).__name__
-    return f"layer {path!r} ({name})" if path else name
-
-
-def _leaves(path: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """The layers of a nest of ``nn.Sequential``, in the order of evaluation."""
-    if _has_hooks(module):
-        raise CannotLower(f"{_label(path, module)} has hooks on its forward")
-    if not is_plain_sequential(module):
-        yield path, module
-        return
-    for name, child in module.named_children():
-        yield from _leaves(f"{path}.{name}" if path else name, child)
-
-
-class _Layers:
-    """The layers so far; ``flat`` says whether the running value is [n, features]."""
-
-    def __init__(self) -> None:
-        self.weights: list[Tensor] = []
-        self.biases: list[Tensor | None] = []
-        self.activations: list[str] = []
-        self.flat = True
-
-    def net(self) -> Network:
-        if not self.weights:
-            raise CannotLower("there is no Linear layer")
-        return Network.mlp(self.weights, self.biases, ",".join(self.activations))
-
-    def add(self, label: str, layer: nn.Module) -> None:
-        if isinstance(layer, nn.Identity):
-            return
-        if isinstance(layer, nn.Flatten | nn.Unflatten):
-            self._reshape(label, layer)
-        elif isinstance(layer, nn.modules.dropout._DropoutNd):
-            if layer.training and layer.p > 0:
-                raise CannotLower(f"{label} is in training mode; call model.eval()")
-        elif isinstance(layer, nn.Linear) and type(layer).forward is nn.Linear.forward:
-            self._linear(label, layer)
-        else:
-            self._activation(label, layer)
-
-    def _reshape(self, label: str, layer: nn.Flatten | nn.Unflatten) -> None:
-        if isinstance(layer, nn.Unflatten):
-            if layer.dim not in (1, -1):
-                raise CannotLower(f"{label} unflattens dimension {layer.dim}, not 1")
-            self.flat = False
-        elif (layer.start_dim, layer.end_dim) != (1, -1):
-            raise CannotLower(f"{label} does not flatten all dimensions but the batch")
-        else:
-            self.flat = True
-
-    def _linear(self, label: str, layer: nn.Linear) -> None:
-        if not self.flat:
-            raise CannotLower(f"{label} acts on the last axis of an unflattened tensor")
-        if parametrize.is_parametrized(layer) and layer.training:
-            raise CannotLower(f"{label} is parametrised and in training mode; call model.eval()")
-        if self.weights and self.weights[-1].shape[0] != layer.weight.shape[1]:
-            raise CannotLower(
-                f"{label} takes {layer.weight.shape[1]} features, "
-                f"the layer before gives {self.weights[-1].shape[0]}"
-            )
-        self.weights.append(layer.weight.detach())
-        self.biases.append(None if layer.bias is None else layer.bias.detach())
-        self.activations.append("identity")
-
-    def _activation(self, label: str, layer: nn.Module) -> None:
-        name = activation_name(layer)
-        if name is None:
-            raise CannotLower(f"{label} has no fused form")
-        if not self.weights:
-            raise CannotLower(f"{label} comes before the first Linear layer")
-        if self.activations[-1] != "identity":
-            raise CannotLower(f"{label} follows another activation, {self.activations[-1]}")
-        if name == "maxmin":
-            self._check_pairs(label)
-        self.activations[-1] = name
-
-    def _check_pairs(self, label: str) -> None:
-        if not self.flat:
-            raise CannotLower(f"{label} pairs along the last axis of an unflattened tensor")
-        if self.weights[-1].shape[0] % 2:
-            raise CannotLower(f"{label} pairs {self.weights[-1].shape[0]} features, an odd number")
-
-
 class Encoder(NamedTuple):
-    """The encoder's two maps, and why not where one of them is missing."""
+    """The encoder's two networks on flat x, and why there is none where there is none."""
 
     mean: Network | None
     logvar: Network | None
     why_not: str
 
 
+def lower(module_or_function: Callable[[Tensor], Any], example: Tensor) -> Network:
+    """The network that a module or function computes on its flattened input.
+
+    One forward pass on two random rows is recorded, and each of its operations must be one that a
+    layer computes: linear layers, convolutions, average pooling, nearest upsampling, residual
+    sums, activations; views and permutations, slices, scales, shifts and batch normalisation by
+    running statistics are folded into them. The result was compared with the module on rows
+    drawn like the example's: |network in float64 − module| ≤ 64 ulp of the largest intermediate
+    value. Equivalent to, but for the time::
+
+        ops.net_forward(x.flatten(1), vaefast.lower(module, x)) == module(x).flatten(1)
+
+    Args:
+        module_or_function: a module, a module's method such as ``model.decode``, or a function of
+            one tensor that returns one.
+        example: [b, *event], floating; its values tell how the rows of the comparison are drawn.
+
+    Returns:
+        The parameters, detached and shared with the module, in their own dtype; folded ones are
+        new tensors.
+
+    Raises:
+        CannotLower: with the reason, which names the operation and the module that stand in the
+            way.
+    """
+    checks.batch(example, "example")
+    owner = getattr(module_or_function, "__self__", module_or_function)
+    module = owner if isinstance(owner, nn.Module) else None
+    label = _label(module_or_function, owner)
+    nets = _networks(Root(module_or_function, module, label), example)
+    if len(nets) != 1:
+        raise CannotLower(f"{label} returns {len(nets)} tensors, a network one")
+    return _given(nets[0])
+
+
 def encoder(vae: VAE, x: Tensor) -> Encoder:
-    """x ↦ μ(x) and x ↦ log σ²(x), for x like the example; no network for a fixed σ."""
-    mean, reason = _tried(encoder_mean, vae)
-    logvar, other = (None, "") if vae.fixed_std else _tried(encoder_logvar, vae)
-    return Encoder(mean, logvar, reason or other)
+    """x ↦ μ(x) and x ↦ log σ²(x) as networks, for x like the example [b, *event].
 
-
-def pixels(vae: VAE, z: Tensor) -> Network:
-    """z ↦ g(z). Raises :class:`CannotLower`."""
-    return decoder_pixels(vae)
-
-
-def _tried(lower_it: Callable[[VAE], Network], vae: VAE) -> tuple[Network | None, str]:
+    Layers that both have in common are the same tensors. ``logvar`` is None for a fixed σ.
+    """
     try:
-        return lower_it(vae), ""
+        nets = _networks(_root(vae, vae.encode, "encoder", vae.encoder), x, _options(vae))
     except CannotLower as error:
-        return None, error.reason
+        return Encoder(None, None, error.reason)
+    mean, logvar = nets
+    if vae.fixed_std:
+        logvar = ""
+    reasons = [net for net in (mean, logvar) if isinstance(net, str)]
+    found = [None if isinstance(net, str) else net for net in (mean, logvar)]
+    return Encoder(found[0], found[1], next(filter(None, reasons), ""))
+
+
+def decoder(vae: VAE, z: Tensor | None = None) -> Network:
+    """z ↦ natural parameters: logits or the Gaussian's mean, for z like the example [n, d].
+
+    Raises:
+        CannotLower: with the reason.
+    """
+    if z is None:
+        z = _latents(vae)
+    if vae.decoder_output == "probabilities" and not vae.logit_decoder.exact(vae.decoder, z):
+        raise CannotLower("the decoder's probabilities do not come from a final Sigmoid")
+    (net,) = _networks(_root(vae, vae.decode, "decoder", vae.decoder), z, _options(vae))
+    return _given(net)
+
+
+def pixels(vae: VAE, z: Tensor | None = None) -> Network:
+    """z ↦ g(z), the reconstruction in pixel scale, for z like the example [n, d].
+
+    Raises:
+        CannotLower: with the reason.
+    """
+    net = decoder(vae, z)
+    if vae.likelihood == "gaussian":
+        return net
+    if (last := net.activations[-1]) != "identity":
+        raise CannotLower(f"the decoder's logits come from {last}: no room for a sigmoid epilogue")
+    return net.with_epilogue("sigmoid")
+
+
+def encoder_mean(vae: VAE, x: Tensor) -> Network:
+    """x ↦ μ(x), flattened x. Raises :class:`CannotLower`."""
+    found = encoder(vae, x)
+    if found.mean is None:
+        raise CannotLower(found.why_not)
+    return found.mean
+
+
+def encoder_logvar(vae: VAE, x: Tensor) -> Network:
+    """x ↦ log σ²(x), flattened x. Raises :class:`CannotLower`."""
+    if vae.fixed_std:
+        raise CannotLower("encoder_logvar is a fixed tensor, not a network")
+    found = encoder(vae, x)
+    if found.logvar is None:
+        raise CannotLower(found.why_not)
+    return found.logvar
+
+
+decoder_pixels = pixels
+
+
+def _networks(root: Root, example: Tensor, key: tuple = ()) -> list[Network | str]:
+    if not example.is_floating_point():
+        raise CannotLower(f"the example must be floating, got {checks.short(example.dtype)}")
+    return networks(root, example, key)
+
+
+def _given(net: Network | str) -> Network:
+    if isinstance(net, str):
+        raise CannotLower(net)
+    return net
+
+
+def _label(function: Any, owner: Any) -> str:
+    if function is owner:
+        name = getattr(function, "__qualname__", "")
+        return name or type(function).__name__
+    return f"{type(owner).__name__}.{getattr(function, '__name__', 'method')}"
+
+
+def _root(vae: VAE, function: Callable[[Tensor], Any], name: str, part: nn.Module) -> Root:
+    if isinstance(part, EncodeMethod | DecodeMethod):
+        owner = part.module
+        label = f"{type(owner).__name__}.{'encode' if name == 'encoder' else 'decode'}"
+        return Root(function, owner, label)
+    return Root(function, part, f"the {name}", name)
+
+
+def _options(vae: VAE) -> tuple[Any, ...]:
+    """What decode and encode depend on beside the modules."""
+    changing = ("latent_dim", "training")
+    simple = (str, int, float, bool, type(None))
+    return tuple(v for k, v in vars(vae).items() if isinstance(v, simple) and k not in changing)
+
+
+def _latents(vae: VAE) -> Tensor:
+    """An example of z where the caller has none."""
+    if vae.decoder_output == "probabilities" and not vae.logit_decoder.decided:
+        raise CannotLower(str(vae.logit_decoder))
+    first = next((m for m in vae.decoder.modules() if isinstance(m, nn.Linear)), None)
+    width = vae.latent_dim or (None if first is None else first.in_features)
+    if width is None:
+        raise CannotLower("the number of latents is not known before x was encoded; pass x")
+    return _zeros(vae.decoder, width)
+
+
+def example_x(vae: VAE) -> Tensor:
+    """An example of x where the caller has none."""
+    if vae.event_shape is None:
+        raise CannotLower("the event shape is not known; pass x, as in explain(vae, x)")
+    return _zeros(vae.encoder, *vae.event_shape)
+
+
+def _zeros(module: nn.Module, *shape: int) -> Tensor:
+    like = next((p for p in module.parameters() if p.is_floating_point()), torch.empty(0))
+    return like.detach().new_zeros(1, *shape)

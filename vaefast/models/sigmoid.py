@@ -1,34 +1,84 @@
-"""Exact logits of a decoder that ends in a Sigmoid: the same decoder without it."""
+"""Exact logits of a decoder that ends in a sigmoid, in any spelling: the decoder without it."""
 
 from __future__ import annotations
 
-from typing import TypeVar
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from vaefast.models.context import Context, call, repeated, rows
 from vaefast.models.likelihoods import clamped_logit
 from vaefast.models.results import image
 
-__all__ = ["LogitDecoder", "final_sigmoid", "is_plain_sequential"]
+__all__ = ["LogitDecoder", "ends_in_sigmoid", "final_sigmoid", "is_plain_sequential"]
 
 M = TypeVar("M", bound=nn.Module)
 
-PROBABILITIES = "probabilities"
 _RESHAPES = (nn.Identity, nn.Flatten, nn.Unflatten)
+_SIGMOIDS = {
+    torch.sigmoid,
+    torch.sigmoid_,
+    torch.special.expit,
+    Tensor.sigmoid,
+    Tensor.sigmoid_,
+}
+_MOVES = (
+    "view reshape view_as reshape_as flatten unflatten squeeze unsqueeze permute transpose t "
+    "movedim swapaxes contiguous clone"
+)
+
+
+class _Sigmoids(TorchFunctionMode):
+    """Counts the calls of sigmoid, leaves out one of them, and knows which gave a tensor.
+
+    Args:
+        left_out: index of the call that returns its argument; None for none.
+    """
+
+    def __init__(self, left_out: int | None = None) -> None:
+        super().__init__()
+        self.calls = 0
+        self._left_out = left_out
+        self._from: dict[int, int] = {}  # by the tensor's id
+        self._alive: list[Tensor] = []
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func in _SIGMOIDS:
+            call, self.calls = self.calls, self.calls + 1
+            if call == self._left_out:
+                return args[0] if args else (kwargs or {})["input"]
+            return self._remember(func(*args, **(kwargs or {})), call)
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, Tensor) and getattr(func, "__name__", "") in _MOVES.split() and args:
+            call = self._from.get(id(args[0]), -1)
+            return result if call < 0 else self._remember(result, call)
+        return result
+
+    def _remember(self, result: Tensor, call: int) -> Tensor:
+        self._from[id(result)] = call
+        self._alive.append(result)
+        return result
+
+    def source(self, result: Any) -> int | None:
+        """The call whose result this is, up to reshapes."""
+        return self._from.get(id(result))
 
 
 class LogitDecoder:
     """Logits of a decoder that returns probabilities.
 
-    A Sigmoid that ends the decoder's ``nn.Sequential`` is known from its structure. In a decoder
-    whose forward is Python code it is looked for at the first decode: a Sigmoid is the final one
-    if the decoder without it gives logits whose sigmoid is the decoder's output. Where there is
+    A decoder that is a nest of ``nn.Sequential`` and ends in a Sigmoid is known from its
+    structure. For any other the calls of sigmoid are watched at the first decode in eval mode, be
+    it a module, a function or a method: where the output is the result of one, up to reshapes, the
+    decoder is run without that call, so the logits are exact and differentiable. Where there is
     none, the logits are those of the clamped probabilities.
 
-    The decoder itself is never changed: a call runs a shallow copy of the modules on the path to
-    the Sigmoid, which share their parameters, buffers and other children with the originals.
+    The decoder itself is never changed.
     """
 
     def __init__(self, decoder: nn.Module) -> None:
@@ -37,24 +87,47 @@ class LogitDecoder:
     def _look(self, decoder: nn.Module) -> None:
         self.decoder = decoder
         self.path = final_sigmoid(decoder)
-        self.decided = self.path is not None or not _sigmoids(decoder)
+        self.left_out: int | None = None
+        self.decided = self.path is not None
 
     def __call__(self, decoder: nn.Module, z: Tensor, context: Context = None) -> Tensor:
+        if not self.exact(decoder, z, context):
+            return clamped_logit(_probabilities(decoder, z, context))
+        if self.path is not None:
+            return _probabilities(_without(decoder, self.path), z, context)
+        with _Sigmoids(self.left_out):
+            return _probabilities(decoder, z, context)
+
+    def exact(self, decoder: nn.Module, z: Tensor, context: Context = None) -> bool:
+        """Whether the sigmoid that ends the decoder is known, if need be by one decode like z."""
         if decoder is not self.decoder:
             self._look(decoder)
         if not self.decided and not _is_random(decoder):
-            self.path = _search(decoder, z, context)
+            first = rows(context, slice(0, 1))
+            self.left_out = _final_call(
+                lambda probe: _probabilities(decoder, probe, repeated(first, len(probe))), z
+            )
             self.decided = True
-        if self.path is None:
-            return clamped_logit(image(call(decoder, z, context), PROBABILITIES))
-        return image(call(without(decoder, self.path), z, context), PROBABILITIES)
+        return self.path is not None or self.left_out is not None
 
     def __str__(self) -> str:
         if self.path is not None:
             return f"the final Sigmoid ({self.path!r}) is left out, so the logits are exact"
         if not self.decided:
             return "decided at the first decode in eval mode; explain(vae, x) makes one"
-        return "no final nn.Sigmoid found: logit of the probability clamped by the dtype's epsilon"
+        if self.left_out is not None:
+            return "the final sigmoid is left out, so the logits are exact"
+        return "no final sigmoid found: logit of the probability clamped by the dtype's epsilon"
+
+
+def _probabilities(decoder: nn.Module, z: Tensor, context: Context) -> Tensor:
+    """The decoder's image as it returned it."""
+    return image(call(decoder, z, context), "probabilities")
+
+
+def ends_in_sigmoid(decode: Callable[[Tensor], Any], z: Tensor) -> bool:
+    """Whether ``decode(z)`` is the result of a sigmoid, in any spelling, up to reshapes."""
+    return _final_call(decode, z) is not None
 
 
 def final_sigmoid(decoder: nn.Module, prefix: str = "") -> str | None:
@@ -74,20 +147,16 @@ def is_plain_sequential(module: nn.Module) -> bool:
     return type(module).forward is nn.Sequential.forward and "forward" not in vars(module)
 
 
-def without(module: M, path: str) -> M:
+def _without(module: M, path: str) -> M:
     """The module with an Identity at ``path``, sharing everything else with the original."""
     name, _, rest = path.partition(".")
     child = module._modules[name]
     assert child is not None
     copy = type(module).__new__(type(module))
     copy.__dict__.update(vars(module))
-    replaced = without(child, rest) if rest else nn.Identity()
+    replaced = _without(child, rest) if rest else nn.Identity()
     copy.__dict__["_modules"] = {**module._modules, name: replaced}
     return copy
-
-
-def _sigmoids(module: nn.Module) -> list[str]:
-    return [name for name, layer in module.named_modules() if type(layer) is nn.Sigmoid]
 
 
 def _is_random(module: nn.Module) -> bool:
@@ -97,16 +166,18 @@ def _is_random(module: nn.Module) -> bool:
 
 
 @torch.no_grad()
-def _search(decoder: nn.Module, z: Tensor, context: Context = None) -> str | None:
-    """The Sigmoid without which the decoder returns the logits of what it returns with it."""
-    latent = z.shape[1:]
-    probe = torch.linspace(-1, 1, 2 * latent.numel(), dtype=z.dtype, device=z.device)
-    probe, context = probe.reshape(2, *latent), repeated(rows(context, slice(0, 1)), 2)
-    probabilities = image(call(decoder, probe, context), PROBABILITIES)
-    for path in reversed(_sigmoids(decoder)):
-        logits = image(call(without(decoder, path), probe, context), PROBABILITIES)
-        if logits.shape == probabilities.shape and torch.allclose(
-            torch.sigmoid(logits), probabilities, rtol=1e-4, atol=1e-6
-        ):
-            return path
-    return None
+def _final_call(decode: Callable[[Tensor], Any], z: Tensor) -> int | None:
+    """Index of the sigmoid whose result ``decode`` returns, on rows of which some saturate."""
+    d = z.shape[1:].numel()
+    probe = torch.linspace(-1, 1, 2 * d, dtype=z.dtype, device=z.device)
+    probe = torch.cat([probe, 1e3 * probe]).reshape(4, *z.shape[1:])
+    with _Sigmoids() as watched:
+        out = decode(probe)
+    call = watched.source(out)
+    if call is None:
+        return None
+    with _Sigmoids(call):
+        logits = decode(probe)
+    tolerance = 4 * torch.finfo(out.dtype).eps
+    same = torch.allclose(torch.sigmoid(logits), out, rtol=tolerance, atol=0, equal_nan=True)
+    return call if same else None

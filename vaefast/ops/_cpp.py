@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from vaefast.functional.activations import named
 from vaefast.functional.rows import rows_of
 from vaefast.types import LIKELIHOODS, Network
 
 __all__ = ["aligned", "kernel", "layers_of", "like_of", "plain_rows", "rows_at", "run_probes"]
 
-# in the order of csrc/kernels.h
+# in the order of csrc/calls.h
 ACTIVATIONS = (
     "identity",
     "relu",
@@ -28,6 +29,10 @@ ACTIVATIONS = (
     "gelu_tanh",
     "exp_half",
     "maxmin",
+    "clamp",
+    "hardswish",
+    "mish",
+    "selu",
 )
 
 
@@ -73,19 +78,42 @@ def layers_of(
 
 
 @lru_cache(maxsize=256)
-def _numbered(layers: tuple[str, ...]) -> list[tuple[int, float]]:
-    parts = [layer.split()[-1].partition(":") for layer in layers]
-    return [(ACTIVATIONS.index(name), float(parameter or 0)) for name, _, parameter in parts]
+def _numbered(layers: tuple[str, ...]) -> list[tuple[int, float, float]]:
+    parts = [named(layer.split()[-1]) for layer in layers]
+    return [(ACTIVATIONS.index(name), *parameters) for name, parameters in parts]
 
 
-def like_of(x: Tensor, rows: int, likelihood: str, parameters: list[Tensor]) -> tuple:
-    """Images, chains per image and likelihood as the kernels take them."""
-    if any(p.ndim for p in parameters):
-        raise NotImplementedError(
-            'backend "cpp" takes one std for all pixels as yet; pass backend="reference"'
-        )
-    std = float(parameters[0]) if parameters else 1.0
+class Address(int):
+    """A tensor's address, which keeps the tensor alive."""
+
+    tensor: Tensor
+
+    @classmethod
+    def of(cls, t: Tensor) -> Address:
+        address = cls(t.data_ptr())
+        address.tensor = t
+        return address
+
+
+def like_of(x: Tensor, rows: int, likelihood: str, parameters: Sequence[Tensor]) -> tuple:
+    """Images, chains per image, likelihood and the Gaussian's std as the kernels take them.
+
+    Args:
+        x: images [B, D] with contiguous rows, which must outlive the result.
+        rows: B·C.
+        likelihood: one of ``vaefast.types.LIKELIHOODS``.
+        parameters: the Gaussian's [std], a scalar, [D] or [B, D]; 1 where it is not given.
+    """
+    std = _std_at(*parameters or (x.new_ones(()),)) if likelihood == "gaussian" else (0, 0, 0)
     return rows_at(x), rows // max(len(x), 1), LIKELIHOODS.index(likelihood), std
+
+
+def _std_at(std: Tensor) -> tuple[Address, int, int]:
+    """Address, row stride, and 1 where each pixel has a value of its own, else 0."""
+    if std.ndim and std.stride(-1) not in (0, 1):
+        std = std.contiguous()
+    row, column = (0, 0, *std.stride())[-2:]
+    return Address.of(std), row, column
 
 
 def run_probes(

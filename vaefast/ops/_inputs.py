@@ -13,7 +13,7 @@ from vaefast.functional.activations import parse
 from vaefast.functional.likelihoods import PIXEL_LIKELIHOODS
 from vaefast.philox import MAX_LANE
 from vaefast.runtime import backends
-from vaefast.types import LIKELIHOODS, Network
+from vaefast.types import LIKELIHOODS, Layer, Network
 
 __all__ = [
     "check_chains",
@@ -76,7 +76,10 @@ def check_network(net: Network, like: Tensor, like_name: str) -> None:
             "net must have one weight, bias (or None) and description per layer, got "
             f"{len(net.weights)}, {len(net.biases)} and {net.layers!r}"
         )
-    _check_names(net.activations)
+    activations = net.activations
+    _check_names(activations)
+    if not net.is_mlp:
+        return check_layers(net, like, like_name)
     width = like.shape[-1]
     for layer, (weight, bias) in enumerate(zip(net.weights, net.biases)):
         name = f"net.weights[{layer}]"
@@ -85,10 +88,60 @@ def check_network(net: Network, like: Tensor, like_name: str) -> None:
         width = weight.shape[0]
         if bias is not None:
             check_like(bias, f"net.biases[{layer}]", weight, name, [width])
-    _check_pairs(net)
+    if "maxmin" in activations:
+        _check_pairs(net)
     if net.packed is not None:
         checks.same_device(
             **{like_name: like, "net.packed": checks.tensor(net.packed, "net.packed")}
+        )
+
+
+def check_layers(net: Network, like: Tensor, like_name: str) -> None:
+    """A network of any layer kinds, each of which fits the one before."""
+    widths = [like.shape[-1]]
+    for index, (weight, bias) in enumerate(zip(net.weights, net.biases)):
+        name, layer = f"net.weights[{index}]", net.layer(index)
+        check_kind(checks.tensor(weight, name), name, like, like_name)
+        _check_weight(name, weight, layer)
+        if layer.in_features != widths[-1]:
+            raise ValueError(
+                f"layer {index} must take the {widths[-1]} features before it, "
+                f"got {net.layers[index]!r} for {layer.in_features}"
+            )
+        if bias is not None:
+            check_like(bias, f"net.biases[{index}]", weight, name, [layer.out_shape[0]])
+        widths.append(layer.out_features)
+        if layer.residual is not None:
+            _check_residual(index, layer, widths)
+        if layer.activation == "maxmin" and layer.out_features % 2:
+            raise ValueError(f"maxmin sorts pairs: layer {index} has {layer.out_features} features")
+    if net.packed is not None:
+        checks.tensor(net.packed, "net.packed")
+
+
+def _check_weight(name: str, weight: Tensor, layer: Layer) -> None:
+    shape, channels = list(weight.shape), layer.in_shape[:1] or (0,)
+    if layer.kind in ("avg_pool", "upsample_nearest"):
+        fits, form = shape == [0], "[0]"
+    elif layer.kind == "linear":
+        fits, form = len(shape) == 2, "[out, in]"
+    else:
+        axis, form = (1, "[out, in/groups, ...]") if layer.kind == "conv" else (0, "[in, ...]")
+        per_group = channels[0] // (layer.groups if layer.kind == "conv" else 1)
+        fits = len(shape) == len(layer.in_shape) + 1 and shape[axis] == per_group
+        fits = fits and channels[0] % layer.groups == 0 and min(layer.out_shape, default=0) > 0
+    if not fits:
+        raise ValueError(f"{name} must be {form} of a layer {str(layer)!r}, got {shape}")
+
+
+def _check_residual(index: int, layer: Layer, widths: list[int]) -> None:
+    """``widths``: of the input and of all layers so far."""
+    k = layer.residual
+    if k is None or not -1 <= k < index:
+        raise ValueError(f"layer {index} must add an earlier layer, -1 being the input, got +{k}")
+    if widths[k + 1] != layer.out_features:
+        raise ValueError(
+            f"layer {index} has {layer.out_features} features, it adds {widths[k + 1]} of layer {k}"
         )
 
 

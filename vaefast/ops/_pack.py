@@ -13,7 +13,7 @@ from vaefast.types import Network
 
 __all__ = ["pack"]
 
-FORWARD, BACKWARD = 1, 2  # in the order of csrc/kernels.h
+FORWARD, BACKWARD = 1, 2  # in the order of csrc/calls.h
 
 
 def pack(net: Network, *, backward: bool = True, backend: str | None = None) -> Network:
@@ -39,7 +39,7 @@ def pack(net: Network, *, backward: bool = True, backend: str | None = None) -> 
 
 
 def _pack_cpp(net: Network, backward: bool) -> Tensor:
-    """A header and the panels of csrc/net_pack.h, uint8."""
+    """A header and the panels of csrc/net/net_pack.h, uint8."""
     weights, packed = [w.detach().resolve_neg() for w in net.weights], aligned(net.packed)
     no_biases: list[Tensor | None] = [None] * len(weights)
     dtype = weights[0].dtype

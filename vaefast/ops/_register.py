@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from vaefast.ops._autograd import Pulled, differentiable_once, with_biases
 from vaefast.ops._schema import Layout, layout_of
@@ -75,19 +76,22 @@ def _caller(name: str, op: Registered, derived: tuple[str, ...], made: Any) -> C
     run, at = getattr(torch.ops.vaefast, name).default, op.layout.net
     places, implementations, fields = op.layout.tensors, op.implementations, op.call._fields
 
+    def wants_grad(call):
+        for i in places:  # noqa: SIM110 - a generator would take twice the time
+            if _requires_grad(call[i]):
+                return True
+        return False
+
     def call_op(call):
         layers = () if at is None else call[at].layers
         chosen = backends.resolve(name, call[-1], call[0], layers)
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() and wants_grad(call):
             wanted = [fields[i] for i in places if _requires_grad(call[i])]
-            if at is not None and (_any_grad(call[at].weights) or _any_grad(call[at].biases)):
-                wanted.append("net")
-            if wanted:
-                if backends.named(call[-1]) == "reference":
-                    return implementations["reference"](call)
-                _refuse(name, [field for field in wanted if field not in derived], derived)
-                if at is not None:
-                    call = call._replace(net=with_biases(call.net))
+            if backends.named(call[-1]) == "reference":
+                return implementations["reference"](call)
+            _refuse(name, [field for field in wanted if field not in derived], derived)
+            if at is not None:
+                call = call._replace(net=with_biases(call.net))
         if at is None:
             result = run(*call[:-1], chosen)
         else:
@@ -100,11 +104,10 @@ def _caller(name: str, op: Registered, derived: tuple[str, ...], made: Any) -> C
 def _requires_grad(value: Any) -> bool:
     if value is None:
         return False
-    return _any_grad(value) if isinstance(value, list) else value.requires_grad
-
-
-def _any_grad(tensors: list[Any]) -> bool:
-    for t in tensors:  # noqa: SIM110 - a generator would take twice the time
+    if isinstance(value, Tensor):
+        return value.requires_grad
+    tensors = (*value.weights, *value.biases) if isinstance(value, Network) else value
+    for t in tensors:  # noqa: SIM110
         if t is not None and t.requires_grad:
             return True
     return False

@@ -33,7 +33,7 @@ class Layout(NamedTuple):
         schema: torch's, with the results.
         names: of the flat arguments, the network's four in place of ``net``.
         net: the network's place among the fields, None where there is none.
-        tensors: places of the fields that are tensors, lists of them or None.
+        tensors: places of the fields that hold tensors.
         written: how many of the first arguments the op overwrites.
     """
 
@@ -72,7 +72,7 @@ def layout_of(call: Any, returns: Any) -> Layout:
         tuple(
             i
             for i, kind in enumerate(kinds)
-            if kind in (Written, Tensor, Tensor | None, list[Tensor])
+            if kind in (Written, Tensor, Tensor | None, list[Tensor], Network)
         ),
         written,
     )

@@ -85,17 +85,17 @@ def _on_rows(run: Callable[[Call], Any]) -> Callable[[Call], Any]:
     """A kernel for matrices with contiguous rows and at least one element, for any others."""
 
     def on_any(call: Call) -> Any:
-        out = call.out
+        out, x = call.out, call.x
         if out.numel() == 0:
             return out.new_zeros(len(out), dtype=torch.float64), out.new_empty(out.shape)
-        return run(Call(rows_of(out), rows_of(call.x), *call[2:]))
+        return run(Call(rows_of(out), rows_of(x), *call[2:]))
 
     return on_any
 
 
 def _cpp(call: Call) -> tuple[Tensor, Tensor]:
     out, x, results = call.out, call.x, _fake(call)
-    _, chains, *like = like_of(x, len(out), call.likelihood, call.likelihood_params)
+    _, chains, *like = like_of(x, out.shape[0], call.likelihood, call.likelihood_params)
     kernel("log_likelihood", out.dtype)(
         [t.data_ptr() for t in (out, x, *results)],
         [t.stride(0) for t in (out, x, results[1])],

@@ -82,15 +82,15 @@ def net_potential(
 
 def _cpp(call: Call) -> tuple[Tensor, Tensor]:
     layers, _alive = layers_of(*call.net)
-    U, grad = _fake(call)
+    (U, grad), N = _fake(call), call.z.shape[0]
     rows, images = plain_rows(call.z, call.x)
     kernel("net_potential", grad.dtype)(
         U.data_ptr(),
         rows_at(grad),
         rows_at(rows),
-        len(U),
+        N,
         layers,
-        like_of(images, len(U), call.likelihood, call.likelihood_params),
+        like_of(images, N, call.likelihood, call.likelihood_params),
         torch.get_num_threads(),
     )
     return U, grad

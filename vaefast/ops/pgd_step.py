@@ -18,6 +18,7 @@ from vaefast.reference.pgd_step import pgd_step as reference
 __all__ = ["pgd_step"]
 
 NORMS = ("linf", "l2")
+ORDERS = ("project_clip", "clip_project")
 SMALLEST_NORM_EPS = torch.finfo(torch.float32).tiny
 CONTIGUOUS = torch.contiguous_format
 PARAMETERS = ("alpha", "eps", "low", "high")
@@ -29,8 +30,9 @@ class Call(NamedTuple):
     grad: Tensor
     x: Tensor
     scalars: list[float]  # alpha, eps, low, high
-    rows: Tensor | None  # the same for each row [4, B], in place of scalars
+    given: list[Tensor]  # the same four as [1 or B, 1 or D], in place of scalars; or none
     norm: str
+    order: str
     norm_eps: float
     backend: str | None
 
@@ -45,6 +47,7 @@ def pgd_step(
     norm: str = "linf",
     low: float | Tensor = 0.0,
     high: float | Tensor = 1.0,
+    order: str = "project_clip",
     norm_eps: float = 1e-12,
     out: Tensor | None = None,
     backend: str | None = None,
@@ -61,18 +64,28 @@ def pgd_step(
         delta = x_adv + alpha * grad / grad.norm(dim=1, keepdim=True).clamp(min=norm_eps) - x
         (x + delta * (eps / delta.norm(dim=1, keepdim=True)).clamp(max=1)).clamp(low, high)
 
-    NaN or infinity in a row's inputs makes that row of the result NaN (ℓ∞: that element); other
-    rows are untouched. The norms neither overflow nor underflow.
+    ``order="clip_project"`` clips the stepped image to the box before it projects, and not again.
+    Either way the result lies in the ball and in the box where ``x`` lies in the box; elsewhere
+    what comes last holds.
+
+    A parameter is a number, one for each row [B], or one for each element: a tensor of ``x``'s
+    number of dimensions that broadcasts with it, such as [1, C, 1, 1]. In ℓ2, ``alpha`` and ``eps``
+    are numbers or [B].
+
+    NaN or infinity in a row's images, or NaN in its parameters, makes that row of the result NaN
+    (ℓ∞: that element); other rows are untouched. The norms neither overflow nor underflow.
 
     Args:
         x_adv: current images [B, *event], in the scale of ``x``.
         grad: gradient of what the attack maximises, like ``x_adv``.
         x: centres of the balls, like ``x_adv``.
-        alpha: step length, float or [B].
-        eps: radius of the ball, float or [B], at least 0. The norm is over all flattened entries.
+        alpha: step length.
+        eps: radius of the ball, at least 0. The ℓ2 norm is over all flattened entries.
         norm: ``"linf"`` or ``"l2"``.
-        low: lower end of the box, float or [B]; ``-inf`` for none.
-        high: upper end of the box, float or [B]; ``inf`` for none.
+        low: lower end of the box; ``-inf`` for none.
+        high: upper end of the box; ``inf`` for none.
+        order: ``"project_clip"``, as torchattacks and foolbox have it, or ``"clip_project"``, as
+            ART has it for ℓ2.
         norm_eps: smallest gradient norm that is divided by (ℓ2 only).
         out: where the result goes; may be ``x_adv`` itself, and must not overlap the inputs in any
             other way. Default: a new tensor.
@@ -84,24 +97,26 @@ def pgd_step(
 
     Raises:
         TypeError: not tensors, or dtypes that differ or are not floating.
-        ValueError: shapes or devices that differ; an infinite ``alpha``, a negative ``eps``, or
-            ``low`` above ``high``, where they are floats (values in tensors are not looked at).
+        ValueError: shapes or devices that differ, or a parameter's shape that could mean more than
+            one thing; an infinite ``alpha``, a negative ``eps``, or ``low`` above ``high``, where
+            they are floats (values in tensors are not looked at).
         RuntimeError: a fast backend met an input that requires grad.
 
     Source: Madry et al. 2018, "Towards deep learning models resistant to adversarial attacks",
-    §2.1; the ℓ2 form as in torchattacks and foolbox (project, then clip).
+    §2.1; the ℓ2 forms as in torchattacks and foolbox (project, then clip) and in ART.
     """
     checks.alike("x_adv", checks.batch(x_adv, "x_adv"), grad=grad, x=x, out=out)
     parameters = (alpha, eps, low, high)
     _check_scalars(parameters, norm, norm_eps)
-    scalars, rows = _split(parameters, x_adv)
+    checks.option(order, "order", ORDERS)
+    scalars, given = _split(parameters, x_adv, norm)
     result = torch.empty_like(x_adv) if out is None else out
     if x_adv.numel() == 0:
         return result
     direct = result.is_contiguous() or (result.ndim == 2 and has_plain_rows(result))
     moved = _flat(result if direct else torch.empty_like(result, memory_format=CONTIGUOUS))
     images = moved, _flat(x_adv), _flat(grad), _flat(x)
-    _op(Call(*images, scalars, rows, norm, norm_eps, backend))
+    _op(Call(*images, scalars, given, norm, order, norm_eps, backend))
     return result if direct else result.copy_(moved.view(result.shape))
 
 
@@ -121,14 +136,47 @@ def _check_scalars(parameters: tuple, norm: str, norm_eps: float) -> None:
         raise ValueError(f"norm_eps must be at least {SMALLEST_NORM_EPS:.3g}, got {norm_eps}")
 
 
-def _split(parameters: tuple, like: Tensor) -> tuple[list[float], Tensor | None]:
-    """The parameters as the op takes them: four floats, or [4, B] where one of them is per row."""
+def _split(parameters: tuple, like: Tensor, norm: str) -> tuple[list[float], list[Tensor]]:
+    """The parameters as the op takes them: four floats, or four [1 or B, 1 or D] tensors."""
     if not any(isinstance(value, Tensor) for value in parameters):
-        return list(parameters), None
+        return list(parameters), []
     named = dict(zip(PARAMETERS, parameters))
     checks.same_device(x_adv=like, **{k: v for k, v in named.items() if isinstance(v, Tensor)})
-    rows = [checks.per_row(v, name, len(like), like=like) for name, v in named.items()]
-    return [0.0] * 4, torch.stack(rows)
+    given = [_matrix(value, name, like) for name, value in named.items()]
+    if norm == "l2":
+        for name, value in zip(("alpha", "eps"), given):
+            if value.shape[1] > 1:
+                raise ValueError(
+                    f'{name} must be a number or [B] for norm="l2", got '
+                    f"{list(named[name].shape)}; only low and high may differ between elements"
+                )
+    return [0.0] * 4, given
+
+
+def _matrix(value: float | Tensor, name: str, like: Tensor) -> Tensor:
+    """One value, one per row or one per element as [1 or B, 1 or D] in ``like``'s dtype."""
+    if not isinstance(value, Tensor):
+        return like.new_full((1, 1), value)
+    if value.is_complex() or value.dtype == torch.bool:
+        raise TypeError(f"{name} must hold real numbers, got {checks.short(value.dtype)}")
+    value = value.to(like.dtype)
+    rows, *event = like.shape
+    if value.ndim == 0 or list(value.shape) == [rows]:
+        return value.reshape(-1, 1)
+    if value.ndim != like.ndim or not _broadcasts(value, like):
+        channels = [1, *event[:1], *(1 for _ in event[1:])]
+        raise ValueError(
+            f"{name} must be a number, [B] = [{rows}], or one per element that broadcasts with "
+            f"x_adv {list(like.shape)} in as many dimensions, got {list(value.shape)}; write one "
+            f"per channel as {channels}"
+        )
+    if math.prod(value.shape[1:]) == 1:
+        return value.reshape(-1, 1)
+    return rows_of(value.expand(-1, *event).flatten(1))
+
+
+def _broadcasts(value: Tensor, like: Tensor) -> bool:
+    return all(n in (1, m) for n, m in zip(value.shape, like.shape))
 
 
 def _flat(t: Tensor) -> Tensor:
@@ -139,17 +187,23 @@ def _flat(t: Tensor) -> Tensor:
 
 
 def _cpp(call: Call) -> None:
-    images = call[:4]
-    kernel("pgd_step", call.x.dtype)(
-        tuple(t.data_ptr() for t in images),
-        tuple(t.stride(0) for t in images),
-        *call.x.shape,
+    out, x_adv, grad, x = call[:4]
+    kernel("pgd_step", x.dtype)(
+        (out.data_ptr(), x_adv.data_ptr(), grad.data_ptr(), x.data_ptr()),
+        (out.stride(0), x_adv.stride(0), grad.stride(0), x.stride(0)),
+        *x.shape,
         call.scalars,
-        0 if call.rows is None else call.rows.data_ptr(),
+        [(t.data_ptr(), *strides(t)) for t in call.given],
         call.norm == "l2",
+        call.order == "clip_project",
         call.norm_eps,
         torch.get_num_threads(),
     )
+
+
+def strides(t: Tensor) -> tuple[int, int]:
+    """Elements from row to row and from column to column; 0 along what has one value for all."""
+    return (t.stride(0) if t.shape[0] > 1 else 0), (1 if t.shape[1] > 1 else 0)
 
 
 _op = register(

@@ -13,7 +13,7 @@ __all__ = ["pgd_step"]
 
 
 def pgd_step(call: Call) -> None:
-    """One ascent step, projected to the ball around ``x`` and then clipped to the box, into out."""
-    alpha, eps, low, high = call.scalars if call.rows is None else call.rows.unsqueeze(-1)
-    images, how = (call.x_adv, call.grad, call.x), (call.norm, call.norm_eps)
+    """One ascent step, projected to the ball around ``x`` and clipped to the box, into out."""
+    alpha, eps, low, high = call.given or call.scalars
+    images, how = (call.x_adv, call.grad, call.x), (call.norm, call.norm_eps, call.order)
     call.out.copy_(projected_step(*images, alpha, eps, low, high, *how))

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from vaefast.report.pipeline import Audit, Outcome
+from vaefast.audit.run import Audit, Outcome
 
 __all__ = ["aggregate"]
 
@@ -28,6 +28,8 @@ def aggregate(audit: Audit) -> Numbers:
         "inputs": len(good),
         "failed": int((~good).sum()),
         "abstained": int(audit.values["margin_abstain"][good].sum()),
+        "images": audit.images,
+        "measure": audit.measure,
         "r": audit.r,
         "guarantee": str(audit.guarantee),
         "variance_explained": variance_explained(

@@ -6,18 +6,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from vaefast.audit.job import NORMS
+from vaefast.audit.run import Audit, Outcome
 from vaefast.report.figures import SERIES, Line, band_plot, radius_plot, scatter_plot
-from vaefast.report.findings import headline_attack
+from vaefast.report.findings import headline_attack, measure_of
 from vaefast.report.images import Strip, direction_strip
-from vaefast.report.pipeline import Audit, Outcome
 from vaefast.report.words import (
     ATTACKS,
     FIRST_ORDER,
-    NORMS,
     NOT_ADAPTIVE,
     attack_name,
     correlation,
     number,
+    scale,
 )
 
 __all__ = ["Chart", "Section", "chart_sections"]
@@ -46,7 +47,7 @@ def chart_sections(audit: Audit, numbers: Numbers) -> list[Section]:
     if audit.has_labels:
         radius += [_accuracy(numbers, attack) for attack in attacks]
     steps = [_steps(audit, attack) for attack in attacks]
-    margins = [_degradation(audit, numbers), _margins(audit)]
+    margins = [_degradation(audit, numbers), _margins(audit, scale(numbers))]
     sections = [
         Section(
             "With and without the defence",
@@ -72,8 +73,10 @@ def chart_sections(audit: Audit, numbers: Numbers) -> list[Section]:
             "Sensitive directions",
             "Eigenvalues of the encoder's pullback metric: by how much a unit change along each "
             "principal direction of the input moves the latent, squared.",
-            _present([_spectrum(audit)]),
-            direction_strip("The most sensitive direction", audit.directions),
+            _present([_spectrum(audit, scale(numbers))]),
+            direction_strip("The most sensitive direction", audit.directions)
+            if audit.images
+            else None,
         ),
     ]
     return [section for section in sections if section.charts]
@@ -84,25 +87,32 @@ def _present(charts: list[Chart | None]) -> list[Chart]:
 
 
 def _similarity(numbers: Numbers, attack: str) -> Chart | None:
-    clean = numbers["clean"]
-    points = [p for p in _of(numbers, attack) if p["msssim"]]
-    if not points or not clean["msssim_resampled"]:
+    clean, measure = numbers["clean"], measure_of(numbers)
+    key = measure.key
+    points = [p for p in _of(numbers, attack) if p[key]]
+    if not points or not clean[f"{key}_resampled"]:
         return None
     x = [0.0] + [p["radius"] for p in points]
-    without = [clean["msssim_resampled"]] + [p["msssim"] for p in points]
-    with_ = [clean["clean_msssim_defended"]] + [p["msssim_defended"] for p in points]
+    without = [clean[f"{key}_resampled"]] + [p[key] for p in points]
+    with_ = [clean[f"clean_{key}_defended"]] + [p[f"{key}_defended"] for p in points]
     lines = [
         _mean_line(f"HMC defence ({NOT_ADAPTIVE})", x, with_),
         _mean_line("no defence", x, without),
     ]
     svg = radius_plot(
-        f"similarity-{attack}", lines, x_label=_radius_label(points[0]), y_label="MSSSIM"
+        f"{measure.noun}-{attack}",
+        lines,
+        x_label=_radius_label(points[0], scale(numbers)),
+        y_label=measure.formula if measure.bounded else f"{measure.noun}, {scale(numbers)} (ℓ2)",
+        bounded=measure.bounded,
     )
     caption = (
-        f"MSSSIM between the reconstructions of the clean and of the adversarial input "
+        f"{measure.formula if measure.bounded else 'ℓ2 distance'} between the reconstructions of "
+        f"the clean and of the adversarial input "
         f"({_ends(lines)}). Mean over the inputs, bars: 95 % interval of the mean."
     )
-    return Chart(f"Similarity, {ATTACKS[attack].lower()}", svg, caption, _legend(lines))
+    title = f"{measure.noun.capitalize()}, {ATTACKS[attack].lower()}"
+    return Chart(title, svg, caption, _legend(lines))
 
 
 def _accuracy(numbers: Numbers, attack: str) -> Chart | None:
@@ -121,7 +131,7 @@ def _accuracy(numbers: Numbers, attack: str) -> Chart | None:
     svg = radius_plot(
         f"accuracy-{attack}",
         lines,
-        x_label=_radius_label(points[0]),
+        x_label=_radius_label(points[0], scale(numbers)),
         y_label="same predicted class",
         percent=True,
     )
@@ -162,7 +172,7 @@ def _steps(audit: Audit, attack: str) -> Chart | None:
     if not lines:
         return None
     plan = next(o.plan for o in audit.outcomes if o.plan.attack == attack)
-    unit = plan.objective_unit(audit.settings)
+    unit = audit.objective_unit(plan)
     what = audit.settings.divergence.replace("_", " ") if attack == "latent" else "distance"
     shown = _spread(lines)
     svg = band_plot(
@@ -186,7 +196,7 @@ def _degradation(audit: Audit, numbers: Numbers) -> Chart | None:
         "degradation",
         margin,
         np.maximum(degradation, 1e-4),
-        x_label="whitened margin, pixel scale (ℓ2)",
+        x_label=f"whitened margin, {scale(numbers)} (ℓ2)",
         y_label="likelihood degradation, relative",
         log=True,
     )
@@ -199,7 +209,7 @@ def _degradation(audit: Audit, numbers: Numbers) -> Chart | None:
     return Chart("Margin against likelihood degradation", svg, caption)
 
 
-def _margins(audit: Audit) -> Chart | None:
+def _margins(audit: Audit, unit: str) -> Chart | None:
     good = ~audit.values["failed"]
     if not good.any():
         return None
@@ -210,7 +220,7 @@ def _margins(audit: Audit) -> Chart | None:
         x, y = np.append(0.0, margin), np.append(1.0, share)
         lines.append(Line(label, x.tolist(), y.tolist(), y.tolist(), y.tolist()))
     svg = band_plot(
-        "margins", lines, x_label="margin, pixel scale (ℓ2)", y_label="share of inputs at or above"
+        "margins", lines, x_label=f"margin, {unit} (ℓ2)", y_label="share of inputs at or above"
     )
     medians = "; ".join(
         f"{line.label}: median {number(float(np.median(line.x[1:])), 2)}" for line in lines
@@ -223,13 +233,13 @@ def _margins(audit: Audit) -> Chart | None:
     return Chart("How many inputs have which margin", svg, caption, _legend(lines))
 
 
-def _spectrum(audit: Audit) -> Chart | None:
+def _spectrum(audit: Audit, unit: str) -> Chart | None:
     eigenvalues = audit.eigenvalues[~audit.values["failed"]]
     if not len(eigenvalues):
         return None
     line = _quartile_line("encoder", np.maximum(eigenvalues.T, 1e-12), first=1)
     svg = band_plot(
-        "spectrum", [line], x_label="rank", y_label="eigenvalue, latent² per pixel²", log=True
+        "spectrum", [line], x_label="rank", y_label=f"eigenvalue, latent² per {unit}²", log=True
     )
     caption = (
         "Eigenvalues of the pullback metric by rank: median over the inputs, band from quartile to "
@@ -246,8 +256,8 @@ def _short(outcome: Outcome) -> str:
     return f"{NORMS[outcome.plan.norm]} {outcome.plan.radius:.3g}"
 
 
-def _radius_label(point: Numbers) -> str:
-    return f"attack radius {NORMS[point['norm']]}, pixel scale"
+def _radius_label(point: Numbers, unit: str) -> str:
+    return f"attack radius {NORMS[point['norm']]}, {unit}"
 
 
 def _mean_line(label: str, x: list[float], summaries: list[Numbers]) -> Line:

@@ -56,9 +56,15 @@ class Line:
 
 
 def radius_plot(
-    name: str, lines: Sequence[Line], *, x_label: str, y_label: str, percent: bool = False
+    name: str,
+    lines: Sequence[Line],
+    *,
+    x_label: str,
+    y_label: str,
+    percent: bool = False,
+    bounded: bool = True,
 ) -> str:
-    """Curves over attack radii, their intervals as error bars; y runs from 0 to 1."""
+    """Curves over attack radii, their intervals as error bars; y runs from 0, to 1 if bounded."""
 
     def draw(axes: Axes) -> None:
         for k, line in enumerate(lines):
@@ -73,8 +79,9 @@ def radius_plot(
                 capsize=2.5,
                 elinewidth=1,
             )
-        axes.set(xlabel=x_label, ylabel=y_label, ylim=(-0.02, 1.04), xticks=lines[0].x)
-        axes.xaxis.set_major_formatter(_plain)
+        axes.set(xlabel=x_label, ylabel=y_label, xticks=lines[0].x)
+        axes.set_ylim(*((-0.02, 1.04) if bounded else (0, None)))
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:.3g}")
         if percent:
             axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
 

@@ -8,7 +8,9 @@ import numpy as np
 
 from vaefast.report.words import (
     FIRST_ORDER,
+    MEASURES,
     NOT_ADAPTIVE,
+    Measure,
     change,
     correlation,
     number,
@@ -16,7 +18,7 @@ from vaefast.report.words import (
     reach,
 )
 
-__all__ = ["Tile", "findings", "headline_attack", "tiles"]
+__all__ = ["Tile", "findings", "headline_attack", "measure_of", "tiles"]
 
 Numbers = dict[str, Any]
 POOR = 0.3  # share of variance explained below which the robustness means little
@@ -42,8 +44,8 @@ def findings(numbers: Numbers) -> list[str]:
     latent = headline_attack(numbers, "latent")
     damage = headline_attack(numbers, "max_damage")
     paragraphs = [
-        [_attack(numbers, latent), _defence(latent), _accuracy(latent)],
-        [_attack(numbers, damage), _defence(damage), _accuracy(damage)],
+        [_attack(numbers, latent), _defence(numbers, latent), _accuracy(latent)],
+        [_attack(numbers, damage), _defence(numbers, damage), _accuracy(damage)],
         [_quality(numbers), _clean(numbers)],
         [_margin(numbers), _correlation(damage)],
         [_spectrum(numbers)],
@@ -57,16 +59,17 @@ def tiles(numbers: Numbers) -> list[Tile]:
     if numbers["failed"] == numbers["inputs"]:
         return []
     latent = headline_attack(numbers, "latent")
-    if not latent["msssim"]:
+    measure = measure_of(numbers)
+    if not latent[measure.key]:
         return []
-    before, after = mean(latent["msssim"]), mean(latent["msssim_defended"])
-    unattacked = mean(numbers["clean"]["msssim_resampled"])
+    before, after = mean(latent[measure.key]), mean(latent[f"{measure.key}_defended"])
+    unattacked = measure.number(mean(numbers["clean"][f"{measure.key}_resampled"]))
     where = f"latent attack, ℓ∞ {latent['radius']:g}"
     found = [
         Tile(
-            f"{before:.2f} → {after:.2f}",
-            f"similarity of the reconstruction (MSSSIM, {unattacked:.2f} unattacked) under the "
-            f"{where}, without and with the defence ({NOT_ADAPTIVE})",
+            f"{measure.number(before)} → {measure.number(after)}",
+            f"{measure.noun} of the reconstruction ({measure.formula}, {unattacked} unattacked) "
+            f"under the {where}, without and with the defence ({NOT_ADAPTIVE})",
         )
     ]
     if latent.get("accuracy"):
@@ -87,24 +90,33 @@ def mean(summary: Numbers) -> float:
     return float(summary["mean"])
 
 
+def measure_of(numbers: Numbers) -> Measure:
+    return MEASURES[numbers["measure"]]
+
+
 def _attack(numbers: Numbers, attack: Numbers) -> str:
-    if not attack["msssim"]:
-        return f"The {_kind(attack)} that {reach(attack)} failed on every input."
-    before, after = mean(numbers["clean"]["msssim_resampled"]), mean(attack["msssim"])
-    verb = change(before, after)
-    amount = f"at {after:.2f}" if verb == "leaves" else f"from {before:.2f} to {after:.2f}"
+    measure, what = measure_of(numbers), reach(attack, images=numbers["images"])
+    if not attack[measure.key]:
+        return f"The {_kind(attack)} that {what} failed on every input."
+    before = mean(numbers["clean"][f"{measure.key}_resampled"])
+    after = mean(attack[measure.key])
+    verb = change(before, after, relative=not measure.bounded)
+    amount = f"at {measure.number(after)}"
+    if verb != "leaves":
+        amount = f"from {measure.number(before)} to {measure.number(after)}"
     return (
-        f"A {_kind(attack)} that {reach(attack)} {verb} the similarity of the reconstruction "
-        f"{amount} (MSSSIM, mean over the inputs)."
+        f"A {_kind(attack)} that {what} {verb} {measure.subject} "
+        f"{amount} ({measure.formula}, mean over the inputs)."
     )
 
 
-def _defence(attack: Numbers) -> str:
-    if not attack["msssim"]:
+def _defence(numbers: Numbers, attack: Numbers) -> str:
+    measure = measure_of(numbers)
+    if not attack[measure.key]:
         return ""
-    before, after = mean(attack["msssim"]), mean(attack["msssim_defended"])
-    verb = change(before, after)
-    amount = f"it at {after:.2f}" if verb == "leaves" else f"it to {after:.2f}"
+    before, after = mean(attack[measure.key]), mean(attack[f"{measure.key}_defended"])
+    verb = change(before, after, relative=not measure.bounded)
+    amount = f"it {'at' if verb == 'leaves' else 'to'} {measure.number(after)}"
     return f"The HMC defence {verb} {amount} ({NOT_ADAPTIVE})."
 
 
@@ -129,11 +141,13 @@ def _quality(numbers: Numbers) -> str:
 
 
 def _clean(numbers: Numbers) -> str:
-    clean = numbers["clean"]
+    clean, measure = numbers["clean"], measure_of(numbers)
+    defended = measure.number(mean(clean[f"clean_{measure.key}_defended"]))
+    resampled = measure.number(mean(clean[f"{measure.key}_resampled"]))
     return (
-        f"On clean inputs the reconstructions before and after the defence have a similarity of "
-        f"{mean(clean['clean_msssim_defended']):.2f}, two samples from the encoder one of "
-        f"{mean(clean['msssim_resampled']):.2f}." + _clean_accuracy(clean)
+        "On clean inputs the reconstructions before and after the defence have a "
+        f"{measure.noun} of {defended}, two samples from the encoder one of {resampled}."
+        + _clean_accuracy(clean)
     )
 
 

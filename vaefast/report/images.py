@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -32,16 +33,32 @@ def strip(
     images: Tensor,
     classes: np.ndarray | None = None,
     reference: np.ndarray | None = None,
+    names: Sequence[str] = (),
 ) -> Strip:
-    """The first images [B, C, H, W], with predicted classes [B] where they are given."""
+    """The first images [B, C, H, W], with predicted classes [B] where they are given.
+
+    Args:
+        title: of the strip.
+        images: in [0, 1].
+        classes: predicted for these images, -1 where there is none.
+        reference: predicted for the originals.
+        names: of the classes; numbers without them.
+    """
     pictures = []
     for row, image in enumerate(images[:SHOWN]):
         predicted, changed, alt = "", False, f"{title}, input {row}"
         if classes is not None and reference is not None:
-            predicted, changed = str(classes[row]), bool(classes[row] != reference[row])
+            predicted = _class_name(int(classes[row]), names)
+            changed = bool(classes[row] != reference[row])
             alt += f", predicted {predicted}" + (", not the original's class" if changed else "")
         pictures.append(Picture(data_uri(image), alt, predicted, changed))
     return Strip(title, pictures)
+
+
+def _class_name(label: int, names: Sequence[str]) -> str:
+    if label < 0:
+        return "–"
+    return names[label] if names else str(label)
 
 
 def direction_strip(title: str, directions: Tensor) -> Strip:

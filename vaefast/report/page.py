@@ -6,13 +6,14 @@ from importlib.resources import files
 from typing import Any, NamedTuple
 
 from jinja2 import Environment, StrictUndefined
+from torch import Tensor
 
+from vaefast.audit.run import Audit, Outcome
 from vaefast.report.charts import chart_sections
-from vaefast.report.findings import findings, headline_attack, tiles
-from vaefast.report.images import Strip, strip
-from vaefast.report.pipeline import Audit, Outcome
+from vaefast.report.findings import findings, headline_attack, measure_of, tiles
+from vaefast.report.images import SHOWN, Strip, strip
 from vaefast.report.tables import attack_rows, number_rows, stage_rows
-from vaefast.report.words import NOT_ADAPTIVE, attack_name, number, reach
+from vaefast.report.words import NOT_ADAPTIVE, attack_name, number, reach, scale
 
 __all__ = ["render"]
 
@@ -53,14 +54,16 @@ def render(audit: Audit, numbers: Numbers, summary: dict[str, Any]) -> str:
         number_rows=number_rows(numbers),
         stage_rows=stage_rows(audit),
         r=number(audit.r, 2),
+        measure=measure_of(numbers),
+        scale=scale(numbers),
         not_adaptive=NOT_ADAPTIVE,
     )
 
 
 def _panels(audit: Audit, numbers: Numbers) -> list[Panel]:
     chosen = headline_attack(numbers, "latent")
-    panels = []
-    for outcome in audit.outcomes:
+    panels: list[Panel] = []
+    for outcome in audit.outcomes if audit.images else []:
         attack = numbers["attacks"][outcome.plan.name]
         panels.append(
             Panel(
@@ -84,6 +87,14 @@ def _strips(audit: Audit, outcome: Outcome) -> list[Strip]:
         ("Reconstruction of the adversarial", outcome.reconstruction, None),
         ("After the defence", outcome.defended, attacked.get("predicted_defended")),
     ]
+    reference = clean.get("predicted")
     return [
-        strip(title, images, classes, clean.get("predicted")) for title, images, classes in strips
+        strip(title, _shown(audit, images), classes, reference, audit.classes)
+        for title, images, classes in strips
     ]
+
+
+def _shown(audit: Audit, images: Tensor) -> Tensor:
+    """The first images with their box mapped to [0, 1]; without a box they are clipped to it."""
+    images = images[:SHOWN]
+    return (images - audit.low) / (audit.high - audit.low) if audit.bounded else images

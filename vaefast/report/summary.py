@@ -12,12 +12,12 @@ from typing import Any
 
 import torch
 
+from vaefast.audit.columns import write_parquet
+from vaefast.audit.run import Audit
 from vaefast.models import MLPVAE, VAE, ConvVAE, explain
 from vaefast.report.aggregates import aggregate
 from vaefast.report.folder import MADE_BY
 from vaefast.report.page import render
-from vaefast.report.pipeline import Audit
-from vaefast.report.record import write_parquet
 
 __all__ = ["describe_model", "summarise", "write_report"]
 
@@ -68,6 +68,7 @@ def summarise(
             "versions": versions(),
             "notes": audit.notes,
             "numbers": aggregate(audit),
+            "classes": list(audit.classes),
             "columns": {c.name: {"unit": c.unit, "meaning": c.meaning} for c in audit.table()},
             "timing": [asdict(timing) for timing in audit.timings],
         }
@@ -101,10 +102,11 @@ def _configuration(audit: Audit) -> dict[str, Any]:
     return {
         "data": audit.data_name,
         "event_shape": list(audit.x.shape[1:]),
+        "range": [audit.low, audit.high] if audit.bounded else "none",
         **asdict(audit.settings),
         "r": audit.r,
         "r_chosen": "given" if audit.settings.r else "90 % quantile of the unattacked distance",
-        "msssim": audit.msssim,
+        **({"msssim": audit.msssim} if audit.msssim else {}),
         "device": str(audit.x.device),
         "threads": torch.get_num_threads(),
     }

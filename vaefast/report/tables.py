@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from vaefast.report.pipeline import Audit
-from vaefast.report.progress import Timing, human
-from vaefast.report.record import describe_input
+from vaefast.audit.columns import describe_input
+from vaefast.audit.progress import Timing, human
+from vaefast.audit.run import Audit
 from vaefast.report.words import FIRST_ORDER, attack_name, number, percent
 
 __all__ = ["AttackRow", "NumberRow", "StageRow", "attack_rows", "number_rows", "stage_rows"]
@@ -26,6 +26,8 @@ PLAIN = {
     "reconstruction_error": "Reconstruction error",
     "msssim_resampled": "Similarity of two samples' reconstructions",
     "clean_msssim_defended": "Similarity before and after the defence",
+    "distance_resampled": "Distance of two samples' reconstructions",
+    "clean_distance_defended": "Distance before and after the defence",
     "clean_defence_accept_rate": "Accepted HMC proposals",
     "clean_defence_divergent": "Divergent HMC transitions",
 }
@@ -41,9 +43,9 @@ class NumberRow(NamedTuple):
 
 class AttackRow(NamedTuple):
     name: str
-    input_similarity: str
-    similarity: str
-    similarity_defended: str
+    of_inputs: str
+    of_reconstructions: str
+    defended: str
     accuracy: str
     accuracy_defended: str
     degradation: str
@@ -65,26 +67,27 @@ def number_rows(numbers: Numbers) -> list[NumberRow]:
     for key, name in PLAIN.items():
         summary = numbers["clean"].get(key)
         if summary:
-            unit, meaning = describe_input(key, numbers["guarantee"])
+            guarantee, images = numbers["guarantee"], numbers["images"]
+            unit, meaning = describe_input(key, guarantee, images=images)
             quartiles = f"{number(summary['q25'])} to {number(summary['q75'])}"
             rows.append(NumberRow(name, number(summary["median"]), quartiles, unit, meaning))
     return rows
 
 
 def attack_rows(numbers: Numbers) -> list[AttackRow]:
-    return [_attack_row(attack) for attack in numbers["attacks"].values()]
+    return [_attack_row(attack, numbers["measure"]) for attack in numbers["attacks"].values()]
 
 
-def _attack_row(attack: Numbers) -> AttackRow:
+def _attack_row(attack: Numbers, measure: str) -> AttackRow:
     def mean(key: str) -> float | None:
         return attack[key]["mean"] if attack.get(key) else None
 
     degradation = attack["likelihood_degradation"]
     return AttackRow(
         name=attack_name(attack),
-        input_similarity=number(mean("msssim_input"), 2),
-        similarity=number(mean("msssim"), 2),
-        similarity_defended=number(mean("msssim_defended"), 2),
+        of_inputs=number(mean(f"{measure}_input"), 2),
+        of_reconstructions=number(mean(measure), 2),
+        defended=number(mean(f"{measure}_defended"), 2),
         accuracy=percent(mean("accuracy")),
         accuracy_defended=percent(mean("accuracy_defended")),
         degradation=percent(degradation["median"]) if degradation else "–",

@@ -2,24 +2,55 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
-from vaefast.report.record import FIRST_ORDER, NOT_ADAPTIVE
+from vaefast.audit.columns import FIRST_ORDER, NOT_ADAPTIVE
+from vaefast.audit.job import NORMS
 
 __all__ = [
     "FIRST_ORDER",
+    "MEASURES",
     "NOT_ADAPTIVE",
+    "Measure",
     "attack_name",
     "change",
     "correlation",
     "number",
     "percent",
     "reach",
+    "scale",
 ]
 
+
+class Measure(NamedTuple):
+    """What compares two reconstructions, by its key in the columns."""
+
+    key: str
+    noun: str  # how the page calls it
+    formula: str
+    subject: str  # of a sentence: what an attack raises or lowers
+    bounded: bool  # whether it runs from 0 to 1
+
+    def number(self, value: float | None) -> str:
+        if value is None or not self.bounded:
+            return number(value)
+        return f"{value:.2f}"
+
+
+MEASURES = {
+    "msssim": Measure(
+        "msssim", "similarity", "MSSSIM", "the similarity of the reconstruction", True
+    ),
+    "distance": Measure(
+        "distance",
+        "distance",
+        "ℓ2",
+        "the distance of the reconstruction from the clean input's",
+        False,
+    ),
+}
+
 ATTACKS = {"latent": "Latent attack", "max_damage": "Maximum-damage attack"}
-SHORT = {"latent": "latent", "max_damage": "maximum damage"}
-NORMS = {"linf": "ℓ∞", "l2": "ℓ2"}
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -52,18 +83,24 @@ def attack_name(numbers: dict[str, Any]) -> str:
     return f"{ATTACKS[numbers['attack']]}, {NORMS[numbers['norm']]}\u00a0{numbers['radius']:.3g}"
 
 
-def reach(numbers: dict[str, Any]) -> str:
+def reach(numbers: dict[str, Any], *, images: bool = True) -> str:
     """What the attack may change, in words."""
+    entry, whole = ("pixel", "image") if images else ("entry", "input")
     if numbers["norm"] == "linf":
-        return f"changes no pixel by more than {numbers['radius']:g}"
+        return f"changes no {entry} by more than {numbers['radius']:g}"
     return (
-        f"changes the image by at most {numbers['radius']:.3g} in length "
-        f"({numbers['eps']:g} per pixel in the root mean square)"
+        f"changes the {whole} by at most {numbers['radius']:.3g} in length "
+        f"({numbers['eps']:g} per {entry} in the root mean square)"
     )
 
 
-def change(before: float, after: float, *, tolerance: float = 0.01) -> str:
-    """``raises``, ``lowers`` or ``leaves``."""
-    if abs(after - before) <= tolerance:
+def scale(numbers: dict[str, Any]) -> str:
+    """The unit of an input's entries."""
+    return "pixel scale" if numbers["images"] else "data scale"
+
+
+def change(before: float, after: float, *, relative: bool = False) -> str:
+    """``raises``, ``lowers`` or ``leaves``: within 0.01, or within one percent."""
+    if abs(after - before) <= 0.01 * (max(abs(before), abs(after)) if relative else 1.0):
         return "leaves"
     return "raises" if after > before else "lowers"

@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from vaefast.checks import option, short
+from vaefast.types import Network
 
-__all__ = ["BACKENDS", "Support", "resolve", "supports", "use_backend"]
+__all__ = ["BACKENDS", "Support", "fused", "resolve", "supports", "use_backend"]
 
 BACKENDS = ("reference", "cpp", "triton")
 FAST_DTYPES = (torch.float32, torch.float64)
@@ -199,6 +200,23 @@ def resolve(op: str, backend: str | None, tensor: Tensor, layers: Sequence[str] 
     if not torch.compiler.is_compiling():
         _say_once(f"{op} runs on the reference: {reason}")
     return "reference"
+
+
+def fused(net: Network, tensor: Tensor, backend: str | None = None) -> Support:
+    """Whether the backend that would run a network on tensors like ``tensor`` has kernels for it.
+
+    The reference counts only where it is asked for by name: a caller's own module is faster.
+    """
+    name = named(backend)
+    if name == "reference":
+        return Support(True)
+    chosen = name or fast(tensor.device.type)
+    reason = (
+        _dtype_reason(chosen, tensor.dtype)
+        or availability(chosen, tensor.device.type)
+        or layer_reason(chosen, net.layers)
+    )
+    return Support(not reason, reason)
 
 
 def _say_once(message: str) -> None:

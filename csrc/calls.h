@@ -1,0 +1,273 @@
+// What the kernels are called with: addresses, sizes and choices.
+#pragma once
+
+#include <cstdint>
+
+namespace vaefast {
+
+// What a row has of a parameter: a value per column, or `value` for all where `columns` is null.
+template <typename T>
+struct OfRow {
+    const T* columns;
+    T value;
+};
+
+// The parameter of row i and column j: data[i·row + j·column], where column is 0 or 1; or `value`
+// everywhere where data is null.
+template <typename T>
+struct Parameter {
+    const T* data;
+    int64_t row, column;
+    T value;
+
+    bool per_element() const { return column != 0; }
+    // From column j on.
+    OfRow<T> of_row(int64_t i, int64_t j = 0) const {
+        if (!data) return {nullptr, value};
+        if (!column) return {nullptr, data[i * row]};
+        return {data + i * row + j, T(0)};
+    }
+};
+
+// A matrix [B, D] whose rows are contiguous, `stride` elements apart.
+template <typename T>
+struct Rows {
+    T* data;
+    int64_t stride;
+    T* operator[](int64_t i) const { return data + i * stride; }
+};
+
+template <typename T>
+struct PgdStep {
+    Rows<T> out;
+    Rows<const T> x_adv, grad, x;
+    int64_t D;
+    Parameter<T> alpha, eps, low, high;  // per element: any of them for l∞, low and high for l2
+    double norm_eps;
+    bool clip_first;  // to the box, then project to the ball
+
+    bool per_element() const {
+        return alpha.per_element() || eps.per_element() || low.per_element() || high.per_element();
+    }
+};
+
+enum class Activation : int {
+    identity,
+    relu,
+    leaky_relu,
+    elu,
+    tanh,
+    sigmoid,
+    softplus,
+    silu,
+    gelu,
+    gelu_tanh,
+    exp_half,
+    maxmin,
+    clamp,
+    hardswish,
+    mish,
+    selu,
+};
+
+// Of an activation; zeros where it takes none.
+template <typename T>
+struct Parameters {
+    T first, second;
+};
+
+// The Gaussian's standard deviation: of pixel j of image b it is data[b·row + j·column], where
+// column is 0 or 1. Null for the other likelihoods.
+template <typename T>
+struct Std {
+    const T* data;
+    int64_t row, column;
+
+    bool per_pixel() const { return column != 0; }
+    const T* at(int64_t b, int64_t j = 0) const { return data + b * row + j * column; }
+};
+
+// In the order of vaefast.types.LIKELIHOODS.
+enum class Likelihood : int { bernoulli, gaussian, continuous_bernoulli, clamped_bernoulli };
+
+enum class Outcome : int { done, interrupted, no_memory };
+
+// h = φ(W x + b); element [j, k] of W lies at weight[j·row + k·column], bias may be null.
+template <typename T>
+struct Layer {
+    const T* weight;
+    int64_t row, column;
+    const T* bias;
+    int64_t outputs, inputs;
+    Activation activation;
+    Parameters<T> parameters;
+};
+
+// What a pack of weights holds: the panels that multiply by W, and those by Wᵀ.
+enum Directions : int { forward_panels = 1, backward_panels = 2 };
+
+template <typename T>
+struct Network {
+    const Layer<T>* layers;
+    int64_t depth;
+    char* packed = nullptr;  // weights packed before the call, of all directions' size; null: none
+    int directions = 0;      // those it holds
+
+    int64_t inputs() const { return layers[0].inputs; }
+    int64_t outputs() const { return layers[depth - 1].outputs; }
+};
+
+// How a call runs: its threads, and what the calling thread asks every 50 ms.
+struct Call {
+    int threads;
+    bool (*interrupted)();
+};
+
+// Fill `directions` of a network's pack.
+template <typename T>
+struct NetPack {
+    Network<T> net;
+    int directions;
+};
+
+template <typename T>
+struct NetForward {
+    Rows<T> out;      // [N, D]
+    Rows<const T> z;  // [N, d]
+    int64_t N;
+    Network<T> net;
+};
+
+// The posterior p(z | x) of rows n of z, each with its image x[n / chains].
+template <typename T>
+struct Target {
+    Rows<const T> x;  // [B, D]
+    int64_t chains;
+    Network<T> net;
+    Likelihood likelihood;
+    Std<T> std;
+};
+
+template <typename T>
+struct NetPotential {
+    double* U;        // [N]
+    Rows<T> grad;     // [N, d]
+    Rows<const T> z;  // [N, d]
+    int64_t N;
+    Target<T> target;
+};
+
+template <typename T>
+struct NetTrajectory {
+    Rows<T> z_end, p_end, grad_end;  // [N, d]
+    double* U;                       // [N]
+    Rows<const T> z, p, grad;        // [N, d]
+    const T* step;                   // [N]
+    Rows<const T> inv_mass;          // [B, d], null for unit mass
+    int64_t N, leapfrog;
+    Target<T> target;
+};
+
+template <typename T>
+struct NetChain {
+    Rows<T> z, grad;                // [N, d]: start and end
+    double* U;                      // [N], nats: start and end
+    int64_t *accepted, *divergent;  // [N]
+    T* draws;                       // [N, kept, d]
+    double* energies;               // [N, kept]
+    const T* step;                  // [B]
+    Rows<const T> inv_mass;         // [B, d], null for unit mass
+    const int64_t* index;           // [B]
+    int64_t N, leapfrog, first_step, steps, thin, kept;
+    double jitter;
+    uint64_t seed;
+    Target<T> target;
+};
+
+// K probes for each of B inputs: their products with the Jacobian J, and the squared norms of
+// those.
+template <typename T>
+struct NetProbes {
+    Rows<T> y;             // [B, d]
+    double* sq;            // [B, K]
+    Rows<T> products;      // [B·K, ·], null where they are not wanted
+    Rows<const T> x;       // [B, D]
+    Rows<const T> probes;  // [K, ·] where all inputs share them, else [B·K, ·]
+    bool shared;
+    int64_t B, K;
+    Network<T> net;
+};
+template <typename T>
+struct NetJvp : NetProbes<T> {};  // J v_k
+template <typename T>
+struct NetVjp : NetProbes<T> {};  // Jᵀu_k
+
+// S J Jᵀ S with S = diag(inv_std).
+template <typename T>
+struct NetJacobianGram {
+    T* out;                 // [B, d, d]
+    Rows<const T> x;        // [B, D]
+    Rows<const T> inv_std;  // [B, d], null for ones
+    int64_t B;
+    Network<T> net;
+};
+
+template <typename T>
+struct DecodeDistance {
+    int64_t* hits;            // [B], zeros at the start
+    Rows<const T> mean, std;  // [B, d]
+    Rows<const T> centre;     // [B, D]
+    const T* r;               // [B]
+    const int64_t* index;     // [B]
+    int64_t B, first_sample, samples;
+    uint64_t seed;
+    Network<T> net;
+};
+
+template <typename T>
+struct LeapfrogStep {
+    Rows<T> z, p;                  // [N, d]
+    Rows<const T> grad, inv_mass;  // [N, d]; [B, d] or null for one
+    const T* step;                 // [N]
+    int64_t d, chains;             // row n belongs to inv_mass[n / chains]
+    T kick;
+    bool drift;
+};
+
+template <typename T>
+struct LogLikelihood {
+    Rows<const T> out, x;  // [N, D], [B, D]: row n belongs to x[n / chains]
+    double* logp;          // [N]
+    Rows<T> score;         // [N, D]
+    int64_t D, chains;
+    Likelihood likelihood;
+    Std<T> std;
+};
+
+// What a random number is for: vaefast.philox.Use.
+enum class Use : uint32_t {
+    momentum = 1,
+    accept,
+    jitter,
+    latent,
+    initial,
+    start,
+    radius,
+    damage,
+    fresh,
+    probe,
+    posterior,
+    margin,
+};
+
+// Where random numbers come from, but for the element; index below 2⁴⁴, lane below 2¹².
+struct Counter {
+    uint64_t seed;
+    int64_t index;
+    uint32_t step, lane;
+    Use use;
+};
+// The functions of math.h and normal.h, for the tests.
+enum class Function : int { exp, expm1, log, log1p_unit, tanh, sigmoid, softplus, normal_cdf };
+
+}  // namespace vaefast

@@ -1,0 +1,15 @@
+// K cotangents times a network's Jacobian.
+#pragma once
+
+#include "net/probes.h"
+
+namespace vaefast {
+namespace VAEFAST_LEVEL {
+
+template <typename T>
+Outcome net_vjp(const NetVjp<T>& call, const Call& how) {
+    return run_probes<T>(call, how, true);
+}
+
+}  // namespace VAEFAST_LEVEL
+}  // namespace vaefast

@@ -1,0 +1,30 @@
+"""What the single steps write and show."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+__all__ = ["save_npz", "show"]
+
+
+def save_npz(file: Path, tensors: dict[str, Tensor]) -> None:
+    arrays: dict[str, Any] = {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
+    with file.open("wb") as stream:
+        np.savez(stream, **arrays)
+
+
+def show(console: Console, values: dict[str, Tensor], out: Path) -> None:
+    """Median and range of every column, and where the file is."""
+    table = Table("", "median", "smallest", "largest", box=None, pad_edge=False)
+    for name, value in values.items():
+        found = value[~value.isnan()].double().cpu().numpy()
+        cells = (np.median(found), found.min(), found.max()) if len(found) else ()
+        table.add_row(name.replace("_", " "), *(f"{cell:.4g}" for cell in cells))
+    console.print(table)
+    console.print(f"The results are at {out}", soft_wrap=True)

@@ -1,0 +1,346 @@
+"""Values of a trace as layers and the places in them, and what may be folded into a layer.
+
+A :class:`Value` says where each of its elements lies in the output of a step, so views, slices and
+permutations cost nothing until a layer takes it. Scales and shifts wait beside it until a
+neighbour takes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from vaefast.models.plans import CannotLower, Parameters, Step, Values
+from vaefast.types import WEIGHTED, Layer
+
+__all__ = [
+    "ROWS",
+    "Affine",
+    "Value",
+    "convolved",
+    "fresh",
+    "image",
+    "linear",
+    "pooled",
+    "ready",
+    "rescaled",
+    "settled",
+    "unit",
+]
+
+ROWS = 2  # of the batch that is traced
+NARROW = 512  # widest layer for which an identity matrix is multiplied
+
+Vector = Callable[[Values], Tensor]  # [width] float64
+
+
+@dataclass(frozen=True, eq=False)
+class Affine:
+    """h ↦ scale·h + shift on a step's flat output, not yet folded into a neighbour.
+
+    Args:
+        scale, shift: [width] float64, from the values of the moment.
+        patterns: [width] each; entries that are equal stand where a factor is the same for all
+            values that the module's tensors may have.
+    """
+
+    scale: Vector
+    shift: Vector | None
+    patterns: tuple[Tensor, ...]
+
+    def per_channel(self, channels: int) -> bool:
+        """Whether the factors are the same for all pixels of a channel."""
+        rows = [pattern.reshape(channels, -1) for pattern in self.patterns]
+        return all(bool((row == row[:, :1]).all()) for row in rows)
+
+
+@dataclass(frozen=True, eq=False)
+class Value:
+    """A tensor of the trace: element e is the step's flat output at ``index[e]``.
+
+    Args:
+        step: whose output [ROWS, width] is meant, numbered in that order.
+        index: int64, in the tensor's shape.
+        affine: what is done to the step's output before.
+    """
+
+    step: Step
+    index: Tensor
+    affine: Affine | None = None
+
+    @property
+    def shape(self) -> torch.Size:
+        return self.index.shape
+
+    def features(self) -> Tensor:
+        """Which features of the step one row holds, in order; the tensor must keep its rows."""
+        index, width = self.index, self.step.width
+        if index.ndim == 0 or len(index) != ROWS:
+            raise CannotLower("moves or mixes the rows of the batch")
+        rows = index.reshape(ROWS, -1)
+        if not torch.equal(rows[0] + width, rows[1]) or (rows[0] >= width).any():
+            raise CannotLower("moves or mixes the rows of the batch")
+        return rows[0]
+
+    def whole(self) -> bool:
+        """Whether one row is the step's output itself, in order."""
+        features = self.features()
+        return len(features) == self.step.width and bool(
+            (features == torch.arange(len(features))).all()
+        )
+
+
+def fresh(step: Step, shape: tuple[int, ...]) -> Value:
+    """The output of a step as a tensor [ROWS, *shape]."""
+    return Value(step, torch.arange(ROWS * step.width).reshape(ROWS, *shape))
+
+
+def rescaled(value: Value, scale: Vector | None, shift: Vector | None, like: Tensor) -> Value:
+    """scale·value + shift; both give tensors that broadcast to the value's shape.
+
+    ``like`` has distinct entries where the factors may differ, and their shape.
+    """
+    place, step = _Place.of(value), value.step
+
+    def scales(values: Values) -> Tensor:
+        return place(scale(values) if scale else torch.ones((), device=values.device), 1.0)
+
+    def shifts(values: Values) -> Tensor:
+        assert shift is not None
+        return place(shift(values), 0.0)
+
+    affine = Affine(scales, None if shift is None else shifts, (place(like, -1.0),))
+    if value.affine is not None:
+        return replace(value, affine=_composed(value.affine, affine))
+    if step.open and step.layer.kind in WEIGHTED and affine.per_channel(step.layer.out_shape[0]):
+        return replace(value, step=_rows_scaled(step, affine))
+    return replace(value, affine=affine)
+
+
+class _Place:
+    """Puts a tensor that broadcasts against a value where the value lies in its step."""
+
+    def __init__(self, shape: torch.Size, mask: Tensor, positions: Tensor, width: int) -> None:
+        self.shape, self.mask, self.positions, self.width = shape, mask, positions, width
+
+    @classmethod
+    def of(cls, value: Value) -> _Place:
+        mask = value.index < value.step.width
+        positions = value.index[mask]
+        if len(positions.unique()) != len(positions):
+            raise CannotLower("scales or shifts copies of one feature")
+        return cls(value.shape, mask, positions, value.step.width)
+
+    def __call__(self, t: Tensor, neutral: float) -> Tensor:
+        full = t.double().expand(self.shape)
+        out = torch.full((self.width,), neutral, dtype=torch.float64, device=t.device)
+        out[self.positions.to(t.device)] = full[self.mask.to(t.device)]
+        return out
+
+
+def _composed(first: Affine, then: Affine) -> Affine:
+    def scale(values: Values) -> Tensor:
+        return first.scale(values) * then.scale(values)
+
+    def shift(values: Values) -> Tensor:
+        moved = then.shift(values) if then.shift else torch.zeros_like(then.scale(values))
+        return moved + first.shift(values) * then.scale(values) if first.shift else moved
+
+    any_shift = first.shift or then.shift
+    return Affine(scale, shift if any_shift else None, (*first.patterns, *then.patterns))
+
+
+def _rows_scaled(step: Step, affine: Affine) -> Step:
+    """The step followed by the affine map, as one step."""
+    layer, before = step.layer, step.parameters
+    assert before is not None
+    channels = layer.out_shape[0]
+
+    def parameters(values: Values) -> tuple[Tensor, Tensor | None]:
+        weight, bias = values.pair(before)
+        scale = affine.scale(values).reshape(channels, -1)[:, 0]
+        bias = None if bias is None else bias.double() * scale
+        if affine.shift is not None:
+            shift = affine.shift(values).reshape(channels, -1)[:, 0]
+            bias = shift if bias is None else bias + shift
+        return _scaled_outputs(weight.double(), scale, layer), bias
+
+    return replace(step, parameters=parameters, variants={})
+
+
+def _scaled_outputs(weight: Tensor, scale: Tensor, layer: Layer) -> Tensor:
+    if layer.kind != "conv_transpose":
+        return weight * scale.reshape(-1, *(1,) * (weight.ndim - 1))
+    grouped = weight.unflatten(0, (layer.groups, -1))  # [groups, in/groups, out/groups, ...]
+    return (grouped * scale.reshape(layer.groups, 1, -1, *(1,) * (weight.ndim - 2))).flatten(0, 1)
+
+
+def _scaled_inputs(weight: Tensor, scale: Tensor, layer: Layer) -> Tensor:
+    if layer.kind == "conv_transpose":
+        return weight * scale.reshape(-1, *(1,) * (weight.ndim - 1))
+    per_group = len(scale) // layer.groups
+    grouped = weight.unflatten(0, (layer.groups, -1))  # [groups, out/groups, in/groups, ...]
+    factors = scale.reshape(layer.groups, 1, per_group, *(1,) * (weight.ndim - 2))
+    return (grouped * factors).flatten(0, 1)
+
+
+def linear(value: Value, parameters: Parameters, out: int) -> Value:
+    """weight @ value + bias: columns go where the value's features lie in its step."""
+    if value.index.ndim != 2:
+        raise CannotLower("acts on the last axis of an unflattened tensor")
+    features, step, affine = value.features(), value.step, value.affine
+    whole, width = value.whole(), step.width
+    if not whole or affine is not None:
+        parameters = _columns(parameters, None if whole else features, width, affine)
+    layer = Layer("linear", (width,), (out,))
+    return fresh(Step(layer, step, parameters), (out,))
+
+
+def _columns(
+    before: Parameters, features: Tensor | None, width: int, affine: Affine | None
+) -> Parameters:
+    def parameters(values: Values) -> tuple[Tensor, Tensor | None]:
+        weight, bias = values.pair(before)
+        if features is not None:
+            wide = weight.new_zeros(len(weight), width)
+            weight = wide.index_add_(1, features.to(weight.device), weight)
+        if affine is None:
+            return weight, bias
+        weight = weight.double()
+        if affine.shift is not None:
+            moved = weight @ affine.shift(values)
+            bias = moved if bias is None else bias.double() + moved
+        return weight * affine.scale(values), bias
+
+    return parameters
+
+
+def image(value: Value) -> Value:
+    """A value that a convolution or a pooling may take: the whole output of its step, in order."""
+    if value.index.ndim not in (3, 4):
+        raise CannotLower("takes no batch of [C, L] or [C, H, W]")
+    shape = tuple(value.shape[1:])
+    if not value.whole() or (value.affine and not value.affine.per_channel(shape[0])):
+        return fresh(ready(value), shape)
+    return value
+
+
+def pooled(value: Value, layer: Layer) -> Value:
+    """A pooling or upsampling, with nothing that waits before it."""
+    value = image(value)
+    step = value.step if value.affine is None else settled(value, layer.in_shape).step
+    return fresh(Step(layer, step, without_weights), layer.out_shape)
+
+
+def convolved(value: Value, layer: Layer, parameters: Parameters) -> Value:
+    """A convolution; a scale that waits goes into its input channels, a shift becomes a layer."""
+    value = image(value)
+    if value.affine is not None and value.affine.shift is not None:
+        value = settled(value, layer.in_shape)
+    if value.affine is not None:
+        parameters = _channels(parameters, layer, value.affine)
+    return fresh(Step(layer, value.step, parameters), layer.out_shape)
+
+
+def _channels(before: Parameters, layer: Layer, affine: Affine) -> Parameters:
+    channels = layer.in_shape[0]
+
+    def parameters(values: Values) -> tuple[Tensor, Tensor | None]:
+        weight, bias = values.pair(before)
+        scale = affine.scale(values).reshape(channels, -1)[:, 0]
+        return _scaled_inputs(weight.double(), scale, layer), bias
+
+    return parameters
+
+
+def settled(value: Value, shape: tuple[int, ...] = ()) -> Value:
+    """The value with nothing waiting beside it, on a step without activation.
+
+    ``shape``: [C, ...] of the step's whole output, where it is seen as an image.
+    """
+    step, affine = value.step, value.affine
+    if affine is None:
+        plain = step.source is not None and step.activation == "identity"
+        return value if plain else replace(value, step=unit(step))
+    shape = shape or (() if step.linear else step.layer.out_shape)
+    if len(shape) > 1 and affine.per_channel(shape[0]):
+        return replace(value, step=_depthwise(step, affine, shape), affine=None)
+    return replace(value, step=_through_matrix(step, None, affine), affine=None)
+
+
+def unit(step: Step) -> Step:
+    """A layer that changes nothing, with room for an activation."""
+    shape = step.layer.out_shape
+    if step.linear or len(shape) not in (2, 3):
+        return _through_matrix(step, None, None)
+    ones, none = (1,) * (len(shape) - 1), (0,) * (len(shape) - 1)
+    layer = Layer("avg_pool", shape, shape, stride=ones, padding=none, kernel=ones)
+    return Step(layer, step, without_weights)
+
+
+def ready(value: Value) -> Step:
+    """A step whose flat output is the value, row by row."""
+    features, step = value.features(), value.step
+    if value.whole():
+        return step if value.affine is None else settled(value).step
+    by_rows = step.linear and step.residual is None and step.activation != "maxmin"
+    if by_rows and value.affine is None:
+        return _selected(step, features)
+    return _through_matrix(step, features, value.affine)
+
+
+def _selected(step: Step, features: Tensor) -> Step:
+    """A linear step with some of its rows, which are views where they lie side by side."""
+    before = step.parameters
+    assert before is not None
+    first, count = int(features[0]) if len(features) else 0, len(features)
+    side_by_side = torch.equal(features, torch.arange(first, first + count))
+    rows: slice | Tensor = slice(first, first + count) if side_by_side else features
+
+    def parameters(values: Values) -> tuple[Tensor, Tensor | None]:
+        weight, bias = values.pair(before)
+        return weight[rows], None if bias is None else bias[rows]
+
+    layer = step.layer._replace(out_shape=(count,))
+    return replace(step, layer=layer, parameters=parameters, before=None, variants={})
+
+
+def _through_matrix(step: Step, features: Tensor | None, affine: Affine | None) -> Step:
+    """A linear layer that selects, scales and shifts features of a narrow step."""
+    width = step.width
+    if width > NARROW:
+        what = "a permutation or selection" if features is not None else "a second activation"
+        what = "a scale or shift" if affine is not None and features is None else what
+        raise CannotLower(f"needs {what} of {width} features as a layer, at most {NARROW} are")
+    rows = torch.arange(width) if features is None else features
+
+    def parameters(values: Values) -> tuple[Tensor, Tensor | None]:
+        weight = torch.eye(width, dtype=torch.float64, device=values.device)
+        at = rows.to(values.device)
+        if affine is None:
+            return weight[at], None
+        bias = None if affine.shift is None else affine.shift(values)[at]
+        return (weight * affine.scale(values))[at], bias
+
+    return Step(Layer("linear", (width,), (len(rows),)), step, parameters)
+
+
+def without_weights(values: Values) -> tuple[Tensor, None]:
+    return torch.empty(0, dtype=values.dtype, device=values.device), None
+
+
+def _depthwise(step: Step, affine: Affine, shape: tuple[int, ...]) -> Step:
+    channels, ones, none = shape[0], (1,) * (len(shape) - 1), (0,) * (len(shape) - 1)
+
+    def parameters(values: Values) -> tuple[Tensor, Tensor | None]:
+        scale = affine.scale(values).reshape(channels, -1)[:, 0]
+        weight = scale.reshape(channels, 1, *ones)
+        if affine.shift is None:
+            return weight, None
+        return weight, affine.shift(values).reshape(channels, -1)[:, 0]
+
+    layer = Layer("conv", shape, shape, ones, none, ones, groups=channels, kernel=ones)
+    return Step(layer, step, parameters)

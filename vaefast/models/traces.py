@@ -1,0 +1,193 @@
+"""Traces kept from call to call: structure without weights, weakly by module.
+
+A trace fits as long as the module's state is the same objects: submodules, their classes and
+forwards, parameters, buffers, hooks, training flags and other attributes. Lists and dicts among
+the attributes are known by identity, so a change inside of them is not noticed. Weights are read
+anew in every call, and compared with the module's own forward unless their versions are those of
+the last comparison.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten
+
+from vaefast.models.comparison import difference, drawn
+from vaefast.models.folding import ROWS
+from vaefast.models.plans import CannotLower, Plan, Values
+from vaefast.models.tracing import Root, trace
+from vaefast.runtime import numerics
+from vaefast.types import Network
+
+__all__ = ["networks"]
+
+_HELD = (Tensor, int, float, complex, str, bytes, bool, torch.dtype, torch.device, type(None))
+_STATE = ("_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks")
+
+_traces: weakref.WeakKeyDictionary[nn.Module, dict[Any, _Entry]] = weakref.WeakKeyDictionary()
+
+
+def networks(root: Root, example: Tensor, key: tuple = ()) -> list[Network | str]:
+    """A network, or the reason why there is none, for each tensor that the function returns.
+
+    Args:
+        example: [b, *event], floating; its values tell how the rows of a comparison are drawn.
+        key: what else the function depends on.
+
+    Raises:
+        CannotLower: the forward cannot be recorded at all.
+    """
+    autocast = torch.is_autocast_enabled("cpu"), torch.is_autocast_enabled("cuda")
+    key = (*key, root.label, example.shape[1:], example.dtype, example.device, *autocast)
+    kept = {} if root.module is None else _traces.setdefault(root.module, {})
+    entry = kept.get(key)
+    if entry is None or not entry.fits():
+        entry = kept[key] = _Entry(root, example)
+    elif not entry.is_compared():
+        entry.compare(root, example)
+        if entry.failures:  # what is constant in a trace may have changed: record it anew
+            entry = kept[key] = _Entry(root, example)
+    return entry.networks(example)
+
+
+class _State:
+    """The objects that a module's forward depends on; those that can die are held weakly."""
+
+    def __init__(self, module: nn.Module) -> None:
+        modules = list(module.modules())
+        self._modules = [weakref.ref(m) for m in modules]
+        values = list(_values(modules))
+        self._ids = [id(value) for value in values]
+        self._held = [value for value in values if isinstance(value, _HELD)]
+        self._weak = [*filter(None, map(_weakly, {id(value): value for value in values}.values()))]
+        self._tensors = [*module.parameters(), *module.buffers()]
+
+    def fits(self) -> bool:
+        modules = [reference() for reference in self._modules]
+        if None in modules or any(reference() is None for reference in self._weak):
+            return False
+        return self._ids == [*map(id, _values(modules))]
+
+    def versions(self) -> list[tuple[int, int]] | None:
+        """None where a tensor counts no versions, as those of inference mode and lazy ones."""
+        try:
+            return [(t._version, t.data_ptr()) for t in self._tensors]
+        except (RuntimeError, ValueError):
+            return None
+
+
+def _values(modules: list[Any]) -> Iterator[Any]:
+    root = type(modules[0])
+    methods = root, getattr(root, "encode", None), getattr(root, "decode", None)
+    states = [module.__dict__ for module in modules]
+    inner = [state[name] for state in states for name in _STATE]
+    forwards = [type(module).forward for module in modules]
+    return chain(methods, forwards, *map(dict.values, states), *map(dict.values, inner))
+
+
+def _weakly(value: Any) -> weakref.ref | None:
+    """None for what is held, and for lists and dicts, which are known by their ids alone."""
+    if isinstance(value, _HELD):
+        return None
+    try:
+        return weakref.ref(value)
+    except TypeError:
+        return None
+
+
+class _Entry:
+    """One trace, the state that it is of, and the versions of the weights last compared."""
+
+    def __init__(self, root: Root, example: Tensor) -> None:
+        self.plans: tuple[Plan | str, ...] = ()
+        self.refusal = ""
+        self.failures: dict[int, str] = {}
+        self.state: _State | None = None
+        self._versions: Any = None
+        self._tensors = [] if root.module is None else [*root.module.parameters()]
+        rows = drawn(example)
+        try:
+            if root.module is not None:
+                _check_weights(root.module)
+            with numerics.products(example.device, "ieee"):
+                traced = trace(root, rows[:ROWS])
+        except CannotLower as error:
+            self.refusal = error.reason
+        else:
+            self.plans = traced.plans
+            self.compare(root, example, rows, traced.outputs)
+        if root.module is not None:  # as a forward leaves it: old weight_norm sets attributes
+            self.state = _State(root.module)
+            self._versions = self.state.versions()
+
+    def fits(self) -> bool:
+        return self.state is not None and self.state.fits()
+
+    def is_compared(self) -> bool:
+        """Whether the weights are those of the last comparison, as far as versions tell."""
+        if not any(isinstance(plan, Plan) for plan in self.plans):
+            return True
+        return self._versions is not None and self._versions == self._versions_now()
+
+    def networks(self, example: Tensor) -> list[Network | str]:
+        if self.refusal:
+            raise CannotLower(self.refusal)
+        values = self._values(example)
+        with torch.inference_mode(False), torch.no_grad():
+            return [
+                plan if isinstance(plan, str) else self.failures.get(index) or plan.bind(values)
+                for index, plan in enumerate(self.plans)
+            ]
+
+    def compare(
+        self,
+        root: Root,
+        example: Tensor,
+        rows: Tensor | None = None,
+        seen: tuple[Tensor, ...] = (),
+    ) -> None:
+        """Run the module on two rows, of which the second is another one than in the trace.
+
+        ``seen``: what it returned there, for the first of ``rows``.
+        """
+        rows = drawn(example) if rows is None else rows
+        again, self.failures = rows[[0, ROWS]], {}
+        if not any(isinstance(plan, Plan) for plan in self.plans):
+            return
+        ieee = numerics.products(rows.device, "ieee")
+        with torch.inference_mode(False), torch.no_grad(), ieee:
+            result = root.function(again)
+            outputs = [t for t in tree_flatten(result)[0] if isinstance(t, Tensor)]
+            runs = [(again, outputs)] + ([(rows[:ROWS], list(seen))] if seen else [])
+            values = self._values(example)
+            for index, plan in enumerate(self.plans):
+                if isinstance(plan, Plan):
+                    net = plan.bind(values)
+                    reasons = [difference(net, x, out[index]) for x, out in runs]
+                    if reason := next(filter(None, reasons), ""):
+                        self.failures[index] = f"{root.label} {reason}"
+        self._versions = self._versions_now()
+
+    def _versions_now(self) -> list[tuple[int, int]] | None:
+        return None if self.state is None else self.state.versions()
+
+    def _values(self, example: Tensor) -> Values:
+        """In the module's dtype where it is in half precision, else in the example's."""
+        first = next((t for t in self._tensors if t.is_floating_point()), example)
+        dtype = first.dtype if first.element_size() < 4 else example.dtype
+        return Values(dtype, example.device)
+
+
+def _check_weights(module: nn.Module) -> None:
+    """Plain dense tensors: quantised, sparse and distributed ones have kernels of their own."""
+    for name, t in [*module.named_parameters(), *module.named_buffers()]:
+        kind = type(t)
+        plain = kind in (Tensor, nn.Parameter, nn.Buffer) and t.layout is torch.strided
+        if not plain or t.is_quantized or t.is_meta:
+            raise CannotLower(f"{name!r} is no plain tensor: {kind.__name__}, {t.layout}")
