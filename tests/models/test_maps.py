@@ -92,6 +92,11 @@ def test_values_in_half_precision_are_the_modules_and_products_float32(lowered, 
     assert unrounded.any()
 
 
+def test_a_convolution_in_half_precision_is_a_module_throughout(convolutional, x):
+    gram = vf.geometry.pullback_spectrum(convolutional.half(), x).eigenvalues
+    assert torch.isfinite(gram).all()
+
+
 @pytest.mark.parametrize("wrapped", [lambda t: t, lambda t: {"a": t}])
 def test_the_context_follows_its_rows(x, wrapped):
     vae, condition = Conditional().eval(), torch.randn(5, 2)

@@ -255,11 +255,13 @@ class Maps:
     ) -> Map:
         if net is None:
             return module(reason)
-        if net.weights[0].dtype in HALF_DTYPES:
-            products = self._network(name, in_float32(net))
-            return HalfMap(**vars(module(HALF)), products=products)
+        half = net.weights[0].dtype in HALF_DTYPES
+        net = in_float32(net) if half else net
         reason = missing_kernel(net, self._call.example.x, self._call.backend)
-        return module(reason) if reason else self._network(name, net)
+        if reason:
+            return module(reason)
+        whole = self._network(name, net)
+        return HalfMap(**vars(module(HALF)), products=whole) if half else whole
 
     def _network(self, name: str, net: Network) -> NetworkMap:
         return NetworkMap(net, name, self.packs, self._call.precision)
