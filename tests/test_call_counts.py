@@ -55,7 +55,7 @@ def counts(monkeypatch):
         monkeypatch.setattr(module, name, counted)
 
     watch(lowering, "encoder", lambda *_: "encoder lowered")
-    watch(lowering, "decoder", lambda vae, *z: "decoder lowered" if z else "decoder within pixels")
+    watch(lowering, "decoder", lambda *_: "decoder lowered")
     watch(lowering, "pixels", lambda *_: "pixels lowered")
     watch(packs, "pack", lambda net, *_: "packed" if net.packed is None else "completed")
     watch(maps, "activation_bytes", lambda *_: "footprints")
@@ -68,11 +68,15 @@ def counts(monkeypatch):
 @pytest.mark.parametrize("name", CALLS)
 def test_a_lowered_model_is_recognised_once(name, x, counts, require):
     require("net_forward", "cpp")
-    CALLS[name](MLPVAE((1, 8, 8), hidden=(12,), latent=3).eval(), x)
+    vae = MLPVAE((1, 8, 8), hidden=(12,), latent=3).eval()
+    CALLS[name](vae, x)  # traces
+    counts.clear()
+    CALLS[name](vae, x)
     assert counts["encoder lowered"] == 1
-    assert counts["decoder lowered"] <= 1
+    assert counts["decoder lowered"] <= 1 + (name == "defend")  # g is made from it
     assert counts["pixels lowered"] <= (name not in ENCODER_ONLY)
-    assert counts["encode"] == counts["eval checks"] == 1
+    assert counts["eval checks"] == 1
+    assert counts["encode"] <= 2  # of two rows, and where the trace is compared with the module
     assert counts["index checks"] <= 2  # an op that draws looks at it too
     assert counts["footprints"] == 0
     assert counts["packed"] <= 4  # μ, σ, both heads side by side, the decoder
@@ -82,7 +86,7 @@ def test_a_lowered_model_is_recognised_once(name, x, counts, require):
 def test_a_module_is_recognised_once_and_its_rows_weighed_once(name, x, counts):
     CALLS[name](ConvVAE((1, 8, 8), channels=3, latent=3).eval(), x)
     assert counts["encoder lowered"] == 1
-    assert counts["decoder lowered"] <= 1
+    assert counts["decoder lowered"] <= 1 + (name == "defend")
     assert counts["pixels lowered"] <= 1
     assert counts["eval checks"] == counts["index checks"] == 1
     assert counts["footprints"] <= 2  # encoder and decoder

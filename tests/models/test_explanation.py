@@ -73,7 +73,7 @@ def test_without_an_input_nothing_is_guessed():
 def test_a_convolution_is_generic_and_says_which_layer():
     found = explain(ConvVAE((1, 8, 8), 2, 2))
     assert not found.decoder.fused
-    assert "no kernel yet for conv_transpose" in found.decoder.detail
+    assert "no kernel for the layer 'conv_transpose in=2x1x1" in found.decoder.detail
     assert not found.posterior.fused
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from vaefast.runtime import backends
 from vaefast.types import Network
 
-__all__ = ["chained", "in_float32", "joined", "missing_backend", "missing_kernel"]
+__all__ = ["chained", "in_float32", "joined", "missing_kernel"]
 
 
 def joined(first: Network, second: Network) -> Network | None:
@@ -51,20 +51,10 @@ def in_float32(net: Network) -> Network:
     return Network([w.float() for w in net.weights], biases, net.layers)
 
 
-def missing_kernel(net: Network) -> str:
-    """What a network holds that no compiled backend has a kernel for yet."""
-    for layer in net.layers:
-        if not layer.startswith("linear "):
-            return f"lowers, no kernel yet for {layer.split()[0]}"
-        if " +" in layer:
-            return "lowers, no kernel yet for residual sums"
-    return ""
-
-
-def missing_backend(like: Tensor, backend: str | None) -> str:
-    """Why no compiled backend runs networks on such tensors; nothing where one is named."""
-    if backends.named(backend):
+def missing_kernel(net: Network, like: Tensor, backend: str | None) -> str:
+    """Why no backend runs the network on such tensors; one asked for by name says so itself."""
+    name = backends.named(backend)
+    if name and not backends.layer_reason(name, net.layers):
         return ""
-    fast = backends.fast(like.device.type)
-    support = backends.supports("net_forward", fast, device=like.device, dtype=like.dtype)
+    support = backends.fused(net, like, backend)
     return "" if support else f"lowers, but {support.reason}"

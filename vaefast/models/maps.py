@@ -17,7 +17,7 @@ from vaefast.models import context as conditions
 from vaefast.models import lowering
 from vaefast.models.calls import HALF as HALF_DTYPES
 from vaefast.models.calls import as_event
-from vaefast.models.compose import chained, in_float32, joined, missing_backend, missing_kernel
+from vaefast.models.compose import chained, in_float32, joined, missing_kernel
 from vaefast.models.context import Context
 from vaefast.models.footprint import activation_bytes
 from vaefast.models.likelihoods import LikelihoodAt
@@ -255,15 +255,13 @@ class Maps:
     ) -> Map:
         if net is None:
             return module(reason)
-        if net.weights[0].dtype in HALF_DTYPES:
-            products = self._network(name, in_float32(net))
-            return HalfMap(**vars(module(HALF)), products=products)
-        reason = missing_kernel(net) or self._no_backend
-        return module(reason) if reason else self._network(name, net)
-
-    @cached_property
-    def _no_backend(self) -> str:
-        return missing_backend(self._call.example.x, self._call.backend)
+        half = net.weights[0].dtype in HALF_DTYPES
+        net = in_float32(net) if half else net
+        reason = missing_kernel(net, self._call.example.x, self._call.backend)
+        if reason:
+            return module(reason)
+        whole = self._network(name, net)
+        return HalfMap(**vars(module(HALF)), products=whole) if half else whole
 
     def _network(self, name: str, net: Network) -> NetworkMap:
         return NetworkMap(net, name, self.packs, self._call.precision)
