@@ -91,6 +91,7 @@ def _caller(name: str, op: Registered, derived: tuple[str, ...], made: Any) -> C
                 return implementations["reference"](call)
             _refuse(name, [field for field in wanted if field not in derived], derived)
             if at is not None:
+                _refuse_layers(name, call.net)
                 call = call._replace(net=with_biases(call.net))
         if at is None:
             result = run(*call[:-1], chosen)
@@ -118,6 +119,14 @@ def _refuse(name: str, fields: list[str], derived: tuple[str, ...]) -> None:
     if fields:
         where = f" in {', '.join(fields)}" if derived else ""
         raise RuntimeError(f'{name} is not differentiable{where}; use backend="reference"')
+
+
+def _refuse_layers(name: str, net: Network) -> None:
+    """The closed forms of derivatives are those of linear layers."""
+    if not net.is_mlp:
+        raise RuntimeError(
+            f'{name} has derivatives for linear layers only; use backend="reference"'
+        )
 
 
 def _rebuilder(call: Any, net: int | None) -> Callable[[tuple], Any]:
