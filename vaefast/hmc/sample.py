@@ -254,9 +254,8 @@ def _lowered(vae: VAE, inputs: Inputs, options: Options) -> Network | None:
     if not reason:
         try:
             net = lowering.decoder(vae)
-            if support := backends.fused(net, inputs.x):
+            if not (reason := backends.fused(net, inputs.x).reason):
                 return net
-            reason = support.reason
         except lowering.CannotLower as error:
             reason = str(error)
     if options.precision != "ieee" and not inputs.x.is_cuda:
