@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from vaefast.functional.layers import forward
-from vaefast.models.folding import ROWS
+from vaefast.models.values import ROWS
 from vaefast.types import Network
 
 __all__ = ["difference", "drawn"]

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
 from vaefast.models.comparison import difference, drawn
-from vaefast.models.folding import ROWS
 from vaefast.models.plans import CannotLower, Plan, Values
 from vaefast.models.tracing import Root, trace
+from vaefast.models.values import ROWS
 from vaefast.runtime import numerics
 from vaefast.types import Network
 

@@ -14,9 +14,10 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
-from vaefast.models.folding import ROWS, Value, fresh, ready, unit
+from vaefast.models.folding import ready, unit
 from vaefast.models.plans import CannotLower, Constant, Plan, Step, assemble
 from vaefast.models.recognise import FACTORIES, MOVES, RULES, moved
+from vaefast.models.values import ROWS, Value, fresh
 from vaefast.types import Layer
 
 __all__ = ["Root", "Traced", "module_stack", "trace"]
