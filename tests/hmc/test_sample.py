@@ -53,7 +53,7 @@ def test_a_transition_costs_exactly_its_leapfrogs(mlp_vae):
 
     assert calls(5, 10) - calls(0, 10) == 5 * 7
     assert calls(0, 10) - calls(0, 4) == 6 * 7
-    assert calls(0, 1) - 7 == 3  # a first look, the measure of its memory, the start's energy
+    assert calls(0, 1) - 7 == 4  # a first look, a trace, its memory's measure, the start's energy
 
 
 def test_a_row_does_not_depend_on_its_batch(mlp_vae):

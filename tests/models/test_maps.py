@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import vaefast as vf
-from vaefast.models import MLPVAE, ConvVAE
+from vaefast.models import MLPVAE, VAE, ConvVAE
 from vaefast.models.prepare import prepare
 
 
@@ -147,3 +147,17 @@ def test_the_encoder_recognises_two_rows(lowered, x, rows):
     assert sizes == [2]
     (mean,) = prepared.rows(lambda part: part.maps.encode(part.x)[:1], 1)
     assert mean.shape == (rows, 3)
+
+
+def test_a_scale_that_ends_in_an_activation_is_fused_all_the_same():
+    """exp(½ clamp(a)): a layer of the identity stands between the two."""
+    torch.manual_seed(0)
+    logvar = nn.Sequential(nn.Flatten(), nn.Linear(6, 3), nn.Hardtanh(-0.2, 0.1))
+    mean, decoder = nn.Sequential(nn.Flatten(), nn.Linear(6, 3)), nn.Linear(3, 6)
+    vae = VAE(encoder_mean=mean, encoder_logvar=logvar, decoder=decoder).double()
+    x = torch.rand(5, 6, dtype=torch.float64)
+    std = prepare(vae, x).maps.std
+    assert std.lowered is not None
+    torch.testing.assert_close(std.value(x), vae.posterior(x)[1].detach(), rtol=1e-14, atol=0)
+    jacobians = torch.func.vmap(torch.func.jacrev(lambda row: vae.posterior(row[None])[1][0]))(x)
+    torch.testing.assert_close(std.gram(x), (jacobians @ jacobians.mT).detach())

@@ -12,6 +12,7 @@ from torch import Tensor
 from vaefast.hmc.groups import group_of_rows, require_shared
 from vaefast.hmc.options import Options, chain_starts, inverse_mass, positive_step_size
 from vaefast.models.calls import HALF
+from vaefast.models.likelihoods import check_pixels
 from vaefast.models.prepare import Prepared
 from vaefast.runtime.batching import Rows
 
@@ -41,6 +42,7 @@ class Inputs:
     ) -> Inputs:
         """Arguments of :func:`vaefast.hmc.sample`; ``numbered``: its caller passed ``index``."""
         x, latents = prepared.x, latent_shape(prepared.vae)
+        check_pixels(x, prepared.vae.likelihood)
         like = x.new_empty(0, dtype=torch.float32 if x.dtype in HALF else x.dtype)
         step = positive_step_size(step_size, len(x), like)
         if group is not None and options.schedule is None:

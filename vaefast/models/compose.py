@@ -8,7 +8,7 @@ from torch import Tensor
 from vaefast.runtime import backends
 from vaefast.types import Network
 
-__all__ = ["chained", "in_float32", "joined", "missing_kernel"]
+__all__ = ["chained", "followed_by", "in_float32", "joined", "missing_kernel"]
 
 
 def joined(first: Network, second: Network) -> Network | None:
@@ -43,6 +43,15 @@ def chained(first: Network, second: Network) -> Network:
         [*first.biases, *second.biases],
         [*first.layers, *second.layers],
     )
+
+
+def followed_by(net: Network, activation: str) -> Network:
+    """activation ∘ net: its epilogue, or a layer of the identity where it has one already."""
+    if net.activations[-1] == "identity":
+        return net.with_epilogue(activation)
+    like = net.weights[-1]
+    unit = torch.eye(net.out_features, dtype=like.dtype, device=like.device)
+    return chained(net, Network.mlp([unit], [None], activation))
 
 
 def in_float32(net: Network) -> Network:

@@ -51,7 +51,7 @@ class Explanation:
         latents: shape of one latent.
         likelihood: its name, with the Gaussian's standard deviation.
         decoder_output: how the decoder's output becomes natural parameters.
-        mode: "evaluation", or "training" with what to do about it.
+        mode: "evaluation", or "training" with the layer that changes with every call.
     """
 
     encoder_mean: Part
@@ -82,12 +82,19 @@ def explain(vae: VAE, x: Tensor | None = None, *, context: Context = None) -> Ex
     Raises:
         TypeError: ``vae`` is no VAE; wrap it with :func:`as_vae`.
     """
-    training, given = check_vae(vae).training, x is not None
+    mode, given = _mode(check_vae(vae)), x is not None
     x = _blank(vae) if x is None else checks.batch(x)
     with _unchanged(vae):
         found = _unknown(vae) if x is None else _explained(vae, x, context, given)
-    mode = "training; call vae.eval() before anything is measured" if training else "evaluation"
     return Explanation(**found, mode=mode)
+
+
+def _mode(vae: VAE) -> str:
+    try:
+        checks.eval_mode(vae)
+    except RuntimeError as error:
+        return f"training: {error}"
+    return "evaluation"
 
 
 def _explained(vae: VAE, x: Tensor, context: Context, given: bool) -> dict:

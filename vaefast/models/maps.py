@@ -17,7 +17,7 @@ from vaefast.models import context as conditions
 from vaefast.models import lowering
 from vaefast.models.calls import HALF as HALF_DTYPES
 from vaefast.models.calls import as_event
-from vaefast.models.compose import chained, in_float32, joined, missing_kernel
+from vaefast.models.compose import chained, followed_by, in_float32, joined, missing_kernel
 from vaefast.models.context import Context
 from vaefast.models.footprint import activation_bytes
 from vaefast.models.likelihoods import LikelihoodAt
@@ -184,10 +184,9 @@ class Maps:
             return None
         module = self._encoding(lambda x: self.posterior_by_module(x)[1])
         net, reason = self._encoder.logvar, self._encoder.why_not
-        if net is not None and net.activations[-1] != "identity":
-            net, reason = None, "the log-variance ends in an activation"
-        net = None if net is None else net.with_epilogue("exp_half")
-        return self._map("logvar", net, reason, module)
+        name = "logvar" if net is None or net.activations[-1] == "identity" else "std"
+        net = None if net is None else followed_by(net, "exp_half")
+        return self._map(name, net, reason, module)
 
     @cached_property
     def decoder(self) -> Map:
