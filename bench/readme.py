@@ -30,6 +30,7 @@ ENGINE = (
     "decode_distance",
     "hmc_defence",
 )
+HEADLINES = (("hmc_defence", "32-512-512-784 tanh"), ("net_chain", "32-512-512-784 tanh N=1 "))
 SMALL = ("17-100-333-300", "8-64-3072", "300-333-100-17", "3072-64-8")  # shapes of the second table
 CEILING = "matrix products alone"
 RENAMED = re.compile("^mlp_")
@@ -84,15 +85,19 @@ def of_case(rows: list[Row], case: str) -> list[Row]:
 
 
 def headline(rows: list[Row]) -> str:
-    """The opening sentence, with its two numbers."""
-    by_name = {row["provider"]: row for row in of_case(rows, CASES[0])}
-    compiled = float(by_name["torch.compile"]["times_ours"])
-    share = float(by_name["vaefast (out=)"]["percent_of_ceiling"])
+    """The opening sentence, with the two numbers that a user cares about."""
+    defence, one = (best(rows, op, case) for op, case in HEADLINES)
     return (
-        f"One fused PGD update runs **{compiled:.1f} times** as fast as torch.compile's and at "
-        f"**{share:.0f} %** of the memory bandwidth that `torch.lerp(out=)` reaches in the same "
-        "run.\n"
+        f"On two CPU cores the published HMC defence of 500 attacked images runs **{defence:.1f} times** "
+        "as fast as the published loop,\nand one HMC chain through an MLP decoder "
+        f"**{one:.1f} times** as fast as torch.compile's.\n"
     )
+
+
+def best(rows: list[Row], op: str, case: str) -> float:
+    """How many times our time the best peer takes."""
+    group = [row for row in rows if row["op"] == op and row["case"].startswith(case)]
+    return min(float(row["times_ours"]) for row in peers(group))
 
 
 def table(rows: list[Row]) -> str:
@@ -156,14 +161,18 @@ def cases(rows: list[Row]) -> list[list[Row]]:
 
 def line(rows: list[Row]) -> str:
     ours, *others = rows
-    peers = [r for r in others if r["provider"] != CEILING and not r["provider"].startswith("vaef")]
-    best = min(peers, key=lambda row: float(row["median_us"]))
+    first = min(peers(others), key=lambda row: float(row["median_us"]))
     share = float(ours["percent_of_ceiling"])
     limit = "" if math.isnan(share) else f"{share:.0f} %"
     return (
         f"| `{ours['op']}` | {ours['case'].partition(' float32 cpu')[0]} | {ms(ours)} "
-        f"| {best['provider']} | {ms(best)} | **{float(best['times_ours']):.2f}** | {limit} |"
+        f"| {first['provider']} | {ms(first)} | **{float(first['times_ours']):.2f}** | {limit} |"
     )
+
+
+def peers(rows: list[Row]) -> list[Row]:
+    """The rows of what is neither ours nor the limit."""
+    return [r for r in rows if r["provider"] != CEILING and not r["provider"].startswith("vaef")]
 
 
 def gpu(rows: list[Row]) -> str:
@@ -186,10 +195,9 @@ def gpu(rows: list[Row]) -> str:
 
 def gpu_line(rows: list[Row]) -> str:
     ours, *others = rows
-    peers = [row for row in others if not row["provider"].startswith("vaefast")]
-    best = min(peers, key=lambda row: float(row["median_us"]), default=None)
-    theirs = "| | | " if best is None else (
-        f"| {best['provider']} | {duration(best)} | **{float(best['times_ours']):.2f}** "
+    first = min(peers(others), key=lambda row: float(row["median_us"]), default=None)
+    theirs = "| | | " if first is None else (
+        f"| {first['provider']} | {duration(first)} | **{float(first['times_ours']):.2f}** "
     )  # fmt: skip
     share = float(ours["percent_of_ceiling"])
     limit = "" if math.isnan(share) else f"{share:.0f} %"
