@@ -17,7 +17,7 @@ from typing import IO, NamedTuple
 
 INTERPRETED = {"TRITON_INTERPRET": "1", "VAEFAST_REQUIRE": "triton"}
 OPS = ("tests/ops", "--backend", "triton")
-KERNELS = ("tests/kernels/test_elementary_gpu.py", "tests/kernels/test_gate.py")
+KERNELS = ("tests/kernels/test_elementary_gpu.py", "tests/kernels/test_barrier.py")
 NOTHING_COLLECTED = 5  # pytest's status where a stage has no test of the kind that is asked for
 
 

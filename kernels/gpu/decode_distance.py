@@ -90,11 +90,11 @@ def _decode_distance_kernel(
     for tile in range(tl.program_id(0), tiles, tl.num_programs(0)):
         i_n = rows_in_scratch(tile, BLOCK_N)
         i_b, i_s, m = rows_of_tile(tile, i_n, rows, p_rows, samples, MIXED)
-        flaw = draw_latents(
+        nonfinite = draw_latents(
             p_h, i_n, p_mean + i_b * s_mean, p_std + i_b * s_std, first_sample + i_s,
             tl.load(p_index + i_b), LANE, MIXED, seed_low, seed_high, NET, BLOCK_K,
         )  # fmt: skip
-        tl.store(p_sum + i_n, tl.zeros([BLOCK_N], dtype=tl.float64) + flaw)
+        tl.store(p_sum + i_n, tl.zeros([BLOCK_N], dtype=tl.float64) + nonfinite)
         tl.debug_barrier()
         wide_hidden(p_full, p_w, p_h, tile, NET, BLOCK_M, BLOCK_K, BLOCK_N, PRECISION)
         for o in range(0, WHOLE, BLOCK_M):

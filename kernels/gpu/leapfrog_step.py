@@ -22,7 +22,7 @@ def _leapfrog_step_kernel(
     p_z, p_p, p_grad, p_step, p_mass, N, d, C, s_z, s_p, s_grad, s_step, s_mass, kick: tl.float64,
     MASS: tl.constexpr, DRIFT: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """BLOCK_N rows a program, in blocks of columns; a row that turns out bad is overwritten."""
+    """BLOCK_N rows a program, in blocks of columns; a non-finite row is overwritten."""
     i_row = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)[:, None]  # [BLOCK_N, 1]
     i_col = tl.arange(0, BLOCK_D)[None, :]  # [1, BLOCK_D]
     m_row = i_row < N
@@ -46,12 +46,12 @@ def _leapfrog_step_kernel(
                 flags += 0.0 * mass
                 p *= mass
             tl.store(p_z + o_col, z + step * p, mask=m)
-    bad = tl.sum(flags, axis=1)[:, None]  # [BLOCK_N, 1]
-    bad = bad != bad
-    if tl.max(tl.max(bad.to(tl.int32), axis=1), axis=0) != 0:
+    nonfinite = tl.sum(flags, axis=1)[:, None]  # [BLOCK_N, 1]
+    nonfinite = nonfinite != nonfinite
+    if tl.max(tl.max(nonfinite.to(tl.int32), axis=1), axis=0) != 0:
         tl.debug_barrier()  # behind the stores above
         for o_col in range(0, d, BLOCK_D):
-            m = m_row & bad & (o_col + i_col < d)
+            m = m_row & nonfinite & (o_col + i_col < d)
             tl.store(p_p + o_col, NAN, mask=m)
             if DRIFT:
                 tl.store(p_z + o_col, NAN, mask=m)

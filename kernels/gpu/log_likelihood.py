@@ -36,7 +36,7 @@ def _log_likelihood_kernel(
     p_logp, p_score, p_out, p_x, p_std, p_constant, N, D, C, s_score, s_out, s_x, s_std, c_std,
     LIKELIHOOD: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """BLOCK_N rows a program, in blocks of columns; a row that turns out bad is overwritten."""
+    """BLOCK_N rows a program, in blocks of columns; a non-finite row is overwritten."""
     i_row = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)  # [BLOCK_N]
     i_col = tl.arange(0, BLOCK_D)[None, :]  # [1, BLOCK_D]
     m_row = (i_row < N)[:, None]  # [BLOCK_N, 1]
@@ -58,12 +58,12 @@ def _log_likelihood_kernel(
         flags += 0.0 * out + 0.0 * x  # NaN for NaN and ±inf, else 0
         tl.store(p_score + o_col, score, mask=m)
     constant = constant_at(p_constant, i_x, i_row < N, LIKELIHOOD)  # [BLOCK_N]
-    bad = tl.sum(flags, axis=1).to(tl.float64) + 0.0 * constant  # NaN for a bad row
-    logp = tl.sum(total, axis=1) + constant + bad
+    nonfinite = tl.sum(flags, axis=1).to(tl.float64) + 0.0 * constant  # NaN for a non-finite row
+    logp = tl.sum(total, axis=1) + constant + nonfinite
     tl.store(p_logp + i_row, logp, mask=i_row < N)
-    if tl.max((bad != bad).to(tl.int32), axis=0) != 0:
+    if tl.max((nonfinite != nonfinite).to(tl.int32), axis=0) != 0:
         tl.debug_barrier()  # behind the stores above
-        m_row &= (bad != bad)[:, None]
+        m_row &= (nonfinite != nonfinite)[:, None]
         for o_col in range(0, D, BLOCK_D):
             tl.store(p_score + o_col, NAN, mask=m_row & (o_col + i_col < D))
 

@@ -14,16 +14,11 @@ from torch import Tensor
 
 from vaefast.functional.chain import kept
 from vaefast.functional.rows import rows_of
-from vaefast.kernels.common.forms import net_variants
 from vaefast.kernels.common.launch import device_of, two_floats, words
 from vaefast.kernels.common.likelihoods import parameters_of
 from vaefast.kernels.common.network import net_of, unpack
 from vaefast.kernels.common.philox import uniform
 from vaefast.kernels.common.posterior import (
-    NO_PARAMETERS,
-    TYPES,
-    WIDEST_TILE,
-    blocks_of,
     energy_of,
     note_rows,
     own_rows,
@@ -32,6 +27,7 @@ from vaefast.kernels.common.posterior import (
     room,
     rows_of_tile,
 )
+from vaefast.kernels.common.posterior_forms import posterior_variants
 from vaefast.kernels.common.trajectory import leapfrog, state_size
 from vaefast.kernels.common.transition import (
     USE_ACCEPT,
@@ -64,15 +60,15 @@ INPUTS = [
 @triton.jit(do_not_specialize=INTEGERS, do_not_specialize_on_alignment=INPUTS)
 def _net_chain_kernel(
     p_z, p_U, p_grad, p_accepted, p_divergent, p_draws, p_energies, p_x, p_std, p_constant,
-    p_step, p_inv_mass, p_index, p_full, p_half, p_scratch, p_terms, p_gate, p_rows, p_states,
+    p_step, p_inv_mass, p_index, p_full, p_half, p_scratch, p_terms, p_barrier, p_rows, p_states,
     p_kinetic, s_std, c_std, s_x, s_inv_mass, n_draws, N, chains, L, spread, first_step,
     steps, thin, begun, seed_low, seed_high, jitter_high, jitter_low,
     NET: tl.constexpr, LIKELIHOOD: tl.constexpr, MASS: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_N: tl.constexpr, PRECISION: tl.constexpr,
     END_BLOCK_K: tl.constexpr, END_PRECISION: tl.constexpr,
 ):  # fmt: skip
-    group, rank, p_scratch, p_terms, p_gate, p_rows = place_of(
-        p_scratch, p_terms, p_gate, p_rows, spread, NET, BLOCK_M, BLOCK_N
+    group, rank, p_scratch, p_terms, p_barrier, p_rows = place_of(
+        p_scratch, p_terms, p_barrier, p_rows, spread, NET, BLOCK_M, BLOCK_N
     )
     p_states += tl.program_id(0).to(tl.int64) * state_size(NET, BLOCK_N)
     for tile in tl.range(
@@ -91,7 +87,7 @@ def _net_chain_kernel(
                 NET, MASS, BLOCK_N,
             )  # fmt: skip
             logp = leapfrog(
-                p_full, p_half, p_scratch, p_terms, p_gate, p_states, p_rows, p_x, p_std,
+                p_full, p_half, p_scratch, p_terms, p_barrier, p_states, p_rows, p_x, p_std,
                 p_inv_mass, s_x, s_std, c_std, s_inv_mass, chains, N, L, rank, spread,
                 NET, LIKELIHOOD, MASS, BLOCK_M, BLOCK_K, BLOCK_N, PRECISION,
                 END_BLOCK_K, END_PRECISION,
@@ -158,15 +154,6 @@ KNOWN_SPILLS = {  # bytes of a thread
 def variants():
     """Every form of the kernel that ``plan`` can choose, for ahead-of-time compilation."""
     wide = ("p_U", "p_energies", "p_kinetic"), ("p_accepted", "p_divergent", "p_index")
-    yield from net_variants(
-        _net_chain_kernel,
-        blocks=blocks_of,
-        widest=WIDEST_TILE,
-        types=TYPES
-        | dict.fromkeys(wide[0], "*fp64")
-        | dict.fromkeys(wide[1], "*i64")
-        | dict.fromkeys(("jitter_high", "jitter_low"), "fp32"),
-        LIKELIHOOD="bernoulli",
-        **NO_PARAMETERS,
-        MASS=True,
-    )
+    types = dict.fromkeys(wide[0], "*fp64") | dict.fromkeys(wide[1], "*i64")
+    types |= dict.fromkeys(("jitter_high", "jitter_low"), "fp32")
+    yield from posterior_variants(_net_chain_kernel, types, MASS=True)

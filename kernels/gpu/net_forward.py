@@ -37,13 +37,13 @@ def _net_forward_kernel(
         tl.program_id(0), tl.cdiv(N, BLOCK_N), tl.num_programs(0), disable_licm=True
     ):
         i_n = tile * BLOCK_N + tl.arange(0, BLOCK_N).to(tl.int64)
-        flaw = take_rows(p_z, s_z, p_h, i_n, N, NET)  # [BLOCK_N]
+        nonfinite = take_rows(p_z, s_z, p_h, i_n, N, NET)  # [BLOCK_N]
         forward_hidden(p_full, p_w, p_h, NET, False, BLOCK_M, BLOCK_K, BLOCK_N, PRECISION)
         for o in tl.range(0, D, BLOCK_M, disable_licm=True):
             i_out = o + tl.arange(0, BLOCK_M)
             y, _ = layer_tile(p_full, p_w, p_h, i_out, NET, LAST, BLOCK_K, BLOCK_N, PRECISION)
             m = (i_out < D)[:, None] & (i_n < N)[None, :]
-            tl.store(p_out + i_n[None, :] * D + i_out[:, None], y + flaw[None, :], mask=m)
+            tl.store(p_out + i_n[None, :] * D + i_out[:, None], y + nonfinite[None, :], mask=m)
         tl.debug_barrier()
 
 

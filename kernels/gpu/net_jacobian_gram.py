@@ -19,9 +19,9 @@ from vaefast.kernels.common.activations import through
 from vaefast.kernels.common.first_factor import factor_rows, packed_factor
 from vaefast.kernels.common.forms import ENCODERS, net_variants
 from vaefast.kernels.common.launch import ON_AMD, WIDEST_TILE, Plan, device_of
-from vaefast.kernels.common.mlp import flaw_of, operands, pull_layer, put
+from vaefast.kernels.common.mlp import nonfinite_of, operands, pull_layer, put
 from vaefast.kernels.common.network import net_of, of, unpack
-from vaefast.kernels.common.probes import flaw_in, grid, primal, slopes_of
+from vaefast.kernels.common.probes import grid, nonfinite_in, primal, slopes_of
 
 if TYPE_CHECKING:
     from vaefast.ops.net_jacobian_gram import Call
@@ -55,11 +55,11 @@ def _net_jacobian_gram_kernel(
     for unit in range(tl.program_id(0), tl.cdiv(B, BLOCK_N) * parts, tl.num_programs(0)):
         first, part = unit // parts * BLOCK_N, unit % parts
         i_n = first + tl.arange(0, BLOCK_N).to(tl.int64)
-        flaw = tl.zeros([BLOCK_N], dtype=TYPE)
+        nonfinite = tl.zeros([BLOCK_N], dtype=TYPE)
         if p_inv_std is not None:
-            flaw += flaw_of(p_inv_std + i_n * s_inv_std, i_n < B, d, BLOCK_M)
+            nonfinite += nonfinite_of(p_inv_std + i_n * s_inv_std, i_n < B, d, BLOCK_M)
         primal(
-            None, p_x, s_x, p_full, p_w, p_h, flaw, i_n, i_n < B, B, NET,
+            None, p_x, s_x, p_full, p_w, p_h, nonfinite, i_n, i_n < B, B, NET,
             BLOCK_M, BLOCK_K, BLOCK_N, PRECISION,
         )  # fmt: skip
         inputs = tl.minimum(B - first, BLOCK_N)
@@ -182,7 +182,7 @@ def _square(
         i = o_i + tl.arange(0, BLOCK_C)
         i_row = i_first + i // d
         m_i = (i < COLUMNS) & (i_row < inputs)
-        flaw = flaw_in(p_h, tl.where(m_i, i_row, 0), NET, TYPE)
+        nonfinite = nonfinite_in(p_h, tl.where(m_i, i_row, 0), NET, TYPE)
         for o_j in range(0, o_i + BLOCK_C, BLOCK_C):
             j = o_j + tl.arange(0, BLOCK_C)
             total = tl.zeros([BLOCK_C, BLOCK_C], dtype=TYPE)
@@ -190,7 +190,7 @@ def _square(
                 left = tl.load(p_root + i[:, None] * S_COLUMN + (o_k + i_k)[None, :] * S_ROW)
                 right = tl.load(p_root + j[None, :] * S_COLUMN + (o_k + i_k)[:, None] * S_ROW)
                 total = tl.dot(left, right, total, input_precision=EXACTNESS, out_dtype=TYPE)
-            total += flaw[:, None]
+            total += nonfinite[:, None]
             m = m_i[:, None] & ((i // d)[:, None] == (j // d)[None, :])
             below = (i % d)[:, None] >= (j % d)[None, :]
             p_matrix = p_out + i_row[:, None] * d * d

@@ -20,9 +20,9 @@ from vaefast.kernels.common.mlp import layer_product, operands, put, take_rows
 from vaefast.kernels.common.network import net_of, of, unpack
 from vaefast.kernels.common.probes import (
     blocks_of,
-    flaw_in,
-    flaw_of_probes,
     grid,
+    nonfinite_in,
+    nonfinite_of_probes,
     plan,
     primal,
     probe_rows,
@@ -41,7 +41,8 @@ INPUTS = ["p_x", "p_v"]  # whose alignment must not choose a layout
 
 @triton.jit(do_not_specialize=INTEGERS, do_not_specialize_on_alignment=INPUTS)
 def _net_jvp_kernel(
-    p_y, p_sq, p_out, p_x, p_v, p_first, p_flaw, p_full, p_half, p_scratch, B, K, parts, s_x, s_v,
+    p_y, p_sq, p_out, p_x, p_v, p_first, p_nonfinite, p_full, p_half, p_scratch,
+    B, K, parts, s_x, s_v,
     NET: tl.constexpr, SHARED: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
@@ -53,9 +54,9 @@ def _net_jvp_kernel(
     for unit in range(tl.program_id(0), tl.cdiv(B, BLOCK_N) * parts, tl.num_programs(0)):
         first, part = unit // parts * BLOCK_N, unit % parts
         i_n = first + tl.arange(0, BLOCK_N).to(tl.int64)
-        flaw = tl.load(p_flaw + (i_n * 0 if SHARED else i_n), mask=i_n < B, other=0.0)
+        nonfinite = tl.load(p_nonfinite + (i_n * 0 if SHARED else i_n), mask=i_n < B, other=0.0)
         primal(
-            p_y, p_x, s_x, p_full, p_w, p_h, flaw, i_n, (i_n < B) & (part == 0), B, NET,
+            p_y, p_x, s_x, p_full, p_w, p_h, nonfinite, i_n, (i_n < B) & (part == 0), B, NET,
             BLOCK_M, BLOCK_K, BLOCK_N, PRECISION,
         )  # fmt: skip
         columns = tl.minimum(B - first, BLOCK_N) * K
@@ -110,8 +111,8 @@ def _push_last(
     """The last layer of a chunk: squared norms, and the products where p_out is given."""
     LAST: tl.constexpr = of(NET, "depth") - 1
     d: tl.constexpr = of(NET, "widths", LAST + 1)
-    flaw = flaw_in(p_h, i_row, NET, TYPE)
-    square = flaw.to(tl.float64)  # [BLOCK_N]
+    nonfinite = nonfinite_in(p_h, i_row, NET, TYPE)
+    square = nonfinite.to(tl.float64)  # [BLOCK_N]
     for o in tl.range(0, d, BLOCK_M, disable_licm=True):
         i_out = o + tl.arange(0, BLOCK_M)
         if SHARED and LAST == 0:
@@ -125,7 +126,7 @@ def _push_last(
         square += tl.sum(t.to(tl.float64) * t.to(tl.float64), axis=0)
         if p_out is not None:
             a_out = tl.arange(0, BLOCK_N)[None, :] * d + i_out[:, None]
-            tl.store(p_out + i_result * d + a_out, t + flaw[None, :], mask=m)
+            tl.store(p_out + i_result * d + a_out, t + nonfinite[None, :], mask=m)
     tl.store(p_sq + i_result + tl.arange(0, BLOCK_N), square, mask=m_c)
 
 
@@ -181,15 +182,15 @@ def net_jvp(call: Call) -> tuple[Tensor, Tensor, Tensor]:
         return y, sq, products
     matrices = unpack(weights, biases, packed, net)
     blocks = plan(B * max(K, 1), x.dtype, call.precision, call.tile, x.device)
-    shared, flaw = v.ndim == 2, flaw_of_probes(v)
+    shared, nonfinite = v.ndim == 2, nonfinite_of_probes(v)
     x, v = rows_of(x), probe_rows(v)
     pieces = triton.cdiv(min(B, blocks.BLOCK_N) * K, blocks.BLOCK_N)
     work, parts = grid(net, blocks, B, pieces, 2 * blocks.BLOCK_N, x)
     with device_of(x):
         first = _first_products(v, matrices, net, blocks) if shared else None
         _net_jvp_kernel[(len(work),)](
-            y, sq, products if full else None, x, None if shared else v, first, flaw, *matrices,
-            work, B, K, parts, x.stride(0), v.stride(0), NET=net, SHARED=shared,
+            y, sq, products if full else None, x, None if shared else v, first, nonfinite,
+            *matrices, work, B, K, parts, x.stride(0), v.stride(0), NET=net, SHARED=shared,
             **blocks.options(),
         )  # fmt: skip
     return y, sq, products

@@ -11,25 +11,21 @@ from torch import Tensor
 
 from vaefast.functional.rows import rows_of
 from vaefast.kernels.common.barrier import barrier
-from vaefast.kernels.common.forms import net_variants
 from vaefast.kernels.common.launch import device_of
 from vaefast.kernels.common.likelihoods import constant_at, parameters_of
-from vaefast.kernels.common.mlp import flaw_of, input_cotangent, operands, take_rows
+from vaefast.kernels.common.mlp import input_cotangent, nonfinite_of, operands, take_rows
 from vaefast.kernels.common.network import net_of, of, unpack
 from vaefast.kernels.common.posterior import (
-    NO_PARAMETERS,
-    TYPES,
-    WIDEST_TILE,
-    blocks_of,
     energy_of,
+    log_likelihood_vjp,
     note_rows,
     own_rows,
     place_of,
     plan,
-    pull_score,
     room,
     rows_of_tile,
 )
+from vaefast.kernels.common.posterior_forms import posterior_variants
 from vaefast.kernels.common.priors import prior_energy, prior_gradient
 
 if TYPE_CHECKING:
@@ -43,7 +39,7 @@ INPUTS = ["p_z", "p_x", "p_std", "p_constant"]  # whose alignment must not choos
 
 @triton.jit(do_not_specialize=INTEGERS, do_not_specialize_on_alignment=INPUTS)
 def _net_potential_kernel(
-    p_U, p_grad, p_z, p_x, p_std, p_constant, p_full, p_half, p_scratch, p_terms, p_gate, p_rows,
+    p_U, p_grad, p_z, p_x, p_std, p_constant, p_full, p_half, p_scratch, p_terms, p_barrier, p_rows,
     s_std, c_std, N, chains, spread, s_z, s_x,
     NET: tl.constexpr, LIKELIHOOD: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_N: tl.constexpr,
@@ -51,8 +47,8 @@ def _net_potential_kernel(
     TYPE: tl.constexpr = p_full.dtype.element_ty
     d: tl.constexpr = of(NET, "widths", 0)
     D: tl.constexpr = of(NET, "widths", of(NET, "depth"))
-    group, rank, p_scratch, p_terms, p_gate, p_rows = place_of(
-        p_scratch, p_terms, p_gate, p_rows, spread, NET, BLOCK_M, BLOCK_N
+    group, rank, p_scratch, p_terms, p_barrier, p_rows = place_of(
+        p_scratch, p_terms, p_barrier, p_rows, spread, NET, BLOCK_M, BLOCK_N
     )
     p_w, p_h = operands(p_full, p_half, p_scratch, PRECISION)
     for tile in tl.range(
@@ -60,13 +56,15 @@ def _net_potential_kernel(
     ):
         note_rows(p_rows, tile, rank, N, BLOCK_N)
         i_n, m_n = rows_of_tile(p_rows, N, BLOCK_N)
-        barrier(p_gate, spread)
-        flaw = take_rows(p_z, s_z, p_h, i_n, N, NET)
-        flaw += flaw_of(p_x + i_n // chains * s_x, m_n, D, BLOCK_M)
-        flaw = flaw.to(tl.float64) + 0.0 * constant_at(p_constant, i_n // chains, m_n, LIKELIHOOD)
-        tl.store(p_U + own_rows(p_rows, BLOCK_N), flaw, mask=m_n)
-        logp = pull_score(
-            p_full, p_half, p_scratch, p_terms, p_gate, p_rows, p_x, p_std, s_x, s_std, c_std,
+        barrier(p_barrier, spread)
+        nonfinite = take_rows(p_z, s_z, p_h, i_n, N, NET)
+        nonfinite += nonfinite_of(p_x + i_n // chains * s_x, m_n, D, BLOCK_M)
+        nonfinite = nonfinite.to(tl.float64) + 0.0 * constant_at(
+            p_constant, i_n // chains, m_n, LIKELIHOOD
+        )
+        tl.store(p_U + own_rows(p_rows, BLOCK_N), nonfinite, mask=m_n)
+        logp = log_likelihood_vjp(
+            p_full, p_half, p_scratch, p_terms, p_barrier, p_rows, p_x, p_std, s_x, s_std, c_std,
             chains, N, rank, spread,
             NET, LIKELIHOOD, True, BLOCK_M, BLOCK_K, BLOCK_N, PRECISION,
         )  # fmt: skip
@@ -78,8 +76,8 @@ def _net_potential_kernel(
             m = (i_d < d)[:, None] & m_n[None, :]
             z = tl.load(p_z + i_n[None, :] * s_z + i_d[:, None], mask=m, other=0.0)
             prior += prior_energy(z)
-            flaws = tl.load(p_U + own_rows(p_rows, BLOCK_N), mask=m_n, other=0.0).to(TYPE)
-            grad = prior_gradient(z) + pull + flaws[None, :]
+            marks = tl.load(p_U + own_rows(p_rows, BLOCK_N), mask=m_n, other=0.0).to(TYPE)
+            grad = prior_gradient(z) + pull + marks[None, :]
             tl.store(p_grad + i_n[None, :] * d + i_d[:, None], grad, mask=m)
         i_n, m_n = rows_of_tile(p_rows, N, BLOCK_N)
         i_own = own_rows(p_rows, BLOCK_N)
@@ -115,12 +113,4 @@ def net_potential(call: Call) -> tuple[Tensor, Tensor]:
 
 def variants():
     """Every form of the kernel that ``plan`` can choose, for ahead-of-time compilation."""
-    yield from net_variants(
-        _net_potential_kernel,
-        blocks=blocks_of,
-        widest=WIDEST_TILE,
-        types={**TYPES, "p_U": "*fp64"},
-        ends=True,
-        LIKELIHOOD="bernoulli",
-        **NO_PARAMETERS,
-    )
+    yield from posterior_variants(_net_potential_kernel, {"p_U": "*fp64"}, ends=True)

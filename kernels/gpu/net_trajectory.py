@@ -14,16 +14,11 @@ import triton.language as tl
 from torch import Tensor
 
 from vaefast.functional.rows import rows_of
-from vaefast.kernels.common.forms import net_variants
 from vaefast.kernels.common.launch import device_of
 from vaefast.kernels.common.likelihoods import constant_at, parameters_of
-from vaefast.kernels.common.mlp import COLUMN_BLOCK, flaw_of
+from vaefast.kernels.common.mlp import COLUMN_BLOCK, nonfinite_of
 from vaefast.kernels.common.network import net_of, of, unpack
 from vaefast.kernels.common.posterior import (
-    NO_PARAMETERS,
-    TYPES,
-    WIDEST_TILE,
-    blocks_of,
     energy_of,
     note_rows,
     own_rows,
@@ -32,6 +27,7 @@ from vaefast.kernels.common.posterior import (
     room,
     rows_of_tile,
 )
+from vaefast.kernels.common.posterior_forms import posterior_variants
 from vaefast.kernels.common.priors import prior_energy
 from vaefast.kernels.common.trajectory import end_of, kick_and_drift, leapfrog, state_size, steps_at
 
@@ -59,7 +55,7 @@ INPUTS = [
 @triton.jit(do_not_specialize=INTEGERS, do_not_specialize_on_alignment=INPUTS)
 def _net_trajectory_kernel(
     p_z_end, p_p_end, p_grad_end, p_U, p_z, p_p, p_grad, p_x, p_std, p_constant, p_step,
-    p_inv_mass, p_full, p_half, p_scratch, p_terms, p_gate, p_rows, p_states, s_std, c_std,
+    p_inv_mass, p_full, p_half, p_scratch, p_terms, p_barrier, p_rows, p_states, s_std, c_std,
     N, chains, L, spread, s_z, s_p, s_grad, s_x, s_inv_mass,
     NET: tl.constexpr, LIKELIHOOD: tl.constexpr, MASS: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_N: tl.constexpr, PRECISION: tl.constexpr,
@@ -67,8 +63,8 @@ def _net_trajectory_kernel(
 ):  # fmt: skip
     d: tl.constexpr = of(NET, "widths", 0)
     D: tl.constexpr = of(NET, "widths", of(NET, "depth"))
-    group, rank, p_scratch, p_terms, p_gate, p_rows = place_of(
-        p_scratch, p_terms, p_gate, p_rows, spread, NET, BLOCK_M, BLOCK_N
+    group, rank, p_scratch, p_terms, p_barrier, p_rows = place_of(
+        p_scratch, p_terms, p_barrier, p_rows, spread, NET, BLOCK_M, BLOCK_N
     )
     p_states += tl.program_id(0).to(tl.int64) * state_size(NET, BLOCK_N)
     for tile in tl.range(
@@ -79,24 +75,26 @@ def _net_trajectory_kernel(
         a_mass = i_n // chains * s_inv_mass
         step = tl.load(p_step + i_n, mask=m_n, other=0.0)
         tl.store(steps_at(p_states, NET, BLOCK_N), step)
-        flaw = 0.0 * step + flaw_of(p_x + i_n // chains * s_x, m_n, D, BLOCK_M)
+        nonfinite = 0.0 * step + nonfinite_of(p_x + i_n // chains * s_x, m_n, D, BLOCK_M)
         if MASS:
-            flaw += flaw_of(p_inv_mass + a_mass, m_n, d, BLOCK_M)
+            nonfinite += nonfinite_of(p_inv_mass + a_mass, m_n, d, BLOCK_M)
         for o in range(0, d, COLUMN_BLOCK):
             i_d = o + tl.arange(0, COLUMN_BLOCK)
             m = (i_d < d)[:, None] & m_n[None, :]
             z = tl.load(p_z + i_n[None, :] * s_z + i_d[:, None], mask=m, other=0.0)
             p = tl.load(p_p + i_n[None, :] * s_p + i_d[:, None], mask=m, other=0.0)
             grad = tl.load(p_grad + i_n[None, :] * s_grad + i_d[:, None], mask=m, other=0.0)
-            flaw += tl.sum(0.0 * z + 0.0 * p + 0.0 * grad, axis=0)
+            nonfinite += tl.sum(0.0 * z + 0.0 * p + 0.0 * grad, axis=0)
             kick_and_drift(
                 p_states, z, p, grad, 0.5 * step, step, p_inv_mass, a_mass, i_d, m,
                 NET, MASS, BLOCK_N,
             )  # fmt: skip
-        flaw = flaw.to(tl.float64) + 0.0 * constant_at(p_constant, i_n // chains, m_n, LIKELIHOOD)
-        tl.store(p_U + own_rows(p_rows, BLOCK_N), flaw, mask=m_n)
+        nonfinite = nonfinite.to(tl.float64) + 0.0 * constant_at(
+            p_constant, i_n // chains, m_n, LIKELIHOOD
+        )
+        tl.store(p_U + own_rows(p_rows, BLOCK_N), nonfinite, mask=m_n)
         logp = leapfrog(
-            p_full, p_half, p_scratch, p_terms, p_gate, p_states, p_rows, p_x, p_std, p_inv_mass,
+            p_full, p_half, p_scratch, p_terms, p_barrier, p_states, p_rows, p_x, p_std, p_inv_mass,
             s_x, s_std, c_std, s_inv_mass, chains, N, L, rank, spread,
             NET, LIKELIHOOD, MASS, BLOCK_M, BLOCK_K, BLOCK_N, PRECISION,
             END_BLOCK_K, END_PRECISION,
@@ -111,11 +109,11 @@ def _net_trajectory_kernel(
             prior += prior_energy(z)
             i_n, m_n = rows_of_tile(p_rows, N, BLOCK_N)
             m = (i_d < d)[:, None] & m_n[None, :]
-            flaws = tl.load(p_U + own_rows(p_rows, BLOCK_N), mask=m_n, other=0.0).to(z.dtype)
+            marks = tl.load(p_U + own_rows(p_rows, BLOCK_N), mask=m_n, other=0.0).to(z.dtype)
             a_end = i_n[None, :] * d + i_d[:, None]
-            tl.store(p_z_end + a_end, z + flaws[None, :], mask=m)
-            tl.store(p_p_end + a_end, p + flaws[None, :], mask=m)
-            tl.store(p_grad_end + a_end, grad + flaws[None, :], mask=m)
+            tl.store(p_z_end + a_end, z + marks[None, :], mask=m)
+            tl.store(p_p_end + a_end, p + marks[None, :], mask=m)
+            tl.store(p_grad_end + a_end, grad + marks[None, :], mask=m)
         i_n, m_n = rows_of_tile(p_rows, N, BLOCK_N)
         i_own = own_rows(p_rows, BLOCK_N)
         U = energy_of(prior, logp, p_constant, i_n // chains, m_n, NET, LIKELIHOOD)
@@ -158,12 +156,4 @@ KNOWN_SPILLS = {  # bytes of a thread
 
 def variants():
     """Every form of the kernel that ``plan`` can choose, for ahead-of-time compilation."""
-    yield from net_variants(
-        _net_trajectory_kernel,
-        blocks=blocks_of,
-        widest=WIDEST_TILE,
-        types={**TYPES, "p_U": "*fp64"},
-        LIKELIHOOD="bernoulli",
-        **NO_PARAMETERS,
-        MASS=True,
-    )
+    yield from posterior_variants(_net_trajectory_kernel, {"p_U": "*fp64"}, MASS=True)

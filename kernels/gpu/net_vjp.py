@@ -22,9 +22,9 @@ from vaefast.kernels.common.mlp import input_cotangent, operands, pull_to_first,
 from vaefast.kernels.common.network import Net, net_of, of, unpack
 from vaefast.kernels.common.probes import (
     blocks_of,
-    flaw_in,
-    flaw_of_probes,
     grid,
+    nonfinite_in,
+    nonfinite_of_probes,
     plan,
     primal,
     probe_rows,
@@ -44,7 +44,7 @@ INPUTS = ["p_x", "p_u"]  # whose alignment must not choose a layout
 
 @triton.jit(do_not_specialize=INTEGERS, do_not_specialize_on_alignment=INPUTS)
 def _net_vjp_kernel(
-    p_y, p_sq, p_out, p_x, p_u, p_flaw, p_full, p_half, p_factor, p_factor_half, p_scratch,
+    p_y, p_sq, p_out, p_x, p_u, p_nonfinite, p_full, p_half, p_factor, p_factor_half, p_scratch,
     B, K, parts, s_x, s_u,
     NET: tl.constexpr, SHARED: tl.constexpr, FACTOR: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_N: tl.constexpr,
@@ -58,9 +58,9 @@ def _net_vjp_kernel(
     for unit in range(tl.program_id(0), tl.cdiv(B, BLOCK_N) * parts, tl.num_programs(0)):
         first, part = unit // parts * BLOCK_N, unit % parts
         i_n = first + tl.arange(0, BLOCK_N).to(tl.int64)
-        flaw = tl.load(p_flaw + (i_n * 0 if SHARED else i_n), mask=i_n < B, other=0.0)
+        nonfinite = tl.load(p_nonfinite + (i_n * 0 if SHARED else i_n), mask=i_n < B, other=0.0)
         primal(
-            p_y, p_x, s_x, p_full, p_w, p_h, flaw, i_n, (i_n < B) & (part == 0), B, NET,
+            p_y, p_x, s_x, p_full, p_w, p_h, nonfinite, i_n, (i_n < B) & (part == 0), B, NET,
             BLOCK_M, BLOCK_K, BLOCK_N, PRECISION,
         )  # fmt: skip
         columns = tl.minimum(B - first, BLOCK_N) * K
@@ -107,8 +107,8 @@ def _pull_last(
 ):  # fmt: skip
     """The last product of a chunk: squared norms, and the products where p_out is given."""
     WIDTH: tl.constexpr = of(NET, "widths", 1 if FACTOR else 0)
-    flaw = flaw_in(p_h, i_row, NET, TYPE)
-    square = flaw.to(tl.float64)  # [BLOCK_N]
+    nonfinite = nonfinite_in(p_h, i_row, NET, TYPE)
+    square = nonfinite.to(tl.float64)  # [BLOCK_N]
     for o in tl.range(0, WIDTH, BLOCK_M, disable_licm=True):
         i_in = o + tl.arange(0, BLOCK_M)
         if FACTOR:
@@ -120,7 +120,7 @@ def _pull_last(
         square += tl.sum(t.to(tl.float64) * t.to(tl.float64), axis=0)
         if p_out is not None:
             a_out = tl.arange(0, BLOCK_N)[None, :] * WIDTH + i_in[:, None]
-            tl.store(p_out + i_result * WIDTH + a_out, t + flaw[None, :], mask=m)
+            tl.store(p_out + i_result * WIDTH + a_out, t + nonfinite[None, :], mask=m)
     tl.store(p_sq + i_result + tl.arange(0, BLOCK_N), square, mask=m_c)
 
 
@@ -137,13 +137,13 @@ def net_vjp(call: Call) -> tuple[Tensor, Tensor, Tensor]:
     by_factor = not full and by_its_factor(net, x.dtype)
     blocks = plan(B * max(K, 1), x.dtype, call.precision, call.tile, x.device)
     factors = packed_factor(weights[0], net, blocks.PRECISION) if by_factor else (None, None)
-    shared, flaw = u.ndim == 2, flaw_of_probes(u)
+    shared, nonfinite = u.ndim == 2, nonfinite_of_probes(u)
     x, u = rows_of(x), probe_rows(u)
     pieces = triton.cdiv(min(B, blocks.BLOCK_N) * K, blocks.BLOCK_N)
     work, parts = grid(net, blocks, B, pieces, 2 * blocks.BLOCK_N, x)
     with device_of(x):
         _net_vjp_kernel[(len(work),)](
-            y, sq, products if full else None, x, u, flaw, *matrices, *factors, work,
+            y, sq, products if full else None, x, u, nonfinite, *matrices, *factors, work,
             B, K, parts, x.stride(0), u.stride(0), NET=net, SHARED=shared, FACTOR=by_factor,
             **blocks.options(),
         )  # fmt: skip

@@ -23,7 +23,7 @@ import triton.language as tl
 
 from vaefast.kernels.common import elementary, philox
 from vaefast.kernels.common.activations import activate, through
-from vaefast.kernels.common.likelihoods import constant, log_density
+from vaefast.kernels.common.likelihoods import log_density, parameters_of, std_at
 
 DEVICE = "cpu" if interpreted() else "cuda"
 TABLE = json.loads((Path(__file__).parent.parent / "data" / "philox.json").read_text())
@@ -192,11 +192,11 @@ def test_error_in_last_places(function):
 
 @triton.jit
 def _likelihood_kernel(
-    p_logp, p_score, p_out, p_x, obs_std: tl.float64,
-    LIKELIHOOD: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
+    p_logp, p_score, p_out, p_x, p_std, LIKELIHOOD: tl.constexpr, BLOCK: tl.constexpr
+):
     i = tl.arange(0, BLOCK)
-    logp, score = log_density(tl.load(p_out + i), tl.load(p_x + i), LIKELIHOOD, obs_std)
+    std = std_at(p_std, i, i < BLOCK, LIKELIHOOD)
+    logp, score = log_density(tl.load(p_out + i), tl.load(p_x + i), LIKELIHOOD, std)
     tl.store(p_logp + i, logp)
     tl.store(p_score + i, score)
 
@@ -212,21 +212,41 @@ def test_pixels_err_at_most_twice_what_eager_errs(likelihood, dtype):
     x = torch.rand(len(out), generator=generator, dtype=torch.float64).to(dtype)
     given = [t.to(DEVICE) for t in (out, x)]
     found = [torch.full_like(given[0], NAN) for _ in range(2)]
-    _likelihood_kernel[(1,)](*found, *given, 0.4, LIKELIHOOD=likelihood, BLOCK=len(out))
     pixel = PIXEL_LIKELIHOODS[likelihood]
+    stds = [0.2 + torch.rand(len(out), generator=generator).to(dtype) for _ in pixel.parameters]
+    p_std = stds[0].to(DEVICE) if stds else None
+    _likelihood_kernel[(1,)](*found, *given, p_std, LIKELIHOOD=likelihood, BLOCK=len(out))
     inside = (out.double().abs() - math.log(99999)).abs() > 1e-5  # the clamp, as float32 has it
     for result, function in zip(found, (pixel.log_density, pixel.derivative)):
-        truth = function(out.double(), x.double(), 0.4)[inside]
+        truth = function(out.double(), x.double(), *(std.double() for std in stds))[inside]
         scale = 1 + truth.abs()
-        allowed = worst(function(out, x, 0.4)[inside], truth, scale)
+        allowed = worst(function(out, x, *stds)[inside], truth, scale)
         error = worst(result.cpu()[inside], truth, scale)
         assert error <= 2 * allowed + 4 * torch.finfo(dtype).eps
 
 
-@pytest.mark.parametrize("obs_std", [0.3, 1.0])
-@pytest.mark.parametrize("likelihood", LIKELIHOODS)
-def test_constants_are_the_reference_s(likelihood, obs_std):
-    assert constant(likelihood, obs_std) == PIXEL_LIKELIHOODS[likelihood].constant(obs_std)
+STDS = {  # of images [3, 5]: one for all, per pixel, per image; with one unusable
+    "one": torch.tensor(0.3, dtype=torch.float64),
+    "pixels": torch.linspace(0.3, 2, 5, dtype=torch.float64),
+    "images": torch.linspace(0.3, 2, 15, dtype=torch.float64).view(3, 5),
+    "unusable": torch.tensor([[0.5], [-1.0], [2.0]], dtype=torch.float64).expand(3, 5),
+}
+
+
+@pytest.mark.parametrize("std", STDS.values(), ids=STDS)
+def test_parameters_address_each_pixel_s_std(std):
+    found = parameters_of("gaussian", [std], std.new_zeros(3, 5))
+    i_x, i_d = torch.arange(3)[:, None], torch.arange(5)
+    at = found.p_std.as_strided((1 + 2 * found.s_std + 4 * found.c_std,), (1,))
+    full = std.expand(3, 5)
+    assert torch.equal(at[i_x * found.s_std + i_d * found.c_std], full)
+    right = -(full.log() + 0.5 * math.log(2 * math.pi)).sum(1)
+    torch.testing.assert_close(found.p_constant, right, equal_nan=True)
+
+
+@pytest.mark.parametrize("likelihood", sorted(set(LIKELIHOODS) - {"gaussian"}))
+def test_a_likelihood_without_parameters_addresses_none(likelihood):
+    assert parameters_of(likelihood, [], torch.zeros(3, 5)) == (None, None, 0, 0)
 
 
 @triton.jit(do_not_specialize=["seed_low", "seed_high"])

@@ -128,7 +128,7 @@ def network_gradients(
         a, rate = run.a[layer], run.a_rate[layer]
         value = activation.multiply(a, run.h[layer + 1], value)
         if rate is not None and along is not None:
-            value = value + _bend(activation, a, rate, along)
+            value = value + _curvature_term(activation, a, rate, along)
             along = activation.multiply(a, run.h[layer + 1], along)
         if totals is not None:
             totals.add(layer, *_of_layer(run, layer, value, along))
@@ -157,15 +157,15 @@ def _of_layer(run: _Pass, layer: int, value: Tensor, along: Tensor | None) -> tu
     return weight, value.sum(0)
 
 
-def _bend(activation: Activation, a: Tensor, rate: Tensor, along: Tensor) -> Tensor:
+def _curvature_term(activation: Activation, a: Tensor, rate: Tensor, along: Tensor) -> Tensor:
     """φ''(a)·rate·along: autograd derives the slope, element by element."""
     with torch.enable_grad():
         a = a.detach().requires_grad_()
         moved = activation.multiply(a, activation.value(a), rate)
         if not moved.requires_grad:
             return torch.zeros_like(a)
-        (bent,) = torch.autograd.grad(moved, a, along, allow_unused=True)
-    return torch.zeros_like(a) if bent is None else bent
+        (term,) = torch.autograd.grad(moved, a, along, allow_unused=True)
+    return torch.zeros_like(a) if term is None else term
 
 
 def potential_gradients(

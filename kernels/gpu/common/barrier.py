@@ -1,4 +1,4 @@
-"""Several programs on one tile: each computes a share of every layer's features, then they meet.
+"""Several programs on one tile: each computes a share of every layer's features, then they wait.
 
 Blocks of features go round: program ``rank`` of ``spread`` takes blocks rank, rank + spread, ...
 Which program computes a block changes nothing in its bits, so no result depends on ``spread``.
@@ -16,29 +16,29 @@ from torch import Tensor
 from vaefast.kernels.common.launch import ON_AMD, Plan, processors
 from vaefast.kernels.common.network import Net
 
-__all__ = ["GATE", "barrier", "gates", "spread_of"]
+__all__ = ["BARRIER_STRIDE", "barrier", "barriers", "spread_of"]
 
-GATE = tl.constexpr(16)  # int64 between two gates: a line of memory each
+BARRIER_STRIDE = tl.constexpr(16)  # int64 between two counters: a line of memory each
 
 
 @triton.jit
-def barrier(p_gate, spread):
-    """No program of a tile goes on before all have come; what they stored, all see.
+def barrier(p_barrier, spread):
+    """No program of a tile goes on before all have arrived; stores before it are visible behind it.
 
-    The gate counts arrivals and never starts again.
+    The counter is never reset.
     """
     tl.debug_barrier()
     if spread > 1:
-        come = tl.atomic_add(p_gate, 1, sem="acq_rel", scope="gpu")
-        last = come - come % spread + spread
-        while come < last:
-            come = tl.atomic_add(p_gate, 0, sem="acquire", scope="gpu")
+        arrived = tl.atomic_add(p_barrier, 1, sem="acq_rel", scope="gpu")
+        last = arrived - arrived % spread + spread
+        while arrived < last:
+            arrived = tl.atomic_add(p_barrier, 0, sem="acquire", scope="gpu")
         tl.debug_barrier()
 
 
-def gates(groups: int, like: Tensor) -> Tensor:
-    """One gate for each group of programs."""
-    return torch.zeros((groups, GATE.value), dtype=torch.int64, device=like.device)
+def barriers(groups: int, like: Tensor) -> Tensor:
+    """A counter for each group of programs."""
+    return torch.zeros((groups, BARRIER_STRIDE.value), dtype=torch.int64, device=like.device)
 
 
 def spread_of(net: Net, blocks: Plan, tiles: int, device: torch.device) -> int:
@@ -47,7 +47,7 @@ def spread_of(net: Net, blocks: Plan, tiles: int, device: torch.device) -> int:
     A power of two, so that layers of 2ⁿ blocks are shared evenly.
     """
     # the interpreter runs one program after the other; on AMD a barrier within a program does not
-    # wait for the stores of all its waves, which other processors must see behind the gate
+    # wait for the stores of all its waves, which other processors must see behind the barrier
     if device.type != "cuda" or ON_AMD:
         return 1
     most = max(triton.cdiv(width, blocks.BLOCK_M) for width in net.widths[1:])

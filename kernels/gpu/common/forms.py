@@ -38,6 +38,7 @@ def net_variants(
     blocks: Callable[[str, int, bool], Plan] = blocks_of,
     ends: bool = False,
     widest: dict[str, int] = WIDEST_TILE,
+    few: bool = False,
     **constants,
 ) -> Iterator[Variant]:
     """Every precision, tile and target for the first network, a few forms for the others.
@@ -49,11 +50,12 @@ def net_variants(
         blocks: the launch for "fp64" or a precision, a tile, and whether for AMD.
         ends: all of it in the precision of a trajectory's ends.
         widest: the widest tile of "fp64" and each precision.
+        few: of the first network too only as many forms as of the others.
         constants: constexpr arguments besides those of a plan and the network.
     """
     for place, (widths, names) in enumerate(networks):
         net = describe(widths, names.format(last=last))
-        for kind, tile, targets in _forms(widest, odd=place > 0):
+        for kind, tile, targets in _forms(widest, odd=few or place > 0):
             plan = blocks(kind, tile, targets[0] in AMD)
             options = plan.end_options() if ends else plan.trajectory_options()
             label = f"{prefix}{'-'.join(map(str, widths))} {kind} tile {tile}"

@@ -81,7 +81,7 @@ def log_density(out, x, LIKELIHOOD: tl.constexpr, std):
     """(log p, d log p / d out) per pixel, the former less :func:`constant_at`.
 
     NaN in either input gives NaN; an infinite one gives infinity, NaN or a limit: callers that
-    flag bad rows add 0·out + 0·x.
+    flag non-finite rows add 0·out + 0·x.
 
     Args:
         out: natural parameters, a tile of any shape: logits, or the Gaussian's mean.

@@ -130,37 +130,37 @@ def take_rows(p_z, s_z, p_h, i_n, N, NET: tl.constexpr):
     """Rows i_n of z become the first layer's inputs; 0 [BLOCK_N], NaN where a row is not finite."""
     IN: tl.constexpr = of(NET, "widths", 0)
     BLOCK_N: tl.constexpr = i_n.shape[0]
-    flaw = tl.zeros([BLOCK_N], dtype=p_z.dtype.element_ty)
+    nonfinite = tl.zeros([BLOCK_N], dtype=p_z.dtype.element_ty)
     for o in range(0, IN, COLUMN_BLOCK):
         i_in = o + tl.arange(0, COLUMN_BLOCK)
         m = (i_in < IN)[:, None] & (i_n < N)[None, :]
         z = tl.load(p_z + i_n[None, :] * s_z + i_in[:, None], mask=m, other=0.0)
-        flaw += tl.sum(0.0 * z, axis=0)
+        nonfinite += tl.sum(0.0 * z, axis=0)
         put(p_h, of(NET, "post", 0), i_in, z, NET)
     tl.debug_barrier()
-    return flaw
+    return nonfinite
 
 
 @triton.jit
-def flaw_of(p_row, m_n, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
+def nonfinite_of(p_row, m_n, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
     """0 [BLOCK_N], NaN where a row of WIDTH elements from p_row [BLOCK_N] is not finite."""
-    flaw = tl.zeros(m_n.shape, dtype=p_row.dtype.element_ty)
+    nonfinite = tl.zeros(m_n.shape, dtype=p_row.dtype.element_ty)
     for o in range(0, WIDTH, BLOCK):
         i = o + tl.arange(0, BLOCK)
         m = (i < WIDTH)[:, None] & m_n[None, :]
-        flaw += tl.sum(0.0 * tl.load(p_row[None, :] + i[:, None], mask=m, other=0.0), axis=0)
-    return flaw
+        nonfinite += tl.sum(0.0 * tl.load(p_row[None, :] + i[:, None], mask=m, other=0.0), axis=0)
+    return nonfinite
 
 
 @triton.jit
 def forward_hidden(
     p_full, p_w, p_h, NET: tl.constexpr, SLOPES: tl.constexpr, BLOCK_M: tl.constexpr,
     BLOCK_K: tl.constexpr, BLOCK_N: tl.constexpr, PRECISION: tl.constexpr,
-    p_gate=None, rank=0, spread=1,
+    p_barrier=None, rank=0, spread=1,
 ):  # fmt: skip
     """All layers but the last: scratch gets their outputs and, where asked, their slopes.
 
-    Where a gate is given, program ``rank`` of ``spread`` computes its share of them.
+    Where a barrier is given, program ``rank`` of ``spread`` computes its share of them.
     """
     for layer in tl.static_range(of(NET, "depth") - 1):
         width = of(NET, "widths", layer + 1)
@@ -170,28 +170,28 @@ def forward_hidden(
             put(p_h, of(NET, "post", layer + 1), i_out, y, NET)
             if SLOPES:
                 put(p_h, of(NET, "slope", layer), i_out, slope, NET)
-        after_layer(p_gate, spread)
+        after_layer(p_barrier, spread)
 
 
 @triton.jit
-def after_layer(p_gate, spread):
-    """What a layer stored may be read: by this program or, where there is a gate, by its group."""
-    if p_gate is None:
+def after_layer(p_barrier, spread):
+    """What a layer stored may be read: by this program or, with a barrier, by its group."""
+    if p_barrier is None:
         tl.debug_barrier()
     else:
-        barrier(p_gate, spread)
+        barrier(p_barrier, spread)
 
 
 @triton.jit
 def pull_to_first(
     p_w, p_up, p_slope, i_slope, S_SLOPE: tl.constexpr, NET: tl.constexpr, BLOCK_M: tl.constexpr,
     BLOCK_K: tl.constexpr, BLOCK_N: tl.constexpr, PRECISION: tl.constexpr, TYPE: tl.constexpr,
-    p_gate=None, rank=0, spread=1,
+    p_barrier=None, rank=0, spread=1,
 ):  # fmt: skip
     """From the cotangent of the last layer's pre-activations to the first's, through scratch.
 
     A layer's cotangent lies in p_up where its output lay. Slopes are those of columns i_slope
-    [BLOCK_N] of a tile with S_SLOPE columns: several cotangents may share a row's slopes. A gate
+    [BLOCK_N] of a tile with S_SLOPE columns: several cotangents may share a row's slopes. A barrier
     is as in :func:`forward_hidden`.
     """
     for layer in tl.static_range(of(NET, "depth") - 1, 0, -1):
@@ -199,7 +199,7 @@ def pull_to_first(
             p_w, p_up, p_slope, i_slope, S_SLOPE, NET, layer,
             BLOCK_M, BLOCK_K, BLOCK_N, PRECISION, TYPE, rank, spread,
         )  # fmt: skip
-        after_layer(p_gate, spread)
+        after_layer(p_barrier, spread)
 
 
 @triton.jit

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vaefast.kernels.common import launch
 from vaefast.kernels.common.activations import through
-from vaefast.kernels.common.barrier import GATE, barrier, gates, spread_of
+from vaefast.kernels.common.barrier import BARRIER_STRIDE, barrier, barriers, spread_of
 from vaefast.kernels.common.launch import Plan
 from vaefast.kernels.common.likelihoods import constant_at, log_density, std_at
 from vaefast.kernels.common.mlp import forward_hidden, layer_tile, operands, pull_to_first, put
@@ -19,12 +19,6 @@ from vaefast.kernels.common.network import Net, of
 from vaefast.kernels.common.priors import prior_constant
 
 WIDEST_TILE = {"fp64": 16, "ieee": 64, "tf32": 32, "bf16": 32}  # two precisions spill beyond
-TYPES = {  # of arguments that HMC's kernels share, for ahead-of-time compilation
-    "p_terms": "*fp64",
-    "p_gate": "*i64",
-    "p_rows": "*i64",
-}
-NO_PARAMETERS = {"p_std": None, "p_constant": None}  # constants of a variant without a Gaussian
 
 
 @triton.jit
@@ -57,8 +51,8 @@ def own_rows(p_rows, BLOCK_N: tl.constexpr):
 
 
 @triton.jit
-def pull_score(
-    p_full, p_half, p_scratch, p_terms, p_gate, p_rows, p_x, p_std, s_x, s_std, c_std,
+def log_likelihood_vjp(
+    p_full, p_half, p_scratch, p_terms, p_barrier, p_rows, p_x, p_std, s_x, s_std, c_std,
     chains, N, rank, spread,
     NET: tl.constexpr, LIKELIHOOD: tl.constexpr, ENERGY: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_N: tl.constexpr, PRECISION: tl.constexpr,
@@ -72,7 +66,7 @@ def pull_score(
     """
     p_w, p_h = operands(p_full, p_half, p_scratch, PRECISION)
     forward_hidden(
-        p_full, p_w, p_h, NET, True, BLOCK_M, BLOCK_K, BLOCK_N, PRECISION, p_gate, rank, spread
+        p_full, p_w, p_h, NET, True, BLOCK_M, BLOCK_K, BLOCK_N, PRECISION, p_barrier, rank, spread
     )
     LAST: tl.constexpr = of(NET, "depth") - 1
     ACT: tl.constexpr = of(NET, "activations", LAST)
@@ -90,10 +84,10 @@ def pull_score(
             tl.store(p_terms + a_terms, tl.sum(tl.where(m, terms, 0.0).to(tl.float64), axis=0))
         up = through(tl.where(m, -score, 0.0), slope, i_out, D, ACT)
         put(p_h, of(NET, "post", LAST + 1), i_out, up, NET)
-    barrier(p_gate, spread)
+    barrier(p_barrier, spread)
     pull_to_first(
         p_w, p_h, p_h, tl.arange(0, BLOCK_N), of(NET, "features"), NET,
-        BLOCK_M, BLOCK_K, BLOCK_N, PRECISION, p_full.dtype.element_ty, p_gate, rank, spread,
+        BLOCK_M, BLOCK_K, BLOCK_N, PRECISION, p_full.dtype.element_ty, p_barrier, rank, spread,
     )  # fmt: skip
     logp = tl.zeros([BLOCK_N], dtype=tl.float64)
     if ENERGY:
@@ -103,11 +97,11 @@ def pull_score(
 
 
 class Room(NamedTuple):
-    """Working memory of a launch; programs of a group share a tile, its scratch and its gate."""
+    """Working memory of a launch; programs of a group share a tile, its scratch and its barrier."""
 
     scratch: Tensor  # [groups, features, BLOCK_N]
     terms: Tensor  # Σ log p by blocks of pixels [groups, blocks, BLOCK_N], float64
-    gate: Tensor  # where a group's programs meet [groups, ...], int64
+    barrier: Tensor  # the counter of a group's programs [groups, ...], int64
     rows: Tensor  # a program's row numbers [programs, 2, BLOCK_N], int64
     spread: int  # programs of a group
 
@@ -125,7 +119,7 @@ def room(net: Net, blocks: Plan, rows: int, like: Tensor) -> Room:
     return Room(
         work,
         work.new_empty((groups, pixels, tile), dtype=torch.float64),
-        gates(groups, work),
+        barriers(groups, work),
         work.new_empty((groups * spread, 2, tile), dtype=torch.int64),
         spread,
     )
@@ -139,7 +133,7 @@ def pixel_blocks(net, block):
 
 @triton.jit
 def place_of(
-    p_scratch, p_terms, p_gate, p_rows, spread,
+    p_scratch, p_terms, p_barrier, p_rows, spread,
     NET: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     """(group, rank) of this program, and its own in a launch's :class:`Room`."""
@@ -148,8 +142,8 @@ def place_of(
     group = program // spread
     p_scratch += group.to(tl.int64) * of(NET, "features") * BLOCK_N
     p_terms += group.to(tl.int64) * PIXELS * BLOCK_N
-    p_gate += group * GATE
-    return group, program % spread, p_scratch, p_terms, p_gate, p_rows + program * 2 * BLOCK_N
+    p_barrier += group * BARRIER_STRIDE
+    return group, program % spread, p_scratch, p_terms, p_barrier, p_rows + program * 2 * BLOCK_N
 
 
 @triton.jit

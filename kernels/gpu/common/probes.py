@@ -24,9 +24,9 @@ from vaefast.kernels.common.network import Net, of
 
 __all__ = [
     "blocks_of",
-    "flaw_in",
-    "flaw_of_probes",
     "grid",
+    "nonfinite_in",
+    "nonfinite_of_probes",
     "plan",
     "primal",
     "probe_rows",
@@ -37,38 +37,38 @@ __all__ = [
 
 @triton.jit
 def primal(
-    p_y, p_x, s_x, p_full, p_w, p_h, flaw, i_n, m_y, N, NET: tl.constexpr,
+    p_y, p_x, s_x, p_full, p_w, p_h, nonfinite, i_n, m_y, N, NET: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_N: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """The inputs i_n [BLOCK_N] pass once; scratch keeps all layers' slopes, and flaws.
+    """The inputs i_n [BLOCK_N] pass once; scratch keeps all layers' slopes and ``nonfinite``.
 
-    Outputs are stored where m_y, if p_y is given. ``flaw`` is NaN for inputs whose results shall
-    be; those that are not finite join them.
+    Outputs are stored where m_y, if p_y is given. ``nonfinite`` is NaN for inputs whose results
+    shall be NaN; inputs that are not finite are added to them.
     """
     LAST: tl.constexpr = of(NET, "depth") - 1
-    BENDS: tl.constexpr = of(NET, "activations", LAST) != "identity"
+    HAS_SLOPE: tl.constexpr = of(NET, "activations", LAST) != "identity"
     D: tl.constexpr = of(NET, "widths", LAST + 1)
-    flaw += take_rows(p_x, s_x, p_h, i_n, N, NET)
-    a_flaw = of(NET, "post", LAST + 1) + tl.arange(0, BLOCK_N) * of(NET, "features")
-    tl.store(p_h + a_flaw, flaw.to(p_h.dtype.element_ty))
+    nonfinite += take_rows(p_x, s_x, p_h, i_n, N, NET)
+    a_nonfinite = of(NET, "post", LAST + 1) + tl.arange(0, BLOCK_N) * of(NET, "features")
+    tl.store(p_h + a_nonfinite, nonfinite.to(p_h.dtype.element_ty))
     forward_hidden(p_full, p_w, p_h, NET, True, BLOCK_M, BLOCK_K, BLOCK_N, PRECISION)
-    if BENDS or p_y is not None:
+    if HAS_SLOPE or p_y is not None:
         for o in tl.range(0, D, BLOCK_M, disable_licm=True):
             i_out = o + tl.arange(0, BLOCK_M)
             y, slope = layer_tile(p_full, p_w, p_h, i_out, NET, LAST, BLOCK_K, BLOCK_N, PRECISION)
-            if BENDS:
+            if HAS_SLOPE:
                 put(p_h, of(NET, "slope", LAST), i_out, slope, NET)
             if p_y is not None:
                 m = (i_out < D)[:, None] & m_y[None, :]
-                tl.store(p_y + i_n[None, :] * D + i_out[:, None], y + flaw[None, :], mask=m)
+                tl.store(p_y + i_n[None, :] * D + i_out[:, None], y + nonfinite[None, :], mask=m)
     tl.debug_barrier()
 
 
 @triton.jit
-def flaw_in(p_h, i_row, NET: tl.constexpr, TYPE: tl.constexpr):
-    """The flaws that ``primal`` left for rows i_row [BLOCK_N] of its scratch."""
-    a_flaw = of(NET, "post", of(NET, "depth")) + i_row * of(NET, "features")
-    return tl.load(p_h + a_flaw).to(TYPE)
+def nonfinite_in(p_h, i_row, NET: tl.constexpr, TYPE: tl.constexpr):
+    """``nonfinite`` that ``primal`` left for rows i_row [BLOCK_N] of its scratch."""
+    a_nonfinite = of(NET, "post", of(NET, "depth")) + i_row * of(NET, "features")
+    return tl.load(p_h + a_nonfinite).to(TYPE)
 
 
 @triton.jit
@@ -101,7 +101,7 @@ def blocks_of(kind: str, tile: int, amd: bool = ON_AMD) -> Plan:
     return launch.blocks_of(kind, tile, amd)
 
 
-def flaw_of_probes(probes: Tensor) -> Tensor:
+def nonfinite_of_probes(probes: Tensor) -> Tensor:
     """0, or NaN where probes are not finite: [] for [K, n], [B] for [B, K, n]."""
     if not probes.numel():
         return probes.new_zeros(probes.shape[:-2])

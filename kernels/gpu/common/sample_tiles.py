@@ -34,7 +34,7 @@ def draw_latents(
     i_sample is [BLOCK_N]; what belongs to an input is [BLOCK_N] where MIXED.
     """
     IN: tl.constexpr = of(NET, "widths", 0)
-    flaw = 0.0 * tl.load(p_mean)
+    nonfinite = 0.0 * tl.load(p_mean)
     for o in range(0, tl.cdiv(IN, BLOCK_K) * BLOCK_K, LATENT_BLOCK):
         number = o // 4 + tl.arange(0, LATENT_BLOCK // 4)
         noise = normals(
@@ -46,11 +46,11 @@ def draw_latents(
             m = (i_in < IN)[None, :]
             mean = tl.load(of_rows(p_mean, i_in, MIXED), mask=m, other=0.0)
             std = tl.load(of_rows(p_std, i_in, MIXED), mask=m, other=0.0)
-            bad = tl.sum(0.0 * mean + 0.0 * std, axis=1)
-            flaw += bad if MIXED else tl.sum(bad, axis=0)
+            mark = tl.sum(0.0 * mean + 0.0 * std, axis=1)
+            nonfinite += mark if MIXED else tl.sum(mark, axis=0)
             z = mean + std * noise[place].to(std.dtype)
             put_wide(p_h, i_n, of(NET, "post", 0) + i_in, z, NET)
-    return flaw
+    return nonfinite
 
 
 @triton.jit

@@ -8,7 +8,7 @@ import triton.language as tl
 from vaefast.kernels.common.barrier import barrier
 from vaefast.kernels.common.mlp import COLUMN_BLOCK, input_cotangent, operands, put
 from vaefast.kernels.common.network import of
-from vaefast.kernels.common.posterior import pull_score, rows_of_tile
+from vaefast.kernels.common.posterior import log_likelihood_vjp, rows_of_tile
 from vaefast.kernels.common.priors import prior_gradient
 
 # of a tile's state: three of [BLOCK_N, columns of d], then a step size for each row
@@ -69,7 +69,7 @@ def enter(p_h, p_state, NET: tl.constexpr, BLOCK_N: tl.constexpr):
 
 @triton.jit
 def leapfrog(
-    p_full, p_half, p_scratch, p_terms, p_gate, p_state, p_rows, p_x, p_std, p_mass,
+    p_full, p_half, p_scratch, p_terms, p_barrier, p_state, p_rows, p_x, p_std, p_mass,
     s_x, s_std, c_std, s_mass, chains, N, L, rank, spread,
     NET: tl.constexpr, LIKELIHOOD: tl.constexpr, MASS: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_N: tl.constexpr, PRECISION: tl.constexpr,
@@ -79,15 +79,15 @@ def leapfrog(
 
     Gradients before the last may be cheap; the last one and the energy are full precision, as
     the first one was, which keeps the sequence of gradients a palindrome (mathematics.md §10).
-    Returns Σ log p [BLOCK_N] as :func:`pull_score`.
+    Returns Σ log p [BLOCK_N] as :func:`log_likelihood_vjp`.
     """
     TYPE: tl.constexpr = p_full.dtype.element_ty
     p_w, p_h = operands(p_full, p_half, p_scratch, PRECISION)
     for _ in tl.range(1, L, disable_licm=True):
-        barrier(p_gate, spread)  # the last cotangents have been read
+        barrier(p_barrier, spread)  # the last cotangents have been read
         enter(p_h, p_state, NET, BLOCK_N)
-        pull_score(
-            p_full, p_half, p_scratch, p_terms, p_gate, p_rows, p_x, p_std, s_x, s_std, c_std,
+        log_likelihood_vjp(
+            p_full, p_half, p_scratch, p_terms, p_barrier, p_rows, p_x, p_std, s_x, s_std, c_std,
             chains, N, rank, spread,
             NET, LIKELIHOOD, False, BLOCK_M, BLOCK_K, BLOCK_N, PRECISION,
         )  # fmt: skip
@@ -116,10 +116,10 @@ def leapfrog(
                 BLOCK_N,
             )
     _, p_h = operands(p_full, p_half, p_scratch, END_PRECISION)
-    barrier(p_gate, spread)
+    barrier(p_barrier, spread)
     enter(p_h, p_state, NET, BLOCK_N)
-    return pull_score(
-        p_full, p_half, p_scratch, p_terms, p_gate, p_rows, p_x, p_std, s_x, s_std, c_std,
+    return log_likelihood_vjp(
+        p_full, p_half, p_scratch, p_terms, p_barrier, p_rows, p_x, p_std, s_x, s_std, c_std,
         chains, N, rank, spread,
         NET, LIKELIHOOD, True, BLOCK_M, END_BLOCK_K, BLOCK_N, END_PRECISION,
     )  # fmt: skip

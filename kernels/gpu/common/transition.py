@@ -6,7 +6,7 @@ import triton
 import triton.language as tl
 
 from vaefast.kernels.common.likelihoods import constant_at
-from vaefast.kernels.common.mlp import COLUMN_BLOCK, flaw_of
+from vaefast.kernels.common.mlp import COLUMN_BLOCK, nonfinite_of
 from vaefast.kernels.common.network import of
 from vaefast.kernels.common.philox import normal, uniform
 from vaefast.kernels.common.posterior import own_rows, rows_of_tile, sum_of
@@ -130,16 +130,18 @@ def mark_nonfinite_rows(
     d: tl.constexpr = of(NET, "widths", 0)
     i_n, m_n = rows_of_tile(p_rows, N, BLOCK_N)
     i_x = i_n // chains
-    flaw = flaw_of(p_x + i_x * s_x, m_n, of(NET, "widths", of(NET, "depth")), BLOCK)
+    nonfinite = nonfinite_of(p_x + i_x * s_x, m_n, of(NET, "widths", of(NET, "depth")), BLOCK)
     i_own = own_rows(p_rows, BLOCK_N)
-    flaw += flaw_of(p_z + i_own * d, m_n, d, BLOCK) + flaw_of(p_grad + i_own * d, m_n, d, BLOCK)
-    flaw += 0.0 * tl.load(p_step + i_x, mask=m_n, other=0.0)
+    nonfinite += nonfinite_of(p_z + i_own * d, m_n, d, BLOCK) + nonfinite_of(
+        p_grad + i_own * d, m_n, d, BLOCK
+    )
+    nonfinite += 0.0 * tl.load(p_step + i_x, mask=m_n, other=0.0)
     if MASS:
-        flaw += flaw_of(p_mass + i_x * s_mass, m_n, d, BLOCK)
-    flaw = flaw.to(tl.float64) + 0.0 * constant_at(p_constant, i_x, m_n, LIKELIHOOD)
+        nonfinite += nonfinite_of(p_mass + i_x * s_mass, m_n, d, BLOCK)
+    nonfinite = nonfinite.to(tl.float64) + 0.0 * constant_at(p_constant, i_x, m_n, LIKELIHOOD)
     U = tl.load(p_U + i_own, mask=m_n, other=0.0)
     tl.debug_barrier()
-    tl.store(p_U + i_own, U + flaw + 0.0 * U, mask=m_n)
+    tl.store(p_U + i_own, U + nonfinite + 0.0 * U, mask=m_n)
     tl.debug_barrier()
 
 

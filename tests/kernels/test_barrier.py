@@ -24,8 +24,7 @@ pytest.importorskip("triton", reason="triton is not installed")
 
 from triton.runtime import interpreter  # noqa: E402 - needs triton
 
-from vaefast.kernels.common import barrier as gate  # noqa: E402 - needs triton
-from vaefast.kernels.common import launch  # noqa: E402
+from vaefast.kernels.common import barrier, launch  # noqa: E402 - needs triton
 from vaefast.kernels.common import posterior as kernels  # noqa: E402 - needs triton
 
 LIMIT = 600  # s that a launch may take before its programs count as waiting for each other forever
@@ -131,8 +130,8 @@ def test_shared_tiles_have_the_same_bits(widths, precision, spread, at_once):
 def test_as_many_programs_as_the_device_has_idle(tiles, spread, monkeypatch):
     from vaefast.kernels.common.network import describe
 
-    monkeypatch.setattr(gate, "processors", lambda _: 132)
+    monkeypatch.setattr(barrier, "processors", lambda _: 132)
     net = describe((32, 512, 512, 784), "tanh,tanh,identity")  # at most 13 blocks of 64
     blocks = launch.blocks_of("bf16", 16)
-    assert gate.spread_of(net, blocks, tiles, torch.device("cuda")) == spread
-    assert gate.spread_of(net, blocks, tiles, torch.device("cpu")) == 1
+    assert barrier.spread_of(net, blocks, tiles, torch.device("cuda")) == spread
+    assert barrier.spread_of(net, blocks, tiles, torch.device("cpu")) == 1
