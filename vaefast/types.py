@@ -9,7 +9,17 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-__all__ = ["KINDS", "LIKELIHOODS", "Layer", "Network", "parse_layer"]
+__all__ = [
+    "KINDS",
+    "LIKELIHOODS",
+    "Layer",
+    "Network",
+    "activations",
+    "all_linear",
+    "in_features",
+    "out_features",
+    "parse_layer",
+]
 
 LIKELIHOODS = ("bernoulli", "gaussian", "continuous_bernoulli", "clamped_bernoulli")
 KINDS = ("linear", "conv", "conv_transpose", "avg_pool", "upsample_nearest")
@@ -198,24 +208,20 @@ class Network(_Fields):
     @property
     def is_mlp(self) -> bool:
         """Whether all layers are linear, without residual sums."""
-        return all(layer.startswith("linear ") and "+" not in layer for layer in self.layers)
+        return all_linear(self.layers)
 
     @property
     def in_features(self) -> int:
-        if self.layers[0].startswith("linear"):
-            return self.weights[0].shape[1]
-        return self.layer(0).in_features
+        return in_features(self)
 
     @property
     def out_features(self) -> int:
-        if self.layers[-1].startswith("linear"):
-            return self.weights[-1].shape[0]
-        return self.layer(len(self.layers) - 1).out_features
+        return out_features(self)
 
     @property
     def activations(self) -> list[str]:
         """One activation per layer, with its parameters."""
-        return [layer.split()[-1] for layer in self.layers]
+        return activations(self.layers)
 
     def layer(self, index: int) -> Layer:
         """The description of one layer, with its shapes."""
@@ -236,3 +242,32 @@ class Network(_Fields):
         if changes.keys() & {"weights", "biases"}:
             changes.setdefault("packed", None)
         return super()._replace(**changes)
+
+
+# plain functions beside the properties: torch.compile traces no property of a tuple in torch 2.6
+
+
+def all_linear(layers: Sequence[str]) -> bool:
+    """Whether all layers are linear, without residual sums."""
+    return all(layer.startswith("linear ") and "+" not in layer for layer in layers)
+
+
+def activations(layers: Sequence[str]) -> list[str]:
+    """One activation per layer, with its parameters."""
+    return [layer.split()[-1] for layer in layers]
+
+
+def in_features(net: Network) -> int:
+    """Features of the first layer's input."""
+    layer, weight = net.layers[0], net.weights[0]
+    if layer.startswith("linear"):
+        return weight.shape[1]
+    return parse_layer(layer, tuple(weight.shape)).in_features
+
+
+def out_features(net: Network) -> int:
+    """Features of the last layer's output."""
+    layer, weight = net.layers[-1], net.weights[-1]
+    if layer.startswith("linear"):
+        return weight.shape[0]
+    return parse_layer(layer, tuple(weight.shape)).out_features

@@ -13,7 +13,7 @@ from vaefast.functional.activations import parse
 from vaefast.functional.likelihoods import PIXEL_LIKELIHOODS
 from vaefast.philox import MAX_LANE
 from vaefast.runtime import backends
-from vaefast.types import LIKELIHOODS, Layer, Network
+from vaefast.types import LIKELIHOODS, Layer, Network, activations, all_linear, out_features
 
 __all__ = [
     "check_chains",
@@ -76,9 +76,9 @@ def check_network(net: Network, like: Tensor, like_name: str) -> None:
             "net must have one weight, bias (or None) and description per layer, got "
             f"{len(net.weights)}, {len(net.biases)} and {net.layers!r}"
         )
-    activations = net.activations
-    _check_names(activations)
-    if not net.is_mlp:
+    names = activations(net.layers)
+    _check_names(names)
+    if not all_linear(net.layers):
         return check_layers(net, like, like_name)
     width = like.shape[-1]
     for layer, (weight, bias) in enumerate(zip(net.weights, net.biases)):
@@ -88,7 +88,7 @@ def check_network(net: Network, like: Tensor, like_name: str) -> None:
         width = weight.shape[0]
         if bias is not None:
             check_like(bias, f"net.biases[{layer}]", weight, name, [width])
-    if "maxmin" in activations:
+    if "maxmin" in names:
         _check_pairs(net)
     if net.packed is not None:
         checks.same_device(
@@ -146,12 +146,12 @@ def _check_residual(index: int, layer: Layer, widths: list[int]) -> None:
 
 
 @backends.constant_when_traced
-def _check_names(activations: list[str]) -> bool:
-    return bool(parse(activations))  # raises for a name it does not know
+def _check_names(names: list[str]) -> bool:
+    return bool(parse(names))  # raises for a name it does not know
 
 
 def _check_pairs(net: Network) -> None:
-    for layer, (weight, name) in enumerate(zip(net.weights, net.activations)):
+    for layer, (weight, name) in enumerate(zip(net.weights, activations(net.layers))):
         if name.strip() == "maxmin" and weight.shape[0] % 2:
             raise ValueError(
                 f"maxmin sorts pairs: layer {layer} must have an even width, got {weight.shape[0]}"
@@ -244,7 +244,7 @@ def check_target(z: Tensor, x: Tensor, net: Network) -> int:
     """A decoder's posterior: z [N, d], x [B, D], net d to D. Returns the chains C = N / B."""
     check_matrix(z, "z", "[N, d]")
     check_network(net, z, "z")
-    check_matrix(x, "x", "[B, D]", net.out_features)
+    check_matrix(x, "x", "[B, D]", out_features(net))
     check_kind(x, "x", z, "z")
     return check_chains(z, x)
 

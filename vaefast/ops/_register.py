@@ -12,7 +12,7 @@ from torch import Tensor
 from vaefast.ops._autograd import Pulled, differentiable_once, with_biases
 from vaefast.ops._schema import Layout, layout_of
 from vaefast.runtime import backends
-from vaefast.types import Network
+from vaefast.types import Network, all_linear
 
 __all__ = ["Registered", "lazy", "register", "registered"]
 
@@ -83,7 +83,8 @@ def _caller(name: str, op: Registered, derived: tuple[str, ...], made: Any) -> C
         return False
 
     def call_op(call):
-        layers = () if at is None else call[at].layers
+        values = list(call)  # torch.compile slices no named tuple in torch 2.6
+        layers = () if at is None else values[at].layers
         chosen = backends.resolve(name, call[-1], call[0], layers)
         if torch.is_grad_enabled() and wants_grad(call):
             wanted = [fields[i] for i in places if _requires_grad(call[i])]
@@ -91,12 +92,12 @@ def _caller(name: str, op: Registered, derived: tuple[str, ...], made: Any) -> C
                 return implementations["reference"](call)
             _refuse(name, [field for field in wanted if field not in derived], derived)
             if at is not None:
-                _refuse_layers(name, call.net)
-                call = call._replace(net=with_biases(call.net))
+                _refuse_layers(name, values[at])
+                values[at] = with_biases(values[at])
         if at is None:
-            result = run(*call[:-1], chosen)
+            result = run(*values[:-1], chosen)
         else:
-            result = run(*call[:at], *call[at], *call[at + 1 : -1], chosen)
+            result = run(*values[:at], *values[at], *values[at + 1 : -1], chosen)
         return result if made is None else made(*result)
 
     return call_op
@@ -123,7 +124,7 @@ def _refuse(name: str, fields: list[str], derived: tuple[str, ...]) -> None:
 
 def _refuse_layers(name: str, net: Network) -> None:
     """The closed forms of derivatives are those of linear layers."""
-    if not net.is_mlp:
+    if not all_linear(net.layers):
         raise RuntimeError(
             f'{name} has derivatives for linear layers only; use backend="reference"'
         )

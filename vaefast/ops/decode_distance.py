@@ -20,7 +20,7 @@ from vaefast.ops._inputs import (
 from vaefast.ops._register import lazy, register
 from vaefast.reference.decode_distance import decode_distance as reference
 from vaefast.runtime.tiles import check_tile
-from vaefast.types import Network
+from vaefast.types import Network, out_features
 
 __all__ = ["decode_distance"]
 
@@ -95,7 +95,7 @@ def decode_distance(
     check_matrix(mean, "mean", "[B, d]")
     check_like(std, "std", mean, "mean", list(mean.shape))
     check_network(net, mean, "mean")
-    check_like(centre, "centre", mean, "mean", [len(mean), net.out_features])
+    check_like(centre, "centre", mean, "mean", [len(mean), out_features(net)])
     check_range(first_sample, samples, "first_sample", "samples")
     rows = len(mean)
     r = checks.per_row(r, "r", rows, like=mean)

@@ -17,7 +17,7 @@ from vaefast.ops._inputs import (
 from vaefast.ops._register import lazy, register
 from vaefast.reference.net_jacobian_gram import net_jacobian_gram as reference
 from vaefast.runtime.tiles import check_tile
-from vaefast.types import Network
+from vaefast.types import Network, out_features
 
 __all__ = ["net_jacobian_gram"]
 
@@ -71,7 +71,7 @@ def net_jacobian_gram(
     check_network(net, x, "x")
     how = check_precision(precision), check_tile(tile)
     if inv_std is not None:
-        check_like(inv_std, "inv_std", x, "x", [len(x), net.out_features])
+        check_like(inv_std, "inv_std", x, "x", [len(x), out_features(net)])
     return _op(Call(x, net, inv_std, *how, backend))
 
 

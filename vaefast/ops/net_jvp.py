@@ -17,7 +17,7 @@ from vaefast.ops._inputs import (
 from vaefast.ops._register import lazy, register
 from vaefast.reference.net_jvp import net_jvp as reference
 from vaefast.runtime.tiles import check_tile
-from vaefast.types import Network
+from vaefast.types import Network, in_features
 
 __all__ = ["net_jvp"]
 
@@ -72,7 +72,7 @@ def net_jvp(
     check_matrix(x, "x", "[B, D]")
     check_network(net, x, "x")
     how = check_precision(precision), check_tile(tile)
-    check_probes(v, "v", x, net.in_features)
+    check_probes(v, "v", x, in_features(net))
     y, sq, products = _op(Call(x, v, net, full, *how, backend))
     return (y, sq, products) if full else (y, sq)
 

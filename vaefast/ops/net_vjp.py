@@ -17,7 +17,7 @@ from vaefast.ops._inputs import (
 from vaefast.ops._register import lazy, register
 from vaefast.reference.net_vjp import net_vjp as reference
 from vaefast.runtime.tiles import check_tile
-from vaefast.types import Network
+from vaefast.types import Network, out_features
 
 __all__ = ["net_vjp"]
 
@@ -73,7 +73,7 @@ def net_vjp(
     check_matrix(x, "x", "[B, D]")
     check_network(net, x, "x")
     how = check_precision(precision), check_tile(tile)
-    check_probes(u, "u", x, net.out_features)
+    check_probes(u, "u", x, out_features(net))
     y, sq, products = _op(Call(x, u, net, full, *how, backend))
     return (y, sq, products) if full else (y, sq)
 
