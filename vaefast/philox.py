@@ -15,8 +15,9 @@ import math
 from collections.abc import Sequence
 from enum import IntEnum
 from numbers import Integral
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -38,6 +39,9 @@ WEYL = (0x9E3779B9, 0xBB67AE85)
 ROUNDS = 10
 MAX_INDEX = 1 << 44
 MAX_LANE = 1 << 12
+FEW = 1 << 12  # counters for which numpy's smaller overhead counts for more than torch's threads
+
+T = TypeVar("T", Tensor, np.ndarray)
 
 
 class Use(IntEnum):
@@ -122,6 +126,8 @@ def together(
 
     The cipher is a hundred small operations, whatever the number of integers.
     """
+    if _is_few(draws, index, step):
+        return _together_few(draws, seed, index, step)
     counters = [_counter(draw, index, step) for draw in draws]
     words = counters[0]
     if len(counters) > 1:
@@ -188,9 +194,7 @@ def as_normal(k: Tensor) -> Tensor:
 
 def _counter(draw: Draw, index: Tensor, step: int | Tensor) -> tuple[Tensor, ...]:
     """The four words [N, blocks] of every counter; no int is copied to the device."""
-    lane = draw.lane
-    if isinstance(lane, int) and not 0 <= lane < MAX_LANE:
-        raise ValueError(f"lane must lie in [0, {MAX_LANE}), got {lane}")
+    lane = _checked(draw.lane)
     element = torch.arange((draw.numbers + 3) // 4, device=index.device)
     if isinstance(step, Tensor):
         step = step.to(index.device) & MASK
@@ -207,17 +211,53 @@ def _counter(draw: Draw, index: Tensor, step: int | Tensor) -> tuple[Tensor, ...
     )
 
 
-def _philox(counter: tuple[Tensor, ...], key: tuple[int, int]) -> tuple[Tensor, ...]:
+def _is_few(draws: Sequence[Draw], index: Tensor, step: int | Tensor) -> bool:
+    """Whether numpy makes the integers: few, of plain tensors on the CPU, and nothing traces."""
+    tensors = [t for t in (index, step, *(d.lane for d in draws)) if isinstance(t, Tensor)]
+    for t in tensors:
+        if type(t) is not Tensor or t.device.type != "cpu":
+            return False
+    if index.ndim != 1 or len(index) * sum(draw.numbers for draw in draws) > 4 * FEW:
+        return False
+    return not (torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack())
+
+
+def _together_few(
+    draws: Sequence[Draw], seed: int, index: Tensor, step: int | Tensor
+) -> list[Tensor]:
+    """As :func:`together`, in numpy, whose operations on few numbers take a third of the time."""
+    ends = np.cumsum([0, *((draw.numbers + 3) // 4 for draw in draws)]).tolist()
+    rows, words = index.numpy(), np.empty((4, len(index), ends[-1]), dtype=np.int64)
+    words[1] = step.numpy().reshape(-1, 1) & MASK if isinstance(step, Tensor) else int(step) & MASK
+    words[2] = (rows & MASK)[:, None]
+    for draw, start, end in zip(draws, ends, ends[1:]):
+        given = _checked(draw.lane)
+        lane = given.numpy() if isinstance(given, Tensor) else int(given)
+        words[0, :, start:end] = np.arange(end - start)
+        words[3, :, start:end] = ((rows >> 32) | (lane << 12) | (int(draw.use) << 24))[:, None]
+    bits = np.stack(_philox(tuple(words), (seed & MASK, (seed >> 32) & MASK)), axis=-1)
+    flat = torch.from_numpy(bits.reshape(len(index), -1))
+    return [flat[:, 4 * start : 4 * start + draw.numbers] for draw, start in zip(draws, ends)]
+
+
+def _checked(lane: int | Tensor) -> int | Tensor:
+    if isinstance(lane, int) and not 0 <= lane < MAX_LANE:
+        raise ValueError(f"lane must lie in [0, {MAX_LANE}), got {lane}")
+    return lane
+
+
+def _philox(counter: tuple[T, ...], key: tuple[int, int]) -> tuple[T, ...]:
+    """The cipher's rounds on four words, int64 arrays or tensors.
+
+    A product wraps modulo 2⁶⁴, so its bits are those of the exact one; what stands above the low
+    32 bits of a word is cut when the word is next multiplied, or at the end.
+    """
     c0, c1, c2, c3 = counter
     k0, k1 = key
     for _ in range(ROUNDS):
-        high0, low0 = _multiply(c0, MULTIPLIERS[0])
-        high1, low1 = _multiply(c2, MULTIPLIERS[1])
-        c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
+        first, second = c0 * MULTIPLIERS[0], c2 * MULTIPLIERS[1]
+        c0 = ((second >> 32) ^ c1 ^ k0) & MASK
+        c2 = ((first >> 32) ^ c3 ^ k1) & MASK
+        c1, c3 = second, first
         k0, k1 = (k0 + WEYL[0]) & MASK, (k1 + WEYL[1]) & MASK
-    return c0, c1, c2, c3
-
-
-def _multiply(a: Tensor, multiplier: int) -> tuple[Tensor, Tensor]:
-    product = a * multiplier  # int64 wraps modulo 2⁶⁴: the 64 bits are those of the exact product
-    return (product >> 32) & MASK, product & MASK
+    return c0, c1 & MASK, c2, c3 & MASK
