@@ -241,7 +241,8 @@ class Network(_Fields):
         """As for any named tuple, but other weights or biases leave the pack of these behind."""
         if changes.keys() & {"weights", "biases"}:
             changes.setdefault("packed", None)
-        return super()._replace(**changes)
+        fields = {name: getattr(self, name) for name in _Fields._fields}
+        return Network(**{**fields, **changes})
 
 
 # plain functions beside the properties: torch.compile traces no property of a tuple in torch 2.6

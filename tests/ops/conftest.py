@@ -1,6 +1,7 @@
 """Fixtures of the ops' tests: skips by the predicate, broken references, and one-row chunks."""
 
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from vaefast.functional import layers
 from vaefast.ops._register import registered
 from vaefast.runtime.backends import ops
 
+sys.path.insert(0, str(Path(__file__).parent))  # where samples.py is
 LAYERS = ("evaluate", "forward", "pull_to_first", "pullback", "pushforward")
 
 

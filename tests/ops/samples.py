@@ -1,5 +1,6 @@
-"""One list of samples per op, which drives every test that all ops pass: tests/ops/test_samples.py.
+"""One list of samples per op, which drives every test that all ops pass.
 
+Those are test_samples.py, test_errors.py, test_same_bits.py, test_error_rule.py and test_fuzz.py.
 A new op is tested by all of them because it is listed here.
 """
 
@@ -9,131 +10,206 @@ from typing import Any, NamedTuple
 import torch
 
 from vaefast import ops
-from vaefast.bench.cases import network, posterior
+from vaefast.bench.cases import images, network, posterior
+from vaefast.types import LIKELIHOODS
 
-__all__ = ["SAMPLES", "Sample"]
+__all__ = ["SAMPLES", "SHAPES", "Sample", "Shape", "same"]
+
+Arguments = dict[str, Any]
+
+
+class Shape(NamedTuple):
+    """B inputs with C chains each, and a decoder."""
+
+    B: int = 3
+    C: int = 2
+    widths: tuple[int, ...] = (3, 8, 6, 10)
+    activations: str = "tanh,silu,identity"
+    seed: int = 0
+
+    def draw(self, dtype: torch.dtype, *shape: int) -> torch.Tensor:
+        generator = torch.Generator(device="cpu").manual_seed(self.seed)
+        drawn = torch.randn(shape, generator=generator, device="cpu", dtype=torch.float64)
+        return drawn.to(torch.get_default_device(), dtype)
+
+
+SHAPES = {  # each takes other routes through the C++ kernels
+    "one copy of the weights": Shape(41, 1, (32, 512, 512, 784), "tanh,tanh,identity"),
+    "odd widths": Shape(41, 1, (17, 101, 334, 300), "relu,maxmin,identity"),
+    "one layer": Shape(41, 1, (5, 7), "sigmoid"),
+    "deep sums": Shape(41, 1, (700, 9), "identity"),
+}
 
 
 class Sample(NamedTuple):
-    """One call of an op.
+    """One way to call an op.
 
     Args:
         op: its name.
         label: what is special about it.
-        make: a dtype to fresh positional arguments and options.
-        rows: place of the argument whose last row a test spoils, and the rows of the first result
-            that this makes NaN; None where no row is ever NaN.
+        make: a dtype and a shape to fresh arguments by name.
+        batched: the arguments with a multiple of B rows.
+        spoiled: the one whose last row a test spoils, and the rows of the first result that this
+            makes NaN; None where no row is ever NaN.
+        dtypes: those that the op takes.
     """
 
     op: str
     label: str
-    make: Callable[[torch.dtype], tuple[list[Any], dict[str, Any]]]
-    rows: tuple[int, slice] | None = None
+    make: Callable[[torch.dtype, Shape], Arguments]
+    batched: tuple[str, ...]
+    spoiled: tuple[str, slice] | None = None
+    dtypes: tuple[torch.dtype, ...] = (torch.float32, torch.float64)
 
-    def run(self, backend: str | None, dtype: torch.dtype = torch.float64, spoil: bool = False):
-        """The results as a tuple; those of an op that writes are what it wrote."""
-        arguments, options = self.make(dtype)
-        if spoil:
-            place, _ = self.rows
-            arguments[place] = arguments[place].clone()
-            arguments[place].view(len(arguments[place]), -1)[-1, 0] = torch.nan
+    def call(self, arguments: Arguments, backend: str | None) -> tuple[torch.Tensor, ...]:
+        """The results; those of an op that writes are what it wrote, in copies."""
         if self.op == "leapfrog_step":
-            ops.leapfrog_step(*arguments, **options, backend=backend)
-            return tuple(arguments[:2])
-        result = getattr(ops, self.op)(*arguments, **options, backend=backend)
+            written = {name: arguments[name].clone() for name in ("z", "p")}
+            ops.leapfrog_step(**{**arguments, **written}, backend=backend)
+            return written["z"], written["p"]
+        result = getattr(ops, self.op)(**arguments, backend=backend)
         return (result,) if isinstance(result, torch.Tensor) else tuple(result)
 
-
-def _case(dtype, B=3, C=2):
-    return posterior(B, C, dtype=dtype)
-
-
-def _encoder(dtype):
-    return network((10, 8, 6, 3), "tanh,silu,identity", dtype=dtype)
+    def cut(self, arguments: Arguments, B: int, rows: slice) -> Arguments:
+        """The arguments of some of the B inputs."""
+        parts = {name: part(arguments[name], B, rows) for name in self.batched}
+        return {**arguments, **parts}
 
 
-def _decode(dtype):
-    z, x, net = _case(dtype, 3, 1)
-    return [z, torch.ones_like(z), x, 1.5, net], {"samples": 5}
+def part(t: torch.Tensor, B: int, rows: slice) -> torch.Tensor:
+    """The rows of some of B inputs, of which each has as many as the others."""
+    count = len(t) // B
+    return t[rows.start * count : rows.stop * count]
 
 
-def _gram(dtype):
-    x = _case(dtype).x
-    return [x, _encoder(dtype)], {"inv_std": 1 + x[:, :3].abs()}
+def same(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Equal bits; any NaN is like any other."""
+    if not a.is_floating_point():
+        return torch.equal(a, b)
+    bits = torch.int32 if a.dtype == torch.float32 else torch.int64
+    a, b = (torch.where(t.isnan(), torch.nan, t).contiguous().view(bits) for t in (a, b))
+    return torch.equal(a, b)
 
 
-def _chain(dtype):
-    z, x, net = _case(dtype)
-    U, grad = ops.net_potential(z, x, net, likelihood="bernoulli", backend="reference")
-    moves = {"step": 0.1, "leapfrog": 2, "steps": 3, "thin": 2, "jitter": 0.1}
-    return [z, U, grad, x, net], {"likelihood": "bernoulli", **moves}
+def _case(dtype: torch.dtype, s: Shape):
+    return posterior(s.B, s.C, widths=s.widths, activations=s.activations, dtype=dtype, seed=s.seed)
 
 
-def _trajectory(likelihood, *params):
-    def make(dtype):
-        z, x, net = _case(dtype)
+def _ramp(low: float, high: float, like: torch.Tensor) -> torch.Tensor:
+    return torch.linspace(low, high, len(like), dtype=like.dtype)
+
+
+def _forward(dtype: torch.dtype, s: Shape) -> Arguments:
+    z, _, net = _case(dtype, s)
+    return {"z": z, "net": net}
+
+
+def _probes(name: str, end: int, own: bool) -> Callable[[torch.dtype, Shape], Arguments]:
+    def make(dtype: torch.dtype, s: Shape) -> Arguments:
+        z, _, net = _case(dtype, s)
+        rows = (len(z), 2) if own else (3,)
+        return {"x": z, name: s.draw(dtype, *rows, s.widths[end]), "net": net, "full": own}
+
+    return make
+
+
+def _gram(dtype: torch.dtype, s: Shape) -> Arguments:
+    """An encoder: wide in, few out."""
+    case, d = _case(dtype, s), min(s.widths[0], 6)
+    names = s.activations.replace("maxmin", "tanh")  # which takes any width
+    net = network((*s.widths[:0:-1], d), names, dtype=dtype, seed=s.seed)
+    return {"x": case.x, "net": net, "inv_std": 1 + s.draw(dtype, s.B, d).abs()}
+
+
+def _potential(likelihood: str, *params: float) -> Callable[[torch.dtype, Shape], Arguments]:
+    def make(dtype: torch.dtype, s: Shape) -> Arguments:
         like = {"likelihood": likelihood, "likelihood_params": params}
-        return [z, z.flip(1), z.cos(), x, net], {**like, "step": 0.05, "leapfrog": 3}
+        return _case(dtype, s)._asdict() | like
 
     return make
 
 
-def _potential(likelihood, *params):
-    def make(dtype):
-        return list(_case(dtype)), {"likelihood": likelihood, "likelihood_params": params}
-
-    return make
-
-
-def _pixels(likelihood, *params):
-    def make(dtype):
-        z, x, net = _case(dtype)
+def _pixels(likelihood: str, *params: float) -> Callable[[torch.dtype, Shape], Arguments]:
+    def make(dtype: torch.dtype, s: Shape) -> Arguments:
+        z, x, net = _case(dtype, s)
         out = ops.net_forward(z, net, backend="reference")
-        return [out, x], {"likelihood": likelihood, "likelihood_params": params}
+        return {"out": out, "x": x, "likelihood": likelihood, "likelihood_params": params}
 
     return make
 
 
-def _pgd(norm):
-    def make(dtype):
-        x = _case(dtype).x
-        return [x, x.cos(), x.flip(1)], {"alpha": 0.1, "eps": 0.3, "norm": norm}
+def _trajectory(likelihood: str, *params: float) -> Callable[[torch.dtype, Shape], Arguments]:
+    def make(dtype: torch.dtype, s: Shape) -> Arguments:
+        target = _potential(likelihood, *params)(dtype, s)
+        z = target["z"]
+        state = {"z": z, "p": z.flip(0), "grad": z.sin()}
+        moves = {"step": _ramp(1e-4, 1e-2, z), "inv_mass": 1 + s.draw(dtype, s.B, z.shape[1]) ** 2}
+        return target | state | moves | {"leapfrog": 3}
 
     return make
 
 
-def _matrices(dtype):
-    root = _case(torch.float64).z.view(2, 3, 3)
-    return [root @ root.mT], {}
+def _chain(dtype: torch.dtype, s: Shape) -> Arguments:
+    target = _potential("bernoulli")(dtype, s)
+    U, grad = ops.net_potential(**target, backend="reference")
+    moves = {"step": _ramp(1e-3, 1e-2, target["x"]), "index": torch.arange(s.B) + 1000}
+    numbers = {"leapfrog": 2, "steps": 3, "thin": 1, "jitter": 0.3, "seed": 3}
+    mass = 1 + s.draw(dtype, s.B, s.widths[0]) ** 2
+    return target | {"U": U, "grad": grad, "inv_mass": mass} | moves | numbers
 
 
-LAST, LAST_IMAGE = slice(-1, None), slice(-2, None)  # of rows; of the chains of the last image
+def _decode(dtype: torch.dtype, s: Shape) -> Arguments:
+    """Radii that about half of the samples hit."""
+    z, _, net = _case(dtype, s)
+    std = 0.1 + z.abs()
+    centre, moved = (ops.net_forward(mean, net, backend="reference") for mean in (z, z + 0.9 * std))
+    own = {"mean": z, "std": std, "centre": centre, "r": (moved - centre).norm(dim=1)}
+    return own | {"net": net, "index": torch.arange(len(z)), "samples": 30}
+
+
+def _leapfrog(dtype: torch.dtype, s: Shape) -> Arguments:
+    z = _case(dtype, s).z
+    mass = 1 + s.draw(dtype, s.B, z.shape[1]) ** 2
+    return {"z": z, "p": z.flip(0), "grad": z.sin(), "step": _ramp(0, 1, z), "inv_mass": mass}
+
+
+def _pgd(norm: str, per_row: bool = False) -> Callable[[torch.dtype, Shape], Arguments]:
+    def make(dtype: torch.dtype, s: Shape) -> Arguments:
+        data = images(s.B, s.widths[-1], dtype=dtype, seed=s.seed)
+        alpha = _ramp(0.05, 0.3, data.x) if per_row else 0.1
+        return data._asdict() | {"alpha": alpha, "eps": 0.2, "norm": norm}
+
+    return make
+
+
+def _matrices(dtype: torch.dtype, s: Shape) -> Arguments:
+    root = s.draw(dtype, s.B, 6, 6)
+    return {"A": root @ root.mT}
+
+
+# rows that are spoiled: the last one, and those of the two chains of the last input
+LAST, OF_LAST = slice(-1, None), slice(-2, None)
+STATE, ROWS = ("z", "p", "grad", "step"), ("mean", "std", "centre", "r", "index")
+CHAIN, IMAGES = ("z", "U", "grad", "x", "step", "inv_mass", "index"), ("x_adv", "grad", "x")
+LIKES = [(name, 0.4) if name == "gaussian" else (name,) for name in LIKELIHOODS]
 SAMPLES = [
-    Sample("net_forward", "", lambda dtype: [list(_case(dtype)[::2]), {}], (0, LAST)),
-    Sample("net_jvp", "", lambda d: ([_case(d).x, _case(d).x[:2], _encoder(d)], {}), (0, LAST)),
-    Sample(
-        "net_jvp",
-        "full",
-        lambda d: ([_case(d).x, _case(d).x[:2], _encoder(d)], {"full": True}),
-        (0, LAST),
+    Sample("net_forward", "", _forward, ("z",), ("z", LAST)),
+    Sample("net_jvp", "shared", _probes("v", 0, own=False), ("x",), ("x", LAST)),
+    Sample("net_jvp", "own", _probes("v", 0, own=True), ("x", "v"), ("v", LAST)),
+    Sample("net_vjp", "shared", _probes("u", -1, own=False), ("x",), ("x", LAST)),
+    Sample("net_vjp", "own", _probes("u", -1, own=True), ("x", "u"), ("u", LAST)),
+    Sample("net_jacobian_gram", "", _gram, ("x", "inv_std"), ("x", LAST)),
+    *(Sample("net_potential", i[0], _potential(*i), ("z", "x"), ("z", LAST)) for i in LIKES),
+    *(Sample("log_likelihood", i[0], _pixels(*i), ("out", "x"), ("x", OF_LAST)) for i in LIKES),
+    *(
+        Sample("net_trajectory", i[0], _trajectory(*i), (*STATE, "x", "inv_mass"), ("p", LAST))
+        for i in LIKES[:2]
     ),
-    Sample("net_vjp", "", lambda d: ([_case(d).x, _case(d).z[:2], _encoder(d)], {}), (0, LAST)),
-    Sample("net_jacobian_gram", "", _gram, (0, LAST)),
-    Sample("net_potential", "bernoulli", _potential("bernoulli"), (1, LAST_IMAGE)),
-    Sample("net_potential", "gaussian", _potential("gaussian", 0.4), (0, LAST)),
-    Sample("net_trajectory", "bernoulli", _trajectory("bernoulli"), (3, LAST_IMAGE)),
-    Sample("net_trajectory", "gaussian", _trajectory("gaussian", 0.4), (0, LAST)),
-    Sample("net_chain", "", _chain),
-    Sample("decode_distance", "", _decode),
-    Sample("log_likelihood", "bernoulli", _pixels("bernoulli"), (0, LAST)),
-    Sample("log_likelihood", "gaussian", _pixels("gaussian", 0.4), (1, LAST_IMAGE)),
-    Sample("pgd_step", "l2", _pgd("l2"), (1, LAST)),
-    Sample("pgd_step", "linf", _pgd("linf")),
-    Sample(
-        "leapfrog_step",
-        "",
-        lambda d: ([_case(d).z.clone(), _case(d).z.sin(), _case(d).z.cos(), 0.1], {}),
-        (2, LAST),
-    ),
-    Sample("eigenvalue_bound", "", _matrices, (0, LAST)),
+    Sample("net_chain", "", _chain, CHAIN),
+    Sample("decode_distance", "", _decode, ROWS),
+    Sample("leapfrog_step", "", _leapfrog, (*STATE, "inv_mass"), ("grad", LAST)),
+    Sample("pgd_step", "l2", _pgd("l2"), IMAGES, ("grad", LAST)),
+    Sample("pgd_step", "l2 per row", _pgd("l2", True), (*IMAGES, "alpha"), ("x", LAST)),
+    Sample("pgd_step", "linf", _pgd("linf"), IMAGES),
+    Sample("eigenvalue_bound", "", _matrices, ("A",), ("A", LAST), (torch.float64,)),
 ]

@@ -245,20 +245,6 @@ def test_inputs_that_require_grad():
     assert decode_distance(mean, *rest, samples=5, backend="reference").shape == (4,)
 
 
-@pytest.mark.parametrize("requires_grad", [False, True])
-def test_registered_op_passes_opcheck(backend, requires_grad):
-    mean, std, centre, r, net = case()
-    mean.requires_grad_(requires_grad)
-    arguments = (mean, std, centre, r, *net, torch.arange(4), 0, 0, 5, "ieee", 0, backend)
-    torch.library.opcheck(torch.ops.vaefast.decode_distance.default, arguments)
-
-
-def test_compiles_without_graph_breaks(backend):
-    torch._dynamo.reset()
-    compiled = torch.compile(decode_distance, fullgraph=True, backend="aot_eager", dynamic=False)
-    assert torch.equal(compiled(*case(), samples=50), decode_distance(*case(), samples=50))
-
-
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [

@@ -291,18 +291,6 @@ def test_reference_chain_is_differentiable_end_to_end():
     assert torch.autograd.gradcheck(end, (case.z.requires_grad_(), case.x.requires_grad_()))
 
 
-def test_compiles_without_graph_breaks(backend):
-    case = posterior(2, 2)
-    like = {"likelihood": "bernoulli", "backend": backend}
-    U, grad = net_potential(*case, **like)
-
-    def end(z):
-        return net_chain(z, U, grad, case.x, case.net, **like, step=0.1, leapfrog=2, steps=3)[0]
-
-    compiled = torch.compile(end, fullgraph=True, backend="aot_eager", dynamic=False)
-    torch.testing.assert_close(compiled(case.z), end(case.z))
-
-
 @pytest.mark.parametrize("requires_grad", [False, True])
 @pytest.mark.parametrize("steps", [0, 3])
 def test_registered_op_passes_opcheck(backend, steps, requires_grad):

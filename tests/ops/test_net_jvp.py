@@ -207,20 +207,6 @@ def test_inputs_that_require_grad():
     )
 
 
-@pytest.mark.parametrize("requires_grad", [False, True])
-@pytest.mark.parametrize("full", [False, True])
-def test_registered_op_passes_opcheck(backend, full, requires_grad):
-    x, v, net = case()
-    x.requires_grad_(requires_grad)
-    torch.library.opcheck(torch.ops.vaefast.net_jvp.default, (x, v, *net, full, "ieee", 0, backend))
-
-
-def test_compiles_without_graph_breaks(backend):
-    torch._dynamo.reset()
-    compiled = torch.compile(net_jvp, fullgraph=True, backend="aot_eager", dynamic=False)
-    torch.testing.assert_close(compiled(*case()), net_jvp(*case()))
-
-
 @pytest.mark.parametrize(
     ("shape", "message"),
     [

@@ -154,14 +154,6 @@ def test_reference_is_differentiable_twice():
     )
 
 
-@pytest.mark.parametrize("grad", [False, True])
-def test_registered_op_passes_opcheck(backend, grad):
-    case = posterior()
-    case.z.requires_grad_(grad)
-    arguments = (case.z, case.x, *case.net, "bernoulli", [], "ieee", 0, backend)
-    torch.library.opcheck(torch.ops.vaefast.net_potential.default, arguments)
-
-
 def test_compiles_without_graph_breaks_or_recompiling(backend):
     torch._dynamo.reset()
     compiled = torch.compile(net_potential, fullgraph=True, backend="aot_eager", dynamic=False)

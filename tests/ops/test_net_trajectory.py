@@ -188,14 +188,6 @@ def test_registered_op_passes_opcheck(backend, massive, requires_grad):
     torch.library.opcheck(torch.ops.vaefast.net_trajectory.default, (*state, 3, "ieee", 0, backend))
 
 
-def test_compiles_without_graph_breaks(backend):
-    torch._dynamo.reset()
-    case = posterior()
-    p, grad = start(case)
-    compiled = torch.compile(run, fullgraph=True, backend="aot_eager", dynamic=False)
-    torch.testing.assert_close(compiled(case, p, grad), run(case, p, grad))
-
-
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [

@@ -218,20 +218,6 @@ def test_inputs_that_require_grad():
     )
 
 
-@pytest.mark.parametrize("requires_grad", [False, True])
-@pytest.mark.parametrize("full", [False, True])
-def test_registered_op_passes_opcheck(backend, full, requires_grad):
-    x, u, net = case()
-    x.requires_grad_(requires_grad)
-    torch.library.opcheck(torch.ops.vaefast.net_vjp.default, (x, u, *net, full, "ieee", 0, backend))
-
-
-def test_compiles_without_graph_breaks(backend):
-    torch._dynamo.reset()
-    compiled = torch.compile(net_vjp, fullgraph=True, backend="aot_eager", dynamic=False)
-    torch.testing.assert_close(compiled(*case()), net_vjp(*case()))
-
-
 def test_probes_of_the_wrong_width_are_refused():
     x, _, net = case()
     with pytest.raises(ValueError, match=r"u must be \[K, 4\] or \[3, K, 4\], got \[5, 12\]"):

@@ -25,7 +25,9 @@ def eigenvalue_bound(call: Call) -> Tensor:
     exponent = A.new_zeros(len(A))  # of the scales so far, in units of the n-th power's
     for square in range(SQUARINGS + 1):
         e = torch.frexp(A.abs().sum((1, 2)).clamp(max=2.0**1000)).exponent
-        A = torch.ldexp(A, -e[:, None, None])
+        half = e // 2  # at a time, for 2^1030 is no float64
+        for part in (half, e - half):
+            A = torch.ldexp(A, -part[:, None, None])
         exponent = exponent + e * 2.0**-square
         if square < SQUARINGS:
             A = A @ A.mT
