@@ -202,7 +202,7 @@ def _options(vae: VAE, part: nn.Module) -> tuple[Any, ...]:
     changing = ("latent_dim", "training")
     simple = (str, int, float, bool, type(None))
     state = [*vars(vae).items(), *vars(part).items()]
-    return tuple(v for k, v in state if isinstance(v, simple) and k not in changing)
+    return tuple([v for k, v in state if isinstance(v, simple) and k not in changing])
 
 
 def _latents(vae: VAE) -> Tensor:

@@ -91,7 +91,8 @@ class _State:
 
     def fits(self) -> bool:
         modules = [reference() for reference in self._modules]
-        if None in modules or any(reference() is None for reference in self._weak):
+        gone = [True for reference in self._weak if reference() is None]  # no generator: hot
+        if None in modules or gone:
             return False
         return self._ids == [*map(id, _values(modules))]
 
