@@ -343,3 +343,11 @@ def test_cpp_on_every_isa_level():
         environment = {**os.environ, "VAEFAST_ISA": level}
         result = subprocess.run(command, env=environment, capture_output=True, text=True, cwd="/")
         assert result.returncode == 0, f"{level}: {result.stdout}"
+
+
+def test_few_numbers_are_those_of_many():
+    index = torch.tensor([5, 1 << 43])
+    few = philox.integers(9, seed=7, index=index, step=2, lane=3, use=Use.PROBE)
+    many = philox.integers(9, seed=7, index=index.repeat(2000), step=2, lane=3, use=Use.PROBE)
+    assert torch.equal(many, few.repeat(2000, 1))
+    assert philox.integers(9, seed=7, index=index[:0], use=Use.PROBE).shape == (0, 9)

@@ -236,7 +236,7 @@ def _together_few(
         words[0, :, start:end] = np.arange(end - start)
         words[3, :, start:end] = ((rows >> 32) | (lane << 12) | (int(draw.use) << 24))[:, None]
     bits = np.stack(_philox(tuple(words), (seed & MASK, (seed >> 32) & MASK)), axis=-1)
-    flat = torch.from_numpy(bits.reshape(len(index), -1))
+    flat = torch.from_numpy(bits.reshape(len(index), 4 * ends[-1]))
     return [flat[:, 4 * start : 4 * start + draw.numbers] for draw, start in zip(draws, ends)]
 
 

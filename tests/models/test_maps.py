@@ -131,7 +131,7 @@ def test_a_networks_without_kernels_runs_as_the_module(lowered, x, monkeypatch):
     net = lowering.decoder(lowered)
     layers = ["conv in=1x1x3 relu", *net.layers[1:]]
     monkeypatch.setattr(
-        lowering, "decoder", lambda vae, z: Network(net.weights, net.biases, layers)
+        lowering, "decoder", lambda vae, z, values: Network(net.weights, net.biases, layers)
     )
     decoder = prepare(lowered, x).maps.decoder
     assert decoder.lowered is None

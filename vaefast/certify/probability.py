@@ -22,6 +22,8 @@ from vaefast.runtime.grad_mode import without_grad
 
 __all__ = ["RobustProbability", "clopper_pearson", "robust_probability"]
 
+FEW = 16  # counts whose bounds are computed sooner than their repetitions are found
+
 
 @dataclass(frozen=True)
 class RobustProbability:
@@ -147,9 +149,12 @@ def clopper_pearson(hits: Tensor, samples: int, alpha: float) -> Tensor:
 
     Source: Clopper, Pearson 1934; mathematics.md 8.1.
     """
-    k, where = np.unique(hits.cpu().numpy(), return_inverse=True)
+    k = hits.cpu().numpy()
+    if k.size > FEW:
+        k, where = np.unique(k, return_inverse=True)
     bound = np.where(k > 0, special.betaincinv(np.maximum(k, 1), samples - k + 1, alpha), 0.0)
-    return torch.from_numpy(bound[where].reshape(hits.shape)).to(hits.device)
+    bound = bound[where] if hits.numel() > FEW else bound
+    return torch.from_numpy(bound.reshape(hits.shape)).to(hits.device)
 
 
 def check_draws(samples: int, alpha: float, seed: int) -> Draws:

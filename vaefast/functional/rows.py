@@ -61,12 +61,17 @@ def _fill(results: tuple[Tensor, ...], chunk: slice, pieces: tuple[Tensor, ...],
 
 def finite(*tensors: Tensor | None) -> Tensor:
     """[n] bool: every entry of row i is finite, in all of the tensors [n, ...] that are given."""
-    flags = [_finite(t) for t in tensors if t is not None]
-    return torch.stack(flags).all(dim=0)
+    first, *others = (_finite(t) for t in tensors if t is not None)
+    for flags in others:
+        first = first & flags
+    return first
 
 
 def _finite(tensor: Tensor) -> Tensor:
-    return tensor.reshape(len(tensor), 1, *tensor.shape[1:]).isfinite().flatten(1).all(dim=1)
+    flags = tensor.isfinite()
+    if tensor.ndim == 1:
+        return flags
+    return (flags if tensor.ndim == 2 else flags.flatten(1)).all(dim=1)
 
 
 def nan_where_bad(good: Tensor, *results: Tensor) -> tuple[Tensor, ...]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from vaefast import checks
 from vaefast.models.plans import CannotLower
-from vaefast.models.traces import networks
+from vaefast.models.traces import networks, remembered
 from vaefast.models.tracing import Root
 from vaefast.models.vae import VAE
 from vaefast.types import Network
@@ -77,11 +77,24 @@ def encoder(vae: VAE, x: Tensor) -> Encoder:
     Layers that both have in common are the same tensors. ``logvar`` is None for a fixed σ.
     """
     try:
-        nets = _networks(
-            _root(vae, vae.encode, "encoder", vae.encoder), x, _options(vae, vae.encoder)
-        )
+        nets = _networks(*_encoding(vae, x))
     except CannotLower as error:
         return Encoder(None, None, error.reason)
+    return _heads(vae, nets)
+
+
+def known_encoder(vae: VAE, x: Tensor) -> Encoder | None:
+    """As :func:`encoder` where no module need run for it, and both networks are there."""
+    nets = remembered(*_encoding(vae, x))
+    return _heads(vae, nets) if nets and not any(isinstance(n, str) for n in nets) else None
+
+
+def _encoding(vae: VAE, x: Tensor) -> tuple[Root, Tensor, tuple[Any, ...]]:
+    root = _root(vae, vae.encode, "encoder", vae.encoder)
+    return root, x, _options(vae, vae.encoder)
+
+
+def _heads(vae: VAE, nets: list[Network | str]) -> Encoder:
     mean, logvar = nets
     if vae.fixed_std:
         logvar = ""
@@ -90,31 +103,40 @@ def encoder(vae: VAE, x: Tensor) -> Encoder:
     return Encoder(found[0], found[1], next(filter(None, reasons), ""))
 
 
-def decoder(vae: VAE, z: Tensor | None = None) -> Network:
+def decoder(
+    vae: VAE, z: Tensor | None = None, values: Callable[[], Tensor] | None = None
+) -> Network:
     """z ↦ natural parameters: logits or the Gaussian's mean, for z like the example [n, d].
+
+    Args:
+        values: makes the example, where z has its shape, dtype and device alone.
 
     Raises:
         CannotLower: with the reason.
     """
     if z is None:
         z = _latents(vae)
-    if vae.decoder_output == "probabilities" and not vae.logit_decoder.exact(vae.decoder, z):
+    if vae.decoder_output == "probabilities" and not vae.logit_decoder.exact(
+        vae.decoder, z if values is None else values()
+    ):
         raise CannotLower("the decoder's probabilities do not come from a final Sigmoid")
     (net,) = _networks(
-        _root(vae, vae.decode, "decoder", vae.decoder), z, _options(vae, vae.decoder)
+        _root(vae, vae.decode, "decoder", vae.decoder), z, _options(vae, vae.decoder), values
     )
     if vae.decoder_output == "mean_logvar":
         raise CannotLower("the decoder has a second head, the log-variance of its pixels")
     return _given(net)
 
 
-def pixels(vae: VAE, z: Tensor | None = None) -> Network:
-    """z ↦ g(z), the reconstruction in pixel scale, for z like the example [n, d].
+def pixels(
+    vae: VAE, z: Tensor | None = None, values: Callable[[], Tensor] | None = None
+) -> Network:
+    """z ↦ g(z), the reconstruction in pixel scale; arguments as of :func:`decoder`.
 
     Raises:
         CannotLower: with the reason.
     """
-    net = decoder(vae, z)
+    net = decoder(vae, z, values)
     if vae.likelihood == "gaussian":
         return net
     if (last := net.activations[-1]) != "identity":
@@ -143,10 +165,15 @@ def encoder_logvar(vae: VAE, x: Tensor) -> Network:
 decoder_pixels = pixels
 
 
-def _networks(root: Root, example: Tensor, key: tuple = ()) -> list[Network | str]:
+def _networks(
+    root: Root,
+    example: Tensor,
+    key: tuple = (),
+    values: Callable[[], Tensor] | None = None,
+) -> list[Network | str]:
     if not example.is_floating_point():
         raise CannotLower(f"the example must be floating, got {checks.short(example.dtype)}")
-    return networks(root, example, key)
+    return networks(root, example, key, values)
 
 
 def _given(net: Network | str) -> Network:
@@ -175,7 +202,7 @@ def _options(vae: VAE, part: nn.Module) -> tuple[Any, ...]:
     changing = ("latent_dim", "training")
     simple = (str, int, float, bool, type(None))
     state = [*vars(vae).items(), *vars(part).items()]
-    return tuple(v for k, v in state if isinstance(v, simple) and k not in changing)
+    return tuple([v for k, v in state if isinstance(v, simple) and k not in changing])
 
 
 def _latents(vae: VAE) -> Tensor:

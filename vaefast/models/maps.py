@@ -36,13 +36,15 @@ class Example(NamedTuple):
 
     Args:
         x: [2, *event], finite.
-        z: [2, d], their posterior means.
+        z: [2, d], their posterior means; zeros where ``encoder`` is given.
         context: of the two rows, or None.
+        encoder: where it is known without a look at the rows.
     """
 
     x: Tensor
     z: Tensor
     context: Context
+    encoder: lowering.Encoder | None = None
 
 
 class _Call(NamedTuple):
@@ -239,15 +241,19 @@ class Maps:
     def _encoder(self) -> lowering.Encoder:
         if self.context is not None:
             return lowering.Encoder(None, None, CONTEXT)
-        return lowering.encoder(self.vae, self._call.example.x)
+        return self._call.example.encoder or lowering.encoder(self.vae, self._call.example.x)
 
-    def _lowered(self, lower: Callable[[VAE, Tensor], Network]) -> tuple[Network | None, str]:
+    def _lowered(self, lower: Callable[..., Network]) -> tuple[Network | None, str]:
         if self.context is not None:
             return None, CONTEXT
         try:
-            return lower(self.vae, self._call.example.z), ""
+            return lower(self.vae, self._call.example.z, self._latents), ""
         except lowering.CannotLower as error:
             return None, error.reason
+
+    def _latents(self) -> Tensor:
+        x, z, _, known = self._call.example
+        return z if known is None else self.vae.encode(x)[0]
 
     def _map(
         self, name: str, net: Network | None, reason: str, module: Callable[[str], ModuleMap]

@@ -10,7 +10,7 @@ the last comparison.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import Any
 
@@ -25,7 +25,7 @@ from vaefast.models.values import ROWS
 from vaefast.runtime import numerics
 from vaefast.types import Network
 
-__all__ = ["networks"]
+__all__ = ["networks", "remembered"]
 
 _HELD = (Tensor, int, float, complex, str, bytes, bool, torch.dtype, torch.device, type(None))
 _STATE = ("_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks")
@@ -33,27 +33,48 @@ _STATE = ("_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre
 _traces: weakref.WeakKeyDictionary[nn.Module, dict[Any, _Entry]] = weakref.WeakKeyDictionary()
 
 
-def networks(root: Root, example: Tensor, key: tuple = ()) -> list[Network | str]:
+def networks(
+    root: Root,
+    example: Tensor,
+    key: tuple = (),
+    values: Callable[[], Tensor] | None = None,
+) -> list[Network | str]:
     """A network, or the reason why there is none, for each tensor that the function returns.
 
     Args:
         example: [b, *event], floating; its values tell how the rows of a comparison are drawn.
         key: what else the function depends on.
+        values: makes such an example, where ``example`` has its shape, dtype and device alone.
 
     Raises:
         CannotLower: the forward cannot be recorded at all.
     """
-    autocast = torch.is_autocast_enabled("cpu"), torch.is_autocast_enabled("cuda")
-    key = (*key, root.label, example.shape[1:], example.dtype, example.device, *autocast)
+    key = _key(root, example, key)
     kept = {} if root.module is None else _traces.setdefault(root.module, {})
     entry = kept.get(key)
     if entry is None or not entry.fits():
+        example = example if values is None else values()
         entry = kept[key] = _Entry(root, example)
     elif not entry.is_compared():
+        example = example if values is None else values()
         entry.compare(root, example)
         if entry.failures:  # what is constant in a trace may have changed: record it anew
             entry = kept[key] = _Entry(root, example)
     return entry.networks(example)
+
+
+def remembered(root: Root, example: Tensor, key: tuple = ()) -> list[Network | str] | None:
+    """As :func:`networks` where that runs no module: the trace fits, with the weights compared."""
+    assert root.module is not None
+    entry = _traces.get(root.module, {}).get(_key(root, example, key))
+    if entry is None or entry.refusal or not (entry.fits() and entry.is_compared()):
+        return None
+    return entry.networks(example)
+
+
+def _key(root: Root, example: Tensor, key: tuple) -> tuple:
+    autocast = torch.is_autocast_enabled("cpu"), torch.is_autocast_enabled("cuda")
+    return (*key, root.label, example.shape[1:], example.dtype, example.device, *autocast)
 
 
 class _State:
@@ -70,7 +91,8 @@ class _State:
 
     def fits(self) -> bool:
         modules = [reference() for reference in self._modules]
-        if None in modules or any(reference() is None for reference in self._weak):
+        gone = [True for reference in self._weak if reference() is None]  # no generator: hot
+        if None in modules or gone:
             return False
         return self._ids == [*map(id, _values(modules))]
 

@@ -43,12 +43,12 @@ def _pack_cpp(net: Network, backward: bool) -> Tensor:
     weights, packed = [w.detach().resolve_neg() for w in net.weights], aligned(net.packed)
     no_biases: list[Tensor | None] = [None] * len(weights)
     dtype = weights[0].dtype
+    (layers, *_), _alive = layers_of(weights, no_biases, net.layers, None)
     if packed is None:
-        (layers, *_), _alive = layers_of(weights, no_biases, net.layers, None)
         with torch.inference_mode(False):  # autograd may have to save it
             packed = torch.empty(kernel("net_pack_bytes", dtype)(layers), dtype=torch.uint8)
         kernel("net_pack_start", dtype)(layers, packed.data_ptr())
-    network, _alive = layers_of(weights, no_biases, net.layers, packed)
+    network = layers, packed.data_ptr(), packed.nbytes
     directions = FORWARD | BACKWARD if backward else FORWARD
     kernel("net_pack", dtype)(network, directions, torch.get_num_threads())
     return packed
