@@ -105,6 +105,16 @@ def test_listings_name_what_exists(name):
     assert set(getattr(MODULES[name], "PLAIN_EXTREMA", {})) <= kernels
 
 
+@pytest.mark.parametrize("name", ["log_likelihood", "net_potential", "net_trajectory", "net_chain"])
+def test_stds_are_read_in_the_forms_of_a_gaussian_alone(name):
+    has_std = {v.constants["LIKELIHOOD"]: set() for v in aot.variants_of(name).values()}
+    for variant in aot.variants_of(name).values():
+        std = variant.signature.get("p_std", "constexpr")
+        has_std[variant.constants["LIKELIHOOD"]].add(std != "constexpr")
+    assert has_std.pop("gaussian") == {True}
+    assert set.union(*has_std.values()) == {False}
+
+
 @pytest.mark.parametrize("name", MEASURED)
 def test_no_listing_excuses_what_is_measured(name):
     widths = "-".join(map(str, MEASURED[name][0]))
