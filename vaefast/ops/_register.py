@@ -7,8 +7,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-from torch import _C, Tensor, nn
-from torch.autograd import forward_ad
+from torch import Tensor
 
 from vaefast.ops._autograd import Pulled, differentiable_once, with_biases
 from vaefast.ops._schema import Layout, layout_of
@@ -19,7 +18,6 @@ __all__ = ["Registered", "lazy", "register", "registered"]
 
 library = torch.library.Library("vaefast", "DEF")
 registered: dict[str, Registered] = {}
-PLAIN = (Tensor, nn.Parameter)
 
 
 class Registered(NamedTuple):
@@ -46,9 +44,7 @@ def register(
 
     The op is named after the module of its Call. That function chooses the backend, and refuses a
     tensor that requires grad where the op has no derivative in it; where the reference was asked
-    for by name, it runs in plain sight of autograd, so derivatives of any order are its own. The
-    C++ kernels are called without torch's dispatcher where nothing listens there: it costs more
-    than a small network.
+    for by name, it runs in plain sight of autograd, so derivatives of any order are its own.
 
     Args:
         call: the NamedTuple that lists the op's arguments, the backend last; every implementation
@@ -79,7 +75,6 @@ def register(
 def _caller(name: str, op: Registered, derived: tuple[str, ...], made: Any) -> Callable[[Any], Any]:
     run, at = getattr(torch.ops.vaefast, name).default, op.layout.net
     places, implementations, fields = op.layout.tensors, op.implementations, op.call._fields
-    direct = _direct(op)
 
     def wants_grad(call):
         for i in places:  # noqa: SIM110 - a generator would take twice the time
@@ -87,21 +82,11 @@ def _caller(name: str, op: Registered, derived: tuple[str, ...], made: Any) -> C
                 return True
         return False
 
-    def is_plain(call):
-        for i in places:  # noqa: SIM110
-            if not _is_plain(call[i]):
-                return False
-        return True
-
     def call_op(call):
         values = list(call)  # torch.compile slices no named tuple in torch 2.6
         layers = () if at is None else values[at].layers
         chosen = backends.resolve(name, call[-1], call[0], layers)
-        wanting = torch.is_grad_enabled() and wants_grad(call)
-        if chosen == "cpp" and not (wanting or _watched()) and is_plain(call):
-            result = direct(call)
-            return result if made is None else made(*result)
-        if wanting:
+        if torch.is_grad_enabled() and wants_grad(call):
             wanted = [fields[i] for i in places if _requires_grad(call[i])]
             if backends.named(call[-1]) == "reference":
                 return implementations["reference"](call)
@@ -128,52 +113,6 @@ def _requires_grad(value: Any) -> bool:
         if t is not None and t.requires_grad:
             return True
     return False
-
-
-def _watched() -> bool:
-    """Whether something must see the op at the dispatcher: tracing, a mode, a transform, duals."""
-    return (
-        torch.compiler.is_compiling()
-        or _C._len_torch_dispatch_stack() > 0
-        or _C._is_torch_function_mode_enabled()
-        or _C._functorch.peek_interpreter_stack() is not None
-        or _C._get_tracing_state() is not None
-        or _C._autograd._profiler_enabled()
-        or forward_ad._current_level >= 0
-    )
-
-
-def _is_plain(value: Any) -> bool:
-    """Whether these tensors, those of a network or None, are what their memory holds."""
-    if value is None:
-        return True
-    if isinstance(value, Tensor):
-        return type(value) in PLAIN and not value.is_neg()
-    tensors = (*value.weights, *value.biases) if type(value) is Network else value
-    for t in tensors:  # noqa: SIM110
-        if t is not None and (type(t) not in PLAIN or t.is_neg()):
-            return False
-    return True
-
-
-def _direct(op: Registered) -> Callable[[Any], Any]:
-    """The C++ implementation on a Call, as the dispatcher would call it."""
-    implementations, written = op.implementations, op.layout.written
-
-    def run(call):
-        result = implementations["cpp"](call)
-        if written:
-            _count_writes(call[:written])
-        return result
-
-    return run
-
-
-def _count_writes(tensors: tuple[Tensor, ...]) -> None:
-    """Tell autograd that these tensors changed: it must not use stale values."""
-    for t in tensors:
-        if not t.is_inference():
-            torch.autograd.graph.increment_version(t)
 
 
 def _refuse(name: str, fields: list[str], derived: tuple[str, ...]) -> None:
@@ -214,9 +153,13 @@ def _implementation(op: Registered) -> Callable[..., Any]:
 
 
 def _counting_writes(run: Callable, written: int) -> Callable:
+    """Tell autograd that the first ``written`` arguments changed: it must not use stale values."""
+
     def call(*arguments):
         result = run(*arguments)
-        _count_writes(arguments[:written])
+        for t in arguments[:written]:
+            if not t.is_inference():
+                torch.autograd.graph.increment_version(t)
         return result
 
     return call
