@@ -76,4 +76,4 @@ def _sinh(t: Tensor) -> Tensor:
 
 
 def _double(*tensors: Tensor) -> tuple[Tensor, ...]:
-    return tuple(t.double() for t in tensors)
+    return tuple([t.double() for t in tensors])

@@ -57,7 +57,9 @@ class _Change:
 
     def __call__(self, point: Tensor, *reference: Tensor) -> Tensor:
         restarts = len(point) // len(reference[0])
-        mean, logvar, offset = (t.repeat_interleave(restarts, 0) for t in reference)
+        if restarts > 1:
+            reference = tuple([t.repeat_interleave(restarts, 0) for t in reference])
+        mean, logvar, offset = reference
         return self.sign * self.divergence(*self.maps.encode(point), mean, logvar) + offset
 
 

@@ -38,7 +38,7 @@ def parse(names: Sequence[str]) -> tuple[Activation, ...]:
         ValueError: an unknown name, a parameter that is missing, malformed or not taken, or
             clamp's ``low`` above its ``high``.
     """
-    return tuple(_parse_one(name) for name in names)
+    return tuple(map(_parse_one, names))
 
 
 def named(text: str) -> tuple[str, tuple[float, float]]:
