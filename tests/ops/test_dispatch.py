@@ -1,4 +1,4 @@
-"""Ops that go past torch's dispatcher still go through it where something listens there."""
+"""Torch's dispatcher sees every op: modes, negated views, counted writes."""
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
