@@ -210,7 +210,7 @@ def _initialise(vae: VAE, seed: int) -> None:
 
     On the meta device the parameters stay there, without memory: for weights from elsewhere.
     """
-    device = torch.get_default_device()
+    device = torch.empty(0).device  # torch 2.6 names no default within `with torch.device(...)`
     if device.type == "meta":
         return
     generator = torch.Generator().manual_seed(seed)
