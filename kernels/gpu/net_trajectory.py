@@ -150,7 +150,7 @@ def net_trajectory(call: Call) -> tuple[Tensor, ...]:
 
 
 KNOWN_SPILLS = {  # bytes of a thread
-    ("8-64-3072 bf16 tile 32", "sm_90"): "32 bytes",
+    ("8-64-3072 bf16 tile 32", "sm_90"): "40 bytes",
 }
 
 
