@@ -143,7 +143,7 @@ def _continuous_bernoulli_derivative(out: Tensor, x: Tensor) -> Tensor:
 
 def _log_normaliser(u: Tensor) -> Tensor:
     """log((1 − e⁻ᵘ)/u) for u ≥ 0; near 0 the integral −u/2 + Σ b_k u²ᵏ/(2k) of −_mean."""
-    near, far = u.clamp(max=SERIES_BELOW), u.clamp(min=SERIES_BELOW)
+    near, far = _apart(u)
     terms = [b / (2 * k) for k, b in enumerate(MEAN_SERIES, start=1)]
     series = -0.5 * near + near * near * _polynomial(near * near, terms)
     return torch.where(u < SERIES_BELOW, series, torch.log(-torch.expm1(-far) / far))
@@ -151,7 +151,7 @@ def _log_normaliser(u: Tensor) -> Tensor:
 
 def _mean(u: Tensor) -> Tensor:
     """E[x] at logit −u for u ≥ 0: 1/u − 1/(eᵘ − 1), which falls from ½ to 0."""
-    near, far = u.clamp(max=SERIES_BELOW), u.clamp(min=SERIES_BELOW)
+    near, far = _apart(u)
     series = 0.5 - near * _polynomial(near * near, MEAN_SERIES)
     decay = torch.exp(-far)
     return torch.where(u < SERIES_BELOW, series, 1.0 / far - decay / (1.0 - decay))
@@ -168,6 +168,15 @@ def _bernoulli_second(out: Tensor, x: Tensor) -> Curvature:
     return Curvature(out, -torch.sigmoid(out) * torch.sigmoid(-out), torch.ones_like(out))
 
 
+def _apart(u: Tensor) -> tuple[Tensor, Tensor]:
+    """u where the series holds and where it does not, the threshold elsewhere.
+
+    No clamp: at the threshold itself the derivative of either is torch's choice.
+    """
+    near, threshold = u < SERIES_BELOW, u.new_full((), SERIES_BELOW)
+    return torch.where(near, u, threshold), torch.where(near, threshold, u)
+
+
 def _clamped_second(out: Tensor, x: Tensor) -> Curvature:
     inside = (out.abs() <= CLAMP).to(out.dtype)
     curvature = _bernoulli_second(out, x).curvature
@@ -180,7 +189,7 @@ def _continuous_bernoulli_second(out: Tensor, x: Tensor) -> Curvature:
 
 def _mean_slope(u: Tensor) -> Tensor:
     """d/du (1/u − 1/(eᵘ − 1)) = e⁻ᵘ/(1 − e⁻ᵘ)² − 1/u²; near 0 its series −Σ (2k − 1) b_k u²ᵏ⁻²."""
-    near, far = u.clamp(max=SERIES_BELOW), u.clamp(min=SERIES_BELOW)
+    near, far = _apart(u)
     terms = [-(2 * k - 1) * b for k, b in enumerate(MEAN_SERIES, start=1)]
     decay = torch.exp(-far)
     closed = decay / torch.expm1(-far).square() - 1.0 / far.square()

@@ -2,7 +2,8 @@
 
 ``python -m vaefast.kernels.proof.table docs/kernels.md`` writes the file, with ``--check`` only
 says whether it names today's variants, sources and triton, with ``--compare`` compiles
-everything and prints the rows that have changed. In a checkout's root, ``vaefast/`` there must be
+everything and prints the rows that have changed, with ``--kept`` writes what earlier runs have found
+and says of the others that they are not compiled yet. In a checkout's root, ``vaefast/`` there must be
 what is installed.
 """
 
@@ -19,6 +20,7 @@ from vaefast.kernels.proof import aot
 from vaefast.kernels.proof.binary import Binary
 from vaefast.kernels.proof.fingerprint import fingerprint
 from vaefast.kernels.proof.occupancy import most_warps, programs
+from vaefast.kernels.proof.results import kept, key
 from vaefast.kernels.proof.survey import Job, jobs, survey
 
 __all__ = ["main", "outdated", "outline", "render", "stale"]
@@ -37,6 +39,7 @@ file. One row is one binary: a form of a kernel that its launcher can choose, fo
   where they come from; behind it the share of the warps (waves) that the hardware could hold.
 - *matrix units*: instructions of the matrix units in the assembly; blank where there are none.
 """
+NOT_YET = "not compiled yet"
 COLUMNS = ("variant", "target", "warps", "stages", "registers", "spilled", "shared", "occupancy",
            "matrix units")  # fmt: skip
 KEY = re.compile(r"^(## `.*|<!-- sources .*|\| [^|]+ \| (?:sm_\d+|gfx\w+) \|)", re.MULTILINE)
@@ -51,7 +54,7 @@ def main(arguments: list[str]) -> int:
         if reason := outdated(before):
             print(f"{path}: {reason}; run `make kernels`")
         return int(bool(reason))
-    after = render()
+    after = render(compiling="--kept" not in options)
     if "--compare" in options:
         lines = difflib.unified_diff(before.splitlines(), after.splitlines(), lineterm="", n=0)
         print(*lines, sep="\n")
@@ -78,14 +81,24 @@ def outline() -> str:
     return "\n".join([HEAD.format(version=triton.__version__), *sections])
 
 
-def render() -> str:
-    """The whole file."""
+def render(compiling: bool = True) -> str:
+    """The whole file; without ``compiling`` of the binaries that earlier runs have compiled."""
     names = list(aot.modules())
-    binaries = survey(job for name in names for job in jobs(name))
+    every = [job for name in names for job in jobs(name)]
+    binaries = survey(every) if compiling else earlier(every)
     sections = (
-        _section(name, [_measured(job, binaries[job]) for job in jobs(name)]) for name in names
+        _section(name, [_measured(job, binaries.get(job)) for job in jobs(name)]) for name in names
     )
-    return "\n".join([HEAD.format(version=triton.__version__), *sections])
+    missing = len(every) - len(binaries)
+    note = f"\n**{missing} of {len(every)} forms are {NOT_YET}.** `make kernels` goes on.\n"
+    head = HEAD.format(version=triton.__version__) + (note if missing else "")
+    return "\n".join([head, *sections])
+
+
+def earlier(every: list[Job]) -> dict[Job, Binary]:
+    """What earlier runs have kept of these binaries."""
+    found = ((job, kept(key(job.module, job.variant, job.target))) for job in every)
+    return {job: binary for job, binary in found if binary is not None}
 
 
 def _section(module: str, rows: list[str]) -> str:
@@ -93,7 +106,9 @@ def _section(module: str, rows: list[str]) -> str:
     return "\n".join([*head, "|---|---" + "|--:" * 6 + "|---|", *rows, ""])
 
 
-def _measured(job: Job, b: Binary) -> str:
+def _measured(job: Job, b: Binary | None) -> str:
+    if b is None:
+        return _row(job.label, job.target, NOT_YET, *[""] * 6)
     n = programs(b, job.target)
     share = 100 * n * b.warps / most_warps(job.target)
     matrix = ", ".join(f"{count} x {name}" for name, count in b.matrix.items())
