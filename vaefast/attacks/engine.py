@@ -81,11 +81,11 @@ def _search(
     start = search.start(ball, Stream(search.seed, index, restart))
     ascent = search.ascent(alpha, search.steps)
     climb = _climb(objective, start, ball, ascent, search, recordings)
-    unusable = ~x.flatten(1).isfinite().all(1)
+    non_finite = ~x.flatten(1).isfinite().all(1)
     shape = (len(x), restarts)
     return Climb(
         climb.point.reshape(*shape, *x.shape[1:]),
-        climb.value.reshape(shape).masked_fill(unusable[:, None], -torch.inf),
+        climb.value.reshape(shape).masked_fill(non_finite[:, None], -torch.inf),
         climb.history.reshape(-1, *shape),
     )
 

@@ -1,4 +1,4 @@
-"""``net_chain``: T transitions of Hamiltonian Monte Carlo on an MLP decoder, in one call."""
+"""``net_chain``: T transitions of Hamiltonian Monte Carlo on a decoder network, in one call."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``net_potential``: the potential energy of latents under an MLP decoder, and its gradient."""
+"""``net_potential``: the potential energy of latents under a decoder network, and its gradient."""
 
 from __future__ import annotations
 

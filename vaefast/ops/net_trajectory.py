@@ -1,4 +1,4 @@
-"""``net_trajectory``: L leapfrog steps on the posterior of an MLP decoder."""
+"""``net_trajectory``: L leapfrog steps on the posterior of a decoder network."""
 
 from __future__ import annotations
 
