@@ -1,7 +1,7 @@
 """HMC under a convolutional decoder (mathematics.md §1.6), 512 chains: the path of any module.
 
-A call of ours records its CUDA graph anew, which takes as long as tens of transitions and goes into
-the case once: calls of two lengths tell it from the transitions, which are scaled up.
+A call of ours captures its CUDA graph anew, which takes as long as tens of transitions and goes
+into the case once: calls of two lengths tell it from the transitions, which are scaled up.
 """
 
 from __future__ import annotations

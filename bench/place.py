@@ -17,7 +17,7 @@ from vaefast.bench.runner import Clock, Provider, seconds_on_cpu, seconds_on_gpu
 from vaefast.types import Network
 
 __all__ = ["PRECISIONS", "PRODUCTS", "TOLERANCE", "Captured", "Place", "at_precision"]
-__all__ += ["ieee_products", "net_at", "poisoned", "rotating"]
+__all__ += ["ieee_products", "made_over_nan", "net_at", "rotating"]
 
 PRECISIONS = ("bf16", "tf32", "ieee")
 TOLERANCE = {"bf16": 5e-2, "tf32": 5e-3, "ieee": 5e-4}  # of our largest entry
@@ -177,7 +177,7 @@ def rotating(make: Callable[..., Provider], inputs: Sequence[tuple]) -> Provider
     return lambda: next(calls)()
 
 
-def poisoned(provider: Provider) -> Any:
+def made_over_nan(provider: Provider) -> Any:
     """The provider's second result, made in memory that held NaN.
 
     Raises:

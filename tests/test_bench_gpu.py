@@ -10,7 +10,7 @@ import torch
 
 from vaefast.bench import Benchmark, Place
 from vaefast.bench.gpu import job, pairs, run_jobs
-from vaefast.bench.place import at_precision, ieee_products, net_at, poisoned, rotating
+from vaefast.bench.place import at_precision, ieee_products, made_over_nan, net_at, rotating
 from vaefast.bench.runner import seconds_on_cpu, tensor_of
 
 TINY = Place("cpu", tiny=True)
@@ -65,12 +65,12 @@ def test_ours_must_pass_its_own_check():
         rows_of(toy(checks={"vaefast": lambda: (x + 1, x)}))
 
 
-def test_poison_reaches_results_of_every_kind():
-    result = poisoned(lambda: (torch.ones(3), None, torch.arange(4)))
+def test_what_is_not_written_is_found_in_results_of_every_kind():
+    result = made_over_nan(lambda: (torch.ones(3), None, torch.arange(4)))
     assert result[2].tolist() == [0, 1, 2, 3]
     held = torch.zeros(2, dtype=torch.int64)
     with pytest.raises(AssertionError, match="not written everywhere"):
-        poisoned(lambda: held)
+        made_over_nan(lambda: held)
 
 
 def test_figures_follow_from_the_ceilings():

@@ -105,7 +105,7 @@ def integers(
         seed: 64-bit seed; negative seeds are taken modulo 2⁶⁴.
         index: [N] int64, the global number of each row's input, below 2⁴⁴.
         step: step, transition or sample number, below 2³²; int, or int64 [N] or [] (one for all
-            rows, which a recording can be given anew).
+            rows, which a capture can be given anew).
         lane: chain, restart or probe, below 2¹²; int or [N] int64.
         use: a member of :class:`Use`.
 

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from vaefast import ops
-from vaefast.functional import layers
+from vaefast.functional import network
 from vaefast.ops._inputs import check_network
 from vaefast.runtime import backends
 from vaefast.types import Layer, Network, parse_layer
@@ -49,7 +49,7 @@ SPATIAL = {
 }
 
 
-def network(module, text):
+def of_one(module, text):
     weight = getattr(module, "weight", EMPTY)
     return Network([weight.detach()], [getattr(module, "bias", None)], [f"{text} tanh"])
 
@@ -57,7 +57,7 @@ def network(module, text):
 def made(name):
     torch.manual_seed(0)
     module, text = SPATIAL[name]
-    net = network(module.double(), text)
+    net = of_one(module.double(), text)
     shape = net.layer(0).in_shape
     return net, lambda x: torch.tanh(module(x.unflatten(1, shape))).flatten(1)
 
@@ -68,16 +68,16 @@ def test_values_and_products_are_the_module_s(name):
     x = torch.randn(3, net.in_features, dtype=torch.float64)
     out, pull = torch.func.vjp(function, x)
     assert net.out_features == out.shape[1]
-    torch.testing.assert_close(layers.evaluate(x, net), out)
-    tape = layers.forward(x, net)
+    torch.testing.assert_close(network.evaluate(x, net), out)
+    tape = network.forward(x, net)
     torch.testing.assert_close(tape.out, out)
     v, u = torch.randn_like(x), torch.randn_like(out)
     expected = torch.func.jvp(function, (x,), (v,))[1]
-    torch.testing.assert_close(layers.pushforward(tape, v, net), expected)
-    torch.testing.assert_close(layers.pullback(tape, u, net), pull(u)[0])
+    torch.testing.assert_close(network.pushforward(tape, v, net), expected)
+    torch.testing.assert_close(network.pullback(tape, u, net), pull(u)[0])
     probes, own = torch.randn(4, net.in_features).double(), tape.beside_probes()
-    along = layers.pushforward(own, probes.expand(3, 4, -1), net)
-    assert torch.allclose(along[:, 2], layers.pushforward(tape, probes[2].expand(3, -1), net))
+    along = network.pushforward(own, probes.expand(3, 4, -1), net)
+    assert torch.allclose(along[:, 2], network.pushforward(tape, probes[2].expand(3, -1), net))
 
 
 def residual():
@@ -107,13 +107,13 @@ def by_hand(x, net):
 
 def test_residual_sums():
     net, x = residual(), torch.randn(3, 32, dtype=torch.float64)
-    torch.testing.assert_close(layers.evaluate(x, net), by_hand(x, net))
-    tape, v = layers.forward(x, net), torch.randn(3, 32, dtype=torch.float64)
+    torch.testing.assert_close(network.evaluate(x, net), by_hand(x, net))
+    tape, v = network.forward(x, net), torch.randn(3, 32, dtype=torch.float64)
     expected = torch.func.jvp(lambda x: by_hand(x, net), (x,), (v,))[1]
-    torch.testing.assert_close(layers.pushforward(tape, v, net), expected)
+    torch.testing.assert_close(network.pushforward(tape, v, net), expected)
     pulled = torch.func.vjp(lambda x: by_hand(x, net), x)[1](v)[0]
-    torch.testing.assert_close(layers.pullback(tape, v, net), pulled)
-    pre = layers.pull_to_first(tape, v, net)
+    torch.testing.assert_close(network.pullback(tape, v, net), pulled)
+    pre = network.pull_to_first(tape, v, net)
     onto = F.conv_transpose2d(pre.unflatten(1, (2, 4, 4)), net.weights[0], padding=1).flatten(1)
     torch.testing.assert_close(onto + pre, pulled)
 
@@ -122,8 +122,8 @@ def test_both_passes_are_differentiable():
     net = residual()
 
     def products(x, v):
-        tape = layers.forward(x, net)
-        return layers.pushforward(tape, v, net), layers.pullback(tape, v, net)
+        tape = network.forward(x, net)
+        return network.pushforward(tape, v, net), network.pullback(tape, v, net)
 
     inputs = [torch.randn(1, 32, dtype=torch.float64, requires_grad=True) for _ in range(2)]
     assert torch.autograd.gradcheck(products, inputs)

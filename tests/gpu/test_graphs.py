@@ -1,4 +1,4 @@
-"""Recording on a GPU: replays, weights, failures, memory, and the functions that record."""
+"""Capturing on a GPU: replays, weights, failures, memory, and the functions that are captured."""
 
 import logging
 
@@ -11,7 +11,7 @@ from vaefast import attacks, hmc
 from vaefast.models import ConvVAE
 from vaefast.runtime import capture
 from vaefast.runtime.capture import EAGER_RUNS, MOST, Graphs
-from vaefast.runtime.cuda_graphs import CudaRecorder
+from vaefast.runtime.cuda_graphs import CudaCapturer
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device was found")
 DEVICE = torch.device("cuda", 0)
@@ -50,8 +50,8 @@ def batch(seed, rows=4):
     return torch.randn(rows, 32, generator=torch.Generator().manual_seed(seed)).to(DEVICE)
 
 
-def recorded(module):
-    function, found = Gradient(module), Graphs(CudaRecorder(DEVICE), [module])
+def captured(module):
+    function, found = Gradient(module), Graphs(CudaCapturer(DEVICE), [module])
     for seed in range(EAGER_RUNS + 1):
         found.run(function, batch(seed))
     return function, found
@@ -71,42 +71,42 @@ def check(found, function, seeds=range(10, 15)):
 
 
 def test_a_replay_gives_what_an_ordinary_run_gives(net):
-    function, found = recorded(net)
+    function, found = captured(net)
     check(found, function)
-    assert (found.recorded, found.replayed) == (1, 5)
+    assert (found.captured, found.replayed) == (1, 5)
     assert all(p.grad is None for p in net.parameters())
 
 
 def test_weights(net):
-    function, found = recorded(net)
+    function, found = captured(net)
     net[0].weight.data.mul_(1.5)
     check(found, function)
-    assert found.recorded == 1
+    assert found.captured == 1
     net[0].weight = nn.Parameter(net[0].weight.detach() + 0.25)
     check(found, function)
-    assert found.recorded == 2
+    assert found.captured == 2
 
 
 @pytest.mark.parametrize("layer", [Synchronous, Rude])
 def test_a_failure_is_logged_and_leaves_cuda_usable(layer, caplog, net):
     module = layer(32, 8).to(DEVICE)
     with caplog.at_level(logging.INFO, "vaefast"):
-        function, found = recorded(module)
+        function, found = captured(module)
     assert len(caplog.messages) == 1
     assert "runs without a CUDA graph" in caplog.text
     check(found, function)
-    assert found.recorded == 0
+    assert found.captured == 0
     assert torch.cuda.current_stream() == torch.cuda.default_stream()
     assert torch.isfinite(torch.randn(1000, device=DEVICE)).all()
     torch.empty(1000, pin_memory=True).to(DEVICE, non_blocking=True)
     torch.cuda.synchronize()
-    other, further = recorded(net)  # the next one can be captured
+    other, further = captured(net)  # the next one can be captured
     check(further, other)
-    assert further.recorded == 1
+    assert further.captured == 1
 
 
 def test_memory_is_bounded_over_100_shapes(net):
-    function, found = Gradient(net), Graphs(CudaRecorder(DEVICE), [net])
+    function, found = Gradient(net), Graphs(CudaCapturer(DEVICE), [net])
     sizes = []
     for rows in range(1000, 101000, 1000):
         for seed in range(EAGER_RUNS + 6):
@@ -119,7 +119,7 @@ def test_memory_is_bounded_over_100_shapes(net):
 
 
 def test_memory_is_bounded_over_50_calls(vae):
-    """Each call records anew, and nobody empties the cache but the calls themselves."""
+    """Each call captures anew, and nobody empties the cache but the calls themselves."""
     sizes = []
     for seed in range(50):
         hmc.sample(vae, images(8), chains=32, steps=6, warmup=2, leapfrog=3, seed=seed)
@@ -134,11 +134,11 @@ def vae():
 
 @pytest.fixture
 def off(monkeypatch):
-    """Turn recording off."""
+    """Turn capturing off."""
     from contextlib import nullcontext
 
     def turn_off():
-        monkeypatch.setattr(capture, "recording", lambda *tensors: nullcontext(capture.OFF))
+        monkeypatch.setattr(capture, "capturing", lambda *tensors: nullcontext(capture.OFF))
 
     return turn_off
 
@@ -150,7 +150,7 @@ def images(rows):
 
 @pytest.mark.parametrize("options", [{}, {"precision": "tf32"}, {"precision": "bf16"}])
 @pytest.mark.parametrize("memory_format", ["contiguous", "channels_last"])
-def test_a_recorded_chain_is_the_chain(vae, off, caplog, options, memory_format):
+def test_a_captured_chain_is_the_chain(vae, off, caplog, options, memory_format):
     options = {**options, "memory_format": memory_format, "mass": "posterior"}
     options |= {"chains": 8, "steps": 30, "warmup": 20, "leapfrog": 5, "step_size": 0.02}
     with caplog.at_level(logging.INFO, "vaefast"):
@@ -184,7 +184,7 @@ ATTACKS = {
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-def test_a_recorded_attack_is_the_attack(vae, off, caplog, name):
+def test_a_captured_attack_is_the_attack(vae, off, caplog, name):
     vf.set_block(16)
     with caplog.at_level(logging.INFO, "vaefast"):
         found = ATTACKS[name](vae, images(40))

@@ -61,13 +61,13 @@ def inputs(rows):
     return torch.randn(2, rows, D, generator=generator, dtype=torch.float64)
 
 
-class Recorder:
+class Capturer:
     """Replays by running again."""
 
     def rehearse(self, run):
         return run()
 
-    def record(self, run):
+    def capture(self, run):
         outputs = run()
 
         def replay():
@@ -88,8 +88,8 @@ def test_every_row_and_chain_has_its_own_condition(vae, named, captured, mass, m
     x, c = inputs(40)
     expected = sample(vae, x - c, mass=mass, context=torch.zeros_like(c), **SHORT)
     if captured:
-        held = Graphs(Recorder(), [vae])
-        monkeypatch.setattr(capture, "recording", lambda *given: nullcontext(held))
+        held = Graphs(Capturer(), [vae])
+        monkeypatch.setattr(capture, "capturing", lambda *given: nullcontext(held))
     found = sample(vae, x, mass=mass, context={"mean": c} if named else c, **SHORT)
     torch.testing.assert_close(found.z, expected.z, **CLOSE)
     torch.testing.assert_close(found.energy, expected.energy, **CLOSE)

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 from vaefast import ops
-from vaefast.functional.layers import evaluate
+from vaefast.functional.network import evaluate
 from vaefast.models import MLPVAE, VAE, CannotLower, ConvVAE, MaxMin, as_vae, lowering
 from vaefast.models.activations import activation_module, activation_name
 from vaefast.runtime import backends

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import vaefast as vf
-from vaefast.functional.layers import evaluate
+from vaefast.functional.network import evaluate
 
 IMAGE, FLAT = (2, 8, 8), (12,)
 

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, spectral_norm, weight_norm
 
 import vaefast as vf
-from vaefast.functional.layers import evaluate
+from vaefast.functional.network import evaluate
 from vaefast.models import MaxMin
 
 FLAT = (12,)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import vaefast as vf
-from vaefast.functional.layers import evaluate
+from vaefast.functional.network import evaluate
 from vaefast.models import CannotLower, as_vae, lowering, traces, tracing
 
 

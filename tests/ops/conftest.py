@@ -7,12 +7,12 @@ import pytest
 import torch
 
 import vaefast as vf
-from vaefast.functional import layers
+from vaefast.functional import network
 from vaefast.ops._register import registered
 from vaefast.runtime.backends import ops
 
 sys.path.insert(0, str(Path(__file__).parent))  # where samples.py is
-LAYERS = ("evaluate", "forward", "pull_to_first", "pullback", "pushforward")
+PASSES = ("evaluate", "forward", "pull_to_first", "pullback", "pushforward")
 
 
 @pytest.fixture(autouse=True)
@@ -35,8 +35,8 @@ def break_references(monkeypatch):
         for op, record in registered.items():
             monkeypatch.setitem(record.implementations, "reference", _broken)
             monkeypatch.setattr(sys.modules[f"vaefast.reference.{op}"], op, _broken)
-        for name in LAYERS:
-            monkeypatch.setattr(layers, name, _broken)
+        for name in PASSES:
+            monkeypatch.setattr(network, name, _broken)
 
     return break_now
 

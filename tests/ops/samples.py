@@ -124,7 +124,10 @@ def _gram(dtype: torch.dtype, s: Shape) -> Arguments:
 def _potential(likelihood: str, *params: float) -> Callable[[torch.dtype, Shape], Arguments]:
     def make(dtype: torch.dtype, s: Shape) -> Arguments:
         like = {"likelihood": likelihood, "likelihood_params": params}
-        return _case(dtype, s)._asdict() | like
+        case = _case(dtype, s)
+        if likelihood != "gaussian" and case.net.activations[-1] == "sigmoid":
+            case = case._replace(net=case.net.with_epilogue("identity"))  # logits
+        return case._asdict() | like
 
     return make
 

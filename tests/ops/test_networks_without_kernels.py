@@ -8,7 +8,7 @@ from samples import SAMPLES, Shape
 
 import vaefast as vf
 from vaefast import ops
-from vaefast.functional import layers
+from vaefast.functional import network
 from vaefast.runtime import backends
 from vaefast.types import Network
 
@@ -118,6 +118,6 @@ def weighted(net, first):
 def test_the_gram_matrix_is_that_of_the_whole_jacobian(make):
     """The input also goes around the first product, or there is none."""
     net, x = make(8, 6), SHAPE.draw(torch.float64, 3, 8)
-    J = torch.func.vmap(torch.func.jacrev(lambda row: layers.evaluate(row[None], net)[0]))(x)
+    J = torch.func.vmap(torch.func.jacrev(lambda row: network.evaluate(row[None], net)[0]))(x)
     found = ops.net_jacobian_gram(x, net, backend="reference")
     torch.testing.assert_close(found, J @ J.mT)

@@ -1,4 +1,4 @@
-"""Recording and replaying, with a recorder that runs on the CPU in place of CUDA's."""
+"""Capturing and replaying, with a capturer that runs on the CPU in place of CUDA's."""
 
 import gc
 import logging
@@ -15,24 +15,24 @@ import vaefast as vf
 from vaefast import attacks, hmc
 from vaefast.models import ConvVAE
 from vaefast.runtime import capture
-from vaefast.runtime.capture import EAGER_RUNS, MOST, WORTH, CannotRecord, Graphs
+from vaefast.runtime.capture import EAGER_RUNS, MOST, WORTH, CannotCapture, Graphs
 
 FIELDS = ("z", "energy", "accept_rate", "step_size")
 
 
-class Recorder:
-    """Replays by running again, into the tensors that the recording returned."""
+class Capturer:
+    """Replays by running again, into the tensors that the capture returned."""
 
     def __init__(self):
-        self.recordings, self.pools, self.runs = 0, 1, weakref.WeakSet()
+        self.captures, self.pools, self.runs = 0, 1, weakref.WeakSet()
 
     def rehearse(self, run):
         return run()
 
-    def record(self, run):
-        self.recordings += 1
+    def capture(self, run):
+        self.captures += 1
         outputs = run()
-        self.runs.add(run)  # alive as long as the recording
+        self.runs.add(run)  # alive as long as the capture
 
         def replay():
             for held, new in zip(outputs, run()):
@@ -44,21 +44,21 @@ class Recorder:
         self.pools += 1
 
 
-class Waiting(Recorder):
+class Waiting(Capturer):
     def rehearse(self, run):
-        raise CannotRecord("it waits for the GPU at model.py:7")
+        raise CannotCapture("it waits for the GPU at model.py:7")
 
 
-class Failing(Recorder):
-    def record(self, run):
-        self.recordings += 1
+class Failing(Capturer):
+    def capture(self, run):
+        self.captures += 1
         raise RuntimeError("operation not permitted when stream is capturing\nmore lines")
 
 
-class Stale(Recorder):
+class Stale(Capturer):
     """Its replays write nothing."""
 
-    def record(self, run):
+    def capture(self, run):
         return lambda: None, tuple(torch.full_like(t, 7.0) for t in run())
 
 
@@ -81,9 +81,9 @@ def batch(seed, rows=4):
     return torch.randn(rows, 3, generator=torch.Generator().manual_seed(seed))
 
 
-def recorded(function, layer, recorder=None, rows=4):
-    """Graphs that hold one recording of the function."""
-    found = Graphs(recorder or Recorder(), [layer])
+def captured(function, layer, capturer=None, rows=4):
+    """Graphs that hold one capture of the function."""
+    found = Graphs(capturer or Capturer(), [layer])
     for seed in range(EAGER_RUNS + 1):
         found.run(function, batch(seed, rows))
     return found
@@ -95,26 +95,26 @@ def assert_same(found, expected):
 
 
 def test_a_replay_gives_what_an_ordinary_run_gives(layer):
-    recorder, function = Recorder(), Affine(layer)
-    found = Graphs(recorder, [layer])
+    capturer, function = Capturer(), Affine(layer)
+    found = Graphs(capturer, [layer])
     results = [found.run(function, batch(seed)) for seed in range(8)]
     for seed, result in enumerate(results):  # also: no replay writes to an earlier result
         assert_same(result, function(batch(seed)))
-    assert recorder.recordings == found.recorded == 1
+    assert capturer.captures == found.captured == 1
     assert found.replayed == 8 - EAGER_RUNS - 1
 
 
-def test_a_shape_that_comes_rarely_is_not_recorded(layer):
-    recorder = Recorder()
-    found = Graphs(recorder, [layer])
+def test_a_shape_that_comes_rarely_is_not_captured(layer):
+    capturer = Capturer()
+    found = Graphs(capturer, [layer])
     for rows in range(1, 50):
         for _ in range(EAGER_RUNS):
             found.run(Affine(layer), batch(0, rows))
-    assert recorder.recordings == 0
+    assert capturer.captures == 0
 
 
 def test_inputs_are_not_held_by_reference(layer):
-    found, x = recorded(Affine(layer), layer), batch(9)
+    found, x = captured(Affine(layer), layer), batch(9)
     before = found.run(Affine(layer), x)
     x.zero_()
     assert_same(found.run(Affine(layer), batch(9)), before)
@@ -135,11 +135,11 @@ class Copies(TorchDispatchMode):
 def copies(run):
     with Copies() as counted:
         run()
-    return counted.found - 2  # the recorder's own, of the two outputs
+    return counted.found - 2  # the capturer's own, of the two outputs
 
 
 def test_an_input_is_copied_when_it_is_another_or_was_written_to(layer):
-    function, found, x = Affine(layer), Graphs(Recorder(), [layer]), batch(1)
+    function, found, x = Affine(layer), Graphs(Capturer(), [layer]), batch(1)
     shift = torch.ones(2)
 
     def run():
@@ -162,7 +162,7 @@ def test_an_input_is_copied_when_it_is_another_or_was_written_to(layer):
 
 def test_a_tensor_in_the_place_of_a_dead_one_is_copied(layer):
     """Addresses and counts of writes come again, from step to step."""
-    function, found = Affine(layer), recorded(Affine(layer), layer)
+    function, found = Affine(layer), captured(Affine(layer), layer)
     memory = torch.empty(4, 3)
     for seed in range(6):
         memory.data.copy_(batch(seed))  # uncounted
@@ -173,7 +173,7 @@ def test_a_tensor_in_the_place_of_a_dead_one_is_copied(layer):
 
 
 def test_tensors_of_inference_mode_are_always_copied(layer):
-    function, found = Affine(layer), recorded(Affine(layer), layer)
+    function, found = Affine(layer), captured(Affine(layer), layer)
     with torch.inference_mode():
         x = batch(3)
         for seed in range(3):
@@ -183,17 +183,17 @@ def test_tensors_of_inference_mode_are_always_copied(layer):
 
 
 def test_writes_to_weights_are_seen_by_a_replay(layer):
-    found, function = recorded(Affine(layer), layer), Affine(layer)
+    found, function = captured(Affine(layer), layer), Affine(layer)
     layer.weight.data.mul_(2.0)
     layer.bias.data.numpy()[:] = 5.0
     assert_same(found.run(function, batch(1)), function(batch(1)))
-    assert (found.recorded, found.replayed) == (1, 1)
+    assert (found.captured, found.replayed) == (1, 1)
 
 
 @pytest.mark.parametrize("how", ["data", "parameter", "buffer"])
-def test_weights_at_another_address_get_another_recording(layer, how):
+def test_weights_at_another_address_get_another_capture(layer, how):
     layer.register_buffer("offset", torch.zeros(2))
-    found, function = recorded(Affine(layer), layer), Affine(layer)
+    found, function = captured(Affine(layer), layer), Affine(layer)
     if how == "data":
         layer.weight.data = layer.weight.data.clone() + 1.0
     elif how == "parameter":
@@ -202,11 +202,11 @@ def test_weights_at_another_address_get_another_recording(layer, how):
         layer.offset = torch.ones(2)
     for seed in range(EAGER_RUNS + 2):
         assert_same(found.run(function, batch(seed)), function(batch(seed)))
-    assert (found.recorded, found.replayed) == (2, 1)
+    assert (found.captured, found.replayed) == (2, 1)
 
 
-def test_what_a_recording_is_keyed_by(layer):
-    found, x = recorded(Affine(layer), layer), batch(0)
+def test_what_a_capture_is_keyed_by(layer):
+    found, x = captured(Affine(layer), layer), batch(0)
     found.run(Affine(layer), x)  # an equal function
     assert found.replayed == 1
     others = [
@@ -225,68 +225,68 @@ def test_what_a_recording_is_keyed_by(layer):
 
 
 def test_optional_inputs_and_nan(layer):
-    found, function = Graphs(Recorder(), [layer]), Affine(layer)
+    found, function = Graphs(Capturer(), [layer]), Affine(layer)
     for seed in range(EAGER_RUNS + 3):
         x = batch(seed)
         x[1] = torch.nan
         found.run(function, x, None)
         one, other = found.run(function, x, torch.ones(2)), function(x, torch.ones(2))
         torch.testing.assert_close(one, other, rtol=0, atol=0, equal_nan=True)
-    assert found.recorded == 2
+    assert found.captured == 2
 
 
 @pytest.mark.parametrize(
-    ("recorder", "reason"),
+    ("capturer", "reason"),
     [
         (Waiting(), "it waits for the GPU at model.py:7"),
         (Failing(), "RuntimeError: operation not permitted when stream is capturing"),
         (Stale(), "a replay differs from the ordinary run"),
     ],
 )
-def test_without_a_recording_it_runs_eagerly_and_says_why_once(layer, recorder, reason, caplog):
-    found, function = Graphs(recorder, [layer]), Affine(layer)
+def test_without_a_capture_it_runs_eagerly_and_says_why_once(layer, capturer, reason, caplog):
+    found, function = Graphs(capturer, [layer]), Affine(layer)
     with caplog.at_level(logging.INFO, "vaefast"):
         for seed in range(8):
             assert_same(found.run(function, batch(seed)), function(batch(seed)))
     (message,) = caplog.messages
     assert message.startswith(f"Affine runs without a CUDA graph: {reason}")
     assert "\n" not in message
-    assert found.recorded == found.replayed == 0
-    assert recorder.recordings <= 1
+    assert found.captured == found.replayed == 0
+    assert capturer.captures <= 1
 
 
 def test_the_functions_own_errors_are_the_callers(layer):
-    found = recorded(Affine(layer), layer)
+    found = captured(Affine(layer), layer)
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         found.run(Affine(layer), torch.ones(4, 5))
 
 
 def test_memory_is_bounded_over_many_shapes(layer):
-    recorder, function = Recorder(), Affine(layer)
-    found = Graphs(recorder, [layer])
+    capturer, function = Capturer(), Affine(layer)
+    found = Graphs(capturer, [layer])
     for rows in range(1, 101):
         for seed in range(EAGER_RUNS + 1 + WORTH):
             x = batch(seed, rows)
             assert_same(found.run(function, x), function(x))
-        assert len(recorder.runs) <= MOST
-    assert recorder.recordings == 100
-    assert recorder.pools == 1 + 99 // MOST  # memory returns with its pool
+        assert len(capturer.runs) <= MOST
+    assert capturer.captures == 100
+    assert capturer.pools == 1 + 99 // MOST  # memory returns with its pool
     found.close()
     gc.collect()
-    assert len(recorder.runs) == 0
+    assert len(capturer.runs) == 0
 
 
-def test_recordings_that_do_not_pay_come_to_an_end(layer, caplog):
+def test_captures_that_do_not_pay_come_to_an_end(layer, caplog):
     """A module that allocates its weights anew again and again."""
-    recorder, function = Recorder(), Affine(layer)
-    found, kept = Graphs(recorder, [layer]), []
+    capturer, function = Capturer(), Affine(layer)
+    found, kept = Graphs(capturer, [layer]), []
     with caplog.at_level(logging.INFO, "vaefast"):
         for run in range(200):
             if run % (EAGER_RUNS + 1) == 0:
                 kept.append(layer.weight.data)
                 layer.weight.data = layer.weight.data.clone()
             assert_same(found.run(function, batch(run)), function(batch(run)))
-    assert recorder.recordings == MOST
+    assert capturer.captures == MOST
     assert "change too often" in caplog.text
 
 
@@ -303,7 +303,7 @@ def test_tensors_that_are_read_by_the_way_are_kept_alive(layer):
             return (x + self.cache,)
 
     function = Cached()
-    found = recorded(function, layer)
+    found = captured(function, layer)
     storage = weakref.ref(function.cache)
     found.run(function, batch(0, rows=2))
     gc.collect()
@@ -315,10 +315,10 @@ def test_tensors_that_are_read_by_the_way_are_kept_alive(layer):
 
 
 def test_off_the_gpu_everything_runs_as_it_is():
-    with capture.recording(torch.ones(2), nn.Linear(2, 2)) as found:
+    with capture.capturing(torch.ones(2), nn.Linear(2, 2)) as found:
         assert found is capture.OFF
         assert found.copies == 1
-    assert Graphs(Recorder()).copies == 3  # eager, rehearsed, recorded
+    assert Graphs(Capturer()).copies == 3  # eager, rehearsed, captured
 
 
 class Waits(TorchDispatchMode):
@@ -334,25 +334,25 @@ class Waits(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-class Strict(Recorder):
-    def record(self, run):
+class Strict(Capturer):
+    def capture(self, run):
         with Waits():
-            return super().record(run)
+            return super().capture(run)
 
 
 @pytest.fixture
 def on_the_cpu(monkeypatch):
-    """Public functions record on the CPU; the recordings of the last call."""
+    """Public functions capture on the CPU; the captures of the last call."""
     made = []
 
     @contextmanager
-    def recording(like, *modules):
+    def capturing(like, *modules):
         made.append(Graphs(Strict(), modules))
         yield made[-1]
         made[-1].close()
 
     def use():
-        monkeypatch.setattr(capture, "recording", recording)
+        monkeypatch.setattr(capture, "capturing", capturing)
         return made
 
     return use
@@ -368,8 +368,8 @@ def images(rows):
 
 
 @pytest.mark.parametrize("mass", [None, "posterior"])
-def test_a_recorded_chain_is_the_chain(vae, on_the_cpu, mass):
-    """Three blocks, one of them partial, share one recording; steps and masses are inputs."""
+def test_a_captured_chain_is_the_chain(vae, on_the_cpu, mass):
+    """Three blocks, one of them partial, share one capture; steps and masses are inputs."""
     options = {"chains": 16, "steps": 12, "warmup": 6, "leapfrog": 3, "mass": mass}
     vf.set_memory(1 << 40)
     expected = hmc.sample(vae, images(10), **options)
@@ -379,7 +379,7 @@ def test_a_recorded_chain_is_the_chain(vae, on_the_cpu, mass):
     found = hmc.sample(vae, images(10), **options)
     for name in FIELDS:
         assert torch.equal(getattr(found, name), getattr(expected, name))
-    assert made[-1].recorded == 1
+    assert made[-1].captured == 1
     assert made[-1].replayed == 3 * 18 - EAGER_RUNS - 1
     assert all(p.grad is None and p.requires_grad for p in vae.parameters())
 
@@ -396,8 +396,8 @@ class Counting(TorchDispatchMode):
         self.copies += not self.replaying and func.overloadpacket.__name__ == "copy_"
         return func(*args, **(kwargs or {}))
 
-    def record(self, run):
-        replay, outputs = Recorder().record(run)
+    def capture(self, run):
+        replay, outputs = Capturer().capture(run)
 
         def silent():
             self.replaying = True
@@ -407,15 +407,15 @@ class Counting(TorchDispatchMode):
         return silent, outputs
 
 
-def operations_per_transition(vae, monkeypatch, record, **options):
-    """The difference that 40 transitions make, once all is recorded."""
+def operations_per_transition(vae, monkeypatch, captured, **options):
+    """The difference that 40 transitions make, once all is captured."""
     sent = []
     for more in (10, 50):
         counting = Counting()
-        recorder = Recorder()
-        recorder.record = counting.record
-        held = Graphs(recorder if record else None, [vae])
-        monkeypatch.setattr(capture, "recording", lambda *given, g=held: nullcontext(g))
+        capturer = Capturer()
+        capturer.capture = counting.capture
+        held = Graphs(capturer if captured else None, [vae])
+        monkeypatch.setattr(capture, "capturing", lambda *given, g=held: nullcontext(g))
         lengths = {name: more if length is None else length for name, length in options.items()}
         with counting:
             hmc.sample(vae, images(4), chains=16, leapfrog=2, **lengths)
@@ -431,17 +431,17 @@ def operations_per_transition(vae, monkeypatch, record, **options):
         {"warmup": None, "steps": 5},
     ],
 )
-def test_little_of_a_transition_stays_outside_of_its_recording(vae, monkeypatch, options):
+def test_little_of_a_transition_stays_outside_of_its_capture(vae, monkeypatch, options):
     """Random numbers and the decisions are inside; copies to and fro and counts are not."""
     assert operations_per_transition(vae, monkeypatch, True, **options) <= 30
     assert operations_per_transition(vae, monkeypatch, False, **options) > 100
 
 
-class Flipping(Recorder):
+class Flipping(Capturer):
     """Its replays decide otherwise where there is a decision."""
 
-    def record(self, run):
-        replay, outputs = super().record(run)
+    def capture(self, run):
+        replay, outputs = super().capture(run)
 
         def other():
             replay()
@@ -452,29 +452,29 @@ class Flipping(Recorder):
         return other, outputs
 
 
-def test_where_decisions_flip_the_trajectory_alone_is_recorded(vae, monkeypatch, caplog):
+def test_where_decisions_flip_the_trajectory_alone_is_captured(vae, monkeypatch, caplog):
     options = {"steps": 8, "warmup": 4, "leapfrog": 2, "mass": "posterior"}
     expected = hmc.sample(vae, images(2), **options)
     held = Graphs(Flipping(), [vae])
-    monkeypatch.setattr(capture, "recording", lambda *given: nullcontext(held))
+    monkeypatch.setattr(capture, "capturing", lambda *given: nullcontext(held))
     with caplog.at_level(logging.INFO, "vaefast"):
         found = hmc.sample(vae, images(2), **options)
     for name in FIELDS:
         assert torch.equal(getattr(found, name), getattr(expected, name))
     (message,) = caplog.messages
     assert message.startswith("CapturableTransition runs without a CUDA graph: a replay differs")
-    assert (held.recorded, held.replayed) == (1, 12 - 2 * (EAGER_RUNS + 1))
+    assert (held.captured, held.replayed) == (1, 12 - 2 * (EAGER_RUNS + 1))
 
 
-def test_a_decoder_that_cannot_be_recorded_gives_the_same_chain(vae, monkeypatch):
+def test_a_decoder_that_cannot_be_captured_gives_the_same_chain(vae, monkeypatch):
     options = {"steps": 8, "warmup": 4, "leapfrog": 2}
     expected = hmc.sample(vae, images(2), **options)
 
     @contextmanager
-    def recording(like, *modules):
+    def capturing(like, *modules):
         yield Graphs(Failing(), modules)
 
-    monkeypatch.setattr(capture, "recording", recording)
+    monkeypatch.setattr(capture, "capturing", capturing)
     found = hmc.sample(vae, images(2), **options)
     assert torch.equal(found.z, expected.z)
 
@@ -494,14 +494,14 @@ CLASSIFIER = nn.Linear(3, 4)
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-def test_a_recorded_attack_is_the_attack(vae, on_the_cpu, name):
+def test_a_captured_attack_is_the_attack(vae, on_the_cpu, name):
     x = images(70)  # two blocks or more
     expected = ATTACKS[name](vae, x)
     made = on_the_cpu()
     found = ATTACKS[name](vae, x)
     for field in ("x_adv", "objective", "history"):
         assert torch.equal(getattr(found, field), getattr(expected, field))
-    assert made[-1].recorded == 1
+    assert made[-1].captured == 1
     assert made[-1].replayed > WORTH
 
 
@@ -510,10 +510,10 @@ def test_a_step_of_an_attack_copies_what_differs_from_the_last(vae, monkeypatch)
     copies = []
     for steps in (10, 20):
         counting = Counting()
-        recorder = Recorder()
-        recorder.record = counting.record
-        held = Graphs(recorder, [vae])
-        monkeypatch.setattr(capture, "recording", lambda *given, g=held: nullcontext(g))
+        capturer = Capturer()
+        capturer.capture = counting.capture
+        held = Graphs(capturer, [vae])
+        monkeypatch.setattr(capture, "capturing", lambda *given, g=held: nullcontext(g))
         with counting:
             attacks.latent(vae, images(4), eps=0.1, steps=steps)
         copies.append(counting.copies)

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from vaefast.runtime import cuda_graphs
-from vaefast.runtime.capture import CannotRecord
-from vaefast.runtime.cuda_graphs import CudaRecorder
+from vaefast.runtime.capture import CannotCapture
+from vaefast.runtime.cuda_graphs import CudaCapturer
 
 
 class Stream:
@@ -96,7 +96,7 @@ def test_a_capture_runs_beside_the_callers_stream(log):
         assert not gc.isenabled()
         return (torch.ones(2),)
 
-    replay, outputs = CudaRecorder(DEVICE).record(run)
+    replay, outputs = CudaCapturer(DEVICE).capture(run)
     replay()
     assert log == [
         "synchronize",
@@ -121,15 +121,15 @@ def test_a_failed_capture_is_undone(log, broken, monkeypatch):
     def run():
         raise RuntimeError("operation not permitted when stream is capturing")
 
-    recorder = CudaRecorder(DEVICE)
+    capturer = CudaCapturer(DEVICE)
     with pytest.raises(RuntimeError, match="not permitted"):
-        recorder.record(run)
+        capturer.capture(run)
     undone = ["end pool 1", "begin empty", "end"] if broken else []
     assert log[3:] == ["begin", "end", *undone, "off side", "current waits for side"]
-    assert recorder._pool == ((0, 2) if broken else (0, 1))
+    assert capturer._pool == ((0, 2) if broken else (0, 1))
     assert len(cuda_graphs._failed) == broken
     assert gc.isenabled()
-    recorder.new_pool()
+    capturer.new_pool()
     assert "empty cache" not in log  # which holds nothing of ours
 
 
@@ -147,35 +147,35 @@ def test_a_run_that_waits_for_the_gpu_is_not_captured(log):
 
     with (
         pytest.warns(UserWarning, match="the module's own") as caught,
-        pytest.raises(CannotRecord, match=r"it waits for the GPU at model.py:7"),
+        pytest.raises(CannotCapture, match=r"it waits for the GPU at model.py:7"),
     ):
-        CudaRecorder(DEVICE).rehearse(run)
+        CudaCapturer(DEVICE).rehearse(run)
     assert len(caught) == 1
     assert torch.cuda.get_sync_debug_mode() == 0
 
 
 def test_a_rehearsal_gives_the_results(log):
-    (found,) = CudaRecorder(DEVICE).rehearse(lambda: (torch.ones(2),))
+    (found,) = CudaCapturer(DEVICE).rehearse(lambda: (torch.ones(2),))
     assert torch.equal(found, torch.ones(2))
     assert "begin" not in log
 
 
 def test_a_rehearsal_does_not_wait_for_other_threads_streams(log):
-    CudaRecorder(DEVICE).rehearse(lambda: (torch.ones(2),))
+    CudaCapturer(DEVICE).rehearse(lambda: (torch.ones(2),))
     assert log[-1] == "wait for current"
     assert "synchronize" not in log
 
 
-def test_memory_of_recordings_returns_once_with_their_pool(log):
-    recorder = CudaRecorder(DEVICE)
-    recorder.new_pool()
+def test_memory_of_captures_returns_once_with_their_pool(log):
+    capturer = CudaCapturer(DEVICE)
+    capturer.new_pool()
     assert not log
-    recorder.record(lambda: (torch.ones(2),))
+    capturer.capture(lambda: (torch.ones(2),))
     log.clear()
-    pool = recorder._pool
-    recorder.new_pool()
-    assert recorder._pool != pool
-    recorder.new_pool()
+    pool = capturer._pool
+    capturer.new_pool()
+    assert capturer._pool != pool
+    capturer.new_pool()
     assert log == ["wait for current", "empty cache"]
 
 
@@ -186,7 +186,7 @@ def test_memory_that_cannot_return_now_is_no_error(log, monkeypatch):
         raise RuntimeError("captures_underway.empty() INTERNAL ASSERT FAILED")
 
     monkeypatch.setattr(torch.cuda, "empty_cache", refused)
-    recorder = CudaRecorder(DEVICE)
-    recorder.record(lambda: (torch.ones(2),))
-    recorder.new_pool()
-    assert recorder._pool == (0, 2)
+    capturer = CudaCapturer(DEVICE)
+    capturer.capture(lambda: (torch.ones(2),))
+    capturer.new_pool()
+    assert capturer._pool == (0, 2)

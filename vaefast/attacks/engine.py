@@ -42,14 +42,14 @@ def maximise(objective: Objective, prepared: Prepared, x: Tensor, search: Search
         search: how.
     """
     found, generic = Strongest(x, search), objective.generic
-    with batching.pinned(generic), capture.recording(prepared.x, *objective.modules) as recordings:
-        per_point = recordings.copies * objective.bytes_per_row() + _search_bytes(x, search)
+    with batching.pinned(generic), capture.capturing(prepared.x, *objective.modules) as captures:
+        per_point = captures.copies * objective.bytes_per_row() + _search_bytes(x, search)
         cost, width = search.restarts * per_point, search.restarts * objective.width
         for batch in prepared.batches(cost, width, generic):
             part = prepared.at(batch.gather)
             searched, reported = objective.bind(part)
             per_restart = batch.size * per_point
-            run = partial(_search, searched, part, search, recordings)
+            run = partial(_search, searched, part, search, captures)
             for lanes in row_chunks(search.restarts, per_restart):
                 found.offer(batch.rows, lanes, run(lanes).at(batch.positions))
             for kept in row_chunks(found.kept, per_restart):
@@ -64,7 +64,7 @@ def _search_bytes(x: Tensor, search: Search) -> int:
 
 
 def _search(
-    objective: Bound, part: Prepared, search: Search, recordings: Graphs, lanes: slice
+    objective: Bound, part: Prepared, search: Search, captures: Graphs, lanes: slice
 ) -> Climb:
     """Run some restarts of some inputs."""
     restarts, x, rows = lanes.stop - lanes.start, part.x, part.gather
@@ -80,18 +80,18 @@ def _search(
     restart = torch.arange(lanes.start, lanes.stop, device=x.device).repeat(len(x))
     start = search.start(ball, Stream(search.seed, index, restart))
     ascent = search.ascent(alpha, search.steps)
-    climb = _climb(objective, start, ball, ascent, search, recordings)
-    unusable = ~x.flatten(1).isfinite().all(1)
+    climb = _climb(objective, start, ball, ascent, search, captures)
+    non_finite = ~x.flatten(1).isfinite().all(1)
     shape = (len(x), restarts)
     return Climb(
         climb.point.reshape(*shape, *x.shape[1:]),
-        climb.value.reshape(shape).masked_fill(unusable[:, None], -torch.inf),
+        climb.value.reshape(shape).masked_fill(non_finite[:, None], -torch.inf),
         climb.history.reshape(-1, *shape),
     )
 
 
 def _climb(
-    objective: Bound, point: Tensor, ball: Ball, ascent: Ascent, search: Search, recordings: Graphs
+    objective: Bound, point: Tensor, ball: Ball, ascent: Ascent, search: Search, captures: Graphs
 ) -> Climb:
     """Ascend from ``point`` [N, *event]; fields without the restart axis."""
     best = point.clone()
@@ -100,7 +100,7 @@ def _climb(
     step_up = _Step(objective.function, len(objective.constants), ascent.move, ball.norm)
     fixed = (ball.x, ball.eps, ball.low, ball.high, *objective.constants)
     for step in range(search.steps):
-        value, moved, *state = recordings.run(step_up, point, *fixed, *ascent.state())
+        value, moved, *state = captures.run(step_up, point, *fixed, *ascent.state())
         history[step] = value
         if search.select == "best":
             _keep_better(best, best_value, point, value)

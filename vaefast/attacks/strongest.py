@@ -16,7 +16,7 @@ __all__ = ["Climb", "Strongest"]
 
 
 class Climb(NamedTuple):
-    """What k restarts of b inputs reached; the value of an unusable one is -inf."""
+    """What k restarts of b inputs reached; those of a non-finite input have the value -inf."""
 
     point: Tensor  # [b, k, *event]
     value: Tensor  # [b, k] float64

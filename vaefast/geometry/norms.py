@@ -2,7 +2,7 @@
 
 The allowance ρ covers the rounding of products. It does not cover slopes that autograd computes
 from a saturated unit's value in float32: its 1 − h² and h(1 − h) lose all their digits as |h| → 1.
-Lowered MLPs take their slopes from the pre-activation and keep them.
+Lowered networks take their slopes from the pre-activation and keep them.
 """
 
 from __future__ import annotations
@@ -75,9 +75,9 @@ def frobenius_norm(
         seed: seed of the probes.
         index: [B] int64, the global number of each input; default ``arange(B)``.
         precision: ``"ieee"``, ``"tf32"`` or ``"bf16"``: the lowest that a backend may use inside
-            the Jacobian's products where the map is an MLP. The reference and cpp always compute
-            in x's dtype, and σ(x) and the decoder's z = μ(x) are never rounded. With another than
-            ``"ieee"`` every method's result is an estimate, whose error is not bounded.
+            the Jacobian's products where the map is a lowered network. The reference and cpp always
+            compute in x's dtype, and σ(x) and the decoder's z = μ(x) are never rounded. With
+            another than ``"ieee"`` every method's result is an estimate of unbounded error.
         context: conditions of each input, [B, ...] or a dict of such tensors.
 
     Returns:
@@ -148,9 +148,9 @@ def spectral_norm(
 
     ρ allows for the rounding of the products: 1e-12 in float64, 1e-5 in float32, 2e-2 in float16,
     1e-1 in bfloat16. It is no proof: sums that cancel among large weights can exceed it in
-    float32, and so can saturated tanh or sigmoid units where the model is no MLP and its slopes
-    are autograd's. Pass a float64 model and input there. The lower bound serves attacks; nothing
-    may be certified with it.
+    float32, and so can saturated tanh or sigmoid units where the model is not lowered and its
+    slopes are autograd's. Pass a float64 model and input there. The lower bound serves attacks;
+    nothing may be certified with it.
 
     Args:
         vae: the VAE, in evaluation mode.

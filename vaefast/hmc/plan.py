@@ -98,7 +98,7 @@ def planned(
     cost = draw_bytes(result.z.shape[-1], result.z.element_size())
     thin = op_thin(options, len(x) * options.chains, cost)
     cuts = spans(options, thin=thin, shown=progress)
-    with capture.recording(x, vae) as captures, batching.pinned(generic):
+    with capture.capturing(x, vae) as captures, batching.pinned(generic):
         plan = Plan(prepared, inputs, options, backend, decoder, cuts, captures, _no_tick, result)
         if not progress:
             yield plan

@@ -52,11 +52,11 @@ def sample(
     ``index`` only. The jitter keeps a fixed path length from resonating with a direction of the
     posterior. Energy and gradient are carried along: a transition costs exactly L gradients.
 
-    A decoder that is an MLP, with the prior N(0, I), runs in the fused ops; any other decoder or
-    prior goes through autograd, on CUDA with the transition captured once per shape and replayed as
-    one graph (:mod:`vaefast.runtime.capture`). Both make the same transition to round-off; long
-    chains, which amplify it, agree in law. On the second path rows stand in blocks of 64 chains
-    (:mod:`vaefast.runtime.batching`), so a lone chain costs as much as 64;
+    A decoder that lowers to a network, with the prior N(0, I), runs in the fused ops; any other
+    decoder or prior goes through autograd, on CUDA with the transition captured once per shape and
+    replayed as one graph (:mod:`vaefast.runtime.capture`). Both make the same transition to
+    round-off; long chains, which amplify it, agree in law. On the second path rows stand in blocks
+    of 64 chains (:mod:`vaefast.runtime.batching`), so a lone chain costs as much as 64;
     ``vaefast.set_block(1)`` samples each input by itself.
 
     Args:

@@ -1,4 +1,4 @@
-"""The posterior p(z|x) as a potential energy: a fast path for MLP decoders, one for all others."""
+"""The posterior p(z|x) as a potential energy: a fast path for networks, one for all others."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Target(Protocol):
 
 @dataclass(frozen=True)
 class NetworkTarget:
-    """A decoder that is an MLP, with the prior N(0, I): everything runs in the fused ops."""
+    """A decoder that is a network, with the prior N(0, I): everything runs in the fused ops."""
 
     x: Tensor  # [B, D]
     net: Network

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vaefast.functional.layers import forward
+from vaefast.functional.network import forward
 from vaefast.models.values import ROWS
 from vaefast.types import Network
 

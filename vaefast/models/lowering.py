@@ -50,7 +50,8 @@ def lower(module_or_function: Callable[[Tensor], Any], example: Tensor) -> Netwo
 
     Args:
         module_or_function: a module, a module's method such as ``model.decode``, or a function of
-            one tensor that returns one.
+            one tensor that returns one. Of a ``decode`` that ends in a sigmoid, the Bernoulli
+            likelihoods of ``ops`` take the logits: ``net.with_epilogue("identity")``.
         example: [b, *event], floating; its values tell how the rows of the comparison are drawn.
 
     Returns:

@@ -35,6 +35,7 @@ __all__ = [
 
 PRECISIONS = ("ieee", "tf32", "bf16")
 MAX_STEP = 1 << 32
+OF_LOGITS = "bernoulli", "continuous_bernoulli", "clamped_bernoulli"
 
 
 def check_matrix(t: Tensor, name: str, form: str, columns: int | None = None) -> None:
@@ -240,10 +241,15 @@ def check_mass(inv_mass: Tensor | None, z: Tensor, x: Tensor | None = None) -> N
         raise ValueError(f"inv_mass must have {len(x)} rows like x, got {len(inv_mass)}")
 
 
-def check_target(z: Tensor, x: Tensor, net: Network) -> int:
+def check_target(z: Tensor, x: Tensor, net: Network, likelihood: str) -> int:
     """A decoder's posterior: z [N, d], x [B, D], net d to D. Returns the chains C = N / B."""
     check_matrix(z, "z", "[N, d]")
     check_network(net, z, "z")
+    if likelihood in OF_LOGITS and activations(net.layers)[-1] == "sigmoid":
+        raise ValueError(
+            f"net ends in sigmoid, and likelihood {likelihood!r} takes logits; "
+            'pass net.with_epilogue("identity")'
+        )
     check_matrix(x, "x", "[B, D]", out_features(net))
     check_kind(x, "x", z, "z")
     return check_chains(z, x)

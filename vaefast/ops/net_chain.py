@@ -1,4 +1,4 @@
-"""``net_chain``: T transitions of Hamiltonian Monte Carlo on an MLP decoder, in one call."""
+"""``net_chain``: T transitions of Hamiltonian Monte Carlo on a decoder network, in one call."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def net_chain(
     (mathematics.md §1.3,
     §10), without their adaptation, which belongs to the caller.
     """
-    check_lanes(check_target(z, x, net))
+    check_lanes(check_target(z, x, net, likelihood))
     check_energy(U, z)
     check_like(grad, "grad", z, "z", list(z.shape))
     like = likelihood, check_likelihood(likelihood, likelihood_params, x)

@@ -1,4 +1,4 @@
-"""``net_forward``: an MLP's output with its epilogue, in one call."""
+"""``net_forward``: a network's output with its epilogue, in one call."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def net_forward(
     tile: int | None = None,
     backend: str | None = None,
 ) -> Tensor:
-    """Evaluate an MLP, every layer and the epilogue.
+    """Evaluate a network, every layer and the epilogue.
 
         h ← φ_l(W_l h + b_l),  l = 1 … layers
 

@@ -1,4 +1,4 @@
-"""``net_jacobian_gram``: the exact (whitened) Gram matrix of an MLP's Jacobian."""
+"""``net_jacobian_gram``: the exact (whitened) Gram matrix of a network's Jacobian."""
 
 from __future__ import annotations
 

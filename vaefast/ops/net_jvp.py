@@ -1,4 +1,4 @@
-"""``net_jvp``: an MLP's Jacobian times K vectors, beside one primal pass."""
+"""``net_jvp``: a network's Jacobian times K vectors, beside one primal pass."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def net_jvp(
     tile: int | None = None,
     backend: str | None = None,
 ) -> tuple[Tensor, ...]:
-    """Push K tangents through an MLP: y = net(x) and ‖J(x) v_k‖².
+    """Push K tangents through a network: y = net(x) and ‖J(x) v_k‖².
 
     Equivalent to, for each k, with ``products`` stacked along dimension 1::
 

@@ -1,4 +1,4 @@
-"""``net_potential``: the potential energy of latents under an MLP decoder, and its gradient."""
+"""``net_potential``: the potential energy of latents under a decoder network, and its gradient."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def net_potential(
 
     Source: Kuzina et al. 2022 (mathematics.md §1.3).
     """
-    check_target(z, x, net)
+    check_target(z, x, net, likelihood)
     parameters = check_likelihood(likelihood, likelihood_params, x)
     how = check_precision(precision), check_tile(tile)
     return _op(Call(z, x, net, likelihood, parameters, *how, backend))

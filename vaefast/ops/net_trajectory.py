@@ -1,4 +1,4 @@
-"""``net_trajectory``: L leapfrog steps on the posterior of an MLP decoder."""
+"""``net_trajectory``: L leapfrog steps on the posterior of a decoder network."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def net_trajectory(
 
     Source: Neal, "MCMC using Hamiltonian dynamics" (2011), §2.3; mathematics.md §10.
     """
-    check_target(z, x, net)
+    check_target(z, x, net, likelihood)
     check_like(p, "p", z, "z", list(z.shape))
     check_like(grad, "grad", z, "z", list(z.shape))
     like = likelihood, check_likelihood(likelihood, likelihood_params, x)

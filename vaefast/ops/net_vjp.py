@@ -1,4 +1,4 @@
-"""``net_vjp``: K vectors times an MLP's Jacobian, beside one primal pass."""
+"""``net_vjp``: K vectors times a network's Jacobian, beside one primal pass."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def net_vjp(
     tile: int | None = None,
     backend: str | None = None,
 ) -> tuple[Tensor, ...]:
-    """Pull K cotangents back through an MLP: y = net(x) and ‖J(x)ᵀ u_k‖².
+    """Pull K cotangents back through a network: y = net(x) and ‖J(x)ᵀ u_k‖².
 
     Equivalent to, for each k, with ``products`` stacked along dimension 1::
 

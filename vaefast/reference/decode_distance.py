@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from vaefast.functional import layers
+from vaefast.functional import network
 from vaefast.functional.latents import latents
 from vaefast.functional.rows import chunked, finite
 from vaefast.runtime import memory
@@ -27,7 +27,7 @@ def decode_distance(call: Call) -> Tensor:
     A row with NaN or infinity in its inputs has no hits.
     """
     mean, net = call.mean, call.net
-    bytes_per_sample = layers.bytes_per_row(net, mean) + DRAWING_BYTES * mean.shape[1]
+    bytes_per_sample = network.bytes_per_row(net, mean) + DRAWING_BYTES * mean.shape[1]
 
     def run(rows: slice) -> tuple[Tensor, ...]:
         own = mean[rows], call.std[rows], call.centre[rows], call.r[rows]
@@ -43,6 +43,6 @@ def decode_distance(call: Call) -> Tensor:
 
 
 def _hits(z: Tensor, centre: Tensor, r: Tensor, net: Network) -> Tensor:
-    out = layers.evaluate(z.flatten(0, 1), net).unflatten(0, z.shape[:2])  # [B, S, D]
+    out = network.evaluate(z.flatten(0, 1), net).unflatten(0, z.shape[:2])  # [B, S, D]
     square = (out - centre.unsqueeze(1)).square().sum(dim=-1, dtype=torch.float64)
     return (square.sqrt() <= r.double().unsqueeze(1)).sum(dim=1)

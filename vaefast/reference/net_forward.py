@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from vaefast.functional import layers
+from vaefast.functional import network
 from vaefast.functional.rows import chunked, finite, nan_where_bad
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ def net_forward(call: Call) -> Tensor:
     z, net = call.z, call.net
 
     def run(rows: slice) -> tuple[Tensor, ...]:
-        return nan_where_bad(finite(z[rows]), layers.evaluate(z[rows], net))
+        return nan_where_bad(finite(z[rows]), network.evaluate(z[rows], net))
 
-    (out,) = chunked(run, len(z), layers.bytes_per_row(net, z))
+    (out,) = chunked(run, len(z), network.bytes_per_row(net, z))
     return out

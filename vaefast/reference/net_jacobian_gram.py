@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from vaefast.functional import layers
+from vaefast.functional import network
 from vaefast.functional.rows import chunked, finite, nan_where_bad, part
 from vaefast.types import Network
 
@@ -29,15 +29,15 @@ def net_jacobian_gram(call: Call) -> Tensor:
     basis = torch.eye(net.out_features, dtype=x.dtype, device=x.device).unsqueeze(0)
 
     def run(rows: slice) -> tuple[Tensor, ...]:
-        tape, scale = layers.forward(x[rows], net).beside_probes(), part(call.inv_std, rows)
+        tape, scale = network.forward(x[rows], net).beside_probes(), part(call.inv_std, rows)
         if factor is None:
-            root = layers.pullback(tape, basis, net)  # [b, d, D]
+            root = network.pullback(tape, basis, net)  # [b, d, D]
         else:
-            root = layers.pull_to_first(tape, basis, net) @ factor  # [b, d, min(D, H₁)]
+            root = network.pull_to_first(tape, basis, net) @ factor  # [b, d, min(D, H₁)]
         root = root if scale is None else scale.unsqueeze(-1) * root
         return nan_where_bad(finite(x[rows], scale), root @ root.mT)
 
-    (gram,) = chunked(run, len(x), net.out_features * layers.bytes_per_row(net, x))
+    (gram,) = chunked(run, len(x), net.out_features * network.bytes_per_row(net, x))
     return gram
 
 

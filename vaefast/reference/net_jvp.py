@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from vaefast.functional import layers
+from vaefast.functional import network
 from vaefast.functional.rows import chunked, finite, nan_where_bad
 
 if TYPE_CHECKING:
@@ -21,13 +21,13 @@ def net_jvp(call: Call) -> tuple[Tensor, ...]:
     x, v, net = call.x, call.v, call.net
 
     def run(rows: slice) -> tuple[Tensor, ...]:
-        tape, own = layers.forward(x[rows], net), probes(v, rows)
-        products = layers.pushforward(tape.beside_probes(), own, net)
+        tape, own = network.forward(x[rows], net), probes(v, rows)
+        products = network.pushforward(tape.beside_probes(), own, net)
         kept = products if call.full else products[:, :0]
         good = finite(x[rows]) & finite(own)
         return nan_where_bad(good, tape.out, squared_norms(products), kept)
 
-    return chunked(run, len(x), v.shape[-2] * layers.bytes_per_row(net, x))
+    return chunked(run, len(x), v.shape[-2] * network.bytes_per_row(net, x))
 
 
 def probes(v: Tensor, rows: slice) -> Tensor:

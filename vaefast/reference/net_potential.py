@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor
 
-from vaefast.functional import layers
+from vaefast.functional import network
 from vaefast.functional.likelihoods import parameter_rows, valid
 from vaefast.functional.priors import prior_energy, prior_gradient
 from vaefast.functional.rows import chains, chunked, finite, nan_where_bad, of_chains
@@ -34,13 +34,13 @@ class Target(NamedTuple):
 
     def energy_and_gradient(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """U [N] float64 in nats, all constants included, and ∇U [N, d]; N = B·C."""
-        tape = layers.forward(z, self.net)
+        tape = network.forward(z, self.net)
         logp = log_density(tape.out, self.x, self.likelihood, self.parameters)
         return prior_energy(z) - logp, self._gradient(z, tape)
 
     def gradient(self, z: Tensor) -> Tensor:
         """∇U = z − Jᵀ d log p / d out, [N, d]."""
-        return self._gradient(z, layers.forward(z, self.net))
+        return self._gradient(z, network.forward(z, self.net))
 
     def rows(self, rows: slice) -> Target:
         return self._replace(x=self.x[rows], parameters=parameter_rows(self.parameters, rows))
@@ -52,11 +52,11 @@ class Target(NamedTuple):
     def bytes_per_input(self, z: Tensor) -> int:
         """Bytes at work for one input with all its chains."""
         pixels = TEMPORARIES * self.x.shape[-1] * z.element_size()
-        return chains(z, self.x) * (layers.bytes_per_row(self.net, z) + pixels)
+        return chains(z, self.x) * (network.bytes_per_row(self.net, z) + pixels)
 
-    def _gradient(self, z: Tensor, tape: layers.Tape) -> Tensor:
+    def _gradient(self, z: Tensor, tape: network.Tape) -> Tensor:
         upstream = score(tape.out, self.x, self.likelihood, self.parameters)
-        return prior_gradient(z) - layers.pullback(tape, upstream, self.net)
+        return prior_gradient(z) - network.pullback(tape, upstream, self.net)
 
 
 def net_potential(call: Call) -> tuple[Tensor, Tensor]:

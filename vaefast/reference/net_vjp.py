@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from vaefast.functional import layers
+from vaefast.functional import network
 from vaefast.functional.rows import chunked, finite, nan_where_bad
 from vaefast.reference.net_jvp import probes, squared_norms
 
@@ -21,10 +21,10 @@ def net_vjp(call: Call) -> tuple[Tensor, ...]:
     x, u, net = call.x, call.u, call.net
 
     def run(rows: slice) -> tuple[Tensor, ...]:
-        tape, own = layers.forward(x[rows], net), probes(u, rows)
-        products = layers.pullback(tape.beside_probes(), own, net)
+        tape, own = network.forward(x[rows], net), probes(u, rows)
+        products = network.pullback(tape.beside_probes(), own, net)
         kept = products if call.full else products[:, :0]
         good = finite(x[rows]) & finite(own)
         return nan_where_bad(good, tape.out, squared_norms(products), kept)
 
-    return chunked(run, len(x), u.shape[-2] * layers.bytes_per_row(net, x))
+    return chunked(run, len(x), u.shape[-2] * network.bytes_per_row(net, x))

@@ -1,9 +1,9 @@
-"""Functions of tensors that are recorded once per shape and then replayed, as CUDA graphs.
+"""Functions of tensors that are captured once per shape and then replayed, as CUDA graphs.
 
-A recording reads its inputs, the parameters and whatever else the function read at fixed addresses.
+A capture reads its inputs, the parameters and whatever else the function read at fixed addresses.
 So weights that were written to in place, ``.data`` included, are seen by the next replay, and a
-parameter at another address gets another recording. Python code runs while recording only: hooks
-and counters of a module do not notice a replay. Recordings end with the public call they serve.
+parameter at another address gets another capture. Python code runs while capturing only: hooks
+and counters of a module do not notice a replay. Captures end with the public call they serve.
 """
 
 from __future__ import annotations
@@ -20,40 +20,40 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-__all__ = ["OFF", "CannotRecord", "Graphs", "Recorder", "recording"]
+__all__ = ["OFF", "CannotCapture", "Capturer", "Graphs", "capturing"]
 
 Outputs = tuple[Tensor, ...]
 Function = Callable[..., Outputs]  # of tensors and None only; hashable, equal means the same
 
-EAGER_RUNS = 2  # of a shape before it is recorded: libraries and caches settle, rare shapes cost 0
-MOST = 4  # recordings that share a memory pool; all of them go when another one is needed
-WORTH = 4  # replays that a recording must have had on average for more than MOST to be made
+EAGER_RUNS = 2  # of a shape before it is captured: libraries and caches settle, rare shapes cost 0
+MOST = 4  # captures that share a memory pool; all of them go when another one is needed
+WORTH = 4  # replays that a capture must have had on average for more than MOST to be made
 
 logger = logging.getLogger("vaefast")
 
 
-class CannotRecord(Exception):
-    """A function has no recording; the message says why."""
+class CannotCapture(Exception):
+    """A function has no capture; the message says why."""
 
 
-class Recorder(Protocol):
-    """What records on some device; its recordings share one pool of memory."""
+class Capturer(Protocol):
+    """What captures on some device; its captures share one pool of memory."""
 
     def rehearse(self, run: Callable[[], Outputs]) -> Outputs:
-        """The results of an ordinary run, as the recording will run it.
+        """The results of an ordinary run, as the capture will run it.
 
         Raises:
-            CannotRecord: the run did what a recording cannot hold.
+            CannotCapture: the run did what a capture cannot hold.
         """
 
-    def record(self, run: Callable[[], Outputs]) -> tuple[Callable[[], None], Outputs]:
+    def capture(self, run: Callable[[], Outputs]) -> tuple[Callable[[], None], Outputs]:
         """(replay, what a replay writes to); a failure leaves the device usable."""
 
     def new_pool(self) -> None:
-        """Further recordings use memory of their own; that of those that are gone returns."""
+        """Further captures use memory of their own; that of those that are gone returns."""
 
 
-class _Recording:
+class _Capture:
     """A replay between its inputs and its outputs.
 
     Args:
@@ -102,25 +102,25 @@ class _Copied(NamedTuple):
 
 
 class Graphs:
-    """The recordings of one public call.
+    """The captures of one public call.
 
     Args:
-        recorder: makes them; None runs every function as it is.
+        capturer: makes them; None runs every function as it is.
         modules: whose parameters and buffers the functions read.
     """
 
-    def __init__(self, recorder: Recorder | None, modules: Sequence[object] = ()) -> None:
-        self._recorder = recorder
+    def __init__(self, capturer: Capturer | None, modules: Sequence[object] = ()) -> None:
+        self._capturer = capturer
         self._modules = [m for m in modules if isinstance(m, nn.Module)]
-        self._recordings: dict[Hashable, _Recording] = {}
+        self._captures: dict[Hashable, _Capture] = {}
         self._seen: Counter[Hashable] = Counter()
         self._refused: dict[Hashable, str] = {}  # function -> why
-        self.recorded = self.replayed = 0
+        self.captured = self.replayed = 0
 
     @property
     def active(self) -> bool:
         """Whether functions are captured at all; otherwise every one runs as it is."""
-        return self._recorder is not None
+        return self._capturer is not None
 
     @property
     def copies(self) -> int:
@@ -128,10 +128,10 @@ class Graphs:
 
         What ran eagerly, what was rehearsed on another stream and the pool each keep theirs.
         """
-        return 1 if self._recorder is None else 3
+        return 1 if self._capturer is None else 3
 
     def run(self, function: Function, *inputs: Tensor | None) -> Outputs:
-        """``function(*inputs)``, replayed where there is a recording for tensors like these.
+        """``function(*inputs)``, replayed where there is a capture for tensors like these.
 
         Args:
             function: returns new tensors, writes to no input, and depends on nothing but its
@@ -139,29 +139,29 @@ class Graphs:
             inputs: what the replay before was given too is copied again only if torch has counted
                 a write to it, as it does not for writes through ``.data`` or NumPy.
         """
-        recorder = self._recorder
-        if recorder is None or function in self._refused:
+        capturer = self._capturer
+        if capturer is None or function in self._refused:
             return function(*inputs)
         key = (function, *map(_layout, inputs), self._addresses())
-        recording = self._recordings.get(key)
-        if recording is not None:
+        capture = self._captures.get(key)
+        if capture is not None:
             self.replayed += 1
-            return recording.run(inputs)
+            return capture.run(inputs)
         self._seen[key] += 1
         if self._seen[key] <= EAGER_RUNS:
             return function(*inputs)
-        return self._record(recorder, key, function, inputs)
+        return self._capture(capturer, key, function, inputs)
 
     def refuses(self, function: Function) -> bool:
-        """Whether there will be no recording of ``function``, for one was tried."""
+        """Whether there will be no capture of ``function``, for one was tried."""
         return function in self._refused
 
     def close(self) -> None:
-        """Let go of every recording and of its memory."""
-        self._recordings.clear()
+        """Let go of every capture and of its memory."""
+        self._captures.clear()
         self._seen.clear()
-        if self._recorder is not None:
-            self._recorder.new_pool()
+        if self._capturer is not None:
+            self._capturer.new_pool()
 
     def _addresses(self) -> Hashable:
         """Where all parameters and buffers lie, and how."""
@@ -172,23 +172,23 @@ class Graphs:
             for t in tensors
         )
 
-    def _record(
-        self, recorder: Recorder, key: Hashable, function: Function, inputs: Sequence[Tensor | None]
+    def _capture(
+        self, capturer: Capturer, key: Hashable, function: Function, inputs: Sequence[Tensor | None]
     ) -> Outputs:
-        """The results of ``function``, and its recording where there can be one."""
-        if self.recorded >= MOST and self.replayed < WORTH * self.recorded:
-            self._refuse(function, "shapes or parameters change too often for recordings to pay")
+        """The results of ``function``, and its capture where there can be one."""
+        if self.captured >= MOST and self.replayed < WORTH * self.captured:
+            self._refuse(function, "shapes or parameters change too often for captures to pay")
             return function(*inputs)
-        if len(self._recordings) >= MOST:
+        if len(self._captures) >= MOST:
             self.close()
         try:
-            recording, results = _recorded(recorder, function, inputs)
+            capture, results = _captured(capturer, function, inputs)
         except Exception as error:
-            reason = "" if isinstance(error, CannotRecord) else f"{type(error).__name__}: "
+            reason = "" if isinstance(error, CannotCapture) else f"{type(error).__name__}: "
             self._refuse(function, f"{reason}{error}".partition("\n")[0])
             return function(*inputs)
-        self._recordings[key] = recording
-        self.recorded += 1
+        self._captures[key] = capture
+        self.captured += 1
         return results
 
     def _refuse(self, function: Function, reason: str) -> None:
@@ -200,14 +200,14 @@ OFF = Graphs(None)
 
 
 @contextmanager
-def recording(like: Tensor, *modules: object) -> Iterator[Graphs]:
-    """The recordings of a public call on tensors like ``like``; on CUDA only."""
+def capturing(like: Tensor, *modules: object) -> Iterator[Graphs]:
+    """The captures of a public call on tensors like ``like``; on CUDA only."""
     if not like.is_cuda or torch.cuda.is_current_stream_capturing():
         yield OFF
         return
-    from vaefast.runtime.cuda_graphs import CudaRecorder
+    from vaefast.runtime.cuda_graphs import CudaCapturer
 
-    graphs = Graphs(CudaRecorder(like.device), modules)
+    graphs = Graphs(CudaCapturer(like.device), modules)
     try:
         yield graphs
     finally:
@@ -239,17 +239,17 @@ class _Reads(TorchDispatchMode):
         return new
 
 
-def _recorded(
-    recorder: Recorder, function: Function, inputs: Sequence[Tensor | None]
-) -> tuple[_Recording, Outputs]:
-    """A recording that was seen to give what an ordinary run gives, and those results."""
+def _captured(
+    capturer: Capturer, function: Function, inputs: Sequence[Tensor | None]
+) -> tuple[_Capture, Outputs]:
+    """A capture that was seen to give what an ordinary run gives, and those results."""
     held = [None if t is None else t.detach().clone() for t in inputs]
     with _Reads() as reads:
         function(*held)
-    expected = recorder.rehearse(lambda: function(*held))
-    recording = _Recording(*recorder.record(lambda: function(*held)), held, reads.found)
-    _require_equal(recording.run(inputs), expected, inputs)
-    return recording, expected
+    expected = capturer.rehearse(lambda: function(*held))
+    capture = _Capture(*capturer.capture(lambda: function(*held)), held, reads.found)
+    _require_equal(capture.run(inputs), expected, inputs)
+    return capture, expected
 
 
 def _tensors(tree: object) -> list[Tensor]:
@@ -275,4 +275,4 @@ def _require_equal(found: Outputs, expected: Outputs, inputs: Sequence[Tensor | 
         if floating and other.is_floating_point():
             near = (one - other).abs() <= tolerance * (1 + other.abs())
         if not bool((same | near).all()):
-            raise CannotRecord("a replay differs from the ordinary run by more than round-off")
+            raise CannotCapture("a replay differs from the ordinary run by more than round-off")

@@ -1,4 +1,4 @@
-"""Recording on CUDA: warm-up on a side stream, capture into a private pool, undoing a failure."""
+"""Capturing on CUDA: warm-up on a side stream, capture into a private pool, undoing a failure."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from vaefast.runtime.capture import CannotRecord
+from vaefast.runtime.capture import CannotCapture
 
-__all__ = ["CudaRecorder"]
+__all__ = ["CudaCapturer"]
 
 Outputs = tuple[Tensor, ...]
 
@@ -22,8 +22,8 @@ _one_at_a_time = threading.RLock()
 _failed: list[torch.cuda.CUDAGraph] = []  # torch before 2.13 keeps pointers to them
 
 
-class CudaRecorder:
-    """Records on one GPU.
+class CudaCapturer:
+    """Captures on one GPU.
 
     Other threads may go on launching kernels and copies: a capture minds its own thread only, runs
     on a stream that nothing else uses, and one capture here waits for another. They may not wait
@@ -62,10 +62,10 @@ class CudaRecorder:
         results = tuple(t.clone() for t in results)  # on the caller's stream, like any result
         torch.cuda.current_stream(self.device).synchronize()  # another thread may be capturing
         if found:
-            raise CannotRecord(f"it waits for the GPU at {found[0]}")
+            raise CannotCapture(f"it waits for the GPU at {found[0]}")
         return results
 
-    def record(self, run: Callable[[], Outputs]) -> tuple[Callable[[], None], Outputs]:
+    def capture(self, run: Callable[[], Outputs]) -> tuple[Callable[[], None], Outputs]:
         with _one_at_a_time, _no_garbage_collection():
             torch.cuda.synchronize(self.device)
             with self._beside():

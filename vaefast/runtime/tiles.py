@@ -11,7 +11,7 @@ _tile: int | None = None
 
 
 def set_tile(tile: int | None) -> None:
-    """Pin the tile of all ops on MLPs that are given none of their own (default None: unpinned).
+    """Pin the tile of all ops on networks that are given none (default None: unpinned).
 
     On CUDA a row's bits may depend on the tile, which follows the batch where it is not pinned;
     results then say ``reproducible="round-off"``, and ``"bits"`` where it is. The CPU has no tiles.
