@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vaefast import checks
+from vaefast.models.packs import is_frozen
 from vaefast.models.plans import CannotLower
 from vaefast.models.traces import networks, remembered
 from vaefast.models.tracing import Root
@@ -77,14 +78,16 @@ def encoder(vae: VAE, x: Tensor) -> Encoder:
     Layers that both have in common are the same tensors. ``logvar`` is None for a fixed σ.
     """
     try:
-        nets = _networks(*_encoding(vae, x))
+        nets = _networks(*_encoding(vae, x), frozen=is_frozen(vae))
     except CannotLower as error:
         return Encoder(None, None, error.reason)
     return _heads(vae, nets)
 
 
 def known_encoder(vae: VAE, x: Tensor) -> Encoder | None:
-    """As :func:`encoder` where no module need run for it, and both networks are there."""
+    """As :func:`encoder` inside ``frozen(vae)``, where no module need run for it."""
+    if not is_frozen(vae):
+        return None
     nets = remembered(*_encoding(vae, x))
     return _heads(vae, nets) if nets and not any(isinstance(n, str) for n in nets) else None
 
@@ -120,9 +123,8 @@ def decoder(
         vae.decoder, z if values is None else values()
     ):
         raise CannotLower("the decoder's probabilities do not come from a final Sigmoid")
-    (net,) = _networks(
-        _root(vae, vae.decode, "decoder", vae.decoder), z, _options(vae, vae.decoder), values
-    )
+    root, key = _root(vae, vae.decode, "decoder", vae.decoder), _options(vae, vae.decoder)
+    (net,) = _networks(root, z, key, values, frozen=is_frozen(vae))
     if vae.decoder_output == "mean_logvar":
         raise CannotLower("the decoder has a second head, the log-variance of its pixels")
     return _given(net)
@@ -170,10 +172,12 @@ def _networks(
     example: Tensor,
     key: tuple = (),
     values: Callable[[], Tensor] | None = None,
+    *,
+    frozen: bool = False,
 ) -> list[Network | str]:
     if not example.is_floating_point():
         raise CannotLower(f"the example must be floating, got {checks.short(example.dtype)}")
-    return networks(root, example, key, values)
+    return networks(root, example, key, values, frozen=frozen)
 
 
 def _given(net: Network | str) -> Network:

@@ -1,10 +1,11 @@
 """Traces kept from call to call: structure without weights, weakly by module.
 
-A trace fits as long as the module's state is the same objects: submodules, their classes and
-forwards, parameters, buffers, hooks, training flags and other attributes. Lists and dicts among
-the attributes are known by identity, so a change inside of them is not noticed. Weights are read
-anew in every call, and compared with the module's own forward unless their versions are those of
-the last comparison.
+A trace is kept while the module's state is the same objects: submodules, their classes and
+forwards, parameters, buffers, hooks, training flags and other attributes. What is inside of other
+objects (an entry of a list, a field of a configuration, a global, a helper method) is known to
+nobody, so every call compares the networks, with the weights of the moment, with the module's own
+forward on two rows, and where they differ it records the forward anew. Only inside of
+``with vaefast.frozen(vae)``, which promises that nothing changes, is a comparison not made again.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ def networks(
     example: Tensor,
     key: tuple = (),
     values: Callable[[], Tensor] | None = None,
+    *,
+    frozen: bool = False,
 ) -> list[Network | str]:
     """A network, or the reason why there is none, for each tensor that the function returns.
 
@@ -45,6 +48,7 @@ def networks(
         example: [b, *event], floating; its values tell how the rows of a comparison are drawn.
         key: what else the function depends on.
         values: makes such an example, where ``example`` has its shape, dtype and device alone.
+        frozen: whether nothing has changed since the last comparison unless versions say so.
 
     Raises:
         CannotLower: the forward cannot be recorded at all.
@@ -55,10 +59,11 @@ def networks(
     if entry is None or not entry.fits():
         example = example if values is None else values()
         entry = kept[key] = _Entry(root, example)
-    elif not entry.is_compared():
+    elif not (frozen and entry.is_compared()):
         example = example if values is None else values()
-        entry.compare(root, example)
-        if entry.failures:  # what is constant in a trace may have changed: record it anew
+        if entry.compare_again(
+            root, example
+        ):  # what is constant in a trace may have changed: record it anew
             entry = kept[key] = _Entry(root, example)
     return entry.networks(example)
 
@@ -167,6 +172,14 @@ class _Entry:
                 for index, plan in enumerate(self.plans)
             ]
 
+    def compare_again(self, root: Root, example: Tensor) -> bool:
+        """Whether a network now differs that did not, or that did with other weights."""
+        if not self.is_compared():
+            self.failures = {}
+        known = len(self.failures)
+        self.compare(root, example)
+        return len(self.failures) > known
+
     def compare(
         self,
         root: Root,
@@ -176,24 +189,29 @@ class _Entry:
     ) -> None:
         """Run the module on two rows, of which the second is another one than in the trace.
 
+        Outputs that are known to differ are not looked at.
+
         ``seen``: what it returned there, for the first of ``rows``.
         """
-        rows = drawn(example) if rows is None else rows
-        again, self.failures = rows[[0, ROWS]], {}
-        if not any(isinstance(plan, Plan) for plan in self.plans):
+        plans = {i: plan for i, plan in enumerate(self.plans) if isinstance(plan, Plan)}
+        plans = {i: plan for i, plan in plans.items() if i not in self.failures}
+        if not plans:
             return
+        rows = drawn(example) if rows is None else rows
+        again = rows[[0, ROWS]]
         ieee = numerics.products(rows.device, "ieee")
         with torch.inference_mode(False), torch.no_grad(), ieee:
             result = root.function(again)
             outputs = [t for t in tree_flatten(result)[0] if isinstance(t, Tensor)]
             runs = [(again, outputs)] + ([(rows[:ROWS], list(seen))] if seen else [])
             values = self._values(example)
-            for index, plan in enumerate(self.plans):
-                if isinstance(plan, Plan):
-                    net = plan.bind(values)
-                    reasons = [difference(net, x, out[index]) for x, out in runs]
-                    if reason := next(filter(None, reasons), ""):
-                        self.failures[index] = f"{root.label} {reason}"
+            for index, plan in plans.items():
+                net = plan.bind(values)
+                pairs = [(x, out[index]) for x, out in runs if len(out) == len(self.plans)]
+                reasons = [difference(net, *pair) for pair in pairs]
+                reasons += [f"now returns {len(outputs)} tensors"] * (len(pairs) < len(runs))
+                if reason := next(filter(None, reasons), ""):
+                    self.failures[index] = f"{root.label} {reason}"
         self._versions = self._versions_now()
 
     def _versions_now(self) -> list[tuple[int, int]] | None:
