@@ -182,3 +182,42 @@ def test_weights_that_are_no_plain_tensors():
 def test_an_example_must_be_floating():
     with pytest.raises((CannotLower, TypeError), match="floating"):
         vf.lower(nn.Linear(12, 4), torch.ones(2, 12, dtype=torch.int64))
+
+
+class WithScript(nn.Module):
+    def __init__(self, made):
+        super().__init__()
+        self.q = made(nn.Sequential(nn.Linear(12, 8), nn.ReLU()))
+        self.mean, self.logvar = nn.Linear(8, 3), nn.Linear(8, 3)
+        self.up = nn.Sequential(made(nn.Linear(3, 12)), nn.Sigmoid())
+
+    def encode(self, x):
+        h = self.q(x.flatten(1))
+        return self.mean(h), self.logvar(h)
+
+    def decode(self, z):
+        return self.up(z)
+
+
+def by_trace(module):
+    width = next(module.parameters()).shape[1]
+    return torch.jit.trace(module, torch.rand(2, width))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("made", [torch.jit.script, by_trace])
+def test_torchscript_is_evaluated_as_the_module(made):
+    torch.manual_seed(0)
+    module = WithScript(made).eval()
+    vae, x = vf.as_vae(module, decoder_output="probabilities"), torch.rand(3, 3, 4)
+    found = vf.explain(vae, x)
+    assert not found.encoder_mean.fused
+    assert "layer 'q' (" in found.encoder_mean.detail
+    assert found.encoder_mean.detail.endswith("Module) is TorchScript")
+    chains = vf.hmc.sample(vae, x, steps=2, warmup=2, leapfrog=2)
+    assert chains.z.isfinite().all()
+    jacobian = torch.autograd.functional.jacobian(lambda t: module.encode(t)[0].sum(0), x)
+    expected = jacobian.flatten(2).norm(dim=(0, 2))
+    torch.testing.assert_close(vf.geometry.frobenius_norm(vae, x).float(), expected)
+    with pytest.raises(CannotLower, match=r"^\w+Module is TorchScript$"):
+        vf.lower(module.q, x.flatten(1))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterator
+from inspect import getattr_static
 from itertools import chain
 from typing import Any
 
@@ -113,8 +114,9 @@ def _values(modules: list[Any]) -> Iterator[Any]:
     root = type(modules[0])
     methods = root, getattr(root, "encode", None), getattr(root, "decode", None)
     states = [module.__dict__ for module in modules]
-    inner = [state[name] for state in states for name in _STATE]
-    forwards = [type(module).forward for module in modules]
+    found = [state.get(name) for state in states for name in _STATE]
+    inner = [held for held in found if isinstance(held, dict)]  # TorchScript has others
+    forwards = [getattr_static(type(module), "forward", None) for module in modules]
     return chain(methods, forwards, *map(dict.values, states), *map(dict.values, inner))
 
 
@@ -141,6 +143,7 @@ class _Entry:
         rows = drawn(example)
         try:
             if root.module is not None:
+                _check_python(root)
                 _check_weights(root.module)
             with numerics.products(example.device, "ieee"):
                 traced = trace(root, rows[:ROWS])
@@ -222,6 +225,16 @@ class _Entry:
         first = next((t for t in self._tensors if t.is_floating_point()), example)
         dtype = first.dtype if first.element_size() < 4 else example.dtype
         return Values(dtype, example.device)
+
+
+def _check_python(root: Root) -> None:
+    """TorchScript runs past the recorder, as a graph of its own."""
+    assert root.module is not None
+    for name, module in root.module.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            path = ".".join(filter(None, (root.prefix, name)))
+            kind = type(module).__name__
+            raise CannotLower(f"{f'layer {path!r} ({kind})' if path else kind} is TorchScript")
 
 
 def _check_weights(module: nn.Module) -> None:
