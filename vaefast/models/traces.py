@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from inspect import getattr_static
 from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Distribution
 from torch.utils._pytree import tree_flatten
 
 from vaefast.models.comparison import difference, drawn
@@ -130,6 +132,22 @@ def _weakly(value: Any) -> weakref.ref | None:
         return None
 
 
+@contextmanager
+def _undisturbed(device: torch.device) -> Iterator[None]:
+    """For a forward whose numbers are to be exact, and whose random draws are nobody's.
+
+    Distributions check their arguments by reading them, which no trace can follow.
+    """
+    checks_arguments = Distribution._validate_args
+    devices = [device] if device.type == "cuda" else []
+    with numerics.products(device, "ieee"), torch.random.fork_rng(devices):
+        Distribution.set_default_validate_args(False)
+        try:
+            yield
+        finally:
+            Distribution.set_default_validate_args(checks_arguments)
+
+
 class _Entry:
     """One trace, the state that it is of, and the versions of the weights last compared."""
 
@@ -145,7 +163,7 @@ class _Entry:
             if root.module is not None:
                 _check_python(root)
                 _check_weights(root.module)
-            with numerics.products(example.device, "ieee"):
+            with _undisturbed(example.device):
                 traced = trace(root, rows[:ROWS])
         except CannotLower as error:
             self.refusal = error.reason
@@ -202,8 +220,7 @@ class _Entry:
             return
         rows = drawn(example) if rows is None else rows
         again = rows[[0, ROWS]]
-        ieee = numerics.products(rows.device, "ieee")
-        with torch.inference_mode(False), torch.no_grad(), ieee:
+        with torch.inference_mode(False), torch.no_grad(), _undisturbed(rows.device):
             result = root.function(again)
             outputs = [t for t in tree_flatten(result)[0] if isinstance(t, Tensor)]
             runs = [(again, outputs)] + ([(rows[:ROWS], list(seen))] if seen else [])
