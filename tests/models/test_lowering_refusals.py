@@ -105,7 +105,16 @@ REFUSED = {
         FLAT,
         "Of multiplies two values that depend on the input",
     ),
-    "random": (one(lambda m, x: m.a(x) + torch.randn(2, 4)), FLAT, "draws random numbers"),
+    "random": (
+        one(lambda m, x: m.a(x) + torch.randn(2, 4)),
+        FLAT,
+        r"Of draws random numbers \(aten.randn.default\); the forward samples; return mean and",
+    ),
+    "random branch": (
+        one(lambda m, x: m.a(x) if torch.rand(1) < 0.5 else m.b(x)),
+        FLAT,
+        "Of draws random numbers",
+    ),
     "control flow": (
         one(lambda m, x: m.a(x) if x.sum() > 0 else m.b(x)),
         FLAT,
@@ -144,7 +153,18 @@ REFUSED = {
         FLAT,
         "adds a branch with layers of its own",
     ),
-    "two results": (one(lambda m, x: (m.a(x), m.b(x))), FLAT, "Of returns 2 tensors"),
+    "two results": (
+        one(lambda m, x: (m.a(x), m.b(x))),
+        FLAT,
+        r"^Of returns 2 tensors, a network one; take one of them: "
+        r"vaefast.lower\(lambda x: model\(x\)\[0\], x\)$",
+    ),
+    "two results, one refused": (
+        one(lambda m, x: (m.a(x), m.b(x).softmax(1))),
+        FLAT,
+        r"^Of returns 2 tensors, .*; \[1\]: Of has no fused form \(aten._softmax",
+    ),
+    "no tensor": (one(lambda m, x: None), FLAT, "^Of returns no tensor, a network one"),
     "raises": (lambda: nn.Linear(5, 2), FLAT, "Linear raises RuntimeError: "),
 }
 
@@ -221,3 +241,17 @@ def test_torchscript_is_evaluated_as_the_module(made):
     torch.testing.assert_close(vf.geometry.frobenius_norm(vae, x).float(), expected)
     with pytest.raises(CannotLower, match=r"^\w+Module is TorchScript$"):
         vf.lower(module.q, x.flatten(1))
+
+
+def test_the_way_out_names_the_method():
+    class Encoder(nn.Linear):
+        def encode(self, x):
+            return self(x), self(x)
+
+    with pytest.raises(CannotLower, match=r"^Encoder\.encode returns 2 .* model\.encode\(x\)\[0\]"):
+        vf.lower(Encoder(12, 4).encode, torch.rand(2, 12))
+
+
+def test_what_cannot_be_called():
+    with pytest.raises(TypeError, match=r"^module_or_function must be callable, got int$"):
+        vf.lower(3, torch.rand(2, 12))

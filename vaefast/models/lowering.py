@@ -61,15 +61,29 @@ def lower(module_or_function: Callable[[Tensor], Any], example: Tensor) -> Netwo
     Raises:
         CannotLower: with the reason, which names the operation and the module that stand in the
             way.
+        TypeError: ``module_or_function`` cannot be called.
     """
     checks.batch(example, "example")
+    if not callable(module_or_function):
+        kind = type(module_or_function).__name__
+        raise TypeError(f"module_or_function must be callable, got {kind}")
     owner = getattr(module_or_function, "__self__", module_or_function)
     module = owner if isinstance(owner, nn.Module) else None
     label = _label(module_or_function, owner)
     nets = _networks(Root(module_or_function, module, label), example)
     if len(nets) != 1:
-        raise CannotLower(f"{label} returns {len(nets)} tensors, a network one")
+        raise CannotLower(_several(label, nets))
     return _given(nets[0])
+
+
+def _several(label: str, nets: list[Network | str]) -> str:
+    """Why a function does not lower that returns not one tensor, and what would."""
+    name = "model" + label[label.rfind(".") :] if "." in label and "<" not in label else "model"
+    refused = "".join(f"; [{i}]: {net}" for i, net in enumerate(nets) if isinstance(net, str))
+    if not nets:
+        return f"{label} returns no tensor, a network one; pass a function that returns one"
+    way_out = f"take one of them: vaefast.lower(lambda x: {name}(x)[0], x)"
+    return f"{label} returns {len(nets)} tensors, a network one; {way_out}{refused}"
 
 
 def encoder(vae: VAE, x: Tensor) -> Encoder:
