@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import parametrizations
 
@@ -108,7 +109,12 @@ REFUSED = {
     "random": (
         one(lambda m, x: m.a(x) + torch.randn(2, 4)),
         FLAT,
-        r"Of draws random numbers \(aten.randn.default\); the forward samples; return mean and",
+        r"Of draws random numbers \(aten.randn.*; the forward samples; return mean and logvar$",
+    ),
+    "functional dropout in training": (
+        lambda: Of(lambda m, x: F.dropout(m.a(x), 0.5, m.training), a=nn.Linear(12, 4)).train(),
+        FLAT,
+        r"Of draws random numbers .*; the forward samples; .*, or call model.eval\(\)$",
     ),
     "random branch": (
         one(lambda m, x: m.a(x) if torch.rand(1) < 0.5 else m.b(x)),

@@ -117,7 +117,9 @@ class ModuleStack:
         layers = [m for m in self._running if type(m).__module__.startswith("torch.nn.")]
         if any(m.training and not isinstance(m, nn.Sequential) for m in layers):
             return "call model.eval()"
-        return "the forward samples; return mean and logvar"
+        own = [m.training for m in self._running if id(m) in self._names]
+        mode = ", or call model.eval()" if any(own) else ""
+        return f"the forward samples; return mean and logvar{mode}"
 
 
 @contextmanager
