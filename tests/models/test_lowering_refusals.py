@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import parametrizations
 
@@ -105,7 +106,21 @@ REFUSED = {
         FLAT,
         "Of multiplies two values that depend on the input",
     ),
-    "random": (one(lambda m, x: m.a(x) + torch.randn(2, 4)), FLAT, "draws random numbers"),
+    "random": (
+        one(lambda m, x: m.a(x) + torch.randn(2, 4)),
+        FLAT,
+        r"Of draws random numbers \(aten.randn.*; the forward samples; return mean and logvar$",
+    ),
+    "functional dropout in training": (
+        lambda: Of(lambda m, x: F.dropout(m.a(x), 0.5, m.training), a=nn.Linear(12, 4)).train(),
+        FLAT,
+        r"Of draws random numbers .*; the forward samples; .*, or call model.eval\(\)$",
+    ),
+    "random branch": (
+        one(lambda m, x: m.a(x) if torch.rand(1) < 0.5 else m.b(x)),
+        FLAT,
+        "Of draws random numbers",
+    ),
     "control flow": (
         one(lambda m, x: m.a(x) if x.sum() > 0 else m.b(x)),
         FLAT,
@@ -144,7 +159,18 @@ REFUSED = {
         FLAT,
         "adds a branch with layers of its own",
     ),
-    "two results": (one(lambda m, x: (m.a(x), m.b(x))), FLAT, "Of returns 2 tensors"),
+    "two results": (
+        one(lambda m, x: (m.a(x), m.b(x))),
+        FLAT,
+        r"^Of returns 2 tensors, a network one; take one of them: "
+        r"vaefast.lower\(lambda x: model\(x\)\[0\], x\)$",
+    ),
+    "two results, one refused": (
+        one(lambda m, x: (m.a(x), m.b(x).softmax(1))),
+        FLAT,
+        r"^Of returns 2 tensors, .*; \[1\]: Of has no fused form \(aten._softmax",
+    ),
+    "no tensor": (one(lambda m, x: None), FLAT, "^Of returns no tensor, a network one"),
     "raises": (lambda: nn.Linear(5, 2), FLAT, "Linear raises RuntimeError: "),
 }
 
@@ -182,3 +208,56 @@ def test_weights_that_are_no_plain_tensors():
 def test_an_example_must_be_floating():
     with pytest.raises((CannotLower, TypeError), match="floating"):
         vf.lower(nn.Linear(12, 4), torch.ones(2, 12, dtype=torch.int64))
+
+
+class WithScript(nn.Module):
+    def __init__(self, made):
+        super().__init__()
+        self.q = made(nn.Sequential(nn.Linear(12, 8), nn.ReLU()))
+        self.mean, self.logvar = nn.Linear(8, 3), nn.Linear(8, 3)
+        self.up = nn.Sequential(made(nn.Linear(3, 12)), nn.Sigmoid())
+
+    def encode(self, x):
+        h = self.q(x.flatten(1))
+        return self.mean(h), self.logvar(h)
+
+    def decode(self, z):
+        return self.up(z)
+
+
+def by_trace(module):
+    width = next(module.parameters()).shape[1]
+    return torch.jit.trace(module, torch.rand(2, width))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("made", [torch.jit.script, by_trace])
+def test_torchscript_is_evaluated_as_the_module(made):
+    torch.manual_seed(0)
+    module = WithScript(made).eval()
+    vae, x = vf.as_vae(module, decoder_output="probabilities"), torch.rand(3, 3, 4)
+    found = vf.explain(vae, x)
+    assert not found.encoder_mean.fused
+    assert "layer 'q' (" in found.encoder_mean.detail
+    assert found.encoder_mean.detail.endswith("Module) is TorchScript")
+    chains = vf.hmc.sample(vae, x, steps=2, warmup=2, leapfrog=2)
+    assert chains.z.isfinite().all()
+    jacobian = torch.autograd.functional.jacobian(lambda t: module.encode(t)[0].sum(0), x)
+    expected = jacobian.flatten(2).norm(dim=(0, 2))
+    torch.testing.assert_close(vf.geometry.frobenius_norm(vae, x).float(), expected)
+    with pytest.raises(CannotLower, match=r"^\w+Module is TorchScript$"):
+        vf.lower(module.q, x.flatten(1))
+
+
+def test_the_way_out_names_the_method():
+    class Encoder(nn.Linear):
+        def encode(self, x):
+            return self(x), self(x)
+
+    with pytest.raises(CannotLower, match=r"^Encoder\.encode returns 2 .* model\.encode\(x\)\[0\]"):
+        vf.lower(Encoder(12, 4).encode, torch.rand(2, 12))
+
+
+def test_what_cannot_be_called():
+    with pytest.raises(TypeError, match=r"^module_or_function must be callable, got int$"):
+        vf.lower(3, torch.rand(2, 12))

@@ -3,12 +3,12 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import distributions, nn
 from torch.nn.utils import parametrizations, spectral_norm, weight_norm
 
 import vaefast as vf
 from vaefast.functional.network import evaluate
-from vaefast.models import MaxMin
+from vaefast.models import MaxMin, lowering
 
 FLAT = (12,)
 
@@ -223,3 +223,57 @@ def backends_know(net):
     from vaefast.ops._cpp import ACTIVATIONS
 
     return all(name.split(":")[0] in ACTIVATIONS for name in net.activations)
+
+
+class Encoding(nn.Module):
+    """An encoder whose heads are returned in a style of its own."""
+
+    def __init__(self, returned):
+        super().__init__()
+        self.trunk, self.mean, self.logvar = nn.Linear(12, 8), nn.Linear(8, 3), nn.Linear(8, 3)
+        self.up, self.returned = nn.Linear(3, 12), returned
+
+    def encode(self, x):
+        h = torch.tanh(self.trunk(x.flatten(1)))
+        return self.returned(self.mean(h), self.logvar(h))
+
+    def decode(self, z):
+        return self.up(z)
+
+
+def normal(mean, logvar):
+    return distributions.Normal(mean, torch.exp(0.5 * logvar))
+
+
+RETURNED = {
+    "sample first": lambda m, v: (m + torch.exp(0.5 * v) * torch.randn_like(m), m, v),
+    "rsample first": lambda m, v: (normal(m, v).rsample(), m, v),
+    "normal": normal,
+    "independent normal": lambda m, v: distributions.Independent(normal(m, v), 1),
+}
+
+
+@pytest.mark.parametrize("name", RETURNED)
+def test_samples_and_distributions_do_not_keep_the_heads_from_lowering(name):
+    torch.manual_seed(0)
+    vae = vf.as_vae(Encoding(RETURNED[name]).double().eval())
+    x = torch.rand(4, 3, 4, dtype=torch.float64)
+    validates, numbers = distributions.Distribution._validate_args, torch.get_rng_state()
+    found = lowering.encoder(vae, x)
+    assert distributions.Distribution._validate_args == validates
+    assert torch.equal(numbers, torch.get_rng_state())
+    assert found.why_not == ""
+    for net, out in zip((found.mean, found.logvar), vae.encode(x)):
+        assert net.layers == ["linear tanh", "linear identity"]
+        torch.testing.assert_close(evaluate(x.flatten(1), net), out)
+
+
+def test_a_head_that_is_sampled_is_refused_alone():
+    vae = vf.as_vae(Encoding(lambda m, v: (m + torch.randn_like(m), v)).eval())
+    found = lowering.encoder(vae, torch.rand(4, 3, 4))
+    assert found.mean is None
+    assert found.logvar is not None
+    assert found.why_not == (
+        "Encoding.encode draws random numbers (aten.randn_like.default); the forward samples; "
+        "return mean and logvar"
+    )

@@ -2,6 +2,7 @@
 
 import gc
 import weakref
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -157,16 +158,86 @@ def test_a_module_may_die(x):
     assert gone() is None
 
 
-def test_weights_are_compared_again_when_their_versions_say_so(module, x, monkeypatch):
-    calls = []
+class Set(nn.Module):
+    """Everything that a forward may depend on and that no attribute of the module tells."""
+
+    factor = 1.0
+
+    def __init__(self):
+        super().__init__()
+        self.config, self.options = SimpleNamespace(scale=1.0), {"act": F.relu}
+        self.scales, self.layers = [1.0], [nn.Linear(12, 8).double()]
+        self.register_buffer("gain", torch.ones((), dtype=torch.float64))
+        self.mean, self.logvar, self.up = nn.Linear(8, 3), nn.Linear(8, 3), nn.Linear(3, 12)
+
+    def scaled(self, h):
+        return h * self.gain.item()
+
+    def encode(self, x):
+        h = self.options["act"](self.layers[0](x.flatten(1)))
+        h = self.scaled(h) * self.config.scale * self.scales[0] * Set.factor
+        return self.mean(h), self.logvar(h)
+
+    def decode(self, z):
+        return self.up(z) * self.config.scale
+
+
+HIDDEN = {
+    "configuration": lambda module, patch: setattr(module.config, "scale", 3.0),
+    "entry of a dict": lambda module, patch: module.options.update(act=torch.tanh),
+    "entry of a list": lambda module, patch: module.scales.__setitem__(0, 3.0),
+    "layer in a list": lambda module, patch: module.layers.__setitem__(
+        0, nn.Linear(12, 8).double()
+    ),
+    "global": lambda module, patch: patch.setattr(Set, "factor", 3.0),
+    "helper method": lambda module, patch: patch.setattr(Set, "scaled", lambda self, h: -2 * h),
+    "item of a buffer": lambda module, patch: module.gain.data.fill_(3.0),
+}
+
+
+@pytest.mark.parametrize("name", HIDDEN)
+def test_a_change_that_no_state_tells_is_seen_by_the_next_call(name, x, monkeypatch):
+    torch.manual_seed(0)
+    module = Set().double().eval()
+    vae = as_vae(module)
+    for change in (lambda *_: None, HIDDEN[name]):
+        change(module, monkeypatch)
+        jacobian = torch.autograd.functional.jacobian(lambda t: module.encode(t)[0].sum(0), x)
+        expected = jacobian.flatten(2).norm(dim=(0, 2))
+        torch.testing.assert_close(vf.geometry.frobenius_norm(vae, x), expected)
+    z = torch.rand(4, 3, dtype=torch.float64)
+    torch.testing.assert_close(evaluate(z, lowering.decoder(vae, z)), module.decode(z))
+
+
+def test_another_number_of_results_is_seen(x):
+    class Counted(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.config = nn.Linear(12, 4), SimpleNamespace(times=1)
+
+        def forward(self, x):
+            return [self.a(x.flatten(1))] * self.config.times
+
+    module = Counted().double()
+    vf.lower(module, x)
+    module.config.times = 2
+    with pytest.raises(CannotLower, match="returns 2 tensors"):
+        vf.lower(module, x)
+
+
+def test_networks_are_compared_in_every_call_but_for_frozen_ones(module, x, monkeypatch):
+    calls, vae = [], as_vae(module, decoder_output="logits")
     monkeypatch.setattr(Plain, "decode", lambda self, z: calls.append(1) or self.up(z))
-    agrees(module, x)
+    z = torch.rand(2, 3, dtype=torch.float64)
+    lowering.decoder(vae, z)
     ran = len(calls)
-    vf.lower(module, x)
-    assert len(calls) == ran
-    add(module)
-    vf.lower(module, x)
+    lowering.decoder(vae, z)
     assert len(calls) == ran + 1
+    with vf.frozen(vae):
+        lowering.decoder(vae, z)
+        assert len(calls) == ran + 1
+    lowering.decoder(vae, z)
+    assert len(calls) == ran + 2
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-3])

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vaefast import checks
+from vaefast.models.packs import is_frozen
 from vaefast.models.plans import CannotLower
 from vaefast.models.traces import networks, remembered
 from vaefast.models.tracing import Root
@@ -61,15 +62,29 @@ def lower(module_or_function: Callable[[Tensor], Any], example: Tensor) -> Netwo
     Raises:
         CannotLower: with the reason, which names the operation and the module that stand in the
             way.
+        TypeError: ``module_or_function`` cannot be called.
     """
     checks.batch(example, "example")
+    if not callable(module_or_function):
+        kind = type(module_or_function).__name__
+        raise TypeError(f"module_or_function must be callable, got {kind}")
     owner = getattr(module_or_function, "__self__", module_or_function)
     module = owner if isinstance(owner, nn.Module) else None
     label = _label(module_or_function, owner)
     nets = _networks(Root(module_or_function, module, label), example)
     if len(nets) != 1:
-        raise CannotLower(f"{label} returns {len(nets)} tensors, a network one")
+        raise CannotLower(_several(label, nets))
     return _given(nets[0])
+
+
+def _several(label: str, nets: list[Network | str]) -> str:
+    """Why a function does not lower that returns not one tensor, and what would."""
+    name = "model" + label[label.rfind(".") :] if "." in label and "<" not in label else "model"
+    refused = "".join(f"; [{i}]: {net}" for i, net in enumerate(nets) if isinstance(net, str))
+    if not nets:
+        return f"{label} returns no tensor, a network one; pass a function that returns one"
+    way_out = f"take one of them: vaefast.lower(lambda x: {name}(x)[0], x)"
+    return f"{label} returns {len(nets)} tensors, a network one; {way_out}{refused}"
 
 
 def encoder(vae: VAE, x: Tensor) -> Encoder:
@@ -78,14 +93,16 @@ def encoder(vae: VAE, x: Tensor) -> Encoder:
     Layers that both have in common are the same tensors. ``logvar`` is None for a fixed σ.
     """
     try:
-        nets = _networks(*_encoding(vae, x))
+        nets = _networks(*_encoding(vae, x), frozen=is_frozen(vae))
     except CannotLower as error:
         return Encoder(None, None, error.reason)
     return _heads(vae, nets)
 
 
 def known_encoder(vae: VAE, x: Tensor) -> Encoder | None:
-    """As :func:`encoder` where no module need run for it, and both networks are there."""
+    """As :func:`encoder` inside ``frozen(vae)``, where no module need run for it."""
+    if not is_frozen(vae):
+        return None
     nets = remembered(*_encoding(vae, x))
     return _heads(vae, nets) if nets and not any(isinstance(n, str) for n in nets) else None
 
@@ -121,9 +138,8 @@ def decoder(
         vae.decoder, z if values is None else values()
     ):
         raise CannotLower("the decoder's probabilities do not come from a final Sigmoid")
-    (net,) = _networks(
-        _root(vae, vae.decode, "decoder", vae.decoder), z, _options(vae, vae.decoder), values
-    )
+    root, key = _root(vae, vae.decode, "decoder", vae.decoder), _options(vae, vae.decoder)
+    (net,) = _networks(root, z, key, values, frozen=is_frozen(vae))
     if vae.decoder_output == "mean_logvar":
         raise CannotLower("the decoder has a second head, the log-variance of its pixels")
     return _given(net)
@@ -171,10 +187,12 @@ def _networks(
     example: Tensor,
     key: tuple = (),
     values: Callable[[], Tensor] | None = None,
+    *,
+    frozen: bool = False,
 ) -> list[Network | str]:
     if not example.is_floating_point():
         raise CannotLower(f"the example must be floating, got {checks.short(example.dtype)}")
-    return networks(root, example, key, values)
+    return networks(root, example, key, values, frozen=frozen)
 
 
 def _given(net: Network | str) -> Network:

@@ -20,7 +20,7 @@ from vaefast.ops._pack import pack
 from vaefast.runtime import backends
 from vaefast.types import Network
 
-__all__ = ["Packs", "frozen", "packs_of"]
+__all__ = ["Packs", "frozen", "is_frozen", "packs_of"]
 
 
 class Packs:
@@ -59,10 +59,15 @@ def packs_of(vae: VAE) -> Packs:
     return next((packs for owner, packs in _kept.get() if owner is vae), None) or Packs()
 
 
+def is_frozen(vae: VAE) -> bool:
+    """Whether this thread is inside a ``with frozen(vae)`` block."""
+    return any(owner is vae for owner, _ in _kept.get())
+
+
 @contextmanager
 def _keeping(vae: VAE) -> Iterator[None]:
     """One set of packs for everything inside; whoever began keeping them ends it."""
-    if any(owner is vae for owner, _ in _kept.get()):
+    if is_frozen(vae):
         yield
         return
     token = _kept.set((*_kept.get(), (vae, Packs())))
@@ -74,18 +79,19 @@ def _keeping(vae: VAE) -> Iterator[None]:
 
 @contextmanager
 def frozen(vae: VAE) -> Iterator[None]:
-    """Promise that the VAE's weights stay as they are inside the ``with`` block.
+    """Promise that the VAE, weights and code, stays as it is inside the ``with`` block.
 
     Every public function packs the weights of the networks it uses, and forgets the packs when it
-    returns: 0.5 ms for 32-512-512-784. Inside the block the packs are kept from call to call,
-    which pays for many short calls. Results are the same, to the bit. A change of parameters or
+    returns: 0.5 ms for 32-512-512-784; and it compares each network with the module on two rows.
+    Inside the block the packs are kept from call to call and the comparisons are left out, which
+    pays for many short calls. Results are the same, to the bit. A change of parameters or
     buffers inside the block is found at its end, by a checksum: entering and leaving read all of
     them once. Equivalent to, but for the time::
 
         contextlib.nullcontext()
 
     It holds for the thread that enters; others pack for themselves. Parameters and buffers are
-    checked, plain tensors that a module holds beside them are not.
+    checked, plain tensors and settings that a module holds beside them are not.
 
     Args:
         vae: the model.

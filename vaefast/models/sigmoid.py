@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import getattr_static
 from typing import Any, TypeVar
 
 import torch
@@ -138,7 +139,8 @@ def final_sigmoid(decoder: nn.Module, prefix: str = "") -> str | None:
 
 def is_plain_sequential(module: nn.Module) -> bool:
     """Whether the module calls its children one after the other and does nothing else."""
-    return type(module).forward is nn.Sequential.forward and "forward" not in vars(module)
+    forward = getattr_static(type(module), "forward", None)
+    return forward is nn.Sequential.forward and "forward" not in vars(module)
 
 
 def _without(module: M, path: str) -> M:

@@ -1,21 +1,25 @@
 """Traces kept from call to call: structure without weights, weakly by module.
 
-A trace fits as long as the module's state is the same objects: submodules, their classes and
-forwards, parameters, buffers, hooks, training flags and other attributes. Lists and dicts among
-the attributes are known by identity, so a change inside of them is not noticed. Weights are read
-anew in every call, and compared with the module's own forward unless their versions are those of
-the last comparison.
+A trace is kept while the module's state is the same objects: submodules, their classes and
+forwards, parameters, buffers, hooks, training flags and other attributes. What is inside of other
+objects (an entry of a list, a field of a configuration, a global, a helper method) is known to
+nobody, so every call compares the networks, with the weights of the moment, with the module's own
+forward on two rows, and where they differ it records the forward anew. Only inside of
+``with vaefast.frozen(vae)``, which promises that nothing changes, is a comparison not made again.
 """
 
 from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from inspect import getattr_static
 from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Distribution
 from torch.utils._pytree import tree_flatten
 
 from vaefast.models.comparison import difference, drawn
@@ -38,6 +42,8 @@ def networks(
     example: Tensor,
     key: tuple = (),
     values: Callable[[], Tensor] | None = None,
+    *,
+    frozen: bool = False,
 ) -> list[Network | str]:
     """A network, or the reason why there is none, for each tensor that the function returns.
 
@@ -45,6 +51,7 @@ def networks(
         example: [b, *event], floating; its values tell how the rows of a comparison are drawn.
         key: what else the function depends on.
         values: makes such an example, where ``example`` has its shape, dtype and device alone.
+        frozen: whether nothing has changed since the last comparison unless versions say so.
 
     Raises:
         CannotLower: the forward cannot be recorded at all.
@@ -55,10 +62,11 @@ def networks(
     if entry is None or not entry.fits():
         example = example if values is None else values()
         entry = kept[key] = _Entry(root, example)
-    elif not entry.is_compared():
+    elif not (frozen and entry.is_compared()):
         example = example if values is None else values()
-        entry.compare(root, example)
-        if entry.failures:  # what is constant in a trace may have changed: record it anew
+        if entry.compare_again(
+            root, example
+        ):  # what is constant in a trace may have changed: record it anew
             entry = kept[key] = _Entry(root, example)
     return entry.networks(example)
 
@@ -108,8 +116,9 @@ def _values(modules: list[Any]) -> Iterator[Any]:
     root = type(modules[0])
     methods = root, getattr(root, "encode", None), getattr(root, "decode", None)
     states = [module.__dict__ for module in modules]
-    inner = [state[name] for state in states for name in _STATE]
-    forwards = [type(module).forward for module in modules]
+    found = [state.get(name) for state in states for name in _STATE]
+    inner = [held for held in found if isinstance(held, dict)]  # TorchScript has others
+    forwards = [getattr_static(type(module), "forward", None) for module in modules]
     return chain(methods, forwards, *map(dict.values, states), *map(dict.values, inner))
 
 
@@ -121,6 +130,22 @@ def _weakly(value: Any) -> weakref.ref | None:
         return weakref.ref(value)
     except TypeError:
         return None
+
+
+@contextmanager
+def _undisturbed(device: torch.device) -> Iterator[None]:
+    """For a forward whose numbers are to be exact, and whose random draws are nobody's.
+
+    Distributions check their arguments by reading them, which no trace can follow.
+    """
+    checks_arguments = Distribution._validate_args
+    devices = [device] if device.type == "cuda" else []
+    with numerics.products(device, "ieee"), torch.random.fork_rng(devices):
+        Distribution.set_default_validate_args(False)
+        try:
+            yield
+        finally:
+            Distribution.set_default_validate_args(checks_arguments)
 
 
 class _Entry:
@@ -136,8 +161,9 @@ class _Entry:
         rows = drawn(example)
         try:
             if root.module is not None:
+                _check_python(root)
                 _check_weights(root.module)
-            with numerics.products(example.device, "ieee"):
+            with _undisturbed(example.device):
                 traced = trace(root, rows[:ROWS])
         except CannotLower as error:
             self.refusal = error.reason
@@ -167,6 +193,14 @@ class _Entry:
                 for index, plan in enumerate(self.plans)
             ]
 
+    def compare_again(self, root: Root, example: Tensor) -> bool:
+        """Whether a network now differs that did not, or that did with other weights."""
+        if not self.is_compared():
+            self.failures = {}
+        known = len(self.failures)
+        self.compare(root, example)
+        return len(self.failures) > known
+
     def compare(
         self,
         root: Root,
@@ -176,24 +210,28 @@ class _Entry:
     ) -> None:
         """Run the module on two rows, of which the second is another one than in the trace.
 
+        Outputs that are known to differ are not looked at.
+
         ``seen``: what it returned there, for the first of ``rows``.
         """
-        rows = drawn(example) if rows is None else rows
-        again, self.failures = rows[[0, ROWS]], {}
-        if not any(isinstance(plan, Plan) for plan in self.plans):
+        plans = {i: plan for i, plan in enumerate(self.plans) if isinstance(plan, Plan)}
+        plans = {i: plan for i, plan in plans.items() if i not in self.failures}
+        if not plans:
             return
-        ieee = numerics.products(rows.device, "ieee")
-        with torch.inference_mode(False), torch.no_grad(), ieee:
+        rows = drawn(example) if rows is None else rows
+        again = rows[[0, ROWS]]
+        with torch.inference_mode(False), torch.no_grad(), _undisturbed(rows.device):
             result = root.function(again)
             outputs = [t for t in tree_flatten(result)[0] if isinstance(t, Tensor)]
             runs = [(again, outputs)] + ([(rows[:ROWS], list(seen))] if seen else [])
             values = self._values(example)
-            for index, plan in enumerate(self.plans):
-                if isinstance(plan, Plan):
-                    net = plan.bind(values)
-                    reasons = [difference(net, x, out[index]) for x, out in runs]
-                    if reason := next(filter(None, reasons), ""):
-                        self.failures[index] = f"{root.label} {reason}"
+            for index, plan in plans.items():
+                net = plan.bind(values)
+                pairs = [(x, out[index]) for x, out in runs if len(out) == len(self.plans)]
+                reasons = [difference(net, *pair) for pair in pairs]
+                reasons += [f"now returns {len(outputs)} tensors"] * (len(pairs) < len(runs))
+                if reason := next(filter(None, reasons), ""):
+                    self.failures[index] = f"{root.label} {reason}"
         self._versions = self._versions_now()
 
     def _versions_now(self) -> list[tuple[int, int]] | None:
@@ -204,6 +242,16 @@ class _Entry:
         first = next((t for t in self._tensors if t.is_floating_point()), example)
         dtype = first.dtype if first.element_size() < 4 else example.dtype
         return Values(dtype, example.device)
+
+
+def _check_python(root: Root) -> None:
+    """TorchScript runs past the recorder, as a graph of its own."""
+    assert root.module is not None
+    for name, module in root.module.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            path = ".".join(filter(None, (root.prefix, name)))
+            kind = type(module).__name__
+            raise CannotLower(f"{f'layer {path!r} ({kind})' if path else kind} is TorchScript")
 
 
 def _check_weights(module: nn.Module) -> None:

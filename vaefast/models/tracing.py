@@ -41,16 +41,17 @@ class Traced(NamedTuple):
 
 @dataclass(frozen=True)
 class _Refused:
-    """A value that no layer computes."""
+    """A value that no layer computes; ``drawn`` where it is random."""
 
     reason: str
+    drawn: bool = False
 
 
 def trace(root: Root, rows: Tensor) -> Traced:
     """Record ``root.function`` on ``rows`` [ROWS, *event].
 
     Raises:
-        CannotLower: the forward draws random numbers, writes to the module, or reads values.
+        CannotLower: the forward writes to the module or reads values.
     """
     assert len(rows) == ROWS
     with module_stack(root) as label:
@@ -85,35 +86,52 @@ def _planned(symbol: Any, output: Tensor, label: str) -> Plan | str:
         return f"the result of {label} {error.reason}"
 
 
-@contextmanager
-def module_stack(root: Root) -> Iterator[Callable[[], str]]:
-    """Inside, the function that is yielded says which module's forward runs."""
-    names = {} if root.module is None else {id(m): n for n, m in root.module.named_modules()}
-    stack: list[nn.Module] = []
-    thread = threading.get_ident()
+class ModuleStack:
+    """The modules whose forwards run, and their names below the root's."""
 
-    def enter(module: nn.Module, _: Any) -> None:
-        if threading.get_ident() == thread:
-            stack.append(module)
+    def __init__(self, root: Root) -> None:
+        self._root, self._running = root, list[nn.Module]()
+        modules = [] if root.module is None else root.module.named_modules()
+        self._names = {id(module): name for name, module in modules}
+        self._thread = threading.get_ident()
 
-    def leave(module: nn.Module, *_: Any) -> None:
-        if threading.get_ident() == thread and stack:
-            stack.pop()
+    def enter(self, module: nn.Module, *_: Any) -> None:
+        if threading.get_ident() == self._thread:
+            self._running.append(module)
 
-    def label() -> str:
-        module = next((m for m in reversed(stack) if id(m) in names), None)
-        if module is None:
-            return root.label
-        path = ".".join(filter(None, (root.prefix, names[id(module)])))
-        kind = type(module).__name__
+    def leave(self, module: nn.Module, *_: Any) -> None:
+        if threading.get_ident() == self._thread and self._running:
+            self._running.pop()
+
+    def __call__(self) -> str:
+        """Which module's forward runs."""
+        named = [m for m in self._running if id(m) in self._names]
+        if not named:
+            return self._root.label
+        path = ".".join(filter(None, (self._root.prefix, self._names[id(named[-1])])))
+        kind = type(named[-1]).__name__
         return f"layer {path!r} ({kind})" if path else kind
 
+    def way_out_of_drawing(self) -> str:
+        """What to do where random numbers are drawn now."""
+        layers = [m for m in self._running if type(m).__module__.startswith("torch.nn.")]
+        if any(m.training and not isinstance(m, nn.Sequential) for m in layers):
+            return "call model.eval()"
+        own = [m.training for m in self._running if id(m) in self._names]
+        mode = ", or call model.eval()" if any(own) else ""
+        return f"the forward samples; return mean and logvar{mode}"
+
+
+@contextmanager
+def module_stack(root: Root) -> Iterator[ModuleStack]:
+    """Inside, what is yielded knows which module's forward runs."""
+    stack = ModuleStack(root)
     hooks = [
-        register_module_forward_pre_hook(enter),
-        register_module_forward_hook(leave, always_call=True),
+        register_module_forward_pre_hook(stack.enter),
+        register_module_forward_hook(stack.leave, always_call=True),
     ]
     try:
-        yield label
+        yield stack
     finally:
         for hook in hooks:
             hook.remove()
@@ -122,12 +140,13 @@ def module_stack(root: Root) -> Iterator[Callable[[], str]]:
 class _Recorder(TorchDispatchMode):
     """Knows of each tensor what it is: a value, a constant, or refused."""
 
-    def __init__(self, label: Callable[[], str]) -> None:
+    def __init__(self, label: ModuleStack) -> None:
         super().__init__()
         self.label = label
         self._known: dict[int, Any] = {}
         self._alive: list[Tensor] = []  # ids stay theirs
         self._sharing: dict[int, list[int]] = {}  # by storage
+        self._made: set[int] = set()  # by factories, to be filled
 
     def learn(self, t: Tensor, symbol: Any) -> None:
         if id(t) not in self._known:
@@ -144,18 +163,19 @@ class _Recorder(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if torch.Tag.nondeterministic_seeded in func.tags:
-            raise CannotLower(f"{self.label()} draws random numbers ({func}); call model.eval()")
-        written = self._written(func, args, kwargs)
+        draws = torch.Tag.nondeterministic_seeded in func.tags
+        written = self._written(func, args, kwargs, draws)
         given, named = tree_map(self._symbol_of, args), tree_map(self._symbol_of, kwargs)
         leaves = tree_flatten((given, named))[0]
         traced = [leaf for leaf in leaves if isinstance(leaf, Value | _Refused)]
-        symbols = self._traced(func, given, named, traced) if traced else None
+        symbols = self._traced(func, given, named, traced) if traced and not draws else None
         result = func(*args, **kwargs)
         if traced and not any(isinstance(t, Tensor) for t in tree_flatten(result)[0]):
-            self._read(func)
+            self._read(func, traced)
             return result
-        if not traced:
+        if draws:
+            symbols = self._drawn(func)
+        elif not traced:
             symbols = self._constants(func, given, named, result, bool(written))
         self._assign(result, symbols)
         for t in written:
@@ -165,7 +185,7 @@ class _Recorder(TorchDispatchMode):
     def _symbol_of(self, arg: Any) -> Any:
         return self.symbol(arg) if isinstance(arg, Tensor) else arg
 
-    def _written(self, func: Any, args: tuple, kwargs: dict[str, Any]) -> list[Tensor]:
+    def _written(self, func: Any, args: tuple, kwargs: dict[str, Any], draws: bool) -> list[Tensor]:
         """Tensors that the operation changes, if they are the forward's own."""
         if not func._schema.is_mutable:
             return []
@@ -177,13 +197,22 @@ class _Recorder(TorchDispatchMode):
         ]
         for t in written:
             known = self._known.get(id(t))
+            if draws and id(t) in self._made:
+                continue
             if known is None or (isinstance(known, Constant) and known.tensor is t):
                 raise CannotLower(
                     f"{self.label()} writes to a parameter or buffer ({func}); call model.eval()"
                 )
         return written
 
-    def _read(self, func: Any) -> None:
+    def _drawn(self, func: Any) -> _Refused:
+        way_out = self.label.way_out_of_drawing()
+        return _Refused(f"{self.label()} draws random numbers ({func}); {way_out}", True)
+
+    def _read(self, func: Any, traced: list[Any]) -> None:
+        for leaf in traced:
+            if isinstance(leaf, _Refused) and leaf.drawn:
+                raise CannotLower(leaf.reason)
         raise CannotLower(f"{self.label()} reads a value that depends on the input ({func})")
 
     def _traced(self, func: Any, args: tuple, kwargs: dict[str, Any], traced: list[Any]) -> Any:
@@ -238,7 +267,10 @@ class _Recorder(TorchDispatchMode):
     def _assign(self, result: Any, symbols: Any) -> None:
         if isinstance(result, Tensor):
             one = symbols[0] if isinstance(symbols, list) else symbols
-            self.learn(result, Constant(tensor=result, shape=result.shape) if one is None else one)
+            if one is None:
+                self._made.add(id(result))
+                one = Constant(tensor=result, shape=result.shape)
+            self.learn(result, one)
         elif isinstance(result, tuple | list):
             several = symbols if isinstance(symbols, list) else [symbols] * len(result)
             for t, symbol in zip(result, several):

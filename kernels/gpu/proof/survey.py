@@ -65,7 +65,7 @@ def survey(
         RuntimeError: some do not compile; a line for each.
     """
     wanted = list(wanted)
-    keys = {job: results.key(job.module, _variant(job), job.target) for job in wanted}
+    keys = {job: results.key(job.module, variant_of(job), job.target) for job in wanted}
     unique = {keys[job]: job for job in wanted}
     known = {key: results.kept(key) for key in unique}
     todo = [job for key, job in unique.items() if known[key] is None]
@@ -168,16 +168,16 @@ def _name(job: Any) -> str:
     return " ".join(job) if isinstance(job, Job) else str(job)
 
 
-def _variant(job: Job) -> aot.Variant:
+def variant_of(job: Job) -> aot.Variant:
     return aot.variants_of(job.module)[job.label]
 
 
 def _compile(job: Job) -> Binary:
-    return _examined(_variant(job), job)
+    return _examined(variant_of(job), job)
 
 
 def _compile_with_ones(job: Job) -> None:
-    _examined(aot.ones(_variant(job)), job)
+    _examined(aot.ones(variant_of(job)), job)
 
 
 def _examined(variant: aot.Variant, job: Job) -> Binary:

@@ -21,7 +21,7 @@ from vaefast.kernels.proof.binary import Binary
 from vaefast.kernels.proof.fingerprint import fingerprint
 from vaefast.kernels.proof.occupancy import most_warps, programs
 from vaefast.kernels.proof.results import kept, key
-from vaefast.kernels.proof.survey import Job, jobs, survey
+from vaefast.kernels.proof.survey import Job, jobs, survey, variant_of
 
 __all__ = ["main", "outdated", "outline", "render", "stale"]
 
@@ -97,7 +97,7 @@ def render(compiling: bool = True) -> str:
 
 def earlier(every: list[Job]) -> dict[Job, Binary]:
     """What earlier runs have kept of these binaries."""
-    found = ((job, kept(key(job.module, job.variant, job.target))) for job in every)
+    found = ((job, kept(key(job.module, variant_of(job), job.target))) for job in every)
     return {job: binary for job, binary in found if binary is not None}
 
 
