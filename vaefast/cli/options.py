@@ -65,7 +65,8 @@ Range = Annotated[
     typer.Option(
         "--range",
         metavar="LOW,HIGH",
-        help="Smallest and largest valid entry of an input; default 0,1. Floats must lie in it, "
+        help="Smallest and largest valid entry of an input; default the model's, where its library "
+        "says it, else 0,1. Floats must lie in it, "
         "uint8 images and known sets are mapped to it; an attack stays in it.",
     ),
 ]

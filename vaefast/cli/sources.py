@@ -22,6 +22,7 @@ from vaefast.models import VAE
 from vaefast.models.likelihoods import within_unit_interval
 
 __all__ = [
+    "box_for",
     "check_fit",
     "check_range",
     "check_suffix",
@@ -49,6 +50,13 @@ def read_data(
     if found.note:
         console.print(f"data     {found.note}", soft_wrap=True, markup=False)
     return found
+
+
+def box_for(vae: VAE, box: dict[str, float | None]) -> dict[str, float | None]:
+    """The box that was given, or that of the model, where its library says one."""
+    if vae.box is None or any(value is not None for value in box.values()):
+        return box
+    return dict(zip(("low", "high"), vae.box, strict=True))
 
 
 def check_range(likelihood: str, data: Dataset, name: str) -> None:

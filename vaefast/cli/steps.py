@@ -18,6 +18,7 @@ from vaefast.audit.job import Job
 from vaefast.cli import options as o
 from vaefast.cli.output import save_npz, show
 from vaefast.cli.sources import (
+    box_for,
     check_fit,
     check_range,
     check_suffix,
@@ -138,6 +139,7 @@ def _inputs(
     data: str, vae: VAE, console: Console, *, root: Path | None, box: dict[str, float | None]
 ) -> Tensor:
     """``x_adv`` of an .npz that ``vaefast attack`` wrote, or the test inputs of any other data."""
+    box = box_for(vae, box)
     if data.endswith(".npz"):
         usual = UNIT if "bernoulli" in vae.likelihood else UNBOUNDED
         attacked = load_attacked(Path(data).expanduser(), box_of(**box) or usual)
