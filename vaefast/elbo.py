@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -102,10 +101,10 @@ def elbo_terms(
     A VAE is given the context of x; maps hold it already.
     """
     given = as_keyword(context)
-    z = mean + torch.exp(0.5 * logvar) * noise
+    q = DiagonalGaussian(mean, logvar, tuple(mean.shape[1:]))
+    z = q.sample(noise)
     standard = (maps if isinstance(maps, VAE) else maps.vae).prior is None
     logp = maps.likelihood_at(z, **given).log_prob(x)
     if standard:
-        return logp, DiagonalGaussian(mean, logvar, tuple(mean.shape[1:])).kl()
-    log_q = -0.5 * (noise.square() + logvar + math.log(2.0 * math.pi)).sum(1, dtype=torch.float64)
-    return logp, log_q - maps.log_prior(z, **given)
+        return logp, q.kl()
+    return logp, q.log_prob(z) - maps.log_prior(z, **given)

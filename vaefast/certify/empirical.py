@@ -13,7 +13,7 @@ from torch import Tensor
 from vaefast import checks
 from vaefast.attacks.damage import Options, damage
 from vaefast.certify.probability import Draws, check_draws
-from vaefast.certify.sampling import count_hits, posterior
+from vaefast.certify.sampling import at_input, count_hits
 from vaefast.functional.rows import finite
 from vaefast.models import VAE
 from vaefast.models.context import Context
@@ -248,8 +248,8 @@ class _Search:
 
         def run(part: Prepared) -> tuple[Tensor, ...]:
             points = candidates[part.gather].flatten(0, 1)
-            centre = posterior(part.maps, part.x).centre
-            moved = posterior(part.maps, points)
+            centre = at_input(part.maps, part.x).centre
+            moved = at_input(part.maps, points)
             hits = count_hits(
                 part.maps,
                 moved._replace(centre=centre.repeat_interleave(restarts, 0)),
