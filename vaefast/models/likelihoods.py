@@ -48,7 +48,8 @@ class LikelihoodAt(NamedTuple):
         out, x = self.out.flatten(1), x.flatten(1)
         std = self.params[0] if self.params else 1.0
         if not isinstance(std, Tensor) or std.ndim < 2:  # the op has no derivative in it
-            name, params = self.likelihood, self.params
+            name = self.likelihood
+            params = tuple(p.to(out) if isinstance(p, Tensor) else p for p in self.params)
             return ops.log_likelihood(out, x, likelihood=name, likelihood_params=params)[0]
         std = std.to(out)
         x = x.repeat_interleave(len(out) // max(len(x), 1), dim=0)
