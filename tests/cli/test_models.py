@@ -112,3 +112,14 @@ def test_the_range_is_that_of_the_model(run, module):
     assert "--range" in run(*words, f"{module}:make_vae", "--likelihood", "gaussian", "--force")[2]
     defend = ["defend", "--data", "x.npz", "--out", "d.npz", "--inputs", 2, "--warmup", 2]
     assert run(*defend, "--transitions", 2, "--model", "boxed.py:make_vae")[0] == 0
+
+
+def test_the_scale_of_a_module_is_what_it_is_said_to_be(run, refused, module):
+    defend = ["defend", "--data", "digits", "--inputs", 2, "--threads", 1, "--warmup", 2]
+    defend += ["--transitions", 2, "--out", "d.npz", "--model", f"{module}:make_vae", "--force"]
+    results = []
+    for name in ("logvar", "logstd"):
+        assert run(*defend, "--encoder-output", name)[0] == 0
+        results.append(np.load("d.npz")["z"])
+    assert not np.array_equal(*results)
+    assert "encoder_output must be one of" in refused(*defend, "--encoder-output", "sigma")

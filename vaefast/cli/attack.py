@@ -109,6 +109,7 @@ def attack(
     likelihood: o.Likelihood = None,
     obs_std: o.ObsStd = None,
     decoder_output: o.DecoderOutput = None,
+    encoder_output: o.EncoderOutput = None,
     seed: o.Seed = 0,
     force: o.Force = False,
     device: o.Device = "cpu",
@@ -126,7 +127,12 @@ def attack(
     with reporting.new_file(out, force=force) as file:
         place = find_device(device, threads)
         vae = load_model(
-            model, place, likelihood=likelihood, decoder_output=decoder_output, obs_std=obs_std
+            model,
+            place,
+            likelihood=likelihood,
+            decoder_output=decoder_output,
+            encoder_output=encoder_output,
+            obs_std=obs_std,
         )
         box = box_for(vae, _box(o.box(limits, low, high), preset))
         images = read_data(data, console, root=data_root, box=box, labels=labels)

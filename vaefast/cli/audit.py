@@ -82,6 +82,7 @@ def audit(
     likelihood: o.Likelihood = None,
     obs_std: o.ObsStd = None,
     decoder_output: o.DecoderOutput = None,
+    encoder_output: o.EncoderOutput = None,
     device: o.Device = "cpu",
     threads: o.Threads = None,
 ) -> None:
@@ -123,7 +124,12 @@ def audit(
             timings = [timing]
         else:
             vae = load_model(
-                model, place, likelihood=likelihood, decoder_output=decoder_output, obs_std=obs_std
+                model,
+                place,
+                likelihood=likelihood,
+                decoder_output=decoder_output,
+                encoder_output=encoder_output,
+                obs_std=obs_std,
             )
             images = read(box=box_for(vae, box))
             x = inputs_for(vae, images.x_test[:2], place)

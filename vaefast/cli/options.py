@@ -148,6 +148,14 @@ DecoderOutput = Annotated[
         help="What decode of the module that make_vae returns gives.",
     ),
 ]
+EncoderOutput = Annotated[
+    Optional[str],
+    typer.Option(
+        "--encoder-output",
+        metavar="logvar|std|var|logstd",
+        help="What encode of the module that make_vae returns gives beside the mean.",
+    ),
+]
 Warmup = Annotated[
     int, typer.Option("--warmup", min=0, help="HMC transitions that adapt the step.")
 ]

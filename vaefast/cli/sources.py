@@ -112,6 +112,7 @@ def load_model(
     *,
     likelihood: str | None,
     decoder_output: str | None,
+    encoder_output: str | None = None,
     obs_std: float | None = None,
 ) -> VAE:
     """The model that ``--model`` names, on ``device``.
@@ -119,7 +120,8 @@ def load_model(
     Raises:
         ValueError, TypeError, FileNotFoundError: one line that says what failed.
     """
-    options = {"likelihood": likelihood, "decoder_output": decoder_output, "obs_std": obs_std}
+    options = {"likelihood": likelihood, "obs_std": obs_std}
+    options |= {"decoder_output": decoder_output, "encoder_output": encoder_output}
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     module = _module(spec)
     try:

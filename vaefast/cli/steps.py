@@ -60,6 +60,7 @@ def defend(
     likelihood: o.Likelihood = None,
     obs_std: o.ObsStd = None,
     decoder_output: o.DecoderOutput = None,
+    encoder_output: o.EncoderOutput = None,
     seed: o.Seed = 0,
     force: o.Force = False,
     device: o.Device = "cpu",
@@ -76,7 +77,12 @@ def defend(
     with reporting.new_file(out, force=force) as file:
         place = find_device(device, threads)
         vae = load_model(
-            model, place, likelihood=likelihood, decoder_output=decoder_output, obs_std=obs_std
+            model,
+            place,
+            likelihood=likelihood,
+            decoder_output=decoder_output,
+            encoder_output=encoder_output,
+            obs_std=obs_std,
         )
         found = _inputs(data, vae, console, root=data_root, box=box)
         x = inputs_for(vae, found[:inputs], place)
@@ -103,6 +109,7 @@ def certify(
     likelihood: o.Likelihood = None,
     obs_std: o.ObsStd = None,
     decoder_output: o.DecoderOutput = None,
+    encoder_output: o.EncoderOutput = None,
     seed: o.Seed = 0,
     force: o.Force = False,
     device: o.Device = "cpu",
@@ -119,7 +126,12 @@ def certify(
     with reporting.new_file(out, force=force) as file:
         place = find_device(device, threads)
         vae = load_model(
-            model, place, likelihood=likelihood, decoder_output=decoder_output, obs_std=obs_std
+            model,
+            place,
+            likelihood=likelihood,
+            decoder_output=decoder_output,
+            encoder_output=encoder_output,
+            obs_std=obs_std,
         )
         x = inputs_for(vae, _inputs(data, vae, console, root=data_root, box=box)[:inputs], place)
         check_fit(vae, x[:2], model, data, decoder_output)
