@@ -131,7 +131,7 @@ def audit(
                 encoder_output=encoder_output,
                 obs_std=obs_std,
             )
-            images = read(box=box_for(vae, box))
+            images = read(box=box_for(vae, box), split="labelled")
             x = inputs_for(vae, images.x_test[:2], place)
             check_fit(vae, x, model, data, decoder_output)
             check_range(vae.likelihood, images, data)

@@ -44,9 +44,10 @@ def read_data(
     root: Path | None,
     box: dict[str, float | None],
     labels: str | None = None,
+    split: str = "always",
 ) -> Dataset:
     """The data set, and on the console what there is to say about it."""
-    found = load_data(name, root=root, labels=labels, **box)
+    found = load_data(name, root=root, labels=labels, split=split, **box)
     if found.note:
         console.print(f"data     {found.note}", soft_wrap=True, markup=False)
     return found

@@ -157,6 +157,6 @@ def _inputs(
         attacked = load_attacked(Path(data).expanduser(), box_of(**box) or usual)
         if attacked is not None:
             return attacked
-    found = read_data(data, console, root=root, box=box)
+    found = read_data(data, console, root=root, box=box, split="never")
     check_range(vae.likelihood, found, data)
     return found.x_test
