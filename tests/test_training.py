@@ -255,3 +255,40 @@ def test_probabilities_are_trained_through_their_logits(digits):
     )
     history = fit(vae, digits.x_train, epochs=3, lr=1e-2)
     assert history.loss[-1] < history.loss[0] - 3.0
+
+
+class Shifted(nn.Module):
+    """The class of an input is all there is to learn: x is one of two points."""
+
+    def __init__(self):
+        super().__init__()
+        self.heads, self.out = nn.Linear(8, 4), nn.Linear(4, 6)
+
+    def encode(self, x, y):
+        return self.heads(torch.cat([x, y], dim=1)).chunk(2, dim=1)
+
+    def decode(self, z, y):
+        return self.out(torch.cat([z, y], dim=1))
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_conditional_vae_is_trained_with_the_context_of_its_rows(named):
+    torch.manual_seed(0)
+    vae = as_vae(Shifted(), likelihood="gaussian", obs_std=0.1)
+    label = torch.arange(60) % 2
+    x = torch.stack([torch.zeros(6), torch.ones(6)])[label]
+    y = nn.functional.one_hot(label, 2).float()
+    options = {"epochs": 60, "batch_size": 10, "lr": 0.03, "progress": False}
+    history = fit(vae, x, context={"y": y} if named else y, **options)
+    assert len(history.validation) == 60
+    with torch.no_grad():
+        prior_mean = vae.decode(torch.zeros(60, 2), context=y)
+    assert (prior_mean - x).abs().max() < 0.2  # z = 0 for both: only y tells them apart
+
+
+def test_the_context_of_another_number_of_rows_is_refused(x):
+    vae = as_vae(Shifted(), likelihood="gaussian")
+    with pytest.raises(ValueError, match=r"context must be \[40, ...\]"):
+        fit(vae, x, context=torch.ones(39, 2), epochs=1, progress=False)
+    with pytest.raises(TypeError, match=r"Shifted.encode takes conditions beside x"):
+        fit(vae, x, epochs=1, progress=False)

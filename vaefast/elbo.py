@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor
 
 from vaefast import checks, philox
 from vaefast.models import VAE
-from vaefast.models.context import Context
+from vaefast.models.context import Context, as_keyword
 from vaefast.models.likelihoods import check_pixels
 from vaefast.models.maps import Maps
 from vaefast.models.posterior import DiagonalGaussian
@@ -90,20 +89,22 @@ def _evaluate(part: Prepared, samples: int, seed: int) -> ELBO:
 
 
 def elbo_terms(
-    maps: VAE | Maps, x: Tensor, mean: Tensor, logvar: Tensor, noise: Tensor
+    maps: VAE | Maps,
+    x: Tensor,
+    mean: Tensor,
+    logvar: Tensor,
+    noise: Tensor,
+    context: Context = None,
 ) -> tuple[Tensor, Tensor]:
-    """log p(x|z) and the KL term at z = μ + σ·noise, each [n] float64, nats."""
-    z = mean + torch.exp(0.5 * logvar) * noise
+    """log p(x|z) and the KL term at z = μ + σ·noise, each [n] float64, nats.
+
+    A VAE is given the context of x; maps hold it already.
+    """
+    given = as_keyword(context)
+    q = DiagonalGaussian(mean, logvar, tuple(mean.shape[1:]))
+    z = q.sample(noise)
     standard = (maps if isinstance(maps, VAE) else maps.vae).prior is None
-    logp = maps.likelihood_at(z).log_prob(x)
-    return logp, _kl(maps, standard, z, mean, logvar, noise)
-
-
-def _kl(
-    maps: VAE | Maps, standard: bool, z: Tensor, mean: Tensor, logvar: Tensor, noise: Tensor
-) -> Tensor:
-    """KL(q(z|x) ‖ p(z)): exact for N(0, I), else log q(z|x) − log p(z) at the sample."""
+    logp = maps.likelihood_at(z, **given).log_prob(x)
     if standard:
-        return DiagonalGaussian(mean, logvar, tuple(mean.shape[1:])).kl()
-    log_q = -0.5 * (noise.square() + logvar + math.log(2.0 * math.pi)).sum(1, dtype=torch.float64)
-    return log_q - maps.log_prior(z)
+        return logp, q.kl()
+    return logp, q.log_prob(z) - maps.log_prior(z, **given)

@@ -14,6 +14,8 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from vaefast import checks
 from vaefast.elbo import ELBO, elbo_terms, evaluate_elbo
 from vaefast.models import VAE
+from vaefast.models import context as conditions
+from vaefast.models.context import Context
 from vaefast.models.prepare import check_vae
 from vaefast.philox import check_seed
 from vaefast.runtime import memory
@@ -51,6 +53,7 @@ def fit(
     validation: float = 0.1,
     patience_lr: int = 10,
     progress: bool = True,
+    context: Context = None,
 ) -> History:
     """Train a VAE in place with Adam on the reparameterised bound, one sample per input and step.
 
@@ -72,11 +75,13 @@ def fit(
         validation: fraction of the rows, in [0, 1), that is held out to judge the learning rate.
         patience_lr: epochs without improvement before the learning rate is halved.
         progress: show a bar, on a terminal where tqdm is installed.
+        context: conditions of each input for a conditional VAE, [n, ...] or a dict of such
+            tensors; split and permuted with the rows of x.
 
     Raises:
         TypeError: ``vae`` is no VAE, x no floating tensor, or a number of the wrong kind.
-        ValueError: an argument out of range, x not finite or not in [0, 1], nothing to train, or
-            the loss became NaN or infinite.
+        ValueError: an argument out of range, a context of other rows, x not finite or not in
+            [0, 1], nothing to train, or the loss became NaN or infinite.
 
     Source: Kingma, Welling 2014 (the bound); Higgins et al. 2017 (β); Kuzina et al. 2022, their
     code (Adam, rate, patience, batch size).
@@ -86,20 +91,22 @@ def fit(
     checks.count(epochs, "epochs")
     checks.count(batch_size, "batch_size")
     _check_inputs(vae, x)
+    conditions.check(context, len(x))
     train, held_out = _split(len(x), validation, seed)
     optimiser = torch.optim.Adam(_trainable(vae), lr=_positive(lr, "lr"))
     schedule = ReduceLROnPlateau(
         optimiser, factor=0.5, patience=checks.count(patience_lr, "patience_lr", 0)
     )
-    trainer = _Trainer(vae, x, beta, batch_size, optimiser, torch.Generator().manual_seed(seed))
-    x_held_out = x[held_out]
+    generator = torch.Generator().manual_seed(seed)
+    trainer = _Trainer(vae, x, context, beta, batch_size, optimiser, generator)
+    unseen = x[held_out], conditions.rows(context, held_out)
     history = History([], [], [])
     with _training(vae, seed), _bar(epochs, progress) as show:
         for _ in range(epochs):
             history.lr.append(optimiser.param_groups[0]["lr"])
             history.loss.append(trainer.epoch(train))
-            if len(x_held_out):
-                history.validation.append(_validation_loss(vae, x_held_out, beta, seed))
+            if len(held_out):
+                history.validation.append(_validation_loss(vae, *unseen, beta, seed))
             schedule.step((history.validation or history.loss)[-1])
             show(history)
     return history
@@ -111,6 +118,7 @@ class _Trainer:
 
     vae: VAE
     x: Tensor
+    context: Context
     beta: float
     batch_size: int
     optimiser: torch.optim.Optimizer
@@ -121,12 +129,13 @@ class _Trainer:
         self.vae.train()
         order = rows[torch.randperm(len(rows), generator=self.generator)]
         batches = order.tensor_split(math.ceil(len(rows) / self.batch_size))
-        return sum(self._step(self.x[batch]) * len(batch) for batch in batches) / len(rows)
+        return sum(self._step(batch) * len(batch) for batch in batches) / len(rows)
 
-    def _step(self, x: Tensor) -> float:
-        mean, logvar = self.vae.encode(x)
+    def _step(self, rows: Tensor) -> float:
+        x, context = self.x[rows], conditions.rows(self.context, rows)
+        mean, logvar = self.vae.encode(x, **conditions.as_keyword(context))
         noise = torch.randn(mean.shape, generator=self.generator, dtype=mean.dtype).to(mean.device)
-        logp, kl = elbo_terms(self.vae, x, mean, logvar, noise)
+        logp, kl = elbo_terms(self.vae, x, mean, logvar, noise, context)
         loss = (self.beta * kl - logp).mean()
         value = loss.item()
         if not math.isfinite(value):
@@ -138,10 +147,10 @@ class _Trainer:
         return value
 
 
-def _validation_loss(vae: VAE, x: Tensor, beta: float, seed: int) -> float:
+def _validation_loss(vae: VAE, x: Tensor, context: Context, beta: float, seed: int) -> float:
     """The objective in eval mode, with the same noise every time."""
     vae.eval()
-    bound = evaluate_elbo(vae, x, seed=seed)
+    bound = evaluate_elbo(vae, x, seed=seed, context=context)
     return (beta * bound.kl - bound.reconstruction).mean().item()
 
 

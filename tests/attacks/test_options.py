@@ -1,5 +1,7 @@
 """Bad input is one clear line that names the way out."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
@@ -100,9 +102,40 @@ def test_images_leave_the_callers_graph_and_inference_mode(make_images):
 
 def test_bounds_of_half_precision_images_are_float32(make_images):
     options = find(None, "latent").fill(
-        eps=0.1, norm=None, alpha=None, steps=None, restarts=None, low=None, high=None, keep=None
+        None,
+        eps=0.1,
+        norm=None,
+        alpha=None,
+        steps=None,
+        restarts=None,
+        low=None,
+        high=None,
+        keep=None,
     )
     search = make_search(make_images(2, torch.bfloat16), find(None, "latent"), options, seed=0)
     for bound in (search.eps, search.alpha, search.low, search.high):
         assert bound.dtype == torch.float32
     assert torch.equal(search.eps, torch.tensor([0.1, 0.1]))
+
+
+@pytest.mark.parametrize("attack", ["latent", "max_damage", "geometric", "barrett2022"])
+def test_the_box_of_the_model_is_the_default(make_vae, attack):
+    vae, x = make_vae(), 2 * torch.rand(3, 1, 4, 4).double() - 1
+    x[0, 0, 0] = -1.0
+    x[0, 0, 1] = 1.0
+    functions = {"barrett2022": partial(attacks.max_damage, preset=attack)}
+    run = partial(functions.get(attack) or getattr(attacks, attack), vae, eps=5.0)
+    with pytest.raises(ValueError, match=r"x must lie in \[low, high\] = \[0, 1\]"):
+        run(x)
+    vae.box = (-1.0, 1.0)
+    found = run(x).x_adv
+    assert found.min() == -1.0
+    assert found.max() == 1.0
+    assert torch.equal(run(x, low=-1.0, high=1.0).x_adv, found)
+    assert run(x, low=-2.0).x_adv.min() < -1.0
+
+
+def test_a_preset_with_a_box_of_its_own_keeps_it():
+    published = find("photoguard", "latent").fill((0.0, 2.0), low=None, high=None)
+    assert published == {"low": -1.0, "high": 1.0}
+    assert find("kuzina2022", "latent").fill((0.0, 2.0), low=None) == {"low": None}

@@ -214,3 +214,11 @@ def test_empty_batch(vae, x):
     result = empirical_margin(vae, x[:0], 1.0)
     assert result.margin.shape == result.found.shape == (0,)
     assert result.x_adv.shape == x[:0].shape
+
+
+def test_perturbations_stay_in_the_box_of_the_model(linear):
+    vae = linear(torch.eye(1, 3), [0.1], torch.eye(3, 1))
+    x = torch.full((2, 3), -0.01).double()
+    vae.box = (-0.2, 0.2)  # μ moves by 0.2 at most, and the margin is about 0.5
+    assert not empirical_margin(vae, x, 0.5, r_max=1.0, grid=4, **QUICK).found.any()
+    assert empirical_margin(vae, x, 0.5, r_max=1.0, grid=4, low=-2, high=2, **QUICK).found.all()

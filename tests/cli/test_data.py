@@ -191,3 +191,19 @@ def test_truncated_files(refused, model, save_images):
         file.write(whole[:100])
     line = refused("audit", "--data", name, "--model", model, "--out", "r")
     assert "d.npy is not a readable NumPy file" in line
+
+
+def test_a_model_that_is_given_meets_all_rows_of_a_file(run, module):
+    x = np.random.default_rng(0).random((12, 1, 8, 8), dtype=np.float32)
+    np.savez("x.npz", x=x, y=np.arange(12) % 2)
+    words = ["--data", "x.npz", "--model", f"{module}:make_vae", "--out", "a.npz", "--force"]
+    words += ["--steps", 1, "--restarts", 1, "--threads", 1]
+    code, stdout, _ = run("attack", *words)
+    assert code == 0
+    assert np.array_equal(np.load("a.npz")["x"], x)
+    assert np.array_equal(np.load("a.npz")["y"], np.arange(12) % 2)
+    assert "all 12 are taken" in stdout
+    code, stdout, _ = run("attack", *words, "--divergence", "clf")
+    assert code == 0
+    assert len(np.load("a.npz")["x"]) == 2  # the classifier is fitted on the others
+    assert "2 of its 12 inputs" in stdout

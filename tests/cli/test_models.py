@@ -1,6 +1,7 @@
 """``--model`` and ``--out``: every kind of source, and the remedy for what is none."""
 
 import sys
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -86,3 +87,39 @@ def test_certify_takes_all_that_attack_wrote(run, model):
     words = ["--data", "a.npz", "--model", model, "--threads", 1, "--samples", 20]
     assert run("certify", *words, "--out", "c.parquet")[0] == 0
     assert pq.read_table("c.parquet").num_rows == 2
+
+
+BOXED = """
+    from {module} import make_vae as build
+    from vaefast.models import as_vae
+
+    def make_vae():
+        vae = as_vae(build().eval(), likelihood="gaussian")
+        vae.box = (-1.0, 1.0)
+        return vae
+"""
+
+
+def test_the_range_is_that_of_the_model(run, module):
+    Path("boxed.py").write_text(textwrap.dedent(BOXED.format(module=module)))
+    x = 2 * np.random.default_rng(0).random((12, 1, 8, 8), dtype=np.float32) - 1
+    np.savez("x.npz", x_train=x, x_test=x)
+    words = ["attack", "--data", "x.npz", "--out", "a.npz", *STEPS, "--eps", 3, "--model"]
+    code, _, stderr = run(*words, "boxed.py:make_vae")
+    assert (code, stderr) == (0, "")
+    found = np.load("a.npz")["x_adv"]
+    assert (found.min(), found.max()) == (-1.0, 1.0)
+    assert "--range" in run(*words, f"{module}:make_vae", "--likelihood", "gaussian", "--force")[2]
+    defend = ["defend", "--data", "x.npz", "--out", "d.npz", "--inputs", 2, "--warmup", 2]
+    assert run(*defend, "--transitions", 2, "--model", "boxed.py:make_vae")[0] == 0
+
+
+def test_the_scale_of_a_module_is_what_it_is_said_to_be(run, refused, module):
+    defend = ["defend", "--data", "digits", "--inputs", 2, "--threads", 1, "--warmup", 2]
+    defend += ["--transitions", 2, "--out", "d.npz", "--model", f"{module}:make_vae", "--force"]
+    results = []
+    for name in ("logvar", "logstd"):
+        assert run(*defend, "--encoder-output", name)[0] == 0
+        results.append(np.load("d.npz")["z"])
+    assert not np.array_equal(*results)
+    assert "encoder_output must be one of" in refused(*defend, "--encoder-output", "sigma")

@@ -62,7 +62,7 @@ def test_the_public_functions_run_on_it(model, x):
     jacobian = torch.autograd.functional.jacobian(lambda z: vae.decode(z).flatten(1).sum(0), z)
     expected = jacobian.square().sum((0, 2)).sqrt()
     assert torch.allclose(norm.double(), expected.double(), rtol=1e-4)
-    attack = vf.attacks.latent(vae, x, eps=0.05, steps=3, low=-1.0, high=1.0)
+    attack = vf.attacks.latent(vae, x, eps=0.05, steps=3)  # in the model's own box
     assert (attack.objective > 0).all()
     assert attack.x_adv.abs().max() <= 1
     result = vf.hmc.sample(vae, x, steps=3, warmup=2)

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torch.distributions import Independent, Normal
 
+from vaefast import attacks
 from vaefast.models import VAE, as_vae
 from vaefast.models import context as contexts
 
@@ -167,3 +168,25 @@ def test_rows_and_repeats_keep_the_order(y):
     assert torch.equal(contexts.rows({"y": y}, torch.tensor([3, 0]))["y"], y[[3, 0]])
     assert torch.equal(contexts.repeated({"y": y}, 2)["y"], y[[0, 0, 1, 1, 2, 2, 3, 3]])
     assert torch.equal(contexts.repeated(y, 2), y[[0, 0, 1, 1, 2, 2, 3, 3]])
+
+
+def test_a_missing_context_is_one_line(x, y):
+    vae = as_vae(Conditional(), likelihood="gaussian")
+    with pytest.raises(TypeError, match=r"^Conditional.encode takes conditions beside x; pass"):
+        vae.encode(x)
+    with pytest.raises(TypeError, match=r"^Conditional.encode takes conditions beside x; pass"):
+        attacks.latent(vae, x, eps=0.1, steps=1)
+    with pytest.raises(TypeError, match=r"^Conditional.decode takes conditions beside z; pass"):
+        vae.decode(torch.zeros(4, d))
+    with pytest.raises(TypeError, match=r"^Head takes conditions beside x; pass context=$"):
+        contexts.call(Head(2, 2), x[:, :2], None)
+
+
+def test_other_type_errors_are_left_alone(x):
+    def broken(x):
+        raise TypeError("of its own")
+
+    for function in (broken, lambda x, scale=2.0: x + "1"):
+        with pytest.raises(TypeError) as raised:
+            contexts.call(function, x, None)
+        assert "context" not in str(raised.value)

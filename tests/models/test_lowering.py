@@ -10,7 +10,7 @@ from torch.nn.utils import parametrizations
 from vaefast import ops
 from vaefast.functional.network import evaluate
 from vaefast.models import MLPVAE, VAE, CannotLower, ConvVAE, MaxMin, as_vae, lowering
-from vaefast.models.activations import activation_module, activation_name
+from vaefast.models.activations import activation_module
 from vaefast.runtime import backends
 
 net_forward = partial(ops.net_forward, backend="reference")
@@ -52,9 +52,8 @@ def test_every_activation_is_itself(name):
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
-def test_names_and_modules_are_inverse(name):
+def test_names_give_their_modules(name):
     module = activation_module(name)
-    assert activation_name(module) == name
     a = wide_input(32, 6)
     assert torch.equal(module(a), ACTIVATIONS[name](a))
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from vaefast import checks, philox
 from vaefast.attacks import presets
 from vaefast.attacks.engine import maximise
-from vaefast.attacks.options import make_search, prepare_images
-from vaefast.attacks.presets import Preset
+from vaefast.attacks.options import box_of_model, make_search, prepare_images
+from vaefast.attacks.presets import Box, Preset
 from vaefast.attacks.random_start import START_BYTES
 from vaefast.attacks.result import AttackResult
 from vaefast.attacks.search import Bound, Value
@@ -82,8 +82,8 @@ def max_damage(
         restarts: random starts per input, default 1, at most 4096.
         noise_samples: draws of η per gradient, default 8.
         fresh_samples: draws of η for the reported objective, default 128.
-        low: smallest valid entry, float or [B]; default 0.
-        high: largest valid entry, float or [B]; default 1.
+        low: smallest valid entry, float or [B]; default that of ``vae.box``, else 0.
+        high: largest valid entry, float or [B]; default that of ``vae.box``, else 1.
         keep: ``"best"`` (default) returns the best restart, ``"all"`` every one (see
             :class:`AttackResult`).
         seed: 64-bit seed of the random starts and of η.
@@ -108,6 +108,7 @@ def max_damage(
     """
     options = Options.checked(
         seed=seed,
+        box=box_of_model(vae),
         preset=preset,
         through_defence=through_defence,
         eps=eps,
@@ -134,7 +135,13 @@ class Options(NamedTuple):
 
     @classmethod
     def checked(
-        cls, *, seed: int, preset: str | None = None, through_defence: object = None, **given: Any
+        cls,
+        *,
+        seed: int,
+        box: Box | None = None,
+        preset: str | None = None,
+        through_defence: object = None,
+        **given: Any,
     ) -> Options:
         """The options of :func:`max_damage`; those that are not given are None."""
         if through_defence is not None:
@@ -145,7 +152,7 @@ class Options(NamedTuple):
         if unknown := sorted(given.keys() - {*OPTIONS}):
             raise TypeError(f"max_damage has no option {unknown[0]!r}; it has {', '.join(OPTIONS)}")
         rule = presets.find(preset, "max_damage")
-        return cls(rule, rule.fill(**{**dict.fromkeys(OPTIONS), **given}), seed)
+        return cls(rule, rule.fill(box, **{**dict.fromkeys(OPTIONS), **given}), seed)
 
 
 def damage(prepared: Prepared, x: Tensor, options: Options) -> AttackResult:

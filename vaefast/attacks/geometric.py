@@ -7,7 +7,7 @@ from torch import Tensor
 
 from vaefast import checks
 from vaefast.attacks.ball import Ball, perturbation_norm, working
-from vaefast.attacks.options import make_search, prepare_images
+from vaefast.attacks.options import box_of_model, make_search, prepare_images
 from vaefast.attacks.presets import Preset
 from vaefast.attacks.result import AttackResult
 from vaefast.functional.rows import finite
@@ -56,8 +56,8 @@ def geometric(
         space: ``"encoder"`` moves f = μ, ``"output"`` moves f = g∘μ.
         std: choose v₁ for the metric that counts the movement of σ too; see
             :func:`vaefast.geometry.pullback_spectrum`.
-        low: smallest valid entry, float or [B]; default 0.
-        high: largest valid entry, float or [B]; default 1.
+        low: smallest valid entry, float or [B]; default that of ``vae.box``, else 0.
+        high: largest valid entry, float or [B]; default that of ``vae.box``, else 1.
         index: [B] int64, the global number of each input; default ``arange(B)``. It places the
             rows of models that do not lower (:mod:`vaefast.runtime.batching`).
         context: conditions of each input, [B, ...] or a dict of such tensors.
@@ -77,7 +77,9 @@ def geometric(
     """
     of = MAPS[checks.option(space, "space", MAPS)]
     options = RULE.fill(
-        eps=eps, alpha=None, norm=None, steps=None, restarts=None, low=low, high=high, keep=None
+        box_of_model(vae),
+        **dict.fromkeys(("alpha", "norm", "steps", "restarts", "keep")),
+        **{"eps": eps, "low": low, "high": high},
     )
     prepared, x = prepare_images(vae, x, index, context)
     search = make_search(x, RULE, options, seed=0)

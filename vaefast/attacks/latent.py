@@ -11,7 +11,7 @@ from vaefast.attacks.ball import working
 from vaefast.attacks.divergences import DIVERGENCES
 from vaefast.attacks.engine import maximise
 from vaefast.attacks.objectives import Classifier, LatentClassChange, PosteriorChange
-from vaefast.attacks.options import check_images, make_search, prepare_images
+from vaefast.attacks.options import box_of_model, check_images, make_search, prepare_images
 from vaefast.attacks.result import AttackResult
 from vaefast.attacks.search import Objective
 from vaefast.models.context import Context
@@ -71,8 +71,8 @@ def latent(
             eps/100, which finds stronger points than constant steps do.
         steps: gradient steps, default 50.
         restarts: random starts per input, default 1, at most 4096.
-        low: smallest valid entry, float or [B]; default 0.
-        high: largest valid entry, float or [B]; default 1.
+        low: smallest valid entry, float or [B]; default that of ``vae.box``, else 0.
+        high: largest valid entry, float or [B]; default that of ``vae.box``, else 1.
         keep: ``"best"`` (default) returns the best restart, ``"all"`` every one (see
             :class:`AttackResult`).
         seed: 64-bit seed of the random starts.
@@ -99,6 +99,7 @@ def latent(
     """
     rule = presets.find(preset, "latent")
     options = rule.fill(
+        box_of_model(vae),
         eps=eps,
         norm=norm,
         divergence=divergence,

@@ -9,15 +9,15 @@ from torch import Tensor
 from vaefast import checks
 from vaefast.attacks.ascent import SHRINKING, AscentRule
 from vaefast.attacks.ball import working
-from vaefast.attacks.presets import Preset
+from vaefast.attacks.presets import Box, Preset
 from vaefast.attacks.search import Search
 from vaefast.models.context import Context
-from vaefast.models.prepare import Prepared, prepare
+from vaefast.models.prepare import Prepared, check_vae, prepare
 from vaefast.models.vae import VAE
 from vaefast.philox import MAX_LANE, check_seed
 from vaefast.runtime.memory import row_chunks
 
-__all__ = ["check_images", "make_search", "prepare_images"]
+__all__ = ["box_of_model", "check_images", "make_search", "prepare_images"]
 
 NORMS = ("linf", "l2")
 KEEP = ("best", "all")
@@ -34,6 +34,12 @@ def prepare_images(
     prepared = prepare(vae, working(x), index, context=context)
     checks.differentiable(vae)
     return prepared, x
+
+
+def box_of_model(vae: VAE) -> Box | None:
+    """Smallest and largest valid entry of the model's inputs, where its library says them."""
+    check_vae(vae)
+    return vae.box
 
 
 def check_images(x: Tensor, name: str = "x") -> Tensor:

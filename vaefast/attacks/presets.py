@@ -20,6 +20,8 @@ from vaefast.attacks.random_start import Stream, gaussian, uniform_in_ball, zero
 
 __all__ = ["PRESETS", "Preset", "find"]
 
+Box = tuple[float, float]
+
 
 @dataclass(frozen=True)
 class Preset:
@@ -28,7 +30,8 @@ class Preset:
     Attributes:
         attack: ``"latent"`` or ``"max_damage"``.
         options: defaults of that function's arguments; without ``low`` and ``high`` the box is
-            that of each input's own smallest and largest entry.
+            that of each input's own smallest and largest entry, and [0, 1] stands for the range
+            of pixels, which is the model's box where it names one.
         source: the publication and the code the setting was read in.
         differs: where this implementation differs from that code.
         start: where a restart begins.
@@ -46,12 +49,16 @@ class Preset:
     select: str = "best"
     targeted: bool = False
 
-    def fill(self, **given: Any) -> dict[str, Any]:
-        """The given options, with the preset's where none (None) was given."""
-        return {
-            name: self.options.get(name) if value is None else value
-            for name, value in given.items()
-        }
+    def fill(self, box: Box | None, **given: Any) -> dict[str, Any]:
+        """The given options, with the preset's where none (None) was given.
+
+        Args:
+            box: the model's, which stands in for [0, 1]; None where the model names none.
+        """
+        usual = dict(self.options)
+        if box is not None and (usual.get("low"), usual.get("high")) == (0.0, 1.0):
+            usual["low"], usual["high"] = box
+        return {name: usual.get(name) if value is None else value for name, value in given.items()}
 
 
 def find(name: str | None, attack: str) -> Preset:

@@ -13,7 +13,7 @@ from torch import Tensor
 from vaefast import checks
 from vaefast.attacks.damage import Options, damage
 from vaefast.certify.probability import Draws, check_draws
-from vaefast.certify.sampling import count_hits, posterior
+from vaefast.certify.sampling import at_input, count_hits
 from vaefast.functional.rows import finite
 from vaefast.models import VAE
 from vaefast.models.context import Context
@@ -61,8 +61,8 @@ def empirical_margin(
     steps: int = 40,
     samples: int = 200,
     alpha: float = 1e-3,
-    low: float | Tensor = -math.inf,
-    high: float | Tensor = math.inf,
+    low: float | Tensor | None = None,
+    high: float | Tensor | None = None,
     seed: int = 0,
     index: Tensor | None = None,
     context: Context = None,
@@ -92,9 +92,9 @@ def empirical_margin(
         steps: gradient steps of each.
         samples: draws S behind each probability.
         alpha: error probability of calling an input broken at one radius that it withstands.
-        low: smallest entry that a perturbed input may take; default none, as in the definition
-            of the margin; with a box, perturbations are clipped after rescaling.
-        high: largest entry.
+        low: smallest entry that a perturbed input may take; default that of ``vae.box``, else
+            none, as in the definition of the margin. Perturbations are clipped after rescaling.
+        high: largest entry, likewise.
         seed: seed of all random numbers.
         index: [B] int64, the global number of each input; default ``arange(B)``.
         context: conditions of each input, [B, ...] or a dict of such tensors.
@@ -116,6 +116,8 @@ def empirical_margin(
     checks.count(bisections, "bisections", 0)
     checks.count(restarts, "restarts")
     r_max = 0.25 * math.sqrt(prepared.pixels) if r_max is None else r_max
+    box = vae.box or (-math.inf, math.inf)
+    low, high = box[0] if low is None else low, box[1] if high is None else high
     bounds = _Bounds(
         r=checks.per_row(r, "r", len(x), like=x, minimum=0.0),
         r_max=checks.per_row(r_max, "r_max", len(x), like=x, minimum=0.0).double(),
@@ -246,8 +248,8 @@ class _Search:
 
         def run(part: Prepared) -> tuple[Tensor, ...]:
             points = candidates[part.gather].flatten(0, 1)
-            centre = posterior(part.maps, part.x).centre
-            moved = posterior(part.maps, points)
+            centre = at_input(part.maps, part.x).centre
+            moved = at_input(part.maps, points)
             hits = count_hits(
                 part.maps,
                 moved._replace(centre=centre.repeat_interleave(restarts, 0)),

@@ -11,7 +11,7 @@ from scipy import special
 from torch import Tensor
 
 from vaefast import checks
-from vaefast.certify.sampling import hits, posterior
+from vaefast.certify.sampling import at_input, hits
 from vaefast.functional.rows import finite
 from vaefast.models import VAE
 from vaefast.models.context import Context
@@ -118,7 +118,7 @@ def estimate(
 
     def run(part: Prepared) -> tuple[Tensor, ...]:
         how = radius[part.gather], part.index, samples, precision
-        return (hits(part.maps, posterior(part.maps, part.x), *how, seed=seed),)
+        return (hits(part.maps, at_input(part.maps, part.x), *how, seed=seed),)
 
     generic = maps.generic("mean", "std", "pixels")
     cost = 4 * maps.mean.bytes_per_row(prepared.itemsize, 1)

@@ -15,12 +15,12 @@ from vaefast.models.products import NetworkMap
 from vaefast.philox import Use
 from vaefast.runtime import memory
 
-__all__ = ["Posterior", "count_hits", "hits", "posterior", "smallest_std"]
+__all__ = ["AtInput", "at_input", "count_hits", "hits", "smallest_std"]
 
 DRAWING_BYTES = 128  # per latent, while its noise is drawn
 
 
-class Posterior(NamedTuple):
+class AtInput(NamedTuple):
     """q(z|x) at b inputs, and the fixed centre of their reconstructions.
 
     Args:
@@ -34,10 +34,10 @@ class Posterior(NamedTuple):
     centre: Tensor
 
 
-def posterior(maps: Maps, x: Tensor) -> Posterior:
+def at_input(maps: Maps, x: Tensor) -> AtInput:
     """q(z|x) and g(μ(x)) for x [b, *event]."""
     mean, std = mean_and_std(maps, x)
-    return Posterior(mean, std, maps.pixels.value(mean))
+    return AtInput(mean, std, maps.pixels.value(mean))
 
 
 def smallest_std(prepared: Prepared) -> Tensor:
@@ -52,7 +52,7 @@ def smallest_std(prepared: Prepared) -> Tensor:
 
 def hits(
     maps: Maps,
-    own: Posterior,
+    own: AtInput,
     r: Tensor,
     index: Tensor,
     samples: int,
@@ -75,7 +75,7 @@ def hits(
 
 
 def count_hits(
-    maps: Maps, own: Posterior, r: Tensor, *, seed: int, index: Tensor, samples: int, use: Use
+    maps: Maps, own: AtInput, r: Tensor, *, seed: int, index: Tensor, samples: int, use: Use
 ) -> Tensor:
     """As :func:`hits`, for any decoder and any stream of noise."""
     pixels, d = own.centre.shape[1], own.mean.shape[1]

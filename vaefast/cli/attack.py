@@ -18,6 +18,7 @@ from vaefast.audit.job import NAMES, NORMS, Job
 from vaefast.cli import options as o
 from vaefast.cli.output import save_npz, show
 from vaefast.cli.sources import (
+    box_for,
     check_fit,
     check_range,
     check_suffix,
@@ -28,6 +29,7 @@ from vaefast.cli.sources import (
 )
 from vaefast.cli.targets import Target, find_target
 from vaefast.data import Dataset
+from vaefast.data.values import UNIT
 from vaefast.metrics import LatentClassifier
 
 __all__ = ["attack"]
@@ -107,6 +109,7 @@ def attack(
     likelihood: o.Likelihood = None,
     obs_std: o.ObsStd = None,
     decoder_output: o.DecoderOutput = None,
+    encoder_output: o.EncoderOutput = None,
     seed: o.Seed = 0,
     force: o.Force = False,
     device: o.Device = "cpu",
@@ -118,15 +121,22 @@ def attack(
     """
     given = {"eps": eps, "norm": norm, "divergence": divergence, "steps": steps}
     plan = _plan(kind, preset, given | {"restarts": restarts, "alpha": alpha}, target)
-    box = _box(o.box(limits, low, high), preset)
+    o.box(limits, low, high)  # before anything is loaded
     check_suffix(out, ".npz")
     console = Console(highlight=False)
     with reporting.new_file(out, force=force) as file:
         place = find_device(device, threads)
-        images = read_data(data, console, root=data_root, box=box, labels=labels)
         vae = load_model(
-            model, place, likelihood=likelihood, decoder_output=decoder_output, obs_std=obs_std
+            model,
+            place,
+            likelihood=likelihood,
+            decoder_output=decoder_output,
+            encoder_output=encoder_output,
+            obs_std=obs_std,
         )
+        box = box_for(vae, _box(o.box(limits, low, high), preset))
+        split = "always" if plan.classified else "never"
+        images = read_data(data, console, root=data_root, box=box, labels=labels, split=split)
         x = inputs_for(vae, images.x_test[:inputs], place)
         check_fit(vae, x[:2], model, data, decoder_output)
         check_range(vae.likelihood, images, data)
@@ -199,11 +209,11 @@ def _check(kind: str, resolved: dict[str, Any], latent_only: dict[str, Any]) -> 
 
 
 def _box(box: dict[str, float | None], preset: str | None) -> dict[str, float | None]:
-    """The box that was given, or that of the preset."""
+    """The box that was given, or that of the preset; a preset's [0, 1] is the model's range."""
     if preset is None or any(value is not None for value in box.values()):
         return box
-    options = PRESETS[preset].options
-    return {name: options.get(name) for name in ("low", "high")}
+    own = {name: PRESETS[preset].options.get(name) for name in ("low", "high")}
+    return box if tuple(own.values()) == UNIT else own
 
 
 def _attacked(
@@ -211,7 +221,7 @@ def _attacked(
 ) -> dict[str, Tensor]:
     """The arrays of the result."""
     options = plan.options | {"seed": job.settings.seed}
-    if not plan.own_box or (job.low, job.high) != (0.0, 1.0):
+    if not plan.own_box or (job.low, job.high) != (job.vae.box or UNIT):
         options |= {"low": job.low, "high": job.high}
     aim: Target | None = None
     classifier: LatentClassifier | None = None

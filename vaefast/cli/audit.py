@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -14,6 +15,7 @@ from vaefast import report as reporting
 from vaefast.audit import AuditSettings, Stages, run
 from vaefast.cli import options as o
 from vaefast.cli.sources import (
+    box_for,
     check_fit,
     check_range,
     check_suffix,
@@ -80,6 +82,7 @@ def audit(
     likelihood: o.Likelihood = None,
     obs_std: o.ObsStd = None,
     decoder_output: o.DecoderOutput = None,
+    encoder_output: o.EncoderOutput = None,
     device: o.Device = "cpu",
     threads: o.Threads = None,
 ) -> None:
@@ -111,8 +114,9 @@ def audit(
     console = Console(highlight=False)
     with reporting.new_folder(out, force=force) as folder:
         place = find_device(device, threads)
-        images = read_data(data, console, root=data_root, box=box, labels=labels)
+        read = partial(read_data, data, console, root=data_root, labels=labels)
         if model is None:
+            images = read(box=box)
             likelihood = check_likelihood(likelihood, obs_std, images, data)
             vae = build(architecture, images, latent, likelihood, obs_std, seed).to(place)
             facts, timing = fit(vae, images, console, epochs=epochs, beta=beta, seed=seed)
@@ -120,8 +124,14 @@ def audit(
             timings = [timing]
         else:
             vae = load_model(
-                model, place, likelihood=likelihood, decoder_output=decoder_output, obs_std=obs_std
+                model,
+                place,
+                likelihood=likelihood,
+                decoder_output=decoder_output,
+                encoder_output=encoder_output,
+                obs_std=obs_std,
             )
+            images = read(box=box_for(vae, box), split="labelled")
             x = inputs_for(vae, images.x_test[:2], place)
             check_fit(vae, x, model, data, decoder_output)
             check_range(vae.likelihood, images, data)

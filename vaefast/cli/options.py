@@ -65,7 +65,8 @@ Range = Annotated[
     typer.Option(
         "--range",
         metavar="LOW,HIGH",
-        help="Smallest and largest valid entry of an input; default 0,1. Floats must lie in it, "
+        help="Smallest and largest valid entry of an input; default the model's, where its library "
+        "says it, else 0,1. Floats must lie in it, "
         "uint8 images and known sets are mapped to it; an attack stays in it.",
     ),
 ]
@@ -145,6 +146,14 @@ DecoderOutput = Annotated[
         "--decoder-output",
         metavar="logits|probabilities|mean",
         help="What decode of the module that make_vae returns gives.",
+    ),
+]
+EncoderOutput = Annotated[
+    Optional[str],
+    typer.Option(
+        "--encoder-output",
+        metavar="logvar|std|var|logstd",
+        help="What encode of the module that make_vae returns gives beside the mean.",
     ),
 ]
 Warmup = Annotated[

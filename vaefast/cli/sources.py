@@ -22,6 +22,7 @@ from vaefast.models import VAE
 from vaefast.models.likelihoods import within_unit_interval
 
 __all__ = [
+    "box_for",
     "check_fit",
     "check_range",
     "check_suffix",
@@ -43,12 +44,20 @@ def read_data(
     root: Path | None,
     box: dict[str, float | None],
     labels: str | None = None,
+    split: str = "always",
 ) -> Dataset:
     """The data set, and on the console what there is to say about it."""
-    found = load_data(name, root=root, labels=labels, **box)
+    found = load_data(name, root=root, labels=labels, split=split, **box)
     if found.note:
         console.print(f"data     {found.note}", soft_wrap=True, markup=False)
     return found
+
+
+def box_for(vae: VAE, box: dict[str, float | None]) -> dict[str, float | None]:
+    """The box that was given, or that of the model, where its library says one."""
+    if vae.box is None or any(value is not None for value in box.values()):
+        return box
+    return dict(zip(("low", "high"), vae.box, strict=True))
 
 
 def check_range(likelihood: str, data: Dataset, name: str) -> None:
@@ -104,6 +113,7 @@ def load_model(
     *,
     likelihood: str | None,
     decoder_output: str | None,
+    encoder_output: str | None = None,
     obs_std: float | None = None,
 ) -> VAE:
     """The model that ``--model`` names, on ``device``.
@@ -111,7 +121,8 @@ def load_model(
     Raises:
         ValueError, TypeError, FileNotFoundError: one line that says what failed.
     """
-    options = {"likelihood": likelihood, "decoder_output": decoder_output, "obs_std": obs_std}
+    options = {"likelihood": likelihood, "obs_std": obs_std}
+    options |= {"decoder_output": decoder_output, "encoder_output": encoder_output}
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     module = _module(spec)
     try:

@@ -18,6 +18,7 @@ from vaefast.audit.job import Job
 from vaefast.cli import options as o
 from vaefast.cli.output import save_npz, show
 from vaefast.cli.sources import (
+    box_for,
     check_fit,
     check_range,
     check_suffix,
@@ -59,6 +60,7 @@ def defend(
     likelihood: o.Likelihood = None,
     obs_std: o.ObsStd = None,
     decoder_output: o.DecoderOutput = None,
+    encoder_output: o.EncoderOutput = None,
     seed: o.Seed = 0,
     force: o.Force = False,
     device: o.Device = "cpu",
@@ -75,7 +77,12 @@ def defend(
     with reporting.new_file(out, force=force) as file:
         place = find_device(device, threads)
         vae = load_model(
-            model, place, likelihood=likelihood, decoder_output=decoder_output, obs_std=obs_std
+            model,
+            place,
+            likelihood=likelihood,
+            decoder_output=decoder_output,
+            encoder_output=encoder_output,
+            obs_std=obs_std,
         )
         found = _inputs(data, vae, console, root=data_root, box=box)
         x = inputs_for(vae, found[:inputs], place)
@@ -102,6 +109,7 @@ def certify(
     likelihood: o.Likelihood = None,
     obs_std: o.ObsStd = None,
     decoder_output: o.DecoderOutput = None,
+    encoder_output: o.EncoderOutput = None,
     seed: o.Seed = 0,
     force: o.Force = False,
     device: o.Device = "cpu",
@@ -118,7 +126,12 @@ def certify(
     with reporting.new_file(out, force=force) as file:
         place = find_device(device, threads)
         vae = load_model(
-            model, place, likelihood=likelihood, decoder_output=decoder_output, obs_std=obs_std
+            model,
+            place,
+            likelihood=likelihood,
+            decoder_output=decoder_output,
+            encoder_output=encoder_output,
+            obs_std=obs_std,
         )
         x = inputs_for(vae, _inputs(data, vae, console, root=data_root, box=box)[:inputs], place)
         check_fit(vae, x[:2], model, data, decoder_output)
@@ -138,11 +151,12 @@ def _inputs(
     data: str, vae: VAE, console: Console, *, root: Path | None, box: dict[str, float | None]
 ) -> Tensor:
     """``x_adv`` of an .npz that ``vaefast attack`` wrote, or the test inputs of any other data."""
+    box = box_for(vae, box)
     if data.endswith(".npz"):
         usual = UNIT if "bernoulli" in vae.likelihood else UNBOUNDED
         attacked = load_attacked(Path(data).expanduser(), box_of(**box) or usual)
         if attacked is not None:
             return attacked
-    found = read_data(data, console, root=root, box=box)
+    found = read_data(data, console, root=root, box=box, split="never")
     check_range(vae.likelihood, found, data)
     return found.x_test

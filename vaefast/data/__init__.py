@@ -6,6 +6,7 @@ import math
 import os
 from pathlib import Path
 
+from vaefast import checks
 from vaefast.data.dataset import Dataset
 from vaefast.data.files import FORMATS, load_path, relabelled
 from vaefast.data.known import KNOWN
@@ -21,6 +22,7 @@ def load(
     low: float | None = None,
     high: float | None = None,
     labels: str | os.PathLike[str] | None = None,
+    split: str = "always",
 ) -> Dataset:
     """Read a known data set by name, or the user's file or folder by path.
 
@@ -44,12 +46,15 @@ def load(
         labels: a file of one label per input, those of the test set last: .npy, .txt, .npz
             (``:key``), .csv or .parquet (``:column``). Whole numbers, or text, whose sorted names
             become the classes 0, 1, ...
+        split: whether a file without a test set is split: "always", "labelled" (where there are
+            labels), or "never"; unsplit, all rows are both sets.
 
     Raises:
         FileNotFoundError: a file is missing; the message says which, and where it belongs.
         ValueError: an unknown name, a corrupted file, or values outside the box.
         ImportError: "digits" without scikit-learn, images without Pillow, parquet without pyarrow.
     """
+    checks.option(split, "split", ("always", "labelled", "never"))
     name, box = os.fspath(name_or_path), box_of(low, high)
     spec = None if labels is None else os.fspath(labels)
     if name in KNOWN:
@@ -58,7 +63,7 @@ def load(
         return found if spec is None else relabelled(found, spec)
     path = Path(name).expanduser()
     if path.is_dir() or path.suffix.lower() in FORMATS:
-        return load_path(path, box=box, labels=spec)
+        return load_path(path, box=box, labels=spec, split=split)
     raise ValueError(
         f"data must be {', '.join(KNOWN)}, a folder of images, or a path that ends in "
         f"{', '.join(FORMATS)}; got {name!r}"

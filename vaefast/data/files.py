@@ -24,7 +24,7 @@ TARGETS = (".npy", ".npz", *IMAGES)
 Labels = tuple[Array | None, Array | None]
 
 
-def load_path(path: Path, *, box: Box | None, labels: str | None) -> Dataset:
+def load_path(path: Path, *, box: Box | None, labels: str | None, split: str = "always") -> Dataset:
     """Read a file or a folder of the user's, as :func:`vaefast.data.load`."""
     arrays = _arrays(path, labels)
     x = check_inputs(arrays.x, f"{path}: x")
@@ -37,9 +37,11 @@ def load_path(path: Path, *, box: Box | None, labels: str | None) -> Dataset:
     box, note = fit_box(x, f"{path}: x", box)
     notes = [note]
     if x_test is None:
-        train, test, split = _split(len(x), "folder" if path.is_dir() else "file")
+        what = "folder" if path.is_dir() else "file"
+        divided = split == "always" or (split == "labelled" and y is not None)
+        train, test, split_note = _split(len(x), what) if divided else _whole(len(x), what)
         x, x_test, y, y_test = x[train], x[test], _at(y, train), _at(y, test)
-        notes.append(split)
+        notes.append(split_note)
     else:
         check_box(x_test, f"{path}: x_test", box)
     tensors = (as_tensor(x, box), _tensor(y), as_tensor(x_test, box), _tensor(y_test))
@@ -161,6 +163,11 @@ def _split(rows: int, what: str) -> tuple[Array, Array, str]:
         "are the test set, the others train."
     )
     return np.sort(order[test:]), np.sort(order[:test]), note
+
+
+def _whole(rows: int, what: str) -> tuple[Array, Array, str]:
+    every = np.arange(rows)
+    return every, every, f"The {what} has no test set and nothing is trained: all {rows} are taken."
 
 
 def _at(y: Array | None, rows: Array) -> Array | None:

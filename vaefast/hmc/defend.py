@@ -10,19 +10,28 @@ from torch import Tensor
 from vaefast.hmc.result import Defence
 from vaefast.hmc.sample import complete
 from vaefast.hmc.sampler import sampled
+from vaefast.models.context import Context
 from vaefast.models.prepare import Prepared, prepare
 from vaefast.models.vae import VAE
 
 __all__ = ["defend"]
 
 
-def defend(vae: VAE, x: Tensor, *, keep: str | int = "last", **options: Any) -> Defence:
+def defend(
+    vae: VAE,
+    x: Tensor,
+    *,
+    keep: str | int = "last",
+    context: Context = None,
+    **options: Any,
+) -> Defence:
     """Replace q(z|x) by chains on p(z|x): their last states z_T and reconstructions g(z_T).
 
     Args:
         vae: the model.
         x: [B, *event], possibly attacked.
         keep: as in :func:`sample`; the last state is what is decoded.
+        context: conditions of each input, [B, ...] or a dict of such tensors.
         options: all other options of :func:`sample`; ``schedule="kuzina2022"`` is the published
             defence.
 
@@ -36,9 +45,9 @@ def defend(vae: VAE, x: Tensor, *, keep: str | int = "last", **options: Any) -> 
     Source: Kuzina, Welling, Tomczak, "Alleviating adversarial attacks on variational autoencoders
     with MCMC", NeurIPS 2022.
     """
-    index, context = options.get("index"), options.get("context")
+    index, backend = options.get("index"), options.get("backend")
     with torch.inference_mode(False), torch.no_grad():
-        prepared = prepare(vae, x, index, context=context, backend=options.get("backend"))
+        prepared = prepare(vae, x, index, context=context, backend=backend)
         result = sampled(prepared, **complete(keep=keep, **options))
         z = result.z[:, :, -1]  # [B, C, *latent_shape]
         failed = result.failed

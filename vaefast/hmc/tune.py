@@ -12,6 +12,7 @@ from vaefast import checks
 from vaefast.hmc.result import HMCResult
 from vaefast.hmc.sample import complete
 from vaefast.hmc.sampler import sampled
+from vaefast.models.context import Context
 from vaefast.models.prepare import prepare
 from vaefast.models.vae import VAE
 
@@ -30,6 +31,7 @@ def tune(
     warmup: int = 200,
     steps: int = 200,
     jitter: float = 0.2,
+    context: Context = None,
     **options: Any,
 ) -> dict[str, float | int]:
     """Find the step size and the number of leapfrogs that move furthest per gradient.
@@ -52,6 +54,7 @@ def tune(
         warmup: transitions of adaptation, at least 1.
         steps: transitions that are judged, at least 2.
         jitter: as in :func:`sample`; it is returned as it is.
+        context: conditions of each pilot input, [B, ...] or a dict of such tensors.
         options: further options of :func:`sample`, e.g. ``mass`` or ``backend``; pass the same ones
             to ``sample`` later.
 
@@ -66,7 +69,7 @@ def tune(
         raise ValueError("leapfrogs must name at least one candidate, got none")
     checks.count(warmup, "warmup")
     checks.count(steps, "steps", 2)
-    index, context = options.get("index"), options.get("context")
+    index = options.get("index")
     options = {"chains": CHAINS, **options}
     given = complete(leapfrog=None, seed=seed, warmup=warmup, steps=steps, jitter=jitter, **options)
     with torch.inference_mode(False), torch.no_grad():

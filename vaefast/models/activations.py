@@ -1,14 +1,13 @@
-"""The activations that a network can carry: their modules, and their names in its layers."""
+"""The activations that a network can carry: their modules, by their names in its layers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["MaxMin", "activation_module", "activation_name"]
+__all__ = ["MaxMin", "activation_module"]
 
 
 class MaxMin(nn.Module):
@@ -64,28 +63,3 @@ def activation_module(name: str) -> nn.Module:
             raise ValueError(f"activation must be {kind}:<number>, got {name!r}") from None
     allowed = ", ".join([*_MODULES, "leaky_relu:<slope>", "elu:<alpha>"])
     raise ValueError(f"activation must be one of {allowed}; got {name!r}")
-
-
-_NAMES: dict[type[nn.Module], Callable[[Any], str]] = {
-    nn.ReLU: lambda m: "relu",
-    nn.LeakyReLU: lambda m: f"leaky_relu:{float(m.negative_slope)}",
-    nn.ELU: lambda m: f"elu:{float(m.alpha)}",
-    nn.Tanh: lambda m: "tanh",
-    nn.Sigmoid: lambda m: "sigmoid",
-    nn.SiLU: lambda m: "silu",
-    nn.GELU: lambda m: "gelu" if m.approximate == "none" else "gelu_tanh",
-    MaxMin: lambda m: "maxmin",
-}
-
-
-def activation_name(module: nn.Module) -> str | None:
-    """The name of an activation module with its exact parameter, None for any other module.
-
-    Softplus must have beta 1; its threshold, above which torch returns the input itself, changes
-    the value by less than 3·10⁻⁹ at the default of 20 and may not be lower.
-    """
-    if type(module) is nn.Softplus:
-        exact = module.beta == 1 and module.threshold >= 20
-        return "softplus" if exact else None
-    name = _NAMES.get(type(module))
-    return name(module) if name else None

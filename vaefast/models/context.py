@@ -59,11 +59,21 @@ def call(function: Callable[..., Any], value: Tensor, context: Context) -> Any:
 
     A parameter named ``context`` gets it whole. Otherwise a dict goes to the parameters that its
     keys name, and a tensor to the second parameter, if that has no default but None.
+
+    Raises:
+        TypeError: the function needs a context and there is none.
     """
-    if context is None:
+    if context is not None:
+        places, names = _arguments(function, context)
+        return function(value, *places, **names)
+    try:
         return function(value)
-    places, names = _arguments(function, context)
-    return function(value, *places, **names)
+    except TypeError as error:
+        parameters = _parameters(function)
+        if not any(_is_required(p) for p in parameters[1:]):
+            raise
+        beside = f"{_name(function)} takes conditions beside {parameters[0].name}"
+        raise TypeError(f"{beside}; pass context=") from error
 
 
 def require_taker(functions: Iterable[Callable[..., Any]], context: Context) -> None:
@@ -120,6 +130,20 @@ def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
         return list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):  # a function without a Python signature
         return []
+
+
+def _is_required(parameter: inspect.Parameter) -> bool:
+    by_name = parameter.kind in (*BY_PLACE, *BY_KEYWORD)
+    return by_name and parameter.default is inspect.Parameter.empty
+
+
+def _name(function: Callable[..., Any]) -> str:
+    """``Model.encode``, the name of a module's class, or that of a function."""
+    if isinstance(function, nn.Module):
+        return type(function).__name__
+    name = getattr(function, "__name__", type(function).__name__)
+    owner = getattr(function, "__self__", None)
+    return name if owner is None else f"{type(owner).__name__}.{name}"
 
 
 def _shape(t: Tensor) -> list[int]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from vaefast import checks, ops
+from vaefast.functional.likelihoods import PIXEL_LIKELIHOODS
 from vaefast.models.calls import HALF
 from vaefast.runtime.memory import row_chunks
 from vaefast.types import LIKELIHOODS
@@ -53,8 +53,9 @@ class LikelihoodAt(NamedTuple):
             return ops.log_likelihood(out, x, likelihood=name, likelihood_params=params)[0]
         std = std.to(out)
         x = x.repeat_interleave(len(out) // max(len(x), 1), dim=0)
-        terms = ((x - out) / std).square() + 2.0 * torch.log(std) + math.log(2.0 * math.pi)
-        return -0.5 * terms.sum(dim=1, dtype=torch.float64)
+        law = PIXEL_LIKELIHOODS[self.likelihood]
+        logp = law.log_density(out, x, std).sum(dim=1, dtype=torch.float64)
+        return logp + law.constant(out.shape[1], std)
 
 
 def check_likelihood(likelihood: str, obs_std: float | Tensor | None) -> tuple[str, float | Tensor]:

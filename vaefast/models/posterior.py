@@ -3,39 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-__all__ = ["DiagonalGaussian", "Posterior", "flat", "unflat"]
-
-
-class Posterior(Protocol):
-    """q(z|x) of B inputs. Latents of any shape travel flat, [.., d], inside."""
-
-    @property
-    def mean(self) -> Tensor:
-        """[B, d]."""
-
-    def sample(self, noise: Tensor) -> Tensor:
-        """A draw of z [B, d] from standard normal noise [B, d]."""
-
-    def log_prob(self, z: Tensor) -> Tensor:
-        """log q(z|x) [B] float64 in nats, for z [B, d]."""
-
-    def kl(self) -> Tensor:
-        """KL(q(z|x) ‖ N(0, I)) [B] float64 in nats."""
-
-    def flat(self, z: Tensor) -> Tensor:
-        """Latents [.., d] from latents in the model's own shape."""
-
-    def unflat(self, z: Tensor) -> Tensor:
-        """Latents in the model's own shape from latents [.., d]."""
+__all__ = ["DiagonalGaussian", "flat", "unflat"]
 
 
 class DiagonalGaussian(NamedTuple):
-    """N(μ, diag σ²).
+    """q(z|x) = N(μ, diag σ²) of B inputs. Latents of any shape travel flat, [.., d], inside.
 
     Args:
         mean: μ [B, d].

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
 
+from vaefast.functional.priors import prior_energy
 from vaefast.models.context import Context, call
 
 __all__ = ["check_prior", "density", "log_prior"]
@@ -39,8 +39,7 @@ def log_prior(prior: Any, z: Tensor, context: Context = None) -> Tensor:
         ValueError: the prior does not return [n].
     """
     if prior is None:
-        constant = 0.5 * z.shape[1] * math.log(2.0 * math.pi)
-        return -0.5 * z.double().square().sum(dim=1) - constant
+        return -prior_energy(z.double())
     log_prob = call(density(prior), z, context)
     if list(log_prob.shape) != [len(z)]:
         raise ValueError(

@@ -13,7 +13,7 @@ from vaefast.models.context import Context, call, repeated, rows
 from vaefast.models.likelihoods import clamped_logit
 from vaefast.models.results import image
 
-__all__ = ["LogitDecoder", "ends_in_sigmoid", "final_sigmoid", "is_plain_sequential"]
+__all__ = ["LogitDecoder", "final_sigmoid", "is_plain_sequential"]
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -118,11 +118,6 @@ class LogitDecoder:
         if self.left_out is not None:
             return "the final sigmoid is left out, so the logits are exact"
         return "no final sigmoid found: logit of the probability clamped by the dtype's epsilon"
-
-
-def ends_in_sigmoid(decoder: nn.Module, z: Tensor, context: Context = None) -> bool:
-    """Whether ``decoder(z)`` is the result of a sigmoid, in any spelling, up to reshapes."""
-    return _final_call(decoder, z, context) is not None
 
 
 def final_sigmoid(decoder: nn.Module, prefix: str = "") -> str | None:
