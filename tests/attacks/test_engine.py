@@ -37,17 +37,17 @@ def operators(call):
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_the_number_of_operators_does_not_grow_with_restarts(attack, make_vae, make_images):
     vae, x = make_vae(torch.float32), make_images(3, torch.float32)
-    vae.check_first_batch(x)
+    run(attack, vae, x)  # records the model
     counts = [operators(lambda n=n: run(attack, vae, x, restarts=n)) for n in (2, 4, 16)]
     assert counts[0] == counts[1] == counts[2]
-    one = operators(lambda: run(attack, vae, x, restarts=1))  # draws no other starts
-    assert one <= counts[0] <= 1.05 * one
+    one = operators(lambda: run(attack, vae, x, restarts=1))  # no other starts, no copies
+    assert one <= counts[0] <= 1.1 * one
     few, many = make_images(2, torch.float32), make_images(40, torch.float32)
     assert operators(lambda: run(attack, vae, few)) == operators(lambda: run(attack, vae, many))
 
 
 def test_the_target_is_encoded_once(make_vae, make_images):
-    vae, x, target = make_vae(), make_images(4), make_images(4, seed=7)
+    vae, x, target = make_vae(opaque=True), make_images(4), make_images(4, seed=7)
     rows = []
     vf.set_block(None)
     vae.encoder.register_forward_hook(lambda m, inputs, o: rows.append(inputs[0].detach().clone()))
@@ -144,7 +144,7 @@ def test_a_model_that_gives_nan_fails_the_row_but_not_the_call(make_images):
 @pytest.mark.parametrize("attack", ATTACKS)
 @pytest.mark.parametrize("keep", ["best", "all"])
 def test_chunks_change_nothing_and_bound_the_rows_in_flight(attack, keep, make_vae, make_images):
-    vae, x = make_vae(), make_images(100)
+    vae, x = make_vae(opaque=True), make_images(100)
     options = {"keep": keep, "steps": 2, "restarts": 2}
     if attack == "max_damage":
         options |= {"noise_samples": 2, "fresh_samples": 3}

@@ -88,9 +88,7 @@ def test_continuous_bernoulli_is_smooth_where_the_series_takes_over(side):
     below, above = column([side * (0.5 - 1e-15)]), column([side * 0.5])
     x = column([0.7])
     for function in (pixel.log_density, pixel.derivative):
-        assert function(below, x).item() == pytest.approx(
-            function(above, x).item(), abs=1e-14
-        )
+        assert function(below, x).item() == pytest.approx(function(above, x).item(), abs=1e-14)
 
 
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)

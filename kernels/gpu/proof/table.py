@@ -2,9 +2,9 @@
 
 ``python -m vaefast.kernels.proof.table docs/kernels.md`` writes the file, with ``--check`` only
 says whether it names today's variants, sources and triton, with ``--compare`` compiles
-everything and prints the rows that have changed, with ``--kept`` writes what earlier runs have found
-and says of the others that they are not compiled yet. In a checkout's root, ``vaefast/`` there must be
-what is installed.
+everything and prints the rows that have changed, with ``--kept`` writes what earlier runs have
+found and says of the others that they are not compiled yet. In a checkout's root, ``vaefast/``
+there must be what is installed.
 """
 
 from __future__ import annotations
