@@ -68,6 +68,7 @@ def here(tmp_path, monkeypatch):
     threads = torch.get_num_threads()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # of models here: tests list the folder
     yield tmp_path
     torch.set_num_threads(threads)
 

@@ -81,7 +81,7 @@ def test_our_own_are_entry_points_too():
         assert f'{name} = "{value}"' in text
 
 
-def test_no_library_is_imported_for_its_adapter():
+def test_no_library_is_imported_for_its_adapter(tmp_path):
     code = (
         "import sys, torch, vaefast as vf\n"
         "m = torch.nn.Module()\n"
@@ -90,4 +90,4 @@ def test_no_library_is_imported_for_its_adapter():
         "vf.as_vae(m)\n"
         "assert not {'pythae', 'diffusers', 'scvi'} & set(sys.modules)\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)

@@ -7,6 +7,7 @@ import torch
 
 from vaefast.bench.cases import network
 from vaefast.ops import decode_distance, net_forward
+from vaefast.ops.decode_distance import Call
 from vaefast.runtime import backends
 
 S = 60
@@ -32,10 +33,8 @@ def case():
 
 
 def counted(module, case, precision, samples=S, first=0, tile=0):
-    mean, std, centre, r, net = case
-    return module.count(
-        mean, std, centre, r, *net, torch.arange(len(mean)), 7, first, samples, precision, tile
-    )
+    index, how = torch.arange(len(case[0])), (precision, tile, "triton")
+    return module.count(Call(*case, index, 7, first, samples, *how))
 
 
 @pytest.fixture
