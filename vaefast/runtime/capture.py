@@ -25,7 +25,7 @@ __all__ = ["OFF", "CannotCapture", "Capturer", "Graphs", "capturing"]
 Outputs = tuple[Tensor, ...]
 Function = Callable[..., Outputs]  # of tensors and None only; hashable, equal means the same
 
-EAGER_RUNS = 2  # of a shape before it is captured: libraries and caches settle, rare shapes cost 0
+EAGER_RUNS = 2  # of a shape before it is captured: libraries fill their caches, rare shapes cost 0
 MOST = 4  # captures that share a memory pool; all of them go when another one is needed
 WORTH = 4  # replays that a capture must have had on average for more than MOST to be made
 
