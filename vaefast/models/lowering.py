@@ -87,13 +87,15 @@ def _several(label: str, nets: list[Network | str]) -> str:
     return f"{label} returns {len(nets)} tensors, a network one; {way_out}{refused}"
 
 
-def encoder(vae: VAE, x: Tensor) -> Encoder:
+def encoder(vae: VAE, x: Tensor, moments: tuple[Tensor, ...] = ()) -> Encoder:
     """x ↦ μ(x) and x ↦ log σ²(x) as networks, for x like the example [b, *event].
 
     Layers that both have in common are the same tensors. ``logvar`` is None for a fixed σ.
+
+    ``moments``: what ``vae.encode`` gives for x, where the caller knows.
     """
     try:
-        nets = _networks(*_encoding(vae, x), frozen=is_frozen(vae))
+        nets = _networks(*_encoding(vae, x), seen=moments, frozen=is_frozen(vae))
     except CannotLower as error:
         return Encoder(None, None, error.reason)
     return _heads(vae, nets)
@@ -188,11 +190,12 @@ def _networks(
     key: tuple = (),
     values: Callable[[], Tensor] | None = None,
     *,
+    seen: tuple[Tensor, ...] = (),
     frozen: bool = False,
 ) -> list[Network | str]:
     if not example.is_floating_point():
         raise CannotLower(f"the example must be floating, got {checks.short(example.dtype)}")
-    return networks(root, example, key, values, frozen=frozen)
+    return networks(root, example, key, values, seen=seen, frozen=frozen)
 
 
 def _given(net: Network | str) -> Network:

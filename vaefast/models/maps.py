@@ -38,12 +38,14 @@ class Example(NamedTuple):
         x: [2, *event], finite.
         z: [2, d], their posterior means; zeros where ``encoder`` is given.
         context: of the two rows, or None.
+        moments: mean and log-variance of the two rows; nothing where ``encoder`` is given.
         encoder: where it is known without a look at the rows.
     """
 
     x: Tensor
     z: Tensor
     context: Context
+    moments: tuple[Tensor, ...] = ()
     encoder: lowering.Encoder | None = None
 
 
@@ -241,7 +243,8 @@ class Maps:
     def _encoder(self) -> lowering.Encoder:
         if self.context is not None:
             return lowering.Encoder(None, None, CONTEXT)
-        return self._call.example.encoder or lowering.encoder(self.vae, self._call.example.x)
+        example = self._call.example
+        return example.encoder or lowering.encoder(self.vae, example.x, example.moments)
 
     def _lowered(self, lower: Callable[..., Network]) -> tuple[Network | None, str]:
         if self.context is not None:
@@ -252,8 +255,8 @@ class Maps:
             return None, error.reason
 
     def _latents(self) -> Tensor:
-        x, z, _, known = self._call.example
-        return z if known is None else self.vae.encode(x)[0]
+        example = self._call.example
+        return example.z if example.encoder is None else self.vae.encode(example.x)[0]
 
     def _map(
         self, name: str, net: Network | None, reason: str, module: Callable[[str], ModuleMap]

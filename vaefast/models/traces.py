@@ -4,7 +4,7 @@ A trace is kept while the module's state is the same objects: submodules, their 
 forwards, parameters, buffers, hooks, training flags and other attributes. What is inside of other
 objects (an entry of a list, a field of a configuration, a global, a helper method) is known to
 nobody, so every call compares the networks, with the weights of the moment, with the module's own
-forward on two rows, and where they differ it records the forward anew. Only inside of
+results on two of its rows, and where they differ it records the forward anew. Only inside of
 ``with vaefast.frozen(vae)``, which promises that nothing changes, is a comparison not made again.
 """
 
@@ -13,7 +13,6 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from inspect import getattr_static
 from itertools import chain
 from typing import Any
 
@@ -22,7 +21,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.utils._pytree import tree_flatten
 
-from vaefast.models.comparison import difference, drawn
+from vaefast.models.comparison import agrees, difference, drawn
 from vaefast.models.plans import CannotLower, Plan, Values
 from vaefast.models.tracing import Root, trace
 from vaefast.models.values import ROWS
@@ -43,14 +42,17 @@ def networks(
     key: tuple = (),
     values: Callable[[], Tensor] | None = None,
     *,
+    seen: tuple[Tensor, ...] = (),
     frozen: bool = False,
 ) -> list[Network | str]:
     """A network, or the reason why there is none, for each tensor that the function returns.
 
     Args:
-        example: [b, *event], floating; its values tell how the rows of a comparison are drawn.
+        example: [b, *event], floating. The networks of a kept trace are compared on these rows,
+            those of a new one on rows drawn like them.
         key: what else the function depends on.
         values: makes such an example, where ``example`` has its shape, dtype and device alone.
+        seen: what the function returns for the example, where the caller knows.
         frozen: whether nothing has changed since the last comparison unless versions say so.
 
     Raises:
@@ -64,9 +66,10 @@ def networks(
         entry = kept[key] = _Entry(root, example)
     elif not (frozen and entry.is_compared()):
         example = example if values is None else values()
-        if entry.compare_again(
-            root, example
-        ):  # what is constant in a trace may have changed: record it anew
+        nets = entry.agreed(root, example, seen)
+        if nets is not None:
+            return nets
+        if entry.compare_again(root, example):  # a constant of the trace may be another now
             entry = kept[key] = _Entry(root, example)
     return entry.networks(example)
 
@@ -118,7 +121,7 @@ def _values(modules: list[Any]) -> Iterator[Any]:
     states = [module.__dict__ for module in modules]
     found = [state.get(name) for state in states for name in _STATE]
     inner = [held for held in found if isinstance(held, dict)]  # TorchScript has others
-    forwards = [getattr_static(type(module), "forward", None) for module in modules]
+    forwards = [getattr(type(module), "forward", None) for module in modules]
     return chain(methods, forwards, *map(dict.values, states), *map(dict.values, inner))
 
 
@@ -193,6 +196,26 @@ class _Entry:
                 for index, plan in enumerate(self.plans)
             ]
 
+    def agreed(
+        self, root: Root, example: Tensor, seen: tuple[Tensor, ...]
+    ) -> list[Network | str] | None:
+        """The networks, where each gives what the module does on the example's rows; else None.
+
+        In their own precision, so a difference may be one of rounding: :meth:`compare_again` tells.
+        """
+        if self.refusal or (self.failures and not self.is_compared()):
+            return None
+        with torch.inference_mode(False), torch.no_grad():
+            nets = self.networks(example)
+            if any(isinstance(net, Network) for net in nets):
+                outputs = seen or _tensors(root.function(example))
+                if len(outputs) != len(nets):
+                    return None
+                for net, output in zip(nets, outputs):
+                    if isinstance(net, Network) and not agrees(net, example, output):
+                        return None
+        return nets
+
     def compare_again(self, root: Root, example: Tensor) -> bool:
         """Whether a network now differs that did not, or that did with other weights."""
         if not self.is_compared():
@@ -221,8 +244,7 @@ class _Entry:
         rows = drawn(example) if rows is None else rows
         again = rows[[0, ROWS]]
         with torch.inference_mode(False), torch.no_grad(), _undisturbed(rows.device):
-            result = root.function(again)
-            outputs = [t for t in tree_flatten(result)[0] if isinstance(t, Tensor)]
+            outputs = _tensors(root.function(again))
             runs = [(again, outputs)] + ([(rows[:ROWS], list(seen))] if seen else [])
             values = self._values(example)
             for index, plan in plans.items():
@@ -242,6 +264,10 @@ class _Entry:
         first = next((t for t in self._tensors if t.is_floating_point()), example)
         dtype = first.dtype if first.element_size() < 4 else example.dtype
         return Values(dtype, example.device)
+
+
+def _tensors(result: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_flatten(result)[0] if isinstance(leaf, Tensor)]
 
 
 def _check_python(root: Root) -> None:
