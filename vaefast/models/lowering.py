@@ -29,6 +29,10 @@ __all__ = [
 ]
 
 
+SIMPLE = frozenset((str, int, float, bool, type(None)))
+CHANGING = frozenset(("latent_dim", "training"))
+
+
 class Encoder(NamedTuple):
     """The encoder's two networks on flat x, and why there is none where there is none."""
 
@@ -102,10 +106,8 @@ def encoder(vae: VAE, x: Tensor, moments: tuple[Tensor, ...] = ()) -> Encoder:
 
 
 def known_encoder(vae: VAE, x: Tensor) -> Encoder | None:
-    """As :func:`encoder` inside ``frozen(vae)``, where no module need run for it."""
-    if not is_frozen(vae):
-        return None
-    nets = remembered(*_encoding(vae, x))
+    """As :func:`encoder` where no module need run for it."""
+    nets = remembered(*_encoding(vae, x), frozen=is_frozen(vae))
     return _heads(vae, nets) if nets and not any(isinstance(n, str) for n in nets) else None
 
 
@@ -216,15 +218,15 @@ def _root(vae: VAE, function: Callable[[Tensor], Any], name: str, part: nn.Modul
     if isinstance(owner, nn.Module):  # a method of the caller's module, whose paths are the names
         method = "encode" if name == "encoder" else "decode"
         return Root(function, owner, f"{type(owner).__name__}.{method}")
-    return Root(function, part, f"the {name}", name)
+    ours = type(vae).__module__.startswith("vaefast.models.")
+    ours = ours and getattr(function, "__func__", None) in (VAE.encode, VAE.decode)
+    return Root(function, part, f"the {name}", name, ours)
 
 
 def _options(vae: VAE, part: nn.Module) -> tuple[Any, ...]:
     """What encode or decode depends on beside the caller's modules."""
-    changing = ("latent_dim", "training")
-    simple = (str, int, float, bool, type(None))
     state = [*vars(vae).items(), *vars(part).items()]
-    return tuple([v for k, v in state if isinstance(v, simple) and k not in changing])
+    return tuple([v for k, v in state if type(v) in SIMPLE and k not in CHANGING])
 
 
 def _latents(vae: VAE) -> Tensor:
