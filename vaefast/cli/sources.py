@@ -19,6 +19,7 @@ from vaefast import checks, models
 from vaefast.data import Dataset
 from vaefast.data import load as load_data
 from vaefast.models import VAE
+from vaefast.models.finite_model import check_outputs
 from vaefast.models.likelihoods import within_unit_interval
 
 __all__ = [
@@ -218,7 +219,7 @@ def inputs_for(vae: VAE, x: Tensor, device: torch.device) -> Tensor:
 def check_fit(
     vae: VAE, x: Tensor, model: str, source: str, decoder_output: str | None = None
 ) -> None:
-    """The model takes the data's inputs and gives natural parameters of the same shape.
+    """The model takes the data's inputs and gives finite natural parameters of the same shape.
 
     Args:
         x: [n, *event], a few inputs on the model's device and in its dtype.
@@ -232,14 +233,23 @@ def check_fit(
             f"--model {model} takes inputs of shape {list(expected)}, --data {source} has {shape}"
         )
     try:
-        out = vae.decode(vae.encode(x)[0])
+        moments = vae.encode(x)
+        out = vae.decode(moments[0])
     except Exception as error:  # the caller's code may fail in any way
         raise ValueError(
             f"--model {model} does not work on inputs of shape {shape} as --data {source} has: "
             f"{error}"
         ) from error
+    _check_weights(vae, model, *moments, out)
     if decoder_output is None and vae.decoder_output == "logits" and within_unit_interval(out):
         raise ValueError(
             f"--model {model}: decode returns values in [0, 1]: pass --decoder-output "
             "probabilities (or logits to insist)"
         )
+
+
+def _check_weights(vae: VAE, model: str, *outputs: Tensor) -> None:
+    try:
+        check_outputs(vae, *outputs)
+    except ValueError as error:
+        raise ValueError(f"--model {model}: {error}") from error

@@ -16,7 +16,7 @@ from vaefast.audit import stages as stage
 from vaefast.audit.columns import columns, write_parquet
 from vaefast.audit.job import Job
 from vaefast.cli import options as o
-from vaefast.cli.output import save_npz, show
+from vaefast.cli.output import save_npz, say_failures, show
 from vaefast.cli.sources import (
     box_for,
     check_fit,
@@ -92,6 +92,7 @@ def defend(
         arrays = {"x": x, **vars(result)}
         save_npz(file, arrays)
     show(console, {k: arrays[k] for k in ("accept_rate", "divergent", "failed")}, out)
+    say_failures(console, arrays["failed"], out)
 
 
 def certify(

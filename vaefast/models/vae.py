@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from vaefast import checks
 from vaefast.models import context as contexts
-from vaefast.models import decoding, first_batch, posterior, priors
+from vaefast.models import decoding, finite_model, first_batch, posterior, priors
 from vaefast.models.calls import (
     as_event,
     check_event_shape,
@@ -238,9 +238,10 @@ class VAE(nn.Module):
     ) -> None:
         """Warn, once per VAE, where outputs on the first rows contradict what they are taken for.
 
-        x [B, *event] are real inputs with their context, ``moments`` those of the first two rows
-        where they are known; the model is in eval mode.
+        x [B, *event] are real inputs, ``moments`` those of the first two rows where they are known;
+        the model is in eval mode. Raises ValueError where NaN weights make the moments NaN.
         """
+        finite_model.check_outputs(self, *(moments or ()))
         if self._doubts and len(x):
             doubts, self._doubts = self._doubts, ()
             first_batch.check(self, x, context, doubts, moments)
@@ -252,8 +253,7 @@ class VAE(nn.Module):
         """Natural parameters and, where the decoder has a second head, its log-variance."""
         self._check_latents(z)
         contexts.check(context, len(z))
-        shaped = self.unflat(self.flat(z))
-        inputs = to_model(shaped, "z", self.decoder)
+        inputs = to_model(self.unflat(self.flat(z)), "z", self.decoder)
         out, logvar = lone_rows(self._heads, inputs, context)
         return out.to(z.dtype), None if logvar is None else logvar.to(z.dtype)
 
