@@ -248,12 +248,15 @@ def with_value(value):
 @pytest.mark.parametrize(
     ("arrays", "words"),
     [
-        ({"x": with_value(np.nan)}, "x must be finite, got 3 of 36 values .* remove or replace"),
-        ({"x": with_value(1e300)}, "got 3 of 36 values that are NaN or infinite"),
+        (
+            {"x": with_value(np.nan)},
+            r"x must be finite, got NaN or infinity in 1 of 4 rows, the first row 0; save x\[np",
+        ),
+        ({"x": with_value(1e300)}, "got NaN or infinity in 1 of 4 rows"),
         ({"x": with_value(-0.5)}, r"3 of 36 values outside, from -0.5 to 0.5; save \(x \+ 1\) / 2"),
         ({"x": with_value(-0.5)}, "or pass --range -1,1"),
-        ({"x": with_value(255.0)}, r"save x / 255, or x.astype\('uint8'\)"),
-        ({"x": with_value(-3.0)}, "rescale x, or pass --range -3,0.5"),
+        ({"x": with_value(255.0)}, "save x / 255, or pass --range"),
+        ({"x": with_value(-3.0)}, r"rescale it to \[0, 1\], or pass --range -3,0.5"),
         ({"x": with_value(7.0)}, "from 0.5 to 7"),
         ({"x": np.zeros((4, 3, 3), int)}, "must be uint8 from 0 to 255 or floats .* got int64"),
         ({"x": np.zeros((4, 3, 3), complex)}, "got complex128"),

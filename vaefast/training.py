@@ -17,6 +17,7 @@ from vaefast.models import VAE
 from vaefast.models import context as conditions
 from vaefast.models.context import Context
 from vaefast.models.finite_model import check_weights
+from vaefast.models.likelihoods import check_pixels
 from vaefast.models.prepare import check_vae
 from vaefast.philox import check_seed
 from vaefast.runtime import memory
@@ -217,11 +218,7 @@ def _check_inputs(vae: VAE, x: Tensor) -> None:
         part = x[rows]
         if not bool(torch.isfinite(part).all()):
             raise ValueError("x must be finite, got NaN or infinite values")
-        if vae.likelihood != "gaussian" and not bool(((part >= 0) & (part <= 1)).all()):
-            raise ValueError(
-                f"x must be in [0, 1] with likelihood {vae.likelihood!r}, got values from "
-                f'{x.min():g} to {x.max():g}; rescale it, or use likelihood="gaussian"'
-            )
+    check_pixels(x, vae.likelihood)
 
 
 def _trainable(vae: VAE) -> list[nn.Parameter]:

@@ -72,10 +72,9 @@ def check_range(likelihood: str, data: Dataset, name: str) -> None:
         return
     lowest = min(x.min().item() for x in (data.x_train, data.x_test))
     highest = max(x.max().item() for x in (data.x_train, data.x_test))
-    if lowest >= 0 and highest <= 255:
-        remedy = "save x.float() / 255" if highest > 1 else "leave --range out"
-    else:
-        remedy = "save (x + 1) / 2" if lowest >= -1 and highest <= 1 else "rescale it to [0, 1]"
+    remedy = checks.into_unit_interval("save", "x", lowest, highest)
+    if lowest >= 0 and highest <= 1:
+        remedy = "leave --range out"
     raise ValueError(
         f"--data {name} has values from {lowest:.4g} to {highest:.4g}, and likelihood "
         f"{likelihood!r} is for [0, 1]; {remedy}, or take a Gaussian model (--likelihood gaussian)"

@@ -13,7 +13,7 @@ from vaefast.data.dataset import Array, Arrays, Dataset
 from vaefast.data.folders import IMAGES, read_folder, read_image
 from vaefast.data.labels import as_classes, read_labels, source_of
 from vaefast.data.tables import read_table
-from vaefast.data.values import UNIT, Box, as_tensor, check_box, check_inputs, fit_box
+from vaefast.data.values import UNIT, Box, as_tensor, check_inputs, fit_box, into_box
 
 __all__ = ["FORMATS", "TARGETS", "load_attacked", "load_inputs", "load_path", "relabelled"]
 
@@ -34,7 +34,7 @@ def load_path(path: Path, *, box: Box | None, labels: str | None, split: str = "
             f"{path}: x_test must be [n, {_listed(x.shape[1:])}] like x, got {list(x_test.shape)}"
         )
     (y, y_test), classes = _labels(path, arrays, labels)
-    box, note = fit_box(x, f"{path}: x", box)
+    x, box, note = fit_box(x, f"{path}: x", box)
     notes = [note]
     if x_test is None:
         what = "folder" if path.is_dir() else "file"
@@ -43,12 +43,13 @@ def load_path(path: Path, *, box: Box | None, labels: str | None, split: str = "
         x, x_test, y, y_test = x[train], x[test], _at(y, train), _at(y, test)
         notes.append(split_note)
     else:
-        check_box(x_test, f"{path}: x_test", box)
+        x_test, note = into_box(x_test, f"{path}: x_test", box)
+        notes.append(note and f"Of x_test {note}")
     tensors = (as_tensor(x, box), _tensor(y), as_tensor(x_test, box), _tensor(y_test))
     return Dataset(path.name, *tensors, " ".join(filter(None, notes)), *box, classes)
 
 
-def load_attacked(path: Path, box: Box = UNIT) -> Tensor | None:
+def load_attacked(path: Path, box: Box = UNIT) -> tuple[Tensor, str] | None:
     """``x_adv`` of an .npz that ``vaefast attack`` wrote, None where there is no such key.
 
     Args:
@@ -56,7 +57,7 @@ def load_attacked(path: Path, box: Box = UNIT) -> Tensor | None:
         box: which values are refused outside; infinite for any value.
 
     Returns:
-        Float32, [n, C, H, W] or [n, D]; float64 where the file holds that.
+        Float32, [n, C, H, W] or [n, D]; float64 where the file holds that; and what to say of it.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -66,14 +67,17 @@ def load_attacked(path: Path, box: Box = UNIT) -> Tensor | None:
     if x_adv is None:
         return None
     checked = check_inputs(x_adv, f"{path}: x_adv")
-    check_box(checked, f"{path}: x_adv", box)
     if x_adv.dtype == np.float64:
-        return torch.from_numpy(x_adv.reshape(checked.shape))
-    return as_tensor(checked, box if np.isfinite(box).all() else UNIT)
+        checked = x_adv.reshape(checked.shape)
+    checked, note = into_box(checked, f"{path}: x_adv", box)
+    words = f"x_adv of {path.name}, {len(checked)} attacked inputs. {note}".rstrip()
+    if checked.dtype == np.float64:
+        return torch.from_numpy(checked), words
+    return as_tensor(checked, box if np.isfinite(box).all() else UNIT), words
 
 
-def load_inputs(path: Path, like: Dataset) -> Tensor:
-    """Inputs [n, *event] of a file that fit a data set: its event shape, its box.
+def load_inputs(path: Path, like: Dataset) -> tuple[Tensor, str]:
+    """Inputs [n, *event] of a file that fit a data set: its event shape, its box; and a note.
 
     Args:
         path: an .npy or .npz (key ``x``) of inputs or of one, or one image.
@@ -96,8 +100,8 @@ def load_inputs(path: Path, like: Dataset) -> Tensor:
             f"{path}: x must be [n, {_listed(event)}] like the data, got {list(x.shape)}"
         )
     box = (like.low, like.high)
-    check_box(x, f"{path}: x", box)
-    return as_tensor(x, box)
+    x, note = into_box(x, f"{path}: x", box)
+    return as_tensor(x, box), note
 
 
 def relabelled(data: Dataset, labels: str) -> Dataset:
