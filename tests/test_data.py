@@ -264,11 +264,14 @@ def with_value(value):
         ({"x": np.zeros((0, 3, 3))}, "not empty"),
         ({"x": np.zeros((4, 8, 8, 3))}, r"channels last; save x.transpose\(0, 3, 1, 2\)"),
         ({"images": np.zeros((4, 3, 3))}, r"d\.npz needs a key x or x_train, got images"),
-        ({"x": np.array([[None, {}]])}, "NumPy file .without pickled objects.*allow_pickle"),
+        ({"x": np.array([[None, {}]])}, "it holds Python objects; save y.astype"),
         ({"x": with_value(0), "y": np.zeros(3, int)}, r"y must be \[n\] = \[4\] .* got \[3\]"),
         ({"x": with_value(0), "y": np.zeros((4, 1), int)}, r"got \[4, 1\]"),
-        ({"x": with_value(0), "y": np.zeros(4)}, "y must be whole .* or text, got float64 from 0"),
-        ({"x": with_value(0), "y": np.full(4, -1)}, "whole .* or text, got int64 from -1"),
+        (
+            {"x": with_value(0), "y": np.full(4, 0.5)},
+            "y must be whole .* or text, got 0.5; save np",
+        ),
+        ({"x": with_value(0), "y": np.full(4, -1)}, "whole .* or text, got -1; save y - y.min"),
         ({"x": with_value(0), "x_train": with_value(0)}, "has x and x_train; keep one"),
         (
             {"x": with_value(0), "x_test": np.zeros((2, 4, 4))},

@@ -19,6 +19,7 @@ class Module(nn.Module):
 
     def __init__(self):
         super().__init__()
+        torch.manual_seed(0)
         self.e, self.d = nn.Linear(64, 4), nn.Linear(2, 64)
         self.register_buffer("mask", torch.full((64,), -torch.inf))
 
@@ -32,7 +33,7 @@ class Module(nn.Module):
 def spoilt(name, value=NAN, make=Module):
     module = make().eval()
     module.get_parameter(name).data.view(-1)[0] = value
-    return vf.as_vae(module)
+    return vf.as_vae(module, encoder_output="logvar")
 
 
 PUBLIC = {

@@ -7,7 +7,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from types import ModuleType
 from typing import Any
 
@@ -21,6 +21,7 @@ from vaefast.data import load as load_data
 from vaefast.models import VAE
 from vaefast.models.finite_model import check_outputs
 from vaefast.models.likelihoods import within_unit_interval
+from vaefast.models.storage import CHECKPOINTS, MAKE
 
 __all__ = [
     "box_for",
@@ -34,8 +35,10 @@ __all__ = [
 ]
 
 FAMILIES = "a .safetensors file of vaefast train, package.module:make_vae or file.py:make_vae"
-WEIGHTS = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle")
-FILES = (".html", ".htm", ".pdf", ".json", ".csv", ".npy", ".npz", ".parquet", ".safetensors")
+FILES = (
+    *(".html", ".htm", ".pdf", ".json", ".txt", ".md", ".csv", ".npy", ".npz", ".parquet"),
+    *(".safetensors", ".pt", ".pth", ".zip", ".png", ".jpg", ".jpeg"),
+)
 
 
 def read_data(
@@ -140,19 +143,20 @@ def load_model(
 
 def _module(spec: str) -> nn.Module:
     path, suffix = Path(spec), Path(spec).suffix.lower()
-    if suffix in WEIGHTS:
+    if suffix in CHECKPOINTS:
         raise ValueError(
             f"--model {spec} is a file of weights that does not say what model they belong to; "
-            "write mine.py with def make_vae(): vae = MyVAE(); "
-            f"vae.load_state_dict(torch.load({path.name!r}, weights_only=True)); return vae.eval() "
-            "and pass --model mine.py:make_vae"
+            f"write mine.py with {MAKE.format(path.name)} and pass --model mine.py:make_vae"
         )
     if suffix == ".py":
         raise ValueError(f"--model {spec}: name the function in it, as in {spec}:make_vae")
     if path.exists() or suffix == ".safetensors":
         if not path.is_file():
             raise FileNotFoundError(f"--model {spec}: there is no such file; give {FAMILIES}")
-        return models.load(path)
+        try:
+            return models.load(path)
+        except ValueError as error:
+            raise ValueError(f"--model {error}") from error
     source, colon, attribute = spec.rpartition(":")
     if not colon:
         raise FileNotFoundError(f"--model {spec}: there is no such file; give {FAMILIES}")
@@ -179,9 +183,11 @@ def _import_file(spec: str, path: Path) -> ModuleType:
     """The module of a file; its folder is importable, as for a script."""
     path = path.expanduser()
     if not path.is_file():
+        attribute = spec.rpartition(":")[2]
+        stem = PureWindowsPath(path).stem
+        way_out = f"give its path with /, or run from its folder with --model {stem}:{attribute}"
         raise FileNotFoundError(
-            f"--model {spec}: there is no file {path} from {os.getcwd()}; give its path, as in "
-            "models/mine.py:make_vae"
+            f"--model {spec}: there is no file {path} from {os.getcwd()}; {way_out}"
         )
     _importable(str(path.resolve().parent))
     name = f"model_of_{path.stem}"  # no other module's

@@ -17,6 +17,7 @@ from vaefast.data.values import UNIT, Box, as_tensor, check_inputs, fit_box, int
 
 __all__ = ["FORMATS", "TARGETS", "load_attacked", "load_inputs", "load_path", "relabelled"]
 
+CLEAN = "{} holds attacked inputs, x_adv, too: the clean ones, x, were taken."
 KEYS = ("x", "x_train", "y", "y_train", "x_test", "y_test")
 TABLES = (".csv", ".parquet")
 FORMATS = (".npy", ".npz", *TABLES)
@@ -35,7 +36,7 @@ def load_path(path: Path, *, box: Box | None, labels: str | None, split: str = "
         )
     (y, y_test), classes = _labels(path, arrays, labels)
     x, box, note = fit_box(x, f"{path}: x", box)
-    notes = [note]
+    notes = [arrays.note, note]
     if x_test is None:
         what = "folder" if path.is_dir() else "file"
         divided = split == "always" or (split == "labelled" and y is not None)
@@ -90,10 +91,10 @@ def load_inputs(path: Path, like: Dataset) -> tuple[Tensor, str]:
         found, names = read_arrays(path, ("x",))
         if "x" not in found:
             raise ValueError(f"{path} needs a key x, got {', '.join(names) or 'none'}")
-        x = found["x"]
+        x, clean = found["x"], CLEAN.format(path.name) if "x_adv" in names else ""
         x = x[None] if x.shape in (event, event[1:] if event[0] == 1 else event) else x
     else:
-        x = read_image(path, "L" if event[0] == 1 else "RGB")[None]
+        x, clean = read_image(path, "L" if event[0] == 1 else "RGB")[None], ""
     x = check_inputs(x, f"{path}: x")
     if x.shape[1:] != event:
         raise ValueError(
@@ -101,7 +102,7 @@ def load_inputs(path: Path, like: Dataset) -> tuple[Tensor, str]:
         )
     box = (like.low, like.high)
     x, note = into_box(x, f"{path}: x", box)
-    return as_tensor(x, box), note
+    return as_tensor(x, box), f"{clean} {note}".strip()
 
 
 def relabelled(data: Dataset, labels: str) -> Dataset:
@@ -129,7 +130,8 @@ def _arrays(path: Path, labels: str | None) -> Arrays:
         raise ValueError(f"{path} needs a key x or x_train, got {', '.join(names) or 'none'}")
     if "y_test" in found and "x_test" not in found:
         raise ValueError(f"{path} has y_test but no x_test")
-    return Arrays(x, y, found.get("x_test"), found.get("y_test"))
+    note = CLEAN.format(path.name) if "x_adv" in names else ""
+    return Arrays(x, y, found.get("x_test"), found.get("y_test"), note)
 
 
 def _labels(path: Path, arrays: Arrays, labels: str | None) -> tuple[Labels, tuple[str, ...]]:
@@ -145,6 +147,7 @@ def _labels(path: Path, arrays: Arrays, labels: str | None) -> tuple[Labels, tup
         if part.shape != (n,):
             raise ValueError(
                 f"{path}: {name} must be [n] = [{n}] like its inputs, got {list(part.shape)}"
+                + _column_hint(name, part)
             )
     if not given:
         return (None, None), ()
@@ -154,6 +157,12 @@ def _labels(path: Path, arrays: Arrays, labels: str | None) -> tuple[Labels, tup
     if arrays.y is None:
         return (None, both), classes
     return (both[:rows], None if arrays.y_test is None else both[rows:]), classes
+
+
+def _column_hint(name: str, y: Array) -> str:
+    if y.ndim != 2:
+        return ""
+    return f"; save {name}[:, 0]" if y.shape[1] == 1 else f"; of one-hot rows save {name}.argmax(1)"
 
 
 def _split(rows: int, what: str) -> tuple[Array, Array, str]:
