@@ -223,7 +223,7 @@ def bad(value, rows=40):
         ({"seed": 1.5}, TypeError, "seed must be a whole number, got float"),
         ({"x": bad(math.nan)}, ValueError, "x must be finite"),
         ({"x": bad(math.inf)}, ValueError, "x must be finite"),
-        ({"x": bad(255.0)}, ValueError, r"x must be in \[0, 1\] .* from 0.5 to 255; rescale"),
+        ({"x": bad(255.0)}, ValueError, r"x must be in \[0, 1\] .* from 0.5 to 255; pass x / 255"),
         ({"x": torch.rand(40, 7)}, ValueError, r"x must be \[B, 6\] for this model, got"),
         ({"x": torch.rand(0, 6)}, ValueError, "at least one input"),
         ({"x": torch.rand(6)}, ValueError, r"x must be \[B, \*event\]"),

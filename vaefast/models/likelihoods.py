@@ -107,16 +107,9 @@ def check_pixels(x: Tensor, likelihood: str, name: str = "x") -> None:
             low, high = (float(v) for v in x[x.isfinite()].aminmax())
             raise ValueError(
                 f"{name} must be in [0, 1] with likelihood {likelihood!r}, got values from "
-                f"{low:g} to {high:g}; {_remedy(name, low, high)}"
+                f"{low:g} to {high:g}; {checks.into_unit_interval('pass', name, low, high)}, "
+                'or use likelihood="gaussian"'
             )
-
-
-def _remedy(name: str, low: float, high: float) -> str:
-    if low >= -1.0 and high <= 1.0:
-        return f"pass ({name} + 1) / 2"
-    if low >= 0.0 and high <= 255.0:
-        return f"pass {name} / 255"
-    return 'rescale it, or use likelihood="gaussian"'
 
 
 def _check_std(obs_std: Tensor) -> Tensor:
