@@ -12,10 +12,10 @@ from vaefast.hmc.promotion import promoted
 from vaefast.hmc.result import Defence
 from vaefast.hmc.sample import complete
 from vaefast.hmc.sampler import sampled
-from vaefast.hmc.validation import unchecked
 from vaefast.models.context import Context
 from vaefast.models.prepare import Prepared, prepare
 from vaefast.models.vae import VAE
+from vaefast.runtime.distributions import unchecked
 
 __all__ = ["defend"]
 

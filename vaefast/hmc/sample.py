@@ -11,10 +11,10 @@ from vaefast.hmc.health import say
 from vaefast.hmc.promotion import promoted
 from vaefast.hmc.result import HMCResult
 from vaefast.hmc.sampler import sampled
-from vaefast.hmc.validation import unchecked
 from vaefast.models.context import Context
 from vaefast.models.prepare import prepare
 from vaefast.models.vae import VAE
+from vaefast.runtime.distributions import unchecked
 
 __all__ = ["complete", "sample"]
 
