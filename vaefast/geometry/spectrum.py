@@ -112,7 +112,7 @@ def spectrum(
         undetermined = values[:, :vectors] <= RESOLUTION * values[:, :1]
         return values, top.masked_fill(undetermined.unsqueeze(-1), 0.0).to(prepared.dtype)
 
-    values, top = evaluate(prepared, of, pairs, whiten=whiten)
+    values, top = evaluate(prepared, of, pairs, whiten=whiten, std=std)
     event = top.shape[2:] if of == "decoder" else prepared.x.shape[1:]
     return Spectrum(values, top.reshape(len(values), vectors, *event))
 
