@@ -19,6 +19,7 @@ from vaefast.models.context import Context
 from vaefast.models.prepare import check_vae
 from vaefast.philox import check_seed
 from vaefast.runtime import memory
+from vaefast.runtime.grad_mode import without_autocast
 
 __all__ = ["ELBO", "History", "evaluate_elbo", "fit"]
 
@@ -40,6 +41,7 @@ class History:
     lr: list[float]
 
 
+@without_autocast
 def fit(
     vae: VAE,
     x: Tensor,

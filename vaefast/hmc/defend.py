@@ -13,6 +13,7 @@ from vaefast.hmc.sampler import sampled
 from vaefast.models.context import Context
 from vaefast.models.prepare import Prepared, prepare
 from vaefast.models.vae import VAE
+from vaefast.runtime.grad_mode import own_modes
 
 __all__ = ["defend"]
 
@@ -46,7 +47,7 @@ def defend(
     with MCMC", NeurIPS 2022.
     """
     index, backend = options.get("index"), options.get("backend")
-    with torch.inference_mode(False), torch.no_grad():
+    with own_modes():
         prepared = prepare(vae, x, index, context=context, backend=backend)
         result = sampled(prepared, **complete(keep=keep, **options))
         z = result.z[:, :, -1]  # [B, C, *latent_shape]

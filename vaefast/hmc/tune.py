@@ -15,6 +15,7 @@ from vaefast.hmc.sampler import sampled
 from vaefast.models.context import Context
 from vaefast.models.prepare import prepare
 from vaefast.models.vae import VAE
+from vaefast.runtime.grad_mode import own_modes
 
 __all__ = ["tune"]
 
@@ -72,7 +73,7 @@ def tune(
     index = options.get("index")
     options = {"chains": CHAINS, **options}
     given = complete(leapfrog=None, seed=seed, warmup=warmup, steps=steps, jitter=jitter, **options)
-    with torch.inference_mode(False), torch.no_grad():
+    with own_modes():
         prepared = prepare(vae, x_pilot, index, context=context, backend=given["backend"])
         runs = [sampled(prepared, **{**given, "leapfrog": L}) for L in leapfrogs]
     healthy = ~runs[0].failed
