@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,9 +15,10 @@ from vaefast.models.maps import Map, Maps
 from vaefast.models.prepare import Prepared
 from vaefast.models.products import ModuleMap
 
-__all__ = ["OF", "Points", "check_map", "evaluate", "is_generic", "mean_and_std"]
+__all__ = ["OF", "Points", "check_map", "evaluate", "is_generic", "mean_and_std", "zeros_said"]
 
 OF = ("encoder", "decoder", "reconstruction")
+LISTED = 5  # rows that a warning names
 DOUBLES = 128  # bytes per entry of a product or probe: int64 and float64 copies
 
 
@@ -78,6 +80,20 @@ def evaluate(
     count = prepared.maps.latents if probes is None else probes
     cost = _bytes_per_row(prepared, of, count)
     return prepared.rows(run, cost, count, generic=is_generic(prepared.maps, of))
+
+
+def zeros_said(norm: Tensor, of: str, stacklevel: int = 4) -> Tensor:
+    """``norm`` [B], after one warning where it is 0: a map that rounds moves all the same."""
+    zero = norm == 0
+    if bool(zero.any()):
+        rows = zero.nonzero()[:, 0].tolist()
+        listed = ", ".join(map(str, rows[:LISTED])) + (", ..." if len(rows) > LISTED else "")
+        warnings.warn(
+            f"the Jacobian of the {of} is 0 in {len(rows)} of {len(norm)} rows: {listed}; "
+            "first order says nothing there (a layer that rounds, or units that are all off?)",
+            stacklevel=stacklevel,
+        )
+    return norm
 
 
 def is_generic(maps: Maps, of: str) -> bool:
