@@ -15,7 +15,9 @@ from vaefast import checks
 from vaefast.elbo import ELBO, elbo_terms, evaluate_elbo
 from vaefast.models import VAE
 from vaefast.models import context as conditions
+from vaefast.models.calls import images
 from vaefast.models.context import Context
+from vaefast.models.likelihoods import check_pixels
 from vaefast.models.prepare import check_vae
 from vaefast.philox import check_seed
 from vaefast.runtime import memory
@@ -212,17 +214,13 @@ def _check_objective(objective: str, beta: float) -> float:
 
 
 def _check_inputs(vae: VAE, x: Tensor) -> None:
-    if not len(checks.batch(x)):
+    if not len(images(x)):
         raise ValueError("x must hold at least one input, got none")
     for rows in memory.row_chunks(len(x), 4 * x.element_size() * x.shape[1:].numel()):
         part = x[rows]
         if not bool(torch.isfinite(part).all()):
             raise ValueError("x must be finite, got NaN or infinite values")
-        if vae.likelihood != "gaussian" and not bool(((part >= 0) & (part <= 1)).all()):
-            raise ValueError(
-                f"x must be in [0, 1] with likelihood {vae.likelihood!r}, got values from "
-                f'{x.min():g} to {x.max():g}; rescale it, or use likelihood="gaussian"'
-            )
+    check_pixels(x, vae.likelihood)
 
 
 def _trainable(vae: VAE) -> list[nn.Parameter]:

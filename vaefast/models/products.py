@@ -235,16 +235,16 @@ class HalfMap(ModuleMap):
     products: NetworkMap
 
     def vjp(self, x: Tensor, u: Tensor) -> Tensor:
-        return self.products.vjp(x, u)
+        return self.products.vjp(x.float(), u.float()).to(x.dtype)
 
     def vjp_squares(self, x: Tensor, u: Tensor) -> Tensor:
-        return self.products.vjp_squares(x, u)
+        return self.products.vjp_squares(x.float(), u.float())
 
     def jvp(self, x: Tensor, v: Tensor) -> Tensor:
-        return self.products.jvp(x, v)
+        return self.products.jvp(x.float(), v.float()).to(x.dtype)
 
     def jvp_squares(self, x: Tensor, v: Tensor) -> Tensor:
-        return self.products.jvp_squares(x, v)
+        return self.products.jvp_squares(x.float(), v.float())
 
     def gram(self, x: Tensor, inv_std: Tensor | None = None) -> Tensor:
-        return self.products.gram(x, inv_std)
+        return self.products.gram(x.float(), None if inv_std is None else inv_std.float())
