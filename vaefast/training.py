@@ -15,12 +15,14 @@ from vaefast import checks
 from vaefast.elbo import ELBO, elbo_terms, evaluate_elbo
 from vaefast.models import VAE
 from vaefast.models import context as conditions
+from vaefast.models.calls import images
 from vaefast.models.context import Context
 from vaefast.models.finite_model import check_weights
 from vaefast.models.likelihoods import check_pixels
 from vaefast.models.prepare import check_vae
 from vaefast.philox import check_seed
 from vaefast.runtime import memory
+from vaefast.runtime.grad_mode import without_autocast
 
 __all__ = ["ELBO", "History", "evaluate_elbo", "fit"]
 
@@ -42,6 +44,7 @@ class History:
     lr: list[float]
 
 
+@without_autocast
 def fit(
     vae: VAE,
     x: Tensor,
@@ -214,7 +217,7 @@ def _check_objective(objective: str, beta: float) -> float:
 
 
 def _check_inputs(vae: VAE, x: Tensor) -> None:
-    if not len(checks.batch(x)):
+    if not len(images(x)):
         raise ValueError("x must hold at least one input, got none")
     for rows in memory.row_chunks(len(x), 4 * x.element_size() * x.shape[1:].numel()):
         part = x[rows]

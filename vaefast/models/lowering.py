@@ -14,6 +14,7 @@ from vaefast.models.plans import CannotLower
 from vaefast.models.traces import networks, remembered
 from vaefast.models.tracing import Root
 from vaefast.models.vae import VAE
+from vaefast.runtime.grad_mode import without_autocast
 from vaefast.types import Network
 
 __all__ = [
@@ -41,6 +42,7 @@ class Encoder(NamedTuple):
     why_not: str
 
 
+@without_autocast
 def lower(module_or_function: Callable[[Tensor], Any], example: Tensor) -> Network:
     """The network that a module or function computes on its flattened input.
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from vaefast.ops._autograd import Pulled, differentiable_once, with_biases
 from vaefast.ops._schema import Layout, layout_of
 from vaefast.runtime import backends
+from vaefast.runtime.grad_mode import without_autocast
 from vaefast.runtime.observers import unobserved
 from vaefast.types import Network, all_linear
 
@@ -63,7 +64,7 @@ def register(
     """
     name = call.__module__.rpartition(".")[2]
     layout = layout_of(call, returns)
-    given = {"reference": reference, "cpp": cpp, "triton": triton}
+    given = {"reference": without_autocast(reference), "cpp": cpp, "triton": triton}
     implementations = {key: value for key, value in given.items() if value is not None}
     registered[name] = Registered(call, layout, implementations)
     library.define(name + layout.schema)
