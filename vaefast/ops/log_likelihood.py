@@ -15,6 +15,7 @@ from vaefast.ops._derivatives import likelihood_gradients
 from vaefast.ops._inputs import check_chains, check_kind, check_likelihood, check_matrix
 from vaefast.ops._register import lazy, register
 from vaefast.reference.log_likelihood import log_likelihood as reference
+from vaefast.runtime import threads
 
 __all__ = ["log_likelihood"]
 
@@ -102,7 +103,7 @@ def _cpp(call: Call) -> tuple[Tensor, Tensor]:
         *out.shape,
         chains,
         *like,
-        torch.get_num_threads(),
+        threads.count(),
     )
     return results
 

@@ -14,6 +14,7 @@ from vaefast.ops._derivatives import potential_gradients
 from vaefast.ops._inputs import check_likelihood, check_precision, check_target
 from vaefast.ops._register import lazy, register
 from vaefast.reference.net_potential import net_potential as reference
+from vaefast.runtime import threads
 from vaefast.runtime.tiles import check_tile
 from vaefast.types import Network
 
@@ -91,7 +92,7 @@ def _cpp(call: Call) -> tuple[Tensor, Tensor]:
         N,
         layers,
         like_of(images, N, call.likelihood, call.likelihood_params),
-        torch.get_num_threads(),
+        threads.count(),
     )
     return U, grad
 
