@@ -23,6 +23,7 @@ from vaefast.certify import Guarantee
 from vaefast.data import Dataset
 from vaefast.metrics import LatentClassifier
 from vaefast.models import VAE
+from vaefast.runtime.grad_mode import without_autocast
 
 __all__ = ["Audit", "Outcome", "run"]
 
@@ -91,6 +92,7 @@ class Audit:
         return columns(self.values, per_attack, units, **options)
 
 
+@without_autocast
 def run(vae: VAE, data: Dataset, settings: AuditSettings, stages: Stages) -> Audit:
     """Attack, defend, measure and certify the first test inputs of ``data``.
 
