@@ -120,6 +120,12 @@ def _pull(pulled: Pulled) -> dict[str, Any]:
     return dict(zip(("out", "x"), found))
 
 
+def _push(call: Call, tangent: Tensor, results: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """log p moves along its slope, which moves pixel by pixel."""
+    moved = likelihood_gradients(*call[:-1], None, tangent)[0]
+    return (results[1] * tangent).sum(1, dtype=torch.float64), moved
+
+
 _op = register(
     Call,
     returns=tuple[Tensor, Tensor],
@@ -130,4 +136,5 @@ _op = register(
     pull=_pull,
     derived=("out", "x"),
     slope=True,
+    push=_push,
 )

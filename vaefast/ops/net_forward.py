@@ -99,6 +99,14 @@ def _pull(pulled: Pulled) -> dict[str, Any]:
     return {"z": into_z, "weights": totals.weights, "biases": totals.biases}
 
 
+def _push(call: Call, tangent: Tensor, results: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    v = tangent.contiguous().unsqueeze(1)
+    layers, how = call.net, call[2:-1]
+    backend = backends.resolve("net_jvp", call.backend, call.z, layers.layers)
+    products = torch.ops.vaefast.net_jvp.default(call.z, v, *layers, True, *how, backend)[2]
+    return (products[:, 0],)
+
+
 _op = register(
     Call,
     returns=Tensor,
@@ -108,4 +116,5 @@ _op = register(
     triton=lazy("net_forward"),
     pull=_pull,
     derived=("z", "net"),
+    push=_push,
 )
