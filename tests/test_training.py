@@ -227,7 +227,7 @@ def bad(value, rows=40):
         ({"x": torch.rand(40, 7)}, ValueError, r"x must be \[B, 6\] for this model, got"),
         ({"x": torch.rand(0, 6)}, ValueError, "at least one input"),
         ({"x": torch.rand(6)}, ValueError, r"x must be \[B, \*event\]"),
-        ({"x": torch.ones(40, 6).byte()}, TypeError, "x must be floating"),
+        ({"x": torch.ones(40, 6).byte()}, TypeError, r"pass x\.float\(\) / 255"),
         ({"x": [1.0]}, TypeError, r"x must be a torch\.Tensor"),
         ({"x": torch.rand(40, 6).double()}, TypeError, "x must be float32 like the model"),
         ({"vae": nn.Linear(6, 6)}, TypeError, "wrap it with vaefast.as_vae"),
