@@ -38,7 +38,8 @@ def diverging(
     before = torch.cat((start.z[:, None], z[:, :-1]), 1)
     found = (z == before).all(2) & (divergent > 0)[:, None]
     doubtful = found & (found.sum(1) != divergent)[:, None]
-    for chain, t in zip(*(part.split(len(z)) for part in doubtful.nonzero(as_tuple=True))):
+    pairs = doubtful.nonzero()  # [n, 2]
+    for chain, t in (part.unbind(1) for part in pairs.split(len(z)) if len(part)):
         again = _diverge(target, draws, chains, before[chain, t], chain, first_step + t, step)
         found[chain, t] = again
     return found
