@@ -24,6 +24,9 @@ def synthetic(z, accept=1.0):
         energy=torch.zeros(B, C, T).double(),
         divergent=torch.zeros(B, C, dtype=torch.int64),
         failed=torch.zeros(B, dtype=torch.bool),
+        unresolved=torch.zeros(B, dtype=torch.bool),
+        rounding=torch.zeros(B).double(),
+        reasons=("",) * B,
     )
 
 

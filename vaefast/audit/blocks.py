@@ -32,7 +32,7 @@ def by_blocks(
     """``run(rows, index)`` on every block, its results joined over the rows.
 
     Args:
-        run: gives a tensor, or a dict or dataclass of tensors.
+        run: gives a tensor, or a dict or dataclass of tensors and of tuples, one entry a row.
         x: whose rows are cut into blocks.
         advance: told how many rows each block had.
         row_dim: for fields of a dataclass whose rows are not dimension 0, which one they are.
@@ -51,9 +51,11 @@ def _join(parts: list[Any], row_dim: Mapping[str, int]) -> Any:
         return torch.cat(parts)
     if isinstance(first, dict):
         return {name: torch.cat([part[name] for part in parts]) for name in first}
-    joined = {}
+    joined: dict[str, Any] = {}
     for field in fields(first):
         values = [getattr(part, field.name) for part in parts]
         if isinstance(values[0], Tensor):
             joined[field.name] = torch.cat(values, dim=row_dim.get(field.name, 0))
+        elif isinstance(values[0], tuple):
+            joined[field.name] = sum(values, ())
     return replace(first, **joined)

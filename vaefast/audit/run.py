@@ -192,7 +192,7 @@ def _clean_values(
     with torch.no_grad():
         centre = by_blocks(lambda rows, _: job.vae.reconstruct(job.x[rows]), job.x)
     values = {
-        "index": torch.arange(len(job.x)),
+        "index": torch.arange(len(job.x), device="cpu"),
         "reconstruction_error": (centre - job.x).flatten(1).double().norm(dim=1),
         f"{job.measure}_resampled": job.compared(reference, again),
         f"clean_{job.measure}_defended": job.compared(reference, defended.reconstruction),

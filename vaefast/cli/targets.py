@@ -54,14 +54,15 @@ def find_target(spec: str, data: Dataset, x: Tensor, classifier: LatentClassifie
 
 
 def _input(spec: str, data: Dataset, x: Tensor) -> Target:
-    inputs = load_inputs(Path(spec).expanduser(), data).to(x)
+    inputs, note = load_inputs(Path(spec).expanduser(), data)
+    inputs = inputs.to(x)
     if len(inputs) not in (1, len(x)):
         raise ValueError(
             f"--target {spec} must hold one input or one for each of the {len(x)} under attack, "
             f"got {len(inputs)}"
         )
     what = "one input for all" if len(inputs) == 1 else "one per input"
-    return Target(inputs.expand_as(x).contiguous(), f"target   {spec}, {what}")
+    return Target(inputs.expand_as(x).contiguous(), f"target   {spec}, {what}. {note}".rstrip(". "))
 
 
 def _column(spec: str, data: Dataset, classifier: LatentClassifier) -> int:

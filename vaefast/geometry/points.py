@@ -102,12 +102,10 @@ def is_generic(maps: Maps, of: str) -> bool:
 
 
 def mean_and_std(maps: Maps, x: Tensor) -> tuple[Tensor, Tensor]:
-    """μ(x) and σ(x), [b, d] each, for x [b, *event], by the maps whose Jacobians are taken."""
+    """μ(x) and σ(x), [b, d] each, for x [b, *event]."""
     if maps.generic("mean", "std"):
         return maps.posterior_by_module(x)
-    flat = x.flatten(1)
-    mean = maps.mean.value(flat)
-    return mean, maps.fixed_std(mean) if maps.std is None else maps.std.value(flat)
+    return maps.posterior(x)
 
 
 def _bytes_per_row(prepared: Prepared, of: str, probes: int) -> int:

@@ -7,12 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vaefast.hmc.health import say
+from vaefast.hmc.promotion import promoted
 from vaefast.hmc.result import Defence
 from vaefast.hmc.sample import complete
 from vaefast.hmc.sampler import sampled
 from vaefast.models.context import Context
 from vaefast.models.prepare import Prepared, prepare
 from vaefast.models.vae import VAE
+from vaefast.runtime.distributions import unchecked
 from vaefast.runtime.grad_mode import own_modes
 
 __all__ = ["defend"]
@@ -47,13 +50,15 @@ def defend(
     with MCMC", NeurIPS 2022.
     """
     index, backend = options.get("index"), options.get("backend")
-    with own_modes():
+    with own_modes(), unchecked():
+        vae, x, context = promoted(vae, x, context, options.get("precision", "ieee"))
         prepared = prepare(vae, x, index, context=context, backend=backend)
         result = sampled(prepared, **complete(keep=keep, **options))
         z = result.z[:, :, -1]  # [B, C, *latent_shape]
         failed = result.failed
         usable = z.masked_fill(_beside(failed, z), 0.0)  # no NaN for the decoder
         images = _decoded(prepared, usable.flatten(2))
+    say(result, "hmc.defend")
     return Defence(z, images.masked_fill(_beside(failed, images), torch.nan), result)
 
 

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from vaefast import checks
-from vaefast.hmc.generic import MEMORY_FORMATS
+from vaefast.hmc.potential import MEMORY_FORMATS
 from vaefast.philox import MAX_LANE, check_seed
 
 __all__ = ["Options", "chain_starts", "inverse_mass", "positive_step_size"]
 
 ADAPT = ("dual_averaging", None)
 SCHEDULES = (None, "kuzina2022")
-PRECISIONS = ("ieee", "tf32", "bf16")
+PRECISIONS = ("ieee", "tf32", "bf16", "float64")
 
 
 class Options(NamedTuple):
@@ -80,7 +80,7 @@ class Options(NamedTuple):
             schedule=schedule,
             kept=_kept(default_keep if keep is None else keep, steps),
             posterior_mass=_posterior_mass(mass),
-            precision=checks.option(precision, "precision", PRECISIONS),
+            precision=_products(precision),
             memory_format=checks.option(memory_format, "memory_format", MEMORY_FORMATS),
             seed=check_seed(seed),
         )
@@ -154,6 +154,12 @@ def _jitter(jitter: float) -> float:
     if not 0.0 <= checks.number(jitter, "jitter") < 1.0:
         raise ValueError(f"jitter must lie in [0, 1), got {jitter:g}")
     return float(jitter)
+
+
+def _products(precision: str) -> str:
+    """Of the gradients' products; float64 is that of everything, see vaefast/hmc/promotion.py."""
+    checks.option(precision, "precision", PRECISIONS)
+    return "ieee" if precision == "float64" else precision
 
 
 def _kept(keep: str | int, steps: int) -> int:

@@ -11,12 +11,13 @@ import torch
 from vaefast.hmc.groups import group_chunks
 from vaefast.hmc.inputs import Inputs, latent_shape
 from vaefast.hmc.options import Options
+from vaefast.hmc.potential import is_standard
 from vaefast.hmc.result import HMCResult
 from vaefast.hmc.spans import Span, op_thin, passed_draws, spans
 from vaefast.models.calls import HALF
 from vaefast.models.prepare import Prepared
 from vaefast.runtime import batching, capture, memory
-from vaefast.runtime.batching import PaddedBatch
+from vaefast.runtime.batching import PaddedBatch, Rows
 from vaefast.runtime.capture import Graphs
 from vaefast.types import Network
 
@@ -24,7 +25,16 @@ __all__ = ["Plan", "planned"]
 
 STATE_BYTES = 160  # working bytes per latent of one chain: momenta, proposals, random numbers
 PIXEL_BYTES = 96  # working bytes per pixel of one chain in the likelihood
-FIELDS = ("z", "accept_rate", "step_size", "energy", "divergent", "failed")
+FIELDS = (
+    "z",
+    "accept_rate",
+    "step_size",
+    "energy",
+    "divergent",
+    "failed",
+    "unresolved",
+    "rounding",
+)
 FUSED = ("net_potential", "net_trajectory", "net_chain")
 
 
@@ -36,6 +46,7 @@ class Plan:
         decoder: as the ops take it, or None on the generic path.
         tick: is told how many transitions were done.
         result: of all rows, filled in batch by batch; latents are flat.
+        reasons: of rows with which something is wrong, by their number; filled in likewise.
     """
 
     prepared: Prepared
@@ -47,6 +58,7 @@ class Plan:
     captures: Graphs
     tick: Callable[[int], object]
     result: HMCResult
+    reasons: dict[int, str]
 
     @property
     def likelihood(self) -> str:
@@ -67,11 +79,16 @@ class Plan:
     def store(self, batch: PaddedBatch, part: HMCResult) -> None:
         for field in FIELDS:
             getattr(self.result, field)[batch.rows] = getattr(part, field)[batch.positions]
+        if any(part.reasons):
+            numbers = torch.arange(len(self.result.z))[_on_cpu(batch.rows)].tolist()
+            places = torch.arange(batch.size)[_on_cpu(batch.positions)].tolist()
+            self.reasons.update(zip(numbers, (part.reasons[place] for place in places)))
 
     def finished(self) -> HMCResult:
         """The result, latents in the model's own shape."""
         shape = latent_shape(self.prepared.vae)
-        return replace(self.result, z=self.result.z.unflatten(-1, shape))
+        reasons = tuple(self.reasons.get(row, "") for row in range(len(self.result.z)))
+        return replace(self.result, z=self.result.z.unflatten(-1, shape), reasons=reasons)
 
     def _bytes_per_row(self) -> int:
         """Working memory of one row with its chains."""
@@ -99,7 +116,8 @@ def planned(
     thin = op_thin(options, len(x) * options.chains, cost)
     cuts = spans(options, thin=thin, shown=progress)
     with capture.capturing(x, vae) as captures, batching.pinned(generic):
-        plan = Plan(prepared, inputs, options, backend, decoder, cuts, captures, _no_tick, result)
+        run = prepared, inputs, options, backend, decoder, cuts, captures
+        plan = Plan(*run, _no_tick, result, {})
         if not progress:
             yield plan
             return
@@ -118,7 +136,7 @@ def _lowered(prepared: Prepared, options: Options) -> Network | None:
     x, vae = prepared.x, prepared.vae
     if options.memory_format != "contiguous" and x.ndim != 4:
         raise ValueError('memory_format="channels_last" is for images [B, C, H, W]')
-    reason = "the prior is not N(0, I)" if vae.prior is not None else ""
+    reason = "" if is_standard(vae) else "the prior is not N(0, I)"
     if vae.decoder_output == "mean_logvar":
         reason = "the decoder has a second head"
     if x.dtype in HALF:
@@ -166,7 +184,14 @@ def _empty(prepared: Prepared, inputs: Inputs, options: Options) -> HMCResult:
         energy=step.new_empty(rows, chains, kept, dtype=torch.float64),
         divergent=torch.empty(rows, chains, dtype=torch.int64, device=step.device),
         failed=torch.empty(rows, dtype=torch.bool, device=step.device),
+        unresolved=torch.empty(rows, dtype=torch.bool, device=step.device),
+        rounding=step.new_empty(rows, dtype=torch.float64),
+        reasons=("",) * rows,
     )
+
+
+def _on_cpu(rows: Rows) -> Rows:
+    return rows.cpu() if isinstance(rows, torch.Tensor) else rows
 
 
 def _no_tick(done: int) -> None:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from vaefast.runtime.reasons import Reasons
+
 if TYPE_CHECKING:
     from vaefast.hmc.diagnostics import Diagnostics
 
@@ -17,7 +19,8 @@ __all__ = ["Defence", "HMCResult"]
 class HMCResult:
     """Draws from p(z|x), C chains for each of B inputs.
 
-    A row that ``failed`` holds NaN in every floating field and 0 in ``divergent``.
+    A row that ``failed`` holds NaN in every floating field and 0 in ``divergent``. A row that is
+    ``unresolved`` ran, but not on its posterior: its draws are not to be trusted.
 
     Args:
         z: [B, C, T, d], the kept draws, oldest first.
@@ -25,8 +28,14 @@ class HMCResult:
         step_size: [B], the step size after warm-up (of the last transition, under a schedule).
         energy: [B, C, T] float64, U(z) = −log p(x|z) − log p(z) of the kept draws, nats.
         divergent: [B, C] int64, divergent transitions after warm-up (energy error above 1000 nats
-            or not finite; the proposal is rejected).
+            or not finite, as outside of a bounded prior; the proposal is rejected).
         failed: [B] bool, the row's input, start or a model output at the start was not finite.
+        unresolved: [B] bool, rounding errors of U in the dtype of z decide what is accepted
+            (``rounding`` above 0.1 nats), or steps are as short as the spacing of z.
+        rounding: [B] float64, nats, how far energy differences are off by rounding (root mean
+            square, about the row's last states).
+        reasons: what is wrong with each row, one string each, "" where nothing is: why it failed
+            or is unresolved, or that a chain never moved after the warm-up.
         reproducible: how far a row's numbers repeat when the batch is cut differently: ``"bits"``,
             ``"blocks"`` or ``"round-off"``, see :func:`vaefast.runtime.batching.reproducible`.
     """
@@ -37,6 +46,9 @@ class HMCResult:
     energy: Tensor
     divergent: Tensor
     failed: Tensor
+    unresolved: Tensor
+    rounding: Tensor
+    reasons: Reasons
     reproducible: str = "round-off"
 
     def diagnostics(self) -> Diagnostics:

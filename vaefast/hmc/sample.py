@@ -6,11 +6,14 @@ from typing import Any
 
 from torch import Tensor
 
+from vaefast.hmc.health import say
+from vaefast.hmc.promotion import promoted
 from vaefast.hmc.result import HMCResult
 from vaefast.hmc.sampler import sampled
 from vaefast.models.context import Context
 from vaefast.models.prepare import prepare
 from vaefast.models.vae import VAE
+from vaefast.runtime.distributions import unchecked
 from vaefast.runtime.grad_mode import own_modes
 
 __all__ = ["complete", "sample"]
@@ -88,7 +91,8 @@ def sample(
         precision: ``"ieee"``, ``"tf32"`` or ``"bf16"`` for the gradients inside a trajectory; those
             at its ends and the energies are always ``"ieee"``, so that the chain stays exact
             (mathematics.md §10). The last two where the backend has them, on the second path on
-            CUDA.
+            CUDA. ``"float64"`` takes copies of the model, x and everything else in float64, as
+            ``vae.double()`` and ``x.double()`` would: where a result says ``unresolved``.
         memory_format: ``"contiguous"`` or ``"channels_last"``, the layout of a convolutional
             decoder's weights and images; tensor cores prefer the second. Equal to round-off, and
             of no use to the fused ops.
@@ -100,9 +104,11 @@ def sample(
         progress: show a progress bar; the run is cut for it, and for nothing else.
 
     Returns:
-        :class:`HMCResult`. z has x's dtype, float32 for half-precision models, and the latents'
-        own shape. A row whose input, start or energy at the start is not finite is ``failed`` and
-        NaN.
+        :class:`HMCResult`. z has x's dtype, float32 for half-precision models, float64 where that
+        is the ``precision``, and the latents' own shape. A row whose input, start or energy at the
+        start is not finite is ``failed`` and NaN. A row whose energies are too large, or whose
+        posterior is too narrow, for the dtype is ``unresolved``; one warning names such rows and
+        those with a chain that never moved after the warm-up.
 
     Raises:
         ValueError: an option out of range, a wrong shape, or a group cut in two.
@@ -114,9 +120,10 @@ def sample(
     for the adaptation, here per row; Kuzina, Welling, Tomczak, NeurIPS 2022, for the use as a
     defence and the schedule.
     """
-    with own_modes():
+    with own_modes(), unchecked():
+        vae, x, context = promoted(vae, x, context, precision)
         prepared = prepare(vae, x, index, context=context, backend=backend)
-        return sampled(
+        result = sampled(
             prepared,
             init=init,
             chains=chains,
@@ -137,6 +144,8 @@ def sample(
             backend=backend,
             progress=progress,
         )
+    say(result, "hmc.sample")
+    return result
 
 
 def complete(**options: Any) -> dict[str, Any]:

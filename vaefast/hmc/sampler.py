@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,15 +13,18 @@ from vaefast.functional.chain import Chain
 from vaefast.functional.hmc import Draws, State
 from vaefast.hmc.adaptation import DualAveraging, StepSize
 from vaefast.hmc.groups import GroupStepSize
+from vaefast.hmc.health import Origin, immobile, unresolved
 from vaefast.hmc.inputs import Inputs
 from vaefast.hmc.options import Options
 from vaefast.hmc.plan import Plan, planned
+from vaefast.hmc.resolution import Resolution, resolution
 from vaefast.hmc.result import HMCResult
 from vaefast.hmc.spans import Span, kept_draws
 from vaefast.hmc.target import GenericTarget, NetworkTarget, Target
 from vaefast.models import context as conditions
 from vaefast.models.prepare import Prepared
 from vaefast.runtime.batching import PaddedBatch
+from vaefast.runtime.reasons import Reasons, reasons
 
 __all__ = ["sampled"]
 
@@ -74,7 +78,8 @@ class _Chains:
         z, inv_mass = _start(plan, rows, inputs)
         self.target = _target(plan, rows, inv_mass, self._dtype)
         self.state = State(z, *self.target.potential(z))
-        self._failed = _failed(rows.x, self.state, inv_mass)
+        self._origin = Origin(rows.x, inputs.init, inv_mass, self.state)
+        self._failed = self._origin.failed()
         self._step = _step_size(plan.options, inputs, self._failed)
         self._parts: list[tuple[Span, Chain]] = []  # after the warm-up
 
@@ -99,14 +104,29 @@ class _Chains:
         accepted = torch.stack([run.accepted for _, run in self._parts]).sum(0)
         divergent = torch.stack([run.divergent for _, run in self._parts]).sum(0)
         step = self._step if isinstance(self._step, Tensor) else self._step.step_size
+        potential = partial(self.target.potential, safe=self.state.z)
+        fine = resolution(potential, self.state, step, self._origin.inv_mass)
+        accepted, divergent = accepted.view(rows), divergent.view(rows)
         return HMCResult(
             z=_blank(z.unflatten(0, rows), failed),
-            accept_rate=_blank(accepted.view(rows).to(self._dtype) / options.steps, failed),
+            accept_rate=_blank(accepted.to(self._dtype) / options.steps, failed),
             step_size=_blank(step.to(self._dtype), failed),
             energy=_blank(U.unflatten(0, rows), failed),
-            divergent=divergent.view(rows).masked_fill(failed.unsqueeze(1), 0),
+            divergent=divergent.masked_fill(failed.unsqueeze(1), 0),
             failed=failed,
+            unresolved=(fine.noisy | fine.frozen) & ~failed,
+            rounding=_blank(fine.rounding, failed),
+            reasons=self._reasons(fine, immobile(accepted, divergent, options.steps)),
         )
+
+    def _reasons(self, fine: Resolution, immobile: dict[str, Tensor]) -> Reasons:
+        """Of every row the first thing that is wrong with it; mostly there is none."""
+        usual = unresolved(fine, self._dtype) | immobile
+        wrong = torch.stack([self._failed, *usual.values()]).any(0)
+        if not bool(wrong.any()):
+            return ("",) * len(wrong)
+        usual = {cause: mask & ~self._failed for cause, mask in usual.items()}
+        return reasons(len(wrong), self._origin.causes() | usual)
 
 
 def _start(plan: Plan, rows: Prepared, inputs: Inputs) -> tuple[Tensor, Tensor | None]:
@@ -166,17 +186,6 @@ def _target(plan: Plan, rows: Prepared, inv_mass: Tensor | None, dtype: torch.dt
         precision=options.precision,
         backend=plan.backend,
     )
-
-
-def _failed(x: Tensor, state: State, inv_mass: Tensor | None) -> Tensor:
-    """[B] bool: something about the row's start is not finite."""
-    rows = len(x)
-    finite = torch.isfinite(x).flatten(1).all(1)
-    for values in state:
-        finite &= torch.isfinite(values).view(rows, -1).all(1)
-    if inv_mass is not None:
-        finite &= (torch.isfinite(inv_mass) & (inv_mass > 0)).all(1)
-    return ~finite
 
 
 def _step_size(options: Options, inputs: Inputs, failed: Tensor) -> Tensor | StepSize:

@@ -14,7 +14,8 @@ from vaefast import ops
 from vaefast.functional.chain import Chain, repeated
 from vaefast.functional.hmc import Draws, Info, State, transition
 from vaefast.hmc.adaptation import StepSize
-from vaefast.hmc.generic import CapturableTransition, Potential, Trajectory
+from vaefast.hmc.generic import CapturableTransition, Trajectory
+from vaefast.hmc.potential import Potential
 from vaefast.models.context import Context
 from vaefast.models.vae import VAE
 from vaefast.runtime import capture
@@ -26,8 +27,11 @@ __all__ = ["GenericTarget", "NetworkTarget", "Target"]
 class Target(Protocol):
     """U(z) = −log p(x|z) − log p(z) for N = B·C chains, and how they move in it."""
 
-    def potential(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """U [N] float64 in nats and its gradient [N, d]."""
+    def potential(self, z: Tensor, safe: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """U [N] float64 in nats and its gradient [N, d].
+
+        NaN where a model of the user's raises at z, if ``safe`` [N, d] is given, where it does not.
+        """
 
     def run(
         self,
@@ -60,7 +64,7 @@ class NetworkTarget:
     precision: str
     backend: str | None
 
-    def potential(self, z: Tensor) -> tuple[Tensor, Tensor]:
+    def potential(self, z: Tensor, safe: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return ops.net_potential(z, self.x, self.net, **self._shared())
 
     def run(
@@ -134,9 +138,9 @@ class GenericTarget:
     captures: capture.Graphs = capture.OFF
     context: Context = None  # of the N chains
 
-    def potential(self, z: Tensor) -> tuple[Tensor, Tensor]:
+    def potential(self, z: Tensor, safe: Tensor | None = None) -> tuple[Tensor, Tensor]:
         potential = self._potential()
-        return potential.exact(z, self.x, potential.decoding(*self._conditions()))
+        return potential.exact(z, self.x, potential.decoding(*self._conditions()), safe)
 
     def run(
         self,

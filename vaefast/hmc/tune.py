@@ -9,12 +9,15 @@ import torch
 from torch import Tensor
 
 from vaefast import checks
+from vaefast.hmc.health import say
+from vaefast.hmc.promotion import promoted
 from vaefast.hmc.result import HMCResult
 from vaefast.hmc.sample import complete
 from vaefast.hmc.sampler import sampled
 from vaefast.models.context import Context
 from vaefast.models.prepare import prepare
 from vaefast.models.vae import VAE
+from vaefast.runtime.distributions import unchecked
 from vaefast.runtime.grad_mode import own_modes
 
 __all__ = ["tune"]
@@ -73,7 +76,8 @@ def tune(
     index = options.get("index")
     options = {"chains": CHAINS, **options}
     given = complete(leapfrog=None, seed=seed, warmup=warmup, steps=steps, jitter=jitter, **options)
-    with own_modes():
+    with own_modes(), unchecked():
+        vae, x_pilot, context = promoted(vae, x_pilot, context, given["precision"])
         prepared = prepare(vae, x_pilot, index, context=context, backend=given["backend"])
         runs = [sampled(prepared, **{**given, "leapfrog": L}) for L in leapfrogs]
     healthy = ~runs[0].failed
@@ -81,6 +85,7 @@ def tune(
         raise ValueError(f"x_pilot has no usable row: all {len(healthy)} failed (not finite)")
     mixing = mixing_per_gradient(runs, leapfrogs, healthy)
     best = max(range(len(runs)), key=mixing.__getitem__)
+    say(runs[best], "hmc.tune")
     step_size = float(runs[best].step_size[healthy].median())
     return {"step_size": step_size, "leapfrog": leapfrogs[best], "jitter": jitter}
 

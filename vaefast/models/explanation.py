@@ -136,7 +136,7 @@ def _blank(vae: VAE) -> Tensor | None:
     if vae.event_shape is None:
         return None
     weights = [p for p in checks.parameters(vae) if p.is_floating_point()]
-    like = weights[0] if weights else torch.empty(0)
+    like = weights[0] if weights else torch.empty(0, device="cpu", dtype=torch.float32)
     return like.new_zeros(1, *vae.event_shape)
 
 

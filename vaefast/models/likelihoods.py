@@ -26,9 +26,6 @@ __all__ = [
 ]
 
 
-ROUNDING = 1e-3  # outside of [0, 1] by less is the rounding of a conversion
-
-
 class LikelihoodAt(NamedTuple):
     """p(x|z) at n latents: a likelihood and its parameters there.
 
@@ -112,7 +109,8 @@ def check_pixels(x: Tensor, likelihood: str, name: str = "x") -> None:
     if low < 0.0 or high > 1.0:
         raise ValueError(
             f"{name} must be in [0, 1] with likelihood {likelihood!r}, got values from "
-            f"{low:g} to {high:g}; {_remedy(name, low, high)}"
+            f"{low:g} to {high:g}; {checks.into_unit_interval('pass', name, low, high)}, "
+            'or use likelihood="gaussian"'
         )
 
 
@@ -125,19 +123,6 @@ def _finite_range(x: Tensor) -> tuple[float, float]:
         low.append(float(ends.min))
         high.append(float(ends.max))
     return min(low), max(high)
-
-
-def _remedy(name: str, low: float, high: float) -> str:
-    """What brings pixels from [low, high] into [0, 1] without spoiling them."""
-    if low >= -ROUNDING and high <= 1.0 + ROUNDING:
-        return f"pass {name}.clamp(0, 1)"
-    if -1.0 - ROUNDING <= low <= -0.5 and high <= 1.0 + ROUNDING:
-        return f"pass ({name} + 1) / 2"
-    if low >= 0.0 and 16.0 <= high <= 255.0:
-        return f"pass {name} / 255"
-    if low >= 0.0 and 255.0 < high <= 65535.0:
-        return f"pass {name} / 65535"
-    return 'rescale it, or use likelihood="gaussian"'
 
 
 def _check_std(obs_std: Tensor) -> Tensor:

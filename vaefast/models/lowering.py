@@ -30,6 +30,10 @@ __all__ = [
 ]
 
 
+SIMPLE = frozenset((str, int, float, bool, type(None)))
+CHANGING = frozenset(("latent_dim", "training"))
+
+
 class Encoder(NamedTuple):
     """The encoder's two networks on flat x, and why there is none where there is none."""
 
@@ -89,23 +93,23 @@ def _several(label: str, nets: list[Network | str]) -> str:
     return f"{label} returns {len(nets)} tensors, a network one; {way_out}{refused}"
 
 
-def encoder(vae: VAE, x: Tensor) -> Encoder:
+def encoder(vae: VAE, x: Tensor, moments: tuple[Tensor, ...] = ()) -> Encoder:
     """x ↦ μ(x) and x ↦ log σ²(x) as networks, for x like the example [b, *event].
 
     Layers that both have in common are the same tensors. ``logvar`` is None for a fixed σ.
+
+    ``moments``: what ``vae.encode`` gives for x, where the caller knows.
     """
     try:
-        nets = _networks(*_encoding(vae, x), frozen=is_frozen(vae))
+        nets = _networks(*_encoding(vae, x), seen=moments, frozen=is_frozen(vae))
     except CannotLower as error:
         return Encoder(None, None, error.reason)
     return _heads(vae, nets)
 
 
 def known_encoder(vae: VAE, x: Tensor) -> Encoder | None:
-    """As :func:`encoder` inside ``frozen(vae)``, where no module need run for it."""
-    if not is_frozen(vae):
-        return None
-    nets = remembered(*_encoding(vae, x))
+    """As :func:`encoder` where no module need run for it."""
+    nets = remembered(*_encoding(vae, x), frozen=is_frozen(vae))
     return _heads(vae, nets) if nets and not any(isinstance(n, str) for n in nets) else None
 
 
@@ -190,11 +194,12 @@ def _networks(
     key: tuple = (),
     values: Callable[[], Tensor] | None = None,
     *,
+    seen: tuple[Tensor, ...] = (),
     frozen: bool = False,
 ) -> list[Network | str]:
     if not example.is_floating_point():
         raise CannotLower(f"the example must be floating, got {checks.short(example.dtype)}")
-    return networks(root, example, key, values, frozen=frozen)
+    return networks(root, example, key, values, seen=seen, frozen=frozen)
 
 
 def _given(net: Network | str) -> Network:
@@ -215,15 +220,15 @@ def _root(vae: VAE, function: Callable[[Tensor], Any], name: str, part: nn.Modul
     if isinstance(owner, nn.Module):  # a method of the caller's module, whose paths are the names
         method = "encode" if name == "encoder" else "decode"
         return Root(function, owner, f"{type(owner).__name__}.{method}")
-    return Root(function, part, f"the {name}", name)
+    ours = type(vae).__module__.startswith("vaefast.models.")
+    ours = ours and getattr(function, "__func__", None) in (VAE.encode, VAE.decode)
+    return Root(function, part, f"the {name}", name, ours)
 
 
 def _options(vae: VAE, part: nn.Module) -> tuple[Any, ...]:
     """What encode or decode depends on beside the caller's modules."""
-    changing = ("latent_dim", "training")
-    simple = (str, int, float, bool, type(None))
     state = [*vars(vae).items(), *vars(part).items()]
-    return tuple([v for k, v in state if isinstance(v, simple) and k not in changing])
+    return tuple([v for k, v in state if type(v) in SIMPLE and k not in CHANGING])
 
 
 def _latents(vae: VAE) -> Tensor:

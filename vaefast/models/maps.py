@@ -1,7 +1,6 @@
 """The maps of a VAE: networks for the fused ops where they lower, else the caller's modules.
 
-Everything that is measured, attacked or sampled goes through here; only training calls the
-modules themselves. :mod:`vaefast.models.prepare` makes the maps once per public call.
+Everything but training goes through here; :mod:`vaefast.models.prepare` makes the maps once.
 """
 
 from __future__ import annotations
@@ -37,13 +36,15 @@ class Example(NamedTuple):
     Args:
         x: [2, *event], finite.
         z: [2, d], their posterior means; zeros where ``encoder`` is given.
-        context: of the two rows, or None.
+        context: theirs, or None.
+        moments: their means and log-variances, or nothing.
         encoder: where it is known without a look at the rows.
     """
 
     x: Tensor
     z: Tensor
     context: Context
+    moments: tuple[Tensor, ...] = ()
     encoder: lowering.Encoder | None = None
 
 
@@ -206,21 +207,21 @@ class Maps:
     def reconstruction(self) -> Map:
         """x ↦ g(μ(x))."""
         first, second = self.mean, self.pixels
+        event, reason = self._call.example.x.shape[1:], first.why_not or second.why_not
         module = ModuleMap(
             lambda x: self.vae.reconstruct(x, **self._given(x)),
-            self._call.example.x.shape[1:],
+            event,
             second.outputs,
             lambda: self._encoder_bytes() + self._decoder_bytes(),
-            first.why_not or second.why_not,
+            reason,
         )
         exact = [p.products if isinstance(p, HalfMap) else p for p in (first, second)]
         nets = [part.lowered for part in exact if part.lowered is not None]
         if len(nets) < 2:
             return module
         whole = self._network("reconstruction", chained(*nets))
-        return (
-            whole if not self.generic("mean", "pixels") else HalfMap(**vars(module), products=whole)
-        )
+        half = self.generic("mean", "pixels")
+        return HalfMap(**vars(module), products=whole) if half else whole
 
     def _fixed_logvar(self, like: Tensor) -> Tensor:
         return cast(Tensor, self.vae.encoder.logvar).detach().to(like.dtype)
@@ -233,15 +234,17 @@ class Maps:
             return ()
         if logvar is None:
             return (mean,)
-        first, second = cast(Network, mean.lowered), cast(Network, logvar.lowered)
-        both = joined(first, second) if first.activations[-1] == "identity" else None
+        first = cast(Network, mean.lowered)
+        plain = first.activations[-1] == "identity"
+        both = joined(first, cast(Network, logvar.lowered)) if plain else None
         return (mean, logvar) if both is None else (self._network("encoder", both),)
 
     @cached_property
     def _encoder(self) -> lowering.Encoder:
         if self.context is not None:
             return lowering.Encoder(None, None, CONTEXT)
-        return self._call.example.encoder or lowering.encoder(self.vae, self._call.example.x)
+        example = self._call.example
+        return example.encoder or lowering.encoder(self.vae, example.x, example.moments)
 
     def _lowered(self, lower: Callable[..., Network]) -> tuple[Network | None, str]:
         if self.context is not None:
@@ -252,7 +255,7 @@ class Maps:
             return None, error.reason
 
     def _latents(self) -> Tensor:
-        x, z, _, known = self._call.example
+        x, z, *_, known = self._call.example
         return z if known is None else self.vae.encode(x)[0]
 
     def _map(
@@ -295,5 +298,5 @@ class Maps:
 
     def _given(self, inputs: Tensor) -> dict[str, Any]:
         """The context of the inputs, as the VAE's methods take it."""
-        times = len(inputs) // max(self._rows, 1)
-        return conditions.as_keyword(conditions.repeated(self.context, times))
+        repeated = conditions.repeated(self.context, len(inputs) // max(self._rows, 1))
+        return conditions.as_keyword(repeated)

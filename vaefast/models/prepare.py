@@ -177,10 +177,10 @@ def _example(vae: VAE, x: Tensor, context: Context) -> Example:
     """
     two, conditions = _first_two(x), _two_of(context)
     if context is None and (known := _known_encoder(vae, two)) is not None:
-        return Example(two, two.new_zeros(2, vae.latent_dim or 0), None, known)
+        return Example(two, two.new_zeros(2, vae.latent_dim or 0), None, (), known)
     moments = vae.encode(two, **contexts.as_keyword(conditions))
     vae.check_first_batch(x, context, moments)
-    return Example(two, moments[0], conditions)
+    return Example(two, moments[0], conditions, moments)
 
 
 def _known_encoder(vae: VAE, x: Tensor) -> lowering.Encoder | None:

@@ -96,7 +96,7 @@ def _side_by_side(
     layer = first.layer._replace(out_shape=(total,))
     indices, start = [], 0
     for part, width in zip(parts, widths):
-        rows = torch.arange(width) + start
+        rows = torch.arange(width, device="cpu") + start
         indices.append(torch.stack([rows, rows + total]).reshape(part.shape))
         start += width
     step = replace(first, layer=layer, parameters=parameters, before=None, variants={})

@@ -30,6 +30,7 @@ class Root(NamedTuple):
     module: nn.Module | None
     label: str  # of the function itself
     prefix: str = ""  # of the module's path
+    ours: bool = False  # whether the function adds no code of the caller's to the module's
 
 
 class Traced(NamedTuple):

@@ -13,9 +13,12 @@ from vaefast.ops._autograd import Pulled, differentiable_once, with_biases
 from vaefast.ops._schema import Layout, layout_of
 from vaefast.runtime import backends
 from vaefast.runtime.grad_mode import without_autocast
+from vaefast.runtime.observers import unobserved
 from vaefast.types import Network, all_linear
 
 __all__ = ["Registered", "lazy", "register", "registered"]
+
+PLAIN = (Tensor, torch.nn.Parameter)
 
 library = torch.library.Library("vaefast", "DEF")
 registered: dict[str, Registered] = {}
@@ -45,7 +48,9 @@ def register(
 
     The op is named after the module of its Call. That function chooses the backend, and refuses a
     tensor that requires grad where the op has no derivative in it; where the reference was asked
-    for by name, it runs in plain sight of autograd, so derivatives of any order are its own.
+    for by name, it runs in plain sight of autograd, so derivatives of any order are its own. Where
+    nothing of torch would see the call, it goes straight to the implementation: the way through
+    the dispatcher costs more than a small network.
 
     Args:
         call: the NamedTuple that lists the op's arguments, the backend last; every implementation
@@ -74,7 +79,7 @@ def register(
 
 
 def _caller(name: str, op: Registered, derived: tuple[str, ...], made: Any) -> Callable[[Any], Any]:
-    run, at = getattr(torch.ops.vaefast, name).default, op.layout.net
+    run, at, implement = getattr(torch.ops.vaefast, name).default, op.layout.net, _implement(op)
     places, implementations, fields = op.layout.tensors, op.implementations, op.call._fields
 
     def wants_grad(call):
@@ -83,11 +88,21 @@ def _caller(name: str, op: Registered, derived: tuple[str, ...], made: Any) -> C
                 return True
         return False
 
+    def plain(call):
+        for i in places:  # noqa: SIM110
+            if not _is_plain(call[i]):
+                return False
+        return True
+
     def call_op(call):
         values = list(call)  # torch.compile slices no named tuple in torch 2.6
         layers = () if at is None else values[at].layers
         chosen = backends.resolve(name, call[-1], call[0], layers)
-        if torch.is_grad_enabled() and wants_grad(call):
+        wants = torch.is_grad_enabled() and wants_grad(call)
+        if not wants and unobserved() and plain(call):
+            result = implement(call._replace(backend=chosen))
+            return result if made is None or type(result) is made else made(*result)
+        if wants:
             wanted = [fields[i] for i in places if _requires_grad(call[i])]
             if backends.named(call[-1]) == "reference":
                 return implementations["reference"](call)
@@ -116,6 +131,19 @@ def _requires_grad(value: Any) -> bool:
     return False
 
 
+def _is_plain(value: Any) -> bool:
+    """Nothing but tensors of torch's own two classes that hold what they show."""
+    if value is None or type(value) in PLAIN:
+        return value is None or not value.is_neg()
+    if isinstance(value, Tensor):
+        return False
+    tensors = (*value.weights, *value.biases, value.packed) if type(value) is Network else value
+    for t in tensors:  # noqa: SIM110
+        if t is not None and (type(t) not in PLAIN or t.is_neg()):
+            return False
+    return True
+
+
 def _refuse(name: str, fields: list[str], derived: tuple[str, ...]) -> None:
     """A fast op without a derivative must not silently cut the graph."""
     if fields:
@@ -140,30 +168,27 @@ def _rebuilder(call: Any, net: int | None) -> Callable[[tuple], Any]:
 
 
 def _implementation(op: Registered) -> Callable[..., Any]:
-    """What torch calls with flat arguments: the backend's implementation, on a Call."""
-    rebuilt, implementations = _rebuilder(op.call, op.layout.net), op.implementations
+    """What torch calls with flat arguments."""
+    rebuilt, implement = _rebuilder(op.call, op.layout.net), _implement(op)
+    return lambda *arguments: implement(rebuilt(arguments))
 
-    def run(*arguments):
-        call = rebuilt(arguments)
+
+def _implement(op: Registered) -> Callable[[Any], Any]:
+    """The implementation of the backend that a Call names, below autograd."""
+    implementations, written = op.implementations, op.layout.written
+
+    def run(call):
         if call.backend != "reference":
-            return implementations[call.backend](call)
-        with torch.no_grad():  # below the dispatcher's autograd no graph may be recorded
-            return implementations["reference"](call)
-
-    return _counting_writes(run, op.layout.written) if op.layout.written else run
-
-
-def _counting_writes(run: Callable, written: int) -> Callable:
-    """Tell autograd that the first ``written`` arguments changed: it must not use stale values."""
-
-    def call(*arguments):
-        result = run(*arguments)
-        for t in arguments[:written]:
+            result = implementations[call.backend](call)
+        else:
+            with torch.no_grad():  # below the dispatcher's autograd no graph may be recorded
+                result = implementations["reference"](call)
+        for t in call[:written]:  # autograd must not use stale values
             if not t.is_inference():
                 torch.autograd.graph.increment_version(t)
         return result
 
-    return call
+    return run
 
 
 def lazy(op: str) -> Callable[..., Any]:

@@ -107,7 +107,7 @@ def decode_distance(
 
 def _cpp(call: Call) -> Tensor:
     layers, _alive = layers_of(*call.net)
-    hits = torch.zeros(len(call.mean), dtype=torch.int64)
+    hits = call.index.new_zeros(len(call.mean))
     matrices = plain_rows(call.mean, call.std, call.centre)
     rows = [call.r.contiguous(), call.index.contiguous()]
     kernel("decode_distance", call.mean.dtype)(

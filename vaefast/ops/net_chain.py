@@ -143,7 +143,7 @@ def _cpp(call: Call) -> tuple[Tensor, ...]:
     z, U, grad = (
         t.clone(memory_format=torch.contiguous_format) for t in (call.z, call.U, call.grad)
     )
-    counts = [torch.zeros(N, dtype=torch.int64) for _ in range(2)]
+    counts = [call.index.new_zeros(N) for _ in range(2)]
     draws, energies = z.new_empty((N, n, z.shape[1])), U.new_empty((N, n))
     rows = [call.step.contiguous(), call.index.contiguous()]
     images, mass = plain_rows(call.x, call.inv_mass)

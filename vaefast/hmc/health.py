@@ -1,0 +1,110 @@
+"""What is wrong with rows: why one failed, and what a row that ran cannot be trusted for."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from vaefast import checks
+from vaefast.functional.hmc import State
+from vaefast.hmc.resolution import Resolution
+from vaefast.runtime.reasons import listed
+
+if TYPE_CHECKING:
+    from vaefast.hmc.result import HMCResult
+
+__all__ = ["Origin", "immobile", "say", "unresolved"]
+
+PROPOSALS = 10  # of a chain, before that none was accepted says anything
+STUCK = "no proposal was accepted in at least one chain"
+DIVERGED = "every proposal diverged in at least one chain"
+REMEDY = {
+    STUCK: "pass a smaller step_size= or a longer warmup=",
+    DIVERGED: "pass a smaller step_size=, a longer warmup= or an init= that is nearer",
+}
+
+
+class Origin(NamedTuple):
+    """What the chains of B rows start from."""
+
+    x: Tensor  # [B, *event]
+    init: Tensor | None  # [B, C, d]
+    inv_mass: Tensor | None  # [B, d]
+    start: State  # of N = B·C chains
+
+    def failed(self) -> Tensor:
+        """[B] bool: something about the row's start is not finite."""
+        finite = self._finite(self.x)
+        for values in self.start:
+            finite &= self._finite(values)
+        return ~finite if self.inv_mass is None else ~(finite & self._usable_mass())
+
+    def causes(self) -> dict[str, Tensor]:
+        """Masks [B] by what is wrong, first what brings about the others; their union failed."""
+        z, U, grad = self.start
+        found = {"x is not finite": ~self._finite(self.x)}
+        if self.init is not None:
+            found["init is not finite"] = ~self._finite(self.init)
+        found["the encoder's mean or variance is not finite"] = ~self._finite(z)
+        if self.inv_mass is not None:
+            found["the encoder's variance is 0 or not finite, so no mass"] = ~self._usable_mass()
+        outside = torch.isposinf(U).view(len(self.x), -1).any(1)
+        found["the start has density 0: it lies outside the prior's support"] = outside
+        found["the energy at the start is not finite"] = ~self._finite(U)
+        found["the energy's gradient at the start is not finite"] = ~self._finite(grad)
+        return found
+
+    def _finite(self, values: Tensor) -> Tensor:
+        return torch.isfinite(values).view(len(self.x), -1).all(1)
+
+    def _usable_mass(self) -> Tensor:
+        mass = self.inv_mass
+        assert mass is not None
+        return (torch.isfinite(mass) & (mass > 0)).all(1)
+
+
+def unresolved(found: Resolution, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Masks [B] of rows whose posterior is too narrow, or whose energy too large, for ``dtype``."""
+    name = checks.short(dtype)
+    return {
+        f"{name} does not resolve the energy: its rounding errors decide what is accepted": (
+            found.noisy
+        ),
+        f"{name} does not resolve the latents: steps are as short as the spacing of z": (
+            found.frozen
+        ),
+    }
+
+
+def immobile(accepted: Tensor, divergent: Tensor, steps: int) -> dict[str, Tensor]:
+    """Masks [B] of rows with a chain that never moved after the warm-up; counts are [B, C]."""
+    never = (accepted == 0) & (steps >= PROPOSALS)
+    return {DIVERGED: (divergent == steps).any(1), STUCK: never.any(1)}
+
+
+def say(result: HMCResult, what: str) -> None:
+    """One warning line, of ``what`` function, for rows that ran and cannot be trusted."""
+    lines = list(_lines(result)) if any(result.reasons) else []
+    if lines:
+        warnings.warn(f"{what}: {'; '.join(lines)} (see result.reasons)", stacklevel=3)
+
+
+def _lines(result: HMCResult) -> Iterator[str]:
+    failed = result.failed.tolist()
+    rows: dict[str, list[int]] = {}
+    for row, reason in enumerate(result.reasons):
+        if reason and not failed[row]:
+            rows.setdefault(reason, []).append(row)
+    for reason, numbers in rows.items():
+        remedy = REMEDY.get(reason) or _finer(result.z.dtype)
+        yield f"{len(numbers)} of {len(failed)} inputs ({listed(numbers)}): {reason}; {remedy}"
+
+
+def _finer(dtype: torch.dtype) -> str:
+    if dtype == torch.float64:
+        return "raise obs_std or rescale the data"
+    return 'use float64: precision="float64", or vae.double() with x.double()'

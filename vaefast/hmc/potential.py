@@ -1,0 +1,226 @@
+"""The potential U(z) of any decoder and any prior, by autograd."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from vaefast import ops
+from vaefast.functional.priors import prior_energy, prior_gradient
+from vaefast.hmc.refusals import OUT_OF_MEMORY, refused
+from vaefast.models.context import Context
+from vaefast.models.vae import VAE
+from vaefast.runtime import numerics
+
+__all__ = ["MEMORY_FORMATS", "Potential", "is_standard"]
+
+MEMORY_FORMATS = ("contiguous", "channels_last")
+DECODE, PRIOR = "decode(z)", "the prior's log_prob"
+DETACHED = (
+    "{0} changes with z but carries no gradient to z; "
+    "remove detach() or torch.no_grad() from it, and make its result from z by torch functions"
+)
+NUDGE = 1e-3  # relative, of z: where an output without gradient is looked at once more
+
+_swapping = Lock()  # one thread at a time may exchange a decoder's weights for the copies
+
+
+class Decoding(NamedTuple):
+    """z ↦ natural parameters, and the context that it and the prior take."""
+
+    decode: Callable[..., Tensor]
+    context: Context  # of the chains
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """What the VAE's methods take beside z."""
+        return {} if self.context is None else {"context": self.context}
+
+    def __call__(self, z: Tensor) -> Tensor:
+        return self.decode(z, **self.given)
+
+
+class _Terms(NamedTuple):
+    logp: Tensor  # [N] float64, log p(x|z)
+    log_prior: Tensor  # [N] float64
+    grad: Tensor  # [N, d] of U
+    constant: tuple[str, ...]  # what carries no gradient to z, so that it counts as 0
+
+
+@dataclass(frozen=True)
+class Potential:
+    """U(z) = −log p(x|z) − log p(z) through autograd, the fused likelihood in its middle.
+
+    Args:
+        precision: of the products that make a rounded gradient.
+        memory_format: of the decoder's convolutions, one of MEMORY_FORMATS; with "channels_last"
+            they take copies of the weights in that layout.
+        names: of the tensors of a context that is a dict.
+    """
+
+    vae: VAE
+    likelihood: str
+    backend: str | None
+    precision: str = "ieee"
+    memory_format: str = "contiguous"
+    names: tuple[str, ...] | None = None
+
+    def decoding(self, *context: Tensor) -> Decoding:
+        """The decoder with the weights as they are now, and the context's tensors."""
+        given: Context = context[0] if context else None
+        if self.names is not None:
+            given = dict(zip(self.names, context, strict=True))
+        if self.memory_format == "contiguous":
+            return Decoding(self.vae.decode, given)
+        weights = {
+            f"vae.decoder.{name}": t.detach().contiguous(memory_format=torch.channels_last)
+            for name, t in self.vae.decoder.named_parameters()
+            if t.ndim == 4
+        }
+        decoder = _Decoder(self.vae)
+
+        # tie_weights would leave a module that is in two places with the copies for good
+        def decode(z: Tensor, **given: Any) -> Tensor:
+            with _swapping:
+                return functional_call(decoder, weights, (z,), given, tie_weights=False)
+
+        return Decoding(decode, given)
+
+    def exact(
+        self, z: Tensor, x: Tensor, decode: Decoding, safe: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """U [N] float64 in nats and its gradient [N, d], both in full precision.
+
+        NaN where z is not finite, and where the model raises at z although it does not at
+        ``safe`` [N, d].
+
+        Raises:
+            RuntimeError: without ``safe``, as at the start: a term changes with z and carries no
+                gradient to it.
+            Exception: without ``safe``, what the model raises.
+        """
+        terms, usable = self._usable(z, x, decode, "ieee", safe)
+        if terms.constant and safe is None:
+            self._require_constant(terms.constant, z.masked_fill(~usable[:, None], 0.0), decode)
+        U = -terms.logp - terms.log_prior
+        return U.masked_fill(~usable, torch.nan), _nan_unless(usable, terms.grad)
+
+    def rounded(self, z: Tensor, x: Tensor, decode: Decoding, safe: Tensor) -> Tensor:
+        """The gradient [N, d] in ``precision``: a function of z, but not that of U."""
+        terms, usable = self._usable(z, x, decode, self.precision, safe)
+        return _nan_unless(usable, terms.grad)
+
+    def _require_constant(self, names: tuple[str, ...], z: Tensor, decode: Decoding) -> None:
+        """Refuse a decoder or prior that was cut from the graph; flat and constant ones pass.
+
+        Only if every row changes, so that a prior may be constant piece by piece.
+        """
+        nudged = z + NUDGE * (1.0 + z.abs())
+        for name in names:
+            value, other = (self._value(name, at, decode).flatten(1) for at in (z, nudged))
+            changed = (value != other) & torch.isfinite(value) & torch.isfinite(other)
+            if len(z) and bool(changed.any(1).all()):
+                raise RuntimeError(DETACHED.format(name))
+
+    @torch.no_grad()
+    def _value(self, name: str, z: Tensor, decode: Decoding) -> Tensor:
+        if name == DECODE:
+            return decode(z)
+        return self.vae.log_prior(z, **decode.given).unsqueeze(1)
+
+    def _usable(
+        self, z: Tensor, x: Tensor, decode: Decoding, precision: str, safe: Tensor | None
+    ) -> tuple[_Terms, Tensor]:
+        """The terms, and the rows [N] bool for which they mean something."""
+        usable = torch.isfinite(z).all(1)  # no module or prior of the user's is given NaN
+        z = z.masked_fill(~usable[:, None], 0.0)
+        try:
+            return self._terms(z, x, decode, precision), usable
+        except OUT_OF_MEMORY:
+            raise
+        except Exception:
+            if safe is None:
+                raise
+        safe = safe.nan_to_num(0.0, 0.0, 0.0)
+        usable = usable & ~refused(lambda at: self._terms(at, x, decode, precision), z, safe)
+        z = torch.where(usable[:, None], z, safe)
+        return self._terms(z, x, decode, precision), usable
+
+    def _terms(self, z: Tensor, x: Tensor, decode: Decoding, precision: str) -> _Terms:
+        device = z.device
+        with numerics.products(device, precision), numerics.one_kernel(device):
+            with torch.enable_grad():
+                z = z.detach().requires_grad_()
+                with numerics.autocast(device, precision):
+                    out = self._at(z, x, decode)
+            logp, dlogp_dout = self._likelihood(out.detach(), x)
+            found = {DECODE: _gradient(out, z, -dlogp_dout)}
+            if is_standard(self.vae):
+                log_prior = -prior_energy(z.detach().double())
+                found[PRIOR] = prior_gradient(z.detach())
+            else:
+                with torch.enable_grad():
+                    log_prior = self.vae.log_prior(z, **decode.given)  # [N] float64
+                found[PRIOR] = _gradient(log_prior, z, torch.full_like(log_prior, -1.0))
+        grads = [grad for grad in found.values() if grad is not None]
+        grad = sum(grads[1:], grads[0]) if grads else torch.zeros_like(z, requires_grad=False)
+        constant = tuple(name for name, grad in found.items() if grad is None)
+        return _Terms(logp, log_prior.detach(), grad, constant)
+
+    def _at(self, z: Tensor, x: Tensor, decode: Decoding) -> Tensor:
+        """Natural parameters [N, D] at z, or log p(x|z) [N] where more than those depends on z."""
+        if self._fused:
+            return decode(z).flatten(1)
+        return self.vae.likelihood_at(z, **decode.given).log_prob(x)
+
+    @torch.no_grad()
+    def _likelihood(self, out: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """log p(x|z) [N] float64 and its derivative in ``out``."""
+        if not self._fused:
+            return out, torch.ones_like(out)
+        return ops.log_likelihood(
+            out,
+            x,
+            likelihood=self.likelihood,
+            likelihood_params=self.vae.likelihood_params,
+            backend=self.backend,
+        )
+
+    @property
+    def _fused(self) -> bool:
+        """Whether natural parameters are all that the decoder gives; else it has a second head."""
+        return self.vae.decoder_output != "mean_logvar"
+
+
+def is_standard(vae: VAE) -> bool:
+    """Whether the prior is N(0, I): none was given, and no subclass has a density of its own."""
+    return vae.prior is None and type(vae).log_prior is VAE.log_prior
+
+
+def _gradient(out: Tensor, z: Tensor, outer: Tensor) -> Tensor | None:
+    """outerᵀ ∂out/∂z [N, d], or None where ``out`` is not made from z."""
+    if not out.requires_grad:
+        return None
+    (grad,) = torch.autograd.grad(out, z, outer, allow_unused=True)
+    return grad
+
+
+def _nan_unless(usable: Tensor, values: Tensor) -> Tensor:
+    return values.masked_fill(~usable[:, None], torch.nan)
+
+
+class _Decoder(nn.Module):
+    """``vae.decode`` as a module, so that it can be called with other weights."""
+
+    def __init__(self, vae: VAE) -> None:
+        super().__init__()
+        self.vae = vae
+
+    def forward(self, z: Tensor, **given: Any) -> Tensor:
+        return self.vae.decode(z, **given)

@@ -1,0 +1,37 @@
+"""Why rows of a result failed: one string per row, shared by every result with ``failed``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from torch import Tensor
+
+__all__ = ["Reasons", "listed", "reasons"]
+
+Reasons = tuple[str, ...]  # one per row, "" where nothing failed
+SHOWN = 5  # row numbers in a message
+
+
+def reasons(rows: int, causes: Mapping[str, Tensor]) -> Reasons:
+    """Of every row the first cause whose mask holds, "" where none does.
+
+    Args:
+        rows: B.
+        causes: [B] bool masks by what they mean, the most telling first.
+    """
+    found = [""] * rows
+    for cause, mask in reversed([*causes.items()]):
+        for row in mask.nonzero()[:, 0].tolist():
+            found[row] = cause
+    return tuple(found)
+
+
+def listed(rows: Iterable[int]) -> str:
+    """Row numbers for a message: "row 3", "rows 0, 3" or "rows 0, 1, 2, 3, 4, ...".
+
+    Args:
+        rows: at least one.
+    """
+    numbers = list(rows)
+    shown = ", ".join(map(str, numbers[:SHOWN])) + (", ..." if len(numbers) > SHOWN else "")
+    return f"row{'s' if len(numbers) > 1 else ''} {shown}"
