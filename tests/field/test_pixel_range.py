@@ -31,12 +31,12 @@ CALLS = {
     ),
 }
 WRONG = {
-    "0 to 255": (255 * X, r"pass x / 255$"),
-    "0 to 65535": (65535 * X, r"pass x / 65535$"),
-    "-1 to 1": (2 * X - 1, r"pass \(x \+ 1\) / 2$"),
-    "a little above 1": (1.0000002 * X, r"pass x\.clamp\(0, 1\)$"),
-    "a little below 0": (X - 1e-6, r"pass x\.clamp\(0, 1\)$"),
-    "standardised": ((X - 0.13) / 0.31, r'rescale it, or use likelihood="gaussian"$'),
+    "0 to 255": (255 * X, r"from 0 to 255; pass x / 255, or use"),
+    "0 to 65535": (65535 * X, r"pass x / 65535 "),
+    "-1 to 1": (2 * X - 1, r"pass \(x \+ 1\) / 2, or use"),
+    "a little above 1": (1.0000002 * X, r"to 1\.0000002\d*; pass x\.clip\(0, 1\)"),
+    "a little below 0": (X - 1e-6, r"pass x\.clip\(0, 1\)"),
+    "standardised": ((X - 0.13) / 0.31, r'rescale it to \[0, 1\], or use likelihood="gaussian"$'),
     "bytes": ((255 * X).byte(), r"pass x\.float\(\) / 255$"),
     "two bytes": ((65535 * X).int().to(torch.uint16), r"pass x\.float\(\) / 65535$"),
 }
@@ -75,6 +75,7 @@ def test_a_gaussian_takes_any_range():
 EVALUATES = {  # every file that evaluates log p(x|z), and which calls above go through it
     "elbo.py": ("evaluate_elbo", "fit"),
     "hmc/generic.py": ("hmc.sample",),
+    "hmc/potential.py": ("hmc.sample",),
     "hmc/target.py": ("hmc.sample",),
     "metrics/degradation.py": ("likelihood_degradation",),
     "models/likelihoods.py": ("log_likelihood",),
