@@ -66,6 +66,22 @@ def test_the_attacked_image_is_named_by_its_name():
         vf.metrics.likelihood_degradation(VAE, X, (255 * X).byte())
 
 
+ATTACKS = {
+    "latent": lambda x: vf.attacks.latent(VAE, x, eps=0.1, steps=1),
+    "target": lambda x: vf.attacks.latent(VAE, X, eps=0.1, steps=1, target=x),
+    "max_damage": lambda x: vf.attacks.max_damage(VAE, x, eps=0.1, steps=1),
+    "geometric": lambda x: vf.attacks.geometric(VAE, x, eps=0.1),
+    "spectral_norm": lambda x: vf.geometry.spectral_norm(VAE, x),
+    "explain": lambda x: vf.explain(VAE, x),
+}
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_bytes_are_told_their_range_everywhere(name):
+    with pytest.raises(TypeError, match=r"must be floating, got uint8; pass \w+\.float\(\) / 255$"):
+        ATTACKS[name]((255 * X).byte())
+
+
 def test_a_gaussian_takes_any_range():
     vae = vf.models.MLPVAE((1, 4, 4), hidden=(8,), latent=3, likelihood="gaussian").eval()
     vf.certify.margin(vae, 255 * X, 1.0, samples=9)
