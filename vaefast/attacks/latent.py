@@ -20,6 +20,7 @@ from vaefast.attacks.options import (
 )
 from vaefast.attacks.result import AttackResult, warn_of
 from vaefast.attacks.search import Objective
+from vaefast.models.calls import images
 from vaefast.models.context import Context
 from vaefast.models.prepare import Prepared
 from vaefast.models.vae import VAE
@@ -163,6 +164,7 @@ def _is_classes(target: Tensor) -> bool:
 
 
 def _check_target(target: Tensor, x: Tensor) -> Tensor:
+    images(target, "target")
     checks.shape(target, "target", x.shape, "x")
     checks.same_device(x=x, target=target)
     if target.dtype != x.dtype:

@@ -14,6 +14,7 @@ from vaefast.attacks.ball import working
 from vaefast.attacks.presets import Box, Preset
 from vaefast.attacks.search import Search
 from vaefast.functional.pgd import rounded_down_to
+from vaefast.models.calls import images
 from vaefast.models.context import Context
 from vaefast.models.prepare import Prepared, check_vae, prepare
 from vaefast.models.vae import VAE
@@ -47,7 +48,7 @@ def box_of_model(vae: VAE) -> Box | None:
 
 def check_images(x: Tensor, name: str = "x") -> Tensor:
     """[B, *event] with at least one entry, out of the caller's graph and usable by autograd."""
-    checks.batch(x, name)
+    images(x, name)
     if not x.shape[1:].numel():
         raise ValueError(f"{name} must have at least one entry per row, got {list(x.shape)}")
     return x.clone() if x.is_inference() else x.detach()

@@ -15,6 +15,7 @@ from vaefast.ops._cpp import kernel
 from vaefast.ops._register import lazy, register
 from vaefast.ops._schema import Written
 from vaefast.reference.pgd_step import pgd_step as reference
+from vaefast.runtime import threads
 
 __all__ = ["pgd_step"]
 
@@ -210,7 +211,7 @@ def _cpp(call: Call) -> None:
         call.norm == "l2",
         call.order == "clip_project",
         call.norm_eps,
-        torch.get_num_threads(),
+        threads.count(),
     )
 
 
