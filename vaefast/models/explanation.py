@@ -17,7 +17,7 @@ from vaefast.models.maps import Maps
 from vaefast.models.prepare import check_vae, prepare
 from vaefast.models.products import Map
 from vaefast.models.vae import VAE
-from vaefast.runtime import batching
+from vaefast.runtime import backends, batching
 from vaefast.runtime.grad_mode import without_grad
 
 __all__ = ["Explanation", "Part", "explain"]
@@ -48,6 +48,7 @@ class Explanation:
     Args:
         encoder_mean, encoder_logvar, decoder: one :class:`Part` each.
         posterior: the potential of hmc: fused where the decoder is and the prior is N(0, I).
+        ops: the backend that they run on, or "reference" with the reason.
         batches: how modules are given their rows, see :mod:`vaefast.runtime.batching`.
         latents: shape of one latent.
         likelihood: its name, with the Gaussian's standard deviation.
@@ -59,6 +60,7 @@ class Explanation:
     encoder_logvar: Part
     decoder: Part
     posterior: Part
+    ops: str
     batches: str
     latents: str
     likelihood: str
@@ -85,9 +87,10 @@ def explain(vae: VAE, x: Tensor | None = None, *, context: Context = None) -> Ex
     """
     mode, given = _mode(check_vae(vae)), x is not None
     x = _blank(vae) if x is None else images(x)
+    ops = backends.described(_like(vae))  # warns of a missing backend
     with _unchanged(vae):
         found = _unknown(vae) if x is None else _explained(vae, x, context, given)
-    return Explanation(**found, mode=mode)
+    return Explanation(**found, ops=ops, mode=mode)
 
 
 def _mode(vae: VAE) -> str:
@@ -135,9 +138,14 @@ def _unknown(vae: VAE) -> dict:
 def _blank(vae: VAE) -> Tensor | None:
     if vae.event_shape is None:
         return None
-    weights = [p for p in checks.parameters(vae) if p.is_floating_point()]
-    like = weights[0] if weights else torch.empty(0, device="cpu", dtype=torch.float32)
-    return like.new_zeros(1, *vae.event_shape)
+    like = _like(vae)  # perhaps a wrapper, which makes no others
+    return torch.zeros(1, *vae.event_shape, dtype=like.dtype, device=like.device)
+
+
+def _like(vae: VAE) -> Tensor:
+    """One of its weights, or what stands for them."""
+    weights = (p for p in checks.parameters(vae) if p.is_floating_point())
+    return next(weights, torch.empty(0, device="cpu", dtype=torch.float32))
 
 
 @contextmanager
