@@ -155,7 +155,8 @@ def test_a_restart_that_failed_breaks_nothing(linear, monkeypatch):
         x_adv = torch.full((2, 2, 3), torch.nan).double()
         x_adv[0, 1] = x[0] + torch.tensor([1.0, 0.0, 0.0])
         none = torch.zeros(2)
-        return AttackResult(x_adv, none, none, none.long(), none.bool())
+        counts = {"nonfinite_gradients": none.long()}
+        return AttackResult(x_adv, none, none, none.long(), none.bool(), **counts)
 
     monkeypatch.setattr(empirical, "damage", attack)
     result = empirical_margin(vae, x, 0.5, r_max=2.0, grid=1, bisections=0, restarts=2)

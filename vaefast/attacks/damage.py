@@ -100,7 +100,8 @@ def max_damage(
         are counted.
 
     Warns:
-        AttackWarning: rows failed, gradients were not finite, or ``eps`` covers the whole box.
+        AttackWarning: rows failed, or gradients were not finite.
+        UserWarning: ``eps`` covers the whole box.
 
     Raises:
         TypeError: a wrong type or dtype, or no ``eps``.

@@ -101,7 +101,8 @@ def latent(
         rounded to x's dtype towards x, so that it stays in the ball.
 
     Warns:
-        AttackWarning: rows failed, gradients were not finite, or ``eps`` covers the whole box.
+        AttackWarning: rows failed, or gradients were not finite.
+        UserWarning: ``eps`` covers the whole box.
 
     Raises:
         TypeError: a wrong type or dtype, or no ``eps``.

@@ -12,7 +12,6 @@ from vaefast import checks
 from vaefast.attacks.ascent import SHRINKING, AscentRule
 from vaefast.attacks.ball import working
 from vaefast.attacks.presets import Box, Preset
-from vaefast.attacks.result import AttackWarning
 from vaefast.attacks.search import Search
 from vaefast.functional.pgd import rounded_down_to
 from vaefast.models.calls import images
@@ -89,7 +88,6 @@ def warn_of_radius(search: Search, x: Tensor, attack: str) -> None:
             f"{attack}: eps = {search.eps[row]:.4g} covers the whole box from "
             f"{search.low[row]:.4g} to {search.high[row]:.4g}, so x' may be any image; eps is in "
             "the scale of x, as in 8/255 for pixels in [0, 1]",
-            AttackWarning,
             stacklevel=4,
         )
 

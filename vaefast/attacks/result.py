@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import warnings
-from collections import Counter
 from dataclasses import dataclass
+from typing import Protocol
 
 from torch import Tensor
 
 from vaefast.runtime.reasons import Reasons, listed
 
-__all__ = ["NO_OBJECTIVE", "NO_X", "STILL", "AttackResult", "AttackWarning", "warn_of"]
+__all__ = ["NO_OBJECTIVE", "NO_X", "STILL", "AttackResult", "AttackWarning", "faults", "warn_of"]
 
 NO_X = "x holds NaN or infinity"
 NO_OBJECTIVE = "the objective was not finite at any point"
 STILL = (
-    "no gradient: it was 0, or not finite, at every step, so x_adv is a random start and says "
-    "nothing about robustness (rounding, steps or dead units in the encoder)"
+    "no gradient at any step; x_adv is a random start and says nothing about robustness "
+    "(rounding or dead units in the encoder)"
 )
 
 
@@ -58,30 +58,39 @@ class AttackResult:
     nonfinite_gradients: Tensor | None = None
 
 
-def warn_of(result: AttackResult, attack: str, *, stacklevel: int = 4) -> None:
-    """One warning for each thing that went wrong in some row.
+class Told(Protocol):
+    """A result that says why its rows failed and how many gradients were not finite."""
+
+    @property
+    def reasons(self) -> Reasons: ...
+
+    @property
+    def nonfinite_gradients(self) -> Tensor | None: ...
+
+
+def faults(result: Told) -> list[str]:
+    """What went wrong in some rows, a line for each kind."""
+    own, count = result.reasons, result.nonfinite_gradients
+    lines = []
+    for reason in dict.fromkeys(reason for reason in own if reason):
+        which = [row for row, given in enumerate(own) if given == reason]
+        lines.append(f"{len(which)} of {len(own)} rows failed ({listed(which)}): {reason}")
+    met = [] if count is None or not count.any() else count.nonzero()[:, 0].tolist()
+    if met := [row for row in met if own[row] not in (NO_X, NO_OBJECTIVE)]:
+        lines.append(
+            f"in {len(met)} of {len(own)} rows ({listed(met)}) gradients had entries that are not "
+            "finite; they counted as 0, see nonfinite_gradients"
+        )
+    return lines
+
+
+def warn_of(result: Told, attack: str, *, stacklevel: int = 4) -> None:
+    """One warning for each of the faults.
 
     Args:
         result: of the attack.
         attack: its name, for the message.
         stacklevel: of the frame that the warning is about, as for :func:`warnings.warn`.
     """
-    rows = len(result.failed)
-    for reason in Counter(reason for reason in result.reasons if reason):
-        which = [row for row, own in enumerate(result.reasons) if own == reason]
-        _warn(
-            f"{attack}: {len(which)} of {rows} rows failed ({listed(which)}): {reason}", stacklevel
-        )
-    count = result.nonfinite_gradients
-    hopeless = [row for row, own in enumerate(result.reasons) if own in (NO_X, NO_OBJECTIVE)]
-    met = [] if count is None or not count.any() else count.nonzero()[:, 0].tolist()
-    if met := [row for row in met if row not in hopeless]:
-        _warn(
-            f"{attack}: in {len(met)} of {rows} rows ({listed(met)}) gradients had entries that "
-            "are not finite; they counted as 0, see nonfinite_gradients",
-            stacklevel,
-        )
-
-
-def _warn(message: str, stacklevel: int) -> None:
-    warnings.warn(message, AttackWarning, stacklevel=stacklevel + 1)
+    for fault in faults(result):
+        warnings.warn(f"{attack}: {fault}", AttackWarning, stacklevel=stacklevel)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vaefast import metrics
-from vaefast.attacks import AttackResult
+from vaefast.attacks.result import AttackResult, faults
 from vaefast.audit import stages as stage
 from vaefast.audit.blocks import by_blocks
 from vaefast.audit.columns import Column, columns, in_scale
@@ -264,7 +264,7 @@ def _any_nan(values: Values) -> np.ndarray:
 
 
 def _failures(values: Values, outcomes: list[Outcome]) -> list[str]:
-    """A note for every part with rows that gave no number."""
+    """A note for every part with rows that failed, and the attacks' own reasons."""
     counts = {"clean inputs": values["failed"].sum()}
     counts.update({o.plan.title: o.values["failed"].sum() for o in outcomes})
     return [
@@ -272,4 +272,4 @@ def _failures(values: Values, outcomes: list[Outcome]) -> list[str]:
         "They are marked in results.parquet and are in no aggregate."
         for name, count in counts.items()
         if count
-    ]
+    ] + [f"{o.plan.title}: {fault}." for o in outcomes for fault in faults(o.result)]

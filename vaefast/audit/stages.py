@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,8 +102,12 @@ def search(
         aim: dict[str, Any] = {} if target is None else {"target": target[rows]}
         return function(job.vae, job.x[rows], index=index, **options, **aim)
 
-    with job.stages.stage(f"attack   {title}", len(job.x), "attack steps", work) as advance:
-        return by_blocks(rows, job.x, advance, {"history": 1})
+    stage = job.stages.stage(f"attack   {title}", len(job.x), "attack steps", work)
+    with stage as advance, warnings.catch_warnings():
+        warnings.simplefilter("ignore", attacks.AttackWarning)  # of a block, by its own numbers
+        result = by_blocks(rows, job.x, advance, {"history": 1})
+    attacks.result.warn_of(result, title)
+    return result
 
 
 def classifier(job: Job, data: Dataset) -> metrics.LatentClassifier:

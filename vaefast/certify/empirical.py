@@ -12,6 +12,7 @@ from torch import Tensor
 
 from vaefast import checks
 from vaefast.attacks.damage import Options, damage
+from vaefast.attacks.result import NO_X, AttackResult, warn_of
 from vaefast.certify.probability import Draws, check_draws
 from vaefast.certify.sampling import at_input, count_hits
 from vaefast.functional.rows import finite
@@ -23,8 +24,11 @@ from vaefast.philox import Use
 from vaefast.runtime import batching
 from vaefast.runtime.batching import Rows
 from vaefast.runtime.grad_mode import without_grad
+from vaefast.runtime.reasons import Reasons, reasons
 
 __all__ = ["EmpiricalMargin", "empirical_margin"]
+
+NO_GRADIENT = "no attack had a gradient, so only random perturbations were tried"
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,10 @@ class EmpiricalMargin:
         searched_to: [B] float64, the largest radius that was tried.
         x_adv: [B, *event], the input that broke, ‖x_adv − x‖₂ = margin (less where the box cut
             it); NaN where not found.
+        nonfinite_gradients: [B] int64, gradients with an entry that was not finite and counted as
+            0, over all attacks.
+        reasons: of each row why it says nothing, "" where it does: the input is not finite, or no
+            attack had a gradient and nothing was found.
         reproducible: how far a row depends on the batch it stood in: ``"bits"``, ``"blocks"`` or
             ``"round-off"``, see :func:`vaefast.runtime.batching.reproducible`.
     """
@@ -46,6 +54,8 @@ class EmpiricalMargin:
     found: Tensor
     searched_to: Tensor
     x_adv: Tensor
+    nonfinite_gradients: Tensor
+    reasons: Reasons
     reproducible: str = "round-off"
 
 
@@ -102,7 +112,7 @@ def empirical_margin(
         attack: further arguments of :func:`vaefast.attacks.max_damage`.
 
     Returns:
-        :class:`EmpiricalMargin`.
+        :class:`EmpiricalMargin`; one warning for what its ``reasons`` and counts say.
 
     Raises:
         TypeError: half precision.
@@ -138,11 +148,14 @@ def empirical_margin(
         return search.run(part, bounds.take(part.gather), radii, bisections)
 
     cost = restarts * _bytes_per_candidate(prepared)
-    margin, found, x_adv = prepared.rows(run, cost, generic=False)
+    margin, found, x_adv, nonfinite, still = prepared.rows(run, cost, generic=False)
     ops = ("net_forward", "net_vjp", "pgd_step")
     promise = batching.reproducible(search.generic, ops, x)
     searched_to = torch.where(found, margin, bounds.r_max)
-    return EmpiricalMargin(margin, found, searched_to, x_adv, promise)
+    why = reasons(len(x), {NO_X: margin.isnan(), NO_GRADIENT: still})
+    result = EmpiricalMargin(margin, found, searched_to, x_adv, nonfinite, why, promise)
+    warn_of(result, "empirical_margin")
+    return result
 
 
 def _bytes_per_candidate(prepared: Prepared) -> int:
@@ -170,12 +183,20 @@ class _Bracket:
     safe: Tensor  # [b] float64
     broken: Tensor  # [b] float64
     witness: Tensor  # [b, *event], the input that broke
+    nonfinite: Tensor  # [b] int64, gradients of the attacks that were not finite
+    usable: Tensor  # [b] bool, some attack had a gradient to step along
 
     def update(self, rows: Tensor, radius: Tensor, broke: Tensor, x_adv: Tensor) -> None:
         """Record what happened to the inputs numbered ``rows`` at ``radius``, [len(rows)] each."""
         self.safe[rows[~broke]] = radius[~broke]
         self.broken[rows[broke]] = radius[broke]
         self.witness[rows[broke]] = x_adv[broke]
+
+    def count(self, rows: Tensor, attack: AttackResult | None) -> None:
+        """Record what gradients an attack on them had."""
+        if attack is not None and attack.nonfinite_gradients is not None:
+            self.usable[rows] |= ~attack.failed
+            self.nonfinite[rows] += attack.nonfinite_gradients
 
 
 @dataclass(frozen=True)
@@ -192,7 +213,13 @@ class _Search:
         """(margin, found, witness) of some inputs."""
         good = finite(part.x, bounds.r, bounds.r_max)
         zero = torch.zeros_like(bounds.r_max)
-        bracket = _Bracket(zero.clone(), zero + torch.inf, torch.full_like(part.x, torch.nan))
+        bracket = _Bracket(
+            zero.clone(),
+            zero + torch.inf,
+            torch.full_like(part.x, torch.nan),
+            torch.zeros_like(zero, dtype=torch.int64),
+            bounds.r_max <= 0,  # where nothing is attacked, nothing is missing
+        )
         for k in range(grid + 1):
             open_rows = (good & bracket.broken.isinf()).nonzero()[:, 0]
             self._attempt(part, bounds, bracket, open_rows, bounds.r_max * (k / grid))
@@ -200,7 +227,9 @@ class _Search:
             found = (bracket.broken.isfinite() & (bracket.broken > 0)).nonzero()[:, 0]
             self._attempt(part, bounds, bracket, found, 0.5 * (bracket.safe + bracket.broken))
         margin = torch.where(good, bracket.broken, torch.nan)
-        return margin, bracket.broken.isfinite(), bracket.witness
+        found = bracket.broken.isfinite()
+        still = good & ~found & ~bracket.usable
+        return margin, found, bracket.witness, bracket.nonfinite, still
 
     def _attempt(
         self, part: Prepared, bounds: _Bounds, bracket: _Bracket, rows: Tensor, radius: Tensor
@@ -209,7 +238,8 @@ class _Search:
         if not len(rows):
             return
         own, bounds, radius = part.at(rows), bounds.take(rows), radius[rows]
-        candidates = self._candidates(own, bounds, radius)  # [b, K, *event]
+        candidates, found = self._candidates(own, bounds, radius)  # [b, K, *event]
+        bracket.count(rows, found)
         best = self._hits(own, bounds.r, candidates, Use.MARGIN).argmin(1)
         x_adv = candidates[torch.arange(len(rows), device=rows.device), best]
         bracket.update(rows, radius, self._is_broken(own, bounds.r, x_adv), x_adv)
@@ -221,17 +251,19 @@ class _Search:
         chance = special.bdtr(hits.cpu().numpy(), self.draws.samples, 0.5)
         return torch.from_numpy(chance <= self.draws.alpha).to(hits.device)
 
-    def _candidates(self, own: Prepared, bounds: _Bounds, radius: Tensor) -> Tensor:
-        """Perturbed inputs at distance ``radius`` exactly, one per restart, [b, K, *event]."""
+    def _candidates(
+        self, own: Prepared, bounds: _Bounds, radius: Tensor
+    ) -> tuple[Tensor, AttackResult | None]:
+        """Perturbed inputs at distance ``radius``, [b, K, *event], and the attack behind them."""
         if not radius.any():
-            return own.x[:, None]
+            return own.x[:, None], None
         found = damage(own, own.x, self._options(bounds, radius))
         delta = (found.x_adv.double() - own.x[:, None].double()).flatten(2)
         length = torch.linalg.vector_norm(delta, dim=2, keepdim=True)
         scaled = delta * (radius.view(-1, 1, 1) / length.masked_fill(length == 0, 1.0))
         point = own.x[:, None] + scaled.view(found.x_adv.shape).to(own.x.dtype)
         box = (t.view(-1, *[1] * (point.ndim - 1)) for t in (bounds.low, bounds.high))
-        return point.clamp(*box)
+        return point.clamp(*box), found
 
     def _options(self, bounds: _Bounds, radius: Tensor) -> Options:
         return Options.checked(

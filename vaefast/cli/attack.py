@@ -6,7 +6,6 @@ from typing import Annotated, Any, NamedTuple, Optional
 
 import typer
 from rich.console import Console
-from torch import Tensor
 
 from vaefast import checks
 from vaefast import report as reporting
@@ -117,7 +116,8 @@ def attack(
 ) -> None:
     """Attack the first test inputs and save an .npz.
 
-    It holds x, x_adv, objective, perturbation_norm, failed, history and, where known, y.
+    It holds x, x_adv, objective, perturbation_norm, failed, reasons (why each row failed, or ""),
+    nonfinite_gradients (at how many steps entries counted as 0), history and, where known, y.
     """
     given = {"eps": eps, "norm": norm, "divergence": divergence, "steps": steps}
     plan = _plan(kind, preset, given | {"restarts": restarts, "alpha": alpha}, target)
@@ -147,7 +147,7 @@ def attack(
             arrays["y"] = images.y_test[:inputs]
         save_npz(file, arrays)
     show(console, {k: arrays[k] for k in ("objective", "perturbation_norm", "failed")}, out)
-    say_failures(console, arrays["failed"], out)
+    say_failures(console, arrays["failed"], out, arrays["reasons"])
 
 
 class _Plan(NamedTuple):
@@ -219,7 +219,7 @@ def _box(box: dict[str, float | None], preset: str | None) -> dict[str, float | 
 
 def _attacked(
     job: Job, plan: _Plan, images: Dataset, target: str | None, console: Console
-) -> dict[str, Tensor]:
+) -> dict[str, Any]:
     """The arrays of the result."""
     options = plan.options | {"seed": job.settings.seed}
     if not plan.own_box or (job.low, job.high) != (job.vae.box or UNIT):
@@ -236,6 +236,5 @@ def _attacked(
         console.print(aim.note, soft_wrap=True, markup=False)
     rows = None if aim is None else aim.rows
     result = stage.search(job, plan.attack, plan.title, options, plan.work, rows)
-    arrays = {"x_adv": result.x_adv, "objective": result.objective}
-    arrays |= {"perturbation_norm": result.perturbation_norm, "failed": result.failed}
-    return arrays if result.history is None else arrays | {"history": result.history}
+    skipped = ("best_restart", "reproducible")
+    return {k: v for k, v in vars(result).items() if k not in skipped and v is not None}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,12 @@ from torch import Tensor
 __all__ = ["save_npz", "say_failures", "show"]
 
 
-def save_npz(file: Path, tensors: dict[str, Tensor]) -> None:
-    arrays: dict[str, Any] = {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
+def save_npz(file: Path, columns: dict[str, Any]) -> None:
+    """Tensors, and tuples of strings such as ``reasons``."""
+    arrays: dict[str, Any] = {}
+    for name, column in columns.items():
+        is_tensor = isinstance(column, Tensor)
+        arrays[name] = column.cpu().numpy() if is_tensor else np.array(column, dtype=str)
     with file.open("wb") as stream:
         np.savez(stream, **arrays)
 
@@ -30,16 +35,23 @@ def show(console: Console, values: dict[str, Tensor], out: Path) -> None:
     console.print(f"The results are at {out}", soft_wrap=True)
 
 
-def say_failures(console: Console, failed: Tensor, out: Path) -> None:
-    """How many of the inputs [B] gave nothing finite, if any.
+def say_failures(console: Console, failed: Tensor, out: Path, reasons: Sequence[str] = ()) -> None:
+    """How many of the inputs [B] failed and why, if any.
+
+    Args:
+        console: where to.
+        failed: [B] bool.
+        out: the file that holds what was computed.
+        reasons: one per input; by default nothing finite came of those that failed.
 
     Raises:
         ValueError: all of them; what was computed is in the file.
     """
     count, rows = int(failed.sum()), len(failed)
-    if rows and count == rows:
-        raise ValueError(
-            f"all {rows} inputs failed: the model gives nothing finite for any; {out} holds NaN"
-        )
-    if count:
-        console.print(f"{count} of {rows} inputs failed: NaN in {out}", soft_wrap=True)
+    if not count:
+        return
+    why = "; ".join(dict.fromkeys(reason for reason in reasons if reason))
+    if count == rows:
+        why = why or f"the model gives nothing finite for any; {out} holds NaN"
+        raise ValueError(f"all {rows} inputs failed: {why}")
+    console.print(f"{count} of {rows} inputs failed: {why or f'NaN in {out}'}", soft_wrap=True)

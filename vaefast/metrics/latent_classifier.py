@@ -165,9 +165,14 @@ class _Data(NamedTuple):
 
 
 def _labels(y: Tensor, rows: int) -> Tensor:
-    if not isinstance(y, Tensor) or y.is_floating_point() or y.is_complex():
-        got = checks.short(y.dtype) if isinstance(y, Tensor) else type(y).__name__
-        raise TypeError(f"y must be an integer tensor [n], got {got}; pass y.long()")
+    if not isinstance(y, Tensor):
+        raise TypeError(
+            f"y must be an integer tensor [n], got {type(y).__name__}; pass torch.as_tensor(y)"
+        )
+    if y.is_floating_point() or y.is_complex():
+        raise TypeError(
+            f"y must be an integer tensor [n], got {checks.short(y.dtype)}; pass y.long()"
+        )
     return checks.shape(y, "y", [rows], "the rows of x").long()
 
 
