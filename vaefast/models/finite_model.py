@@ -8,7 +8,7 @@ import re
 import torch
 from torch import Tensor, nn
 
-__all__ = ["check_outputs", "check_weights"]
+__all__ = ["WRAPPER", "check_outputs", "check_weights"]
 
 WRAPPER = re.compile(r"^(encoder|decoder)\.module\.")  # before the caller's own names
 
