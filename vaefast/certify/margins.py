@@ -26,6 +26,7 @@ from vaefast.models.likelihoods import check_pixels
 from vaefast.models.prepare import Prepared, prepare
 from vaefast.runtime import batching
 from vaefast.runtime.grad_mode import without_grad
+from vaefast.runtime.reasons import Reasons, reasons
 
 __all__ = ["METHODS", "MarginResult", "margin"]
 
@@ -56,7 +57,7 @@ class MarginResult:
     guarantee: Guarantee
     method: str
     reproducible: str = "round-off"
-    reasons: tuple[str, ...] = ()
+    reasons: Reasons = ()
 
 
 @without_grad
@@ -135,14 +136,14 @@ def margin(
     bound = q / sensitivity
     usable = (bound > 0) & bound.isfinite() & (std > 0) & std.isfinite()
     abstain = ~((p_lower > 0.5) & usable)
-    reasons = _reasons(abstain, p_lower, std, sensitivity)
+    why = _reasons(abstain, p_lower, std, sensitivity)
     bound = bound.masked_fill(abstain, 0.0).masked_fill(p_lower.isnan(), torch.nan)
     reduced = {precision, probability.precision} != {"ieee"}
     generic = prepared.maps.generic("mean", "std")
     own = batching.reproducible(generic, ("net_forward", "net_jacobian_gram"), prepared.x)
     promise = batching.weakest(own, probability.reproducible)
     guarantee = _guarantee(vae, reduced)
-    return MarginResult(bound, p_lower, abstain, guarantee, method, promise, reasons)
+    return MarginResult(bound, p_lower, abstain, guarantee, method, promise, why)
 
 
 def _draws(samples: int | None, alpha: float | None, seed: int | None) -> Draws:
@@ -153,22 +154,18 @@ def _draws(samples: int | None, alpha: float | None, seed: int | None) -> Draws:
     )
 
 
-def _reasons(abstain: Tensor, p_lower: Tensor, std: Tensor, sensitivity: Tensor) -> tuple[str, ...]:
-    """Why each row abstains; the first of its reasons."""
+def _reasons(abstain: Tensor, p_lower: Tensor, std: Tensor, sensitivity: Tensor) -> Reasons:
+    """Why each row abstains."""
     if not bool(abstain.any()):
         return ("",) * len(abstain)
-    reasons = {
+    causes = {
         "x or r is not finite": p_lower.isnan(),
         "the encoder's std is not positive and finite": ~((std > 0) & std.isfinite()),
         "the Jacobian of the encoder's mean is not finite": ~sensitivity.isfinite(),
         "p_lower is at most 1/2": p_lower <= 0.5,
         "the Jacobian of the encoder's mean is 0, of which first order says nothing": abstain,
     }
-    first = torch.zeros_like(abstain, dtype=torch.int64)
-    for number, rows in reversed([*enumerate(reasons.values(), 1)]):
-        first = first.masked_fill(rows, number)
-    words = ("", *reasons)
-    return tuple(words[number] for number in (first * abstain).tolist())
+    return reasons(len(abstain), causes)
 
 
 def _guarantee(vae: VAE, reduced: bool) -> Guarantee:

@@ -14,11 +14,11 @@ from vaefast.functional.rows import finite, nan_where_bad
 from vaefast.models.maps import Map, Maps
 from vaefast.models.prepare import Prepared
 from vaefast.models.products import ModuleMap
+from vaefast.runtime.reasons import listed
 
 __all__ = ["OF", "Points", "check_map", "evaluate", "is_generic", "mean_and_std", "zeros_said"]
 
 OF = ("encoder", "decoder", "reconstruction")
-LISTED = 5  # rows that a warning names
 DOUBLES = 128  # bytes per entry of a product or probe: int64 and float64 copies
 
 
@@ -87,9 +87,8 @@ def zeros_said(norm: Tensor, of: str, stacklevel: int = 4) -> Tensor:
     zero = norm == 0
     if bool(zero.any()):
         rows = zero.nonzero()[:, 0].tolist()
-        listed = ", ".join(map(str, rows[:LISTED])) + (", ..." if len(rows) > LISTED else "")
         warnings.warn(
-            f"the Jacobian of the {of} is 0 in {len(rows)} of {len(norm)} rows: {listed}; "
+            f"the Jacobian of the {of} is 0 in {len(rows)} of {len(norm)} inputs ({listed(rows)}); "
             "first order says nothing there (a layer that rounds, or units that are all off?)",
             stacklevel=stacklevel,
         )

@@ -107,9 +107,11 @@ def check_pixels(x: Tensor, likelihood: str, name: str = "x") -> None:
     if not (math.isfinite(low) and math.isfinite(high)):  # NaN in one entry makes both NaN
         low, high = _finite_range(x)
     if low < 0.0 or high > 1.0:
+        digits = 9 if low > -1e-3 and high < 1.001 else 6  # so that 1.0000002 is not shown as 1
+        remedy = checks.into_unit_interval("pass", name, low, high)
         raise ValueError(
             f"{name} must be in [0, 1] with likelihood {likelihood!r}, got values from "
-            f"{low:g} to {high:g}; {checks.into_unit_interval('pass', name, low, high)}, "
+            f"{low:.{digits}g} to {high:.{digits}g}; {remedy}, "
             'or use likelihood="gaussian"'
         )
 

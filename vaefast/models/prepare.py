@@ -13,8 +13,10 @@ from vaefast.models import context as contexts
 from vaefast.models import lowering
 from vaefast.models.calls import HALF, images
 from vaefast.models.context import Context
-from vaefast.models.maps import Example, Maps
+from vaefast.models.example import Example
+from vaefast.models.maps import Maps
 from vaefast.models.packs import Packs
+from vaefast.models.shapes import require_event
 from vaefast.models.vae import VAE
 from vaefast.ops._inputs import check_precision
 from vaefast.runtime import batching
@@ -134,7 +136,7 @@ def prepare(
         RuntimeError: a layer that varies in training mode is in it.
     """
     check_vae(vae)
-    images(x)
+    require_event(images(x), vae.event_shape if vae._event_is_fixed else None)
     checks.eval_mode(vae)
     check_precision(precision)
     if half == "refuse":

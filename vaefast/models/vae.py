@@ -33,6 +33,7 @@ from vaefast.models.likelihoods import (
 )
 from vaefast.models.posterior import DiagonalGaussian
 from vaefast.models.results import image
+from vaefast.models.shapes import require_event, with_hint
 from vaefast.models.sigmoid import LogitDecoder
 
 __all__ = ["VAE"]
@@ -154,7 +155,8 @@ class VAE(nn.Module):
         """
         self._see_event(images(x))
         self._check_context(context, len(x))
-        mean, logvar = lone_rows(self._moments, to_model(x, "x", self.encoder), context)
+        inputs = to_model(x, "x", self.encoder)
+        mean, logvar = with_hint(lambda x: lone_rows(self._moments, x, context), inputs)
         self.latent_shape = tuple(mean.shape[1:])
         self.latent_dim = math.prod(self.latent_shape)
         mean, logvar = (t.flatten(1).to(x.dtype) for t in (mean, logvar))
@@ -212,7 +214,7 @@ class VAE(nn.Module):
         Raises:
             ValueError: pixels outside of [0, 1], unless the likelihood is Gaussian.
         """
-        check_pixels(x, self.likelihood)
+        check_pixels(images(x), self.likelihood)
         return self.likelihood_at(z, context).log_prob(x)
 
     def g(self, z: Tensor, context: Context = None) -> Tensor:
@@ -276,12 +278,10 @@ class VAE(nn.Module):
             contexts.require_taker([*functions, *prior], context)
 
     def _see_event(self, x: Tensor) -> None:
-        if not self._event_is_fixed:
+        if self._event_is_fixed:
+            require_event(x, self.event_shape)
+        else:
             self.event_shape = tuple(x.shape[1:])
-        elif tuple(x.shape[1:]) != self.event_shape:
-            raise ValueError(
-                f"x must be [B, {listed(self.event_shape)}] for this model, got {list(x.shape)}"
-            )
 
     def _check_latents(self, z: Tensor) -> None:
         checks.batch(z, "z")
