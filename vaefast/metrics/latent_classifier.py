@@ -166,8 +166,10 @@ class _Data(NamedTuple):
 
 def _labels(y: Tensor, rows: int) -> Tensor:
     if not isinstance(y, Tensor) or y.is_floating_point() or y.is_complex():
-        got = checks.short(y.dtype) if isinstance(y, Tensor) else type(y).__name__
-        raise TypeError(f"y must be an integer tensor [n], got {got}; pass y.long()")
+        got, way_out = type(y).__name__, "torch.as_tensor(y)"
+        if isinstance(y, Tensor):
+            got, way_out = checks.short(y.dtype), "y.long()"
+        raise TypeError(f"y must be an integer tensor [n], got {got}; pass {way_out}")
     return checks.shape(y, "y", [rows], "the rows of x").long()
 
 
