@@ -205,5 +205,6 @@ def test_a_model_that_is_given_meets_all_rows_of_a_file(run, module):
     assert "all 12 are taken" in stdout
     code, stdout, _ = run("attack", *words, "--divergence", "clf")
     assert code == 0
+    assert "test set, the others fit the latent classifier." in stdout
     assert len(np.load("a.npz")["x"]) == 2  # the classifier is fitted on the others
     assert "2 of its 12 inputs" in stdout

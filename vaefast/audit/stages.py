@@ -45,7 +45,7 @@ class Attacked:
 class Defended:
     """The defence of one set of inputs, one chain each."""
 
-    z: Tensor  # [B, d], the last state
+    z: Tensor  # [B, *latent_shape], the last state
     reconstruction: Tensor  # [B, *event]
     accept_rate: Tensor  # [B]
     divergent: Tensor  # [B]
