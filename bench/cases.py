@@ -52,7 +52,7 @@ def images(
     x = torch.where(x < 0.2, 0.0, torch.where(x > 0.9, 1.0, x))
     x_adv = (x + 0.05 * torch.randn(B, D, **drawn)).clamp(0, 1)
     grad = torch.randn(B, D, **drawn)
-    grad[torch.rand(B, D, generator=generator, device="cpu") < 0.1] = 0.0
+    grad[torch.rand(B, D, **drawn | {"dtype": torch.float32}) < 0.1] = 0.0
     return Images(*(_placed(t, device, dtype) for t in (x_adv, grad, x)))
 
 

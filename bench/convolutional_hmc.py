@@ -188,7 +188,8 @@ def in_torch(job: Job, precision: str) -> tuple[dict[str, Provider], dict[str, C
 
     def timed(run: Callable) -> Tensor:
         shape = job.T, *z.shape
-        return run(torch.randn(shape, device=z.device), torch.rand(shape[:2], device=z.device))
+        how = {"device": z.device, "dtype": torch.float32}
+        return run(torch.randn(shape, **how), torch.rand(shape[:2], **how))
 
     def check(of: Callable) -> tuple[Tensor, Tensor]:
         """Energies at the starts, theirs and those of the float32 decoder."""

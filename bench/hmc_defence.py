@@ -8,6 +8,7 @@ Both models are untrained: no cost here depends on the weights.
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import NamedTuple
 
@@ -99,7 +100,7 @@ def providers(vae: vf.VAE, part: Part) -> tuple[dict[str, Provider], dict[str, C
         """Theirs and ours at our last states; equal but for ½ d log 2π."""
         result = sampled(fixed)
         z = result.z[:, 0, -1]
-        constant = 0.5 * z.shape[1] * torch.log(torch.tensor(2 * torch.pi))
+        constant = 0.5 * z.shape[1] * math.log(2 * math.pi)
         return energy(vae, z, x) + constant, result.energy[:, 0, -1]
 
     def accepted() -> tuple[Tensor, Tensor]:

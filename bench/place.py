@@ -74,15 +74,17 @@ class Place:
         return "triton" if ready else None
 
     def normal(self, *shape: int, seed: int = 0) -> Tensor:
-        return torch.randn(shape, device=self.device, generator=self._generator(seed))
+        return torch.randn(shape, dtype=torch.float32, **self._drawn(seed))
 
     def pixels(self, *shape: int, seed: int = 0) -> Tensor:
         """Uniform in [0, 1], a fifth of them black and a tenth white."""
-        x = torch.rand(shape, device=self.device, generator=self._generator(seed))
+        x = torch.rand(shape, dtype=torch.float32, **self._drawn(seed))
         return x.sub_(0.2).mul_(1 / 0.7).clamp_(0, 1)
 
-    def _generator(self, seed: int) -> torch.Generator:
-        return torch.Generator(self.device).manual_seed(seed)
+    def _drawn(self, seed: int) -> dict[str, Any]:
+        """Where random numbers come from and go."""
+        generator = torch.Generator(device=self.device).manual_seed(seed)
+        return {"device": self.device, "generator": generator}
 
     def compiled(self, function: Callable) -> Callable:
         """torch.compile for these shapes; a dry run leaves the function as it is."""

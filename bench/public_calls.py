@@ -33,7 +33,8 @@ def cases(place: Any) -> list:
 def case(name: str) -> Benchmark:
     torch.manual_seed(0)
     vae = vf.models.MLPVAE((1, 28, 28), (64,), 8).eval()
-    x = torch.rand(1, 1, 28, 28, generator=torch.Generator().manual_seed(1))
+    generator = torch.Generator(device="cpu").manual_seed(1)
+    x = torch.rand(1, 1, 28, 28, generator=generator, device="cpu", dtype=torch.float32)
     return Benchmark(
         op="public_calls",
         case=f"{name} B=1 784-64-8 float32 cpu",

@@ -233,4 +233,4 @@ def row(
 
 
 def _quantile(values: list[float], q: float) -> float:
-    return torch.tensor(values, dtype=torch.float64).quantile(q).item()
+    return torch.tensor(values, dtype=torch.float64, device="cpu").quantile(q).item()

@@ -21,6 +21,10 @@ VARY_IN_TRAINING = (
     _SpectralNorm,
 )
 
+SLACK = 0.1  # how far a resize overshoots [0, 1]
+RESCALE = "rescale it to [0, 1]"
+FEW_LEVELS = 16  # largest value of a picture of 4 bits
+
 T = TypeVar("T")
 
 
@@ -87,6 +91,11 @@ def per_row(
     value: float | Tensor, name: str, rows: int, *, like: Tensor, minimum: float | None = None
 ) -> Tensor:
     """A float or a [B] tensor as a [B] tensor of ``like``'s dtype and device."""
+    if hasattr(value, "__array__") and not isinstance(value, Tensor | Real):
+        raise TypeError(
+            f"{name} must be a float or a tensor [B], got {type(value).__name__}; "
+            f"pass torch.as_tensor({name})"
+        )
     if not isinstance(value, Tensor):
         value = torch.full((rows,), number(value, name), dtype=like.dtype, device=like.device)
     elif value.is_complex() or value.dtype == torch.bool:
@@ -116,6 +125,23 @@ def option(value: T, name: str, allowed: Iterable[T]) -> T:
     if value not in allowed:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
     return value
+
+
+def into_unit_interval(verb: str, name: str, low: float, high: float) -> str:
+    """What maps values from ``low`` to ``high`` to [0, 1] as their maker meant them.
+
+    Values that a resize or rounding left a little outside are clipped; 4, 8 and 16 bits have their
+    own white; [-1, 1] is shifted. "rescale it" where nobody can know.
+    """
+    if low >= -SLACK and high <= 1 + SLACK:
+        return f"{verb} {name}.clip(0, 1)"
+    if low >= -1 - SLACK and high <= 1 + SLACK:
+        return f"{verb} ({name} + 1) / 2"
+    if low < -SLACK:
+        return RESCALE
+    if high <= FEW_LEVELS:
+        return f"{verb} {name} / {high:g}"
+    return f"{verb} {name} / 255" if high <= 255 else f"{verb} {name} / 65535 if white is that"
 
 
 def count(value: int, name: str, minimum: int = 1) -> int:

@@ -15,10 +15,14 @@ from vaefast import checks
 from vaefast.elbo import ELBO, elbo_terms, evaluate_elbo
 from vaefast.models import VAE
 from vaefast.models import context as conditions
+from vaefast.models.calls import images
 from vaefast.models.context import Context
+from vaefast.models.finite_model import check_weights
+from vaefast.models.likelihoods import check_pixels
 from vaefast.models.prepare import check_vae
 from vaefast.philox import check_seed
 from vaefast.runtime import memory
+from vaefast.runtime.grad_mode import without_autocast
 
 __all__ = ["ELBO", "History", "evaluate_elbo", "fit"]
 
@@ -40,6 +44,7 @@ class History:
     lr: list[float]
 
 
+@without_autocast
 def fit(
     vae: VAE,
     x: Tensor,
@@ -80,8 +85,8 @@ def fit(
 
     Raises:
         TypeError: ``vae`` is no VAE, x no floating tensor, or a number of the wrong kind.
-        ValueError: an argument out of range, a context of other rows, x not finite or not in
-            [0, 1], nothing to train, or the loss became NaN or infinite.
+        ValueError: an argument out of range, a context of other rows, x or a weight not finite, x
+            not in [0, 1], nothing to train, or the loss became NaN or infinite.
 
     Source: Kingma, Welling 2014 (the bound); Higgins et al. 2017 (β); Kuzina et al. 2022, their
     code (Adam, rate, patience, batch size).
@@ -97,7 +102,7 @@ def fit(
     schedule = ReduceLROnPlateau(
         optimiser, factor=0.5, patience=checks.count(patience_lr, "patience_lr", 0)
     )
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator(device="cpu").manual_seed(seed)
     trainer = _Trainer(vae, x, context, beta, batch_size, optimiser, generator)
     unseen = x[held_out], conditions.rows(context, held_out)
     history = History([], [], [])
@@ -127,14 +132,15 @@ class _Trainer:
     def epoch(self, rows: Tensor) -> float:
         """Mean loss over ``rows``, each step's taken before its update."""
         self.vae.train()
-        order = rows[torch.randperm(len(rows), generator=self.generator)]
+        order = rows[torch.randperm(len(rows), generator=self.generator, device="cpu")]
         batches = order.tensor_split(math.ceil(len(rows) / self.batch_size))
         return sum(self._step(batch) * len(batch) for batch in batches) / len(rows)
 
     def _step(self, rows: Tensor) -> float:
         x, context = self.x[rows], conditions.rows(self.context, rows)
         mean, logvar = self.vae.encode(x, **conditions.as_keyword(context))
-        noise = torch.randn(mean.shape, generator=self.generator, dtype=mean.dtype).to(mean.device)
+        drawn = torch.randn(mean.shape, generator=self.generator, dtype=mean.dtype, device="cpu")
+        noise = drawn.to(mean.device)
         logp, kl = elbo_terms(self.vae, x, mean, logvar, noise, context)
         loss = (self.beta * kl - logp).mean()
         value = loss.item()
@@ -196,7 +202,8 @@ def _split(rows: int, validation: float, seed: int) -> tuple[Tensor, Tensor]:
     if not 0.0 <= checks.number(validation, "validation") < 1.0:
         raise ValueError(f"validation must be in [0, 1), got {validation:g}")
     held_out = min(math.ceil(rows * validation), rows - 1)
-    order = torch.randperm(rows, generator=torch.Generator().manual_seed(check_seed(seed)))
+    generator = torch.Generator(device="cpu").manual_seed(check_seed(seed))
+    order = torch.randperm(rows, generator=generator, device="cpu")
     return order[held_out:], order[:held_out]
 
 
@@ -210,20 +217,17 @@ def _check_objective(objective: str, beta: float) -> float:
 
 
 def _check_inputs(vae: VAE, x: Tensor) -> None:
-    if not len(checks.batch(x)):
+    if not len(images(x)):
         raise ValueError("x must hold at least one input, got none")
     for rows in memory.row_chunks(len(x), 4 * x.element_size() * x.shape[1:].numel()):
         part = x[rows]
         if not bool(torch.isfinite(part).all()):
             raise ValueError("x must be finite, got NaN or infinite values")
-        if vae.likelihood != "gaussian" and not bool(((part >= 0) & (part <= 1)).all()):
-            raise ValueError(
-                f"x must be in [0, 1] with likelihood {vae.likelihood!r}, got values from "
-                f'{x.min():g} to {x.max():g}; rescale it, or use likelihood="gaussian"'
-            )
+    check_pixels(x, vae.likelihood)
 
 
 def _trainable(vae: VAE) -> list[nn.Parameter]:
+    check_weights(vae)
     parameters = [p for p in vae.parameters() if p.requires_grad]
     if not parameters:
         raise ValueError("vae must have parameters that require grad, got none to train")

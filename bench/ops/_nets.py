@@ -95,8 +95,8 @@ def weight_bytes(net: Network) -> int:
 def product(rows: int, weight: Tensor, *, back: bool = False) -> Product:
     """One product of a layer: rows times weightᵀ, or times weight in the backward pass."""
     matrix = weight if back else weight.T
-    given = torch.rand(rows, matrix.shape[0], device=weight.device)
-    return given, matrix, torch.empty(rows, matrix.shape[1], device=weight.device)
+    given = torch.rand(rows, matrix.shape[0], device=weight.device, dtype=weight.dtype)
+    return given, matrix, weight.new_empty((rows, matrix.shape[1]))
 
 
 def forward_products(net: Network, rows: int) -> list[Product]:

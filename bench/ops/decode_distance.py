@@ -166,7 +166,11 @@ def in_torch(job: Job) -> Peers:
             own = slice(start, start + chunk)
             mean, std, centre = (t[own] for t in job.rows(inputs))
             shape = len(mean), job.S, mean.shape[1]
-            noise = torch.randn(shape, device=mean.device) if draws is None else draws[own]
+            noise = (
+                torch.randn(shape, device=mean.device, dtype=mean.dtype)
+                if draws is None
+                else draws[own]
+            )
             parts.append(run(noise, mean, std, centre, job.r, job.peer))
         return torch.cat(parts).double()
 

@@ -26,7 +26,7 @@ def cases(place: Place) -> list[Case]:
 
 def case(place: Place, N: int, d: int, states: int) -> Benchmark:
     """Each provider works on its own copies of the states and returns the position."""
-    step = torch.full((N,), STEP, device=place.device)
+    step = torch.full((N,), STEP, device=place.device, dtype=torch.float32)
 
     def taking_turns(function: Callable) -> Provider:
         def on(z: Tensor, p: Tensor, grad: Tensor) -> Provider:

@@ -6,6 +6,7 @@ ours. A CPU's case is a whole call, a GPU's is scaled up from some transitions.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -54,7 +55,7 @@ class Job(NamedTuple):
         z, U, grad = self.start
         options = {"likelihood": "bernoulli", "step": chains.STEP, "leapfrog": self.L}
         options |= {"precision": self.precision, "backend": self.place.backend("net_chain")}
-        constant = 0.5 * z.shape[1] * torch.log(torch.tensor(2 * torch.pi, dtype=torch.float64))
+        constant = 0.5 * z.shape[1] * math.log(2 * math.pi)
         energy = U.double() + constant.to(U.device)
         return ops.net_chain(z, energy, grad, *self.posterior[1:], steps=T, **options)
 
@@ -200,8 +201,8 @@ def drawing_peers(job: Job, runs: dict[str, Callable[[Tensor, Tensor], Tensor]])
     z, T = job.posterior.z, job.theirs
 
     def timed(run: Callable) -> Tensor:
-        p, u = torch.randn(T, *z.shape, device=z.device), torch.rand(T, len(z), device=z.device)
-        return run(p, u)
+        how = {"device": z.device, "dtype": z.dtype}
+        return run(torch.randn(T, *z.shape, **how), torch.rand(T, len(z), **how))
 
     def check(run: Callable) -> tuple[Tensor, Tensor]:
         return run(*our_draws(z, job.checked)), job.compared()

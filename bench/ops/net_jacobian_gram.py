@@ -96,7 +96,7 @@ def grams_by_hand(net: Network) -> dict[str, str]:
 def products(net: Network) -> list[nets.Product]:
     d, (H, D) = net.out_features, net.weights[0].shape
     inner = [nets.product(B * d, weight, back=True) for weight in net.weights[-2:0:-1]]
-    last = nets.product(B * d, torch.rand(H, min(H, D)), back=True)
+    last = nets.product(B * d, net.weights[0].new_ones(H, min(H, D)), back=True)
     return [*nets.forward_products(net, B), *inner, last]
 
 

@@ -170,26 +170,21 @@ VAEFAST_INLINE double pixels(Stds<Kind, T> stds, const T* out, const T* x, T* sc
 }
 
 // score ← d log p / d out of `count` pixels from number `first` of image b
-template <typename T>
-void score(Likelihood likelihood, const Std<T>& std, int64_t b, int64_t first, const T* out,
-           const T* x, T* score, int64_t count) {
-    with_kind(likelihood, std, [=](auto kind) {
-        const Stds<decltype(kind), T> stds(std.at(b, first));
-        for_each_vector<T>(count, [=](int64_t j, int64_t left) VAEFAST_FLAT {
-            const Vec<T> a = load(out + j, left), pixels = load(x + j, left);
-            store<T>(score + j, pixel<decltype(kind), T>(a, pixels, stds(j, left)).score, left);
-        });
+template <typename Kind, typename T>
+void score(const Std<T>& std, int64_t b, int64_t first, const T* out, const T* x, T* score,
+           int64_t count) {
+    const Stds<Kind, T> stds(std.at(b, first));
+    for_each_vector<T>(count, [=](int64_t j, int64_t left) VAEFAST_FLAT {
+        const Vec<T> a = load(out + j, left), pixels = load(x + j, left);
+        store<T>(score + j, pixel<Kind, T>(a, pixels, stds(j, left)).score, left);
     });
 }
 
 // Σ log p over n <= block pixels from number `first` of image b, less the constant
-template <typename T>
-double log_density(Likelihood likelihood, const Std<T>& std, int64_t b, int64_t first, const T* out,
-                   const T* x, int64_t n) {
-    return with_kind(likelihood, std, [=](auto kind) {
-        return pixels<decltype(kind), T>(Stds<decltype(kind), T>(std.at(b, first)), out, x, nullptr,
-                                         n);
-    });
+template <typename Kind, typename T>
+double log_density(const Std<T>& std, int64_t b, int64_t first, const T* out, const T* x,
+                   int64_t n) {
+    return pixels<Kind, T>(Stds<Kind, T>(std.at(b, first)), out, x, nullptr, n);
 }
 
 // The part of log p per pixel of image b that depends on neither out nor x. Where each pixel has a

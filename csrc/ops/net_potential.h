@@ -9,11 +9,10 @@ namespace VAEFAST_LEVEL {
 
 constexpr double HALF_LOG_TWO_PI = 0.918938533204672741780329736406;
 
-// The last layer's outputs of rows [first, ...) become the cotangent up[0] of its pre-activations;
-// energies, where not null, get each panel's share of log p: [rows, panels].
-template <typename T>
-void log_likelihood_block(const Pass<T>& pass, const Target<T>& target, int64_t first, const T* h,
-                          int64_t stride, double* energies) {
+// log_likelihood_block of a likelihood that is known when compiling
+template <typename Kind, typename T>
+void log_likelihood_rows(const Pass<T>& pass, const Target<T>& target, int64_t first, const T* h,
+                         int64_t stride, double* energies) {
     const int64_t last = pass.net.depth - 1;
     const PackedLayer<T>& layer = pass.net[last];
     const Tape<T>& tape = pass.tape;
@@ -26,16 +25,26 @@ void log_likelihood_block(const Pass<T>& pass, const Target<T>& target, int64_t 
             const int64_t b = (first + r) / target.chains;
             const T* x = target.x[b] + tile.first;
             activate_row(layer, tile, r, out, has_output_slope ? tape.slope[last] + at : nullptr);
-            score(target.likelihood, target.std, b, tile.first, out, x, up, tile.count);
+            score<Kind>(target.std, b, tile.first, out, x, up, tile.count);
             if (has_output_slope)
                 multiply_slope(layer.activation, tape.slope[last] + at, up, tile.padded);
             if (!energies) continue;
             for (int64_t j = 0; j < tile.count; j += PANEL<T>) {
                 const int64_t n = tile.count - j < PANEL<T> ? tile.count - j : PANEL<T>;
-                energies[r * layer.forward.panels() + (tile.first + j) / PANEL<T>] = log_density(
-                    target.likelihood, target.std, b, tile.first + j, out + j, x + j, n);
+                energies[r * layer.forward.panels() + (tile.first + j) / PANEL<T>] =
+                    log_density<Kind>(target.std, b, tile.first + j, out + j, x + j, n);
             }
         }
+    });
+}
+
+// The last layer's outputs of rows [first, ...) become the cotangent up[0] of its pre-activations;
+// energies, where not null, get each panel's share of log p: [rows, panels].
+template <typename T>
+void log_likelihood_block(const Pass<T>& pass, const Target<T>& target, int64_t first, const T* h,
+                          int64_t stride, double* energies) {
+    with_kind(target.likelihood, target.std, [&](auto kind) {
+        log_likelihood_rows<decltype(kind)>(pass, target, first, h, stride, energies);
     });
     pass.worker.sync();
 }

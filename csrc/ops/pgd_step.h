@@ -69,6 +69,18 @@ struct StepOfElements {
     }
 };
 
+// y; or its neighbour towards x, where |y - x|, without any rounding, exceeds eps.
+template <typename T>
+VAEFAST_INLINE Vec<T> inside(Vec<T> y, Vec<T> x, Vec<T> eps) {
+    const Vec<T> delta = y - x, shift = delta - y;
+    const Vec<T> error = (y - (delta - shift)) - (x + shift);  // y - x = delta + error (Knuth)
+    const Bits<T> sign = (Bits<T>)broadcast(T(-0.0)) & (Bits<T>)delta;
+    const Vec<T> length = (Vec<T>)((Bits<T>)delta ^ sign), more = (Vec<T>)((Bits<T>)error ^ sign);
+    const Bits<T> outside = (length - eps) + more > Vec<T>{};         // -1 or 0 in every lane
+    const Bits<T> grows = ((Bits<T>)y ^ (Bits<T>)delta) < Bits<T>{};  // towards x, |y| does
+    return (Vec<T>)((Bits<T>)y + ((outside ^ grows) - grows));
+}
+
 template <bool per_element, bool clip_first, typename T>
 void linf_segment(T* out, const T* x_adv, const T* grad, const T* x, int64_t n, StepOfRow<T> row) {
     const Vec<T> zero = {};
@@ -82,7 +94,7 @@ void linf_segment(T* out, const T* x_adv, const T* grad, const T* x, int64_t n, 
         const Vec<T> step = g > zero ? p.alpha : g < zero ? descend : zero;
         Vec<T> moved = a + step;
         if constexpr (clip_first) moved = clip<T>(moved, p.low, p.high);
-        moved = clip<T>(moved, c - p.eps, c + p.eps);
+        moved = inside<T>(clip<T>(moved, c - p.eps, c + p.eps), c, p.eps);
         if constexpr (!clip_first) moved = clip<T>(moved, p.low, p.high);
         // NaN where an input is NaN or infinite, else 0
         const Vec<T> not_finite = zero * g + (zero * a + (zero * c + p.not_finite));
@@ -175,6 +187,14 @@ double norm2(int64_t n, Vector v) {
     return double(peak) * __builtin_sqrt(sum_of_squares<T, pads>(n, ratio));
 }
 
+// What gradients of this length are multiplied with first, so that alpha / length is normal.
+inline double lift(double length, float) {
+    return length < 0x1p-60 ? 0x1p64 : length > 0x1p60 ? 0x1p-64 : 1;
+}
+inline double lift(double length, double) {
+    return length < 0x1p-500 ? 0x1p512 : length > 0x1p500 ? 0x1p-512 : 1;
+}
+
 // Whether a bound of some column is NaN.
 template <typename T>
 bool has_nan(const OfRow<T>& bound, int64_t n) {
@@ -198,9 +218,10 @@ void l2_row(T* out, const T* x_adv, const T* grad, const T* x, int64_t n, StepOf
         return clip<T>(v, bound(row.low, at), bound(row.high, at));
     };
     const double length = norm2<T>(n, [=](auto at) VAEFAST_FLAT { return at(grad); });
-    const T scale = T(alpha / (length < norm_eps ? norm_eps : length));
+    const double divisor = length < norm_eps ? norm_eps : length, power = lift(divisor, T(0));
+    const T lifted = T(power), scale = T(alpha / (divisor * power));
     const auto delta = [=](auto at) VAEFAST_FLAT {
-        const auto moved = at(x_adv) + scale * at(grad);
+        const auto moved = at(x_adv) + scale * (lifted * at(grad));
         if constexpr (clip_first)  // infinity, which would become finite, makes the norm NaN
             return boxed(moved, at) + T(0) * moved - at(x);
         else

@@ -9,6 +9,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from vaefast.functional.pgd import rounded_down
+from vaefast.kernels.common.balls import add_block, inside, lifted, shrink
+
 __all__ = ["pgd_step"]
 
 LONGEST_ROW = 65536  # bytes of a row that one program holds in registers
@@ -46,15 +49,6 @@ def _clip(v, low, high):
 
 
 @triton.jit
-def _add_block(peak, total, v):
-    """Take v [BLOCK_B, BLOCK_D] into (peak, total), with ‖row‖₂ = peak·√total."""
-    above = tl.maximum(peak, tl.max(tl.abs(v), axis=1))  # [BLOCK_B]
-    safe = tl.where(above > 0, above, 1.0)
-    ratio = v / safe[:, None]  # NaN where v is NaN or infinite
-    return above, total * (peak / safe) * (peak / safe) + tl.sum(ratio * ratio, axis=1)
-
-
-@triton.jit
 def _pgd_step_linf_kernel(
     p_out, p_x_adv, p_grad, p_x, B, D, s_out, s_x_adv, s_grad, s_x,
     alpha, eps, low, high, s_alpha, s_eps, s_low, s_high,
@@ -76,7 +70,7 @@ def _pgd_step_linf_kernel(
     moved = a + length * sign
     if CLIP_FIRST:
         moved = _clip(moved, lowest, highest)
-    moved = _clip(moved, x - radius, x + radius)
+    moved = inside(_clip(moved, x - radius, x + radius), x, radius)
     if not CLIP_FIRST:
         moved = _clip(moved, lowest, highest)
     not_finite = 0.0 * g + 0.0 * a + 0.0 * x  # NaN for NaN and ±inf, else 0
@@ -102,18 +96,18 @@ def _pgd_step_l2_kernel(
     lowest = _parameter(low, s_low, i_row, i_col, m_row, m, GIVEN, COLUMNS[2]).to(g.dtype)
     highest = _parameter(high, s_high, i_row, i_col, m_row, m, GIVEN, COLUMNS[3]).to(g.dtype)
     zero = tl.zeros([BLOCK_B], dtype=g.dtype)
-    peak, total = _add_block(zero, zero, g)
-    length = _longer((peak * tl.sqrt(total))[:, None], norm_eps)
+    peak, total = add_block(zero, zero, g)
+    lift, length = lifted(peak[:, None], tl.sqrt(total)[:, None], norm_eps)
     scale = _parameter(alpha, s_alpha, i_row, i_col, m_row, m, GIVEN, False) / length
-    moved = a + scale * g
+    moved = a + scale * (lift * g)
     if CLIP_FIRST:
         moved = tl.where(m, _clip(moved, lowest, highest) + 0.0 * moved, 0.0)  # NaN for ±inf
     delta = moved - x
-    peak, total = _add_block(zero, zero, delta)
+    peak, total = add_block(zero, zero, delta)
     if COLUMNS[2] or COLUMNS[3]:
         total += _nan_rows(lowest, highest)
     radius = _parameter(eps, s_eps, i_row, i_col, m_row, m, GIVEN, False)
-    moved = x + _shrink((peak * tl.sqrt(total))[:, None], radius) * delta
+    moved = x + shrink((peak * tl.sqrt(total))[:, None], radius) * delta
     if not CLIP_FIRST:
         moved = _clip(moved, lowest, highest)
     o = i_row[:, None] * s_out + i_col[None, :]
@@ -140,8 +134,8 @@ def _pgd_step_l2_long_kernel(
     for o_col in range(0, D, BLOCK_D):
         m = o_col + i_col[None, :] < D
         g = tl.load(p_grad + o_col + i_col[None, :], mask=m, other=0.0)
-        peak, total = _add_block(peak, total, g)
-    length = _longer((peak * tl.sqrt(total))[:, None], norm_eps)
+        peak, total = add_block(peak, total, g)
+    lift, length = lifted(peak[:, None], tl.sqrt(total)[:, None], norm_eps)
     scale = (
         _parameter(alpha, s_alpha, i_row, i_col, m_row, m_row[:, None], GIVEN, False) / length
     )  # [1, 1]
@@ -150,19 +144,19 @@ def _pgd_step_l2_long_kernel(
     total = peak
     for o_col in range(0, D, BLOCK_D):
         x, delta, lowest, highest = _delta(
-            p_x_adv, p_grad, p_x, scale, low, high, s_low, s_high, i_row, o_col + i_col, B, D,
+            p_x_adv, p_grad, p_x, scale, lift, low, high, s_low, s_high, i_row, o_col + i_col, B, D,
             GIVEN, COLUMNS, CLIP_FIRST,
         )  # fmt: skip
-        peak, total = _add_block(peak, total, delta)
+        peak, total = add_block(peak, total, delta)
         if COLUMNS[2] or COLUMNS[3]:
             total += _nan_rows(lowest, highest)
-    shrink = _shrink((peak * tl.sqrt(total))[:, None], radius)
+    factor = shrink((peak * tl.sqrt(total))[:, None], radius)
     for o_col in range(0, D, BLOCK_D):
         x, delta, lowest, highest = _delta(
-            p_x_adv, p_grad, p_x, scale, low, high, s_low, s_high, i_row, o_col + i_col, B, D,
+            p_x_adv, p_grad, p_x, scale, lift, low, high, s_low, s_high, i_row, o_col + i_col, B, D,
             GIVEN, COLUMNS, CLIP_FIRST,
         )  # fmt: skip
-        moved = x + shrink * delta
+        moved = x + factor * delta
         if not CLIP_FIRST:
             moved = _clip(moved, lowest, highest)
         m = o_col + i_col[None, :] < D
@@ -171,7 +165,7 @@ def _pgd_step_l2_long_kernel(
 
 @triton.jit
 def _delta(
-    p_x_adv, p_grad, p_x, scale, low, high, s_low, s_high, i_row, i_col, B, D,
+    p_x_adv, p_grad, p_x, scale, lift, low, high, s_low, s_high, i_row, i_col, B, D,
     GIVEN: tl.constexpr, COLUMNS: tl.constexpr, CLIP_FIRST: tl.constexpr,
 ):  # fmt: skip
     """Of one row's columns i_col: x, what the step moves from it, and the box."""
@@ -181,21 +175,10 @@ def _delta(
     x = tl.load(p_x + i_col[None, :], mask=m, other=0.0)
     lowest = _parameter(low, s_low, i_row, i_col, m_row, m, GIVEN, COLUMNS[2]).to(x.dtype)
     highest = _parameter(high, s_high, i_row, i_col, m_row, m, GIVEN, COLUMNS[3]).to(x.dtype)
-    moved = a + scale * g
+    moved = a + scale * (lift * g)
     if CLIP_FIRST:
         moved = tl.where(m, _clip(moved, lowest, highest) + 0.0 * moved, 0.0)  # NaN for ±inf
     return x, moved - x, lowest, highest
-
-
-@triton.jit
-def _longer(length, norm_eps):
-    return tl.maximum(length, norm_eps, propagate_nan=NAN_ALL)
-
-
-@triton.jit
-def _shrink(distance, radius):
-    """min(1, radius / distance): 1 at distance 0, NaN for NaN."""
-    return tl.where(distance <= radius, 1.0, radius / distance)
 
 
 def pgd_step(out, x_adv, grad, x, scalars, given, norm, order, norm_eps) -> None:
@@ -204,6 +187,8 @@ def pgd_step(out, x_adv, grad, x, scalars, given, norm, order, norm_eps) -> None
     kernel, constants, grid = plan(B, D, norm, x.element_size())
     if not given and x.dtype == torch.float64:  # launch scalars are float32
         given = [x.new_full((1, 1), value) for value in scalars]
+    alpha, eps, *box = scalars
+    scalars = [alpha, rounded_down(eps, x.dtype), *box]
     images = (out, x_adv, grad, x)
     if norm == "l2":
         images = tuple(_aligned_as_its_width(image) for image in images)

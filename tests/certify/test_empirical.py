@@ -204,7 +204,7 @@ def test_refuses(vae, x):
         empirical_margin(vae, x, 1.0, seed=1.5)
     with pytest.raises(ValueError, match="r_max must be finite"):
         empirical_margin(vae, x, 1.0, r_max=math.inf)
-    with pytest.raises(ValueError, match="x must lie in"):
+    with pytest.raises(ValueError, match=r"x must (lie|be) in"):
         empirical_margin(vae, x + 2, 100.0, low=0.0, high=1.0)
     with pytest.raises(TypeError, match="must be float32 or float64"):
         empirical_margin(vae, x.half(), 1.0)

@@ -72,7 +72,7 @@ def test_pixels_outside_a_bernoulli_model_name_the_remedy(refused, model):
     assert "save (x + 1) / 2, or pass --range -1,1" in audit(2 * X - 1)
     assert "save x / 255" in audit(255 * X)
     assert "is for [0, 1]; save (x + 1) / 2" in audit(2 * X - 1, "--range", "-1,1")
-    assert "is for [0, 1]; save x.float() / 255" in audit(255 * X, "--range", "0,255")
+    assert "is for [0, 1]; save x / 255" in audit(255 * X, "--range", "0,255")
     assert "is for [0, 1]; leave --range out" in audit(X, "--range", "-1,1")
 
 

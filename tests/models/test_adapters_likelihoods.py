@@ -168,7 +168,7 @@ def test_two_heads_that_are_promised_must_come(x):
     [
         (lambda x: 2 * x - 1, r"pass \(x \+ 1\) / 2"),
         (lambda x: 255 * x, "pass x / 255"),
-        (lambda x: 9 * x - 4, 'rescale it, or use likelihood="gaussian"'),
+        (lambda x: 9 * x - 4, r'rescale it to \[0, 1\], or use likelihood="gaussian"'),
     ],
 )
 def test_pixels_outside_of_the_unit_interval_are_refused(likelihood, change, remedy, x):

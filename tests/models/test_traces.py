@@ -274,7 +274,7 @@ def test_hidden_control_flow_is_found_by_the_comparison(x):
 
 def test_both_heads_come_from_one_trace_and_share_their_trunk(module, x, traced):
     vae = as_vae(module, decoder_output="probabilities")
-    mean, logvar, why_not = lowering.encoder(vae, x)
+    mean, logvar, why_not = lowering.encoder(vae, x)[:3]
     assert (traced, why_not) == (["Plain.encode"], "")
     assert mean.weights[0] is logvar.weights[0]
     assert mean.layers == ["linear relu", "linear identity"]
@@ -293,7 +293,7 @@ def test_one_head_may_lower_alone(module, x, monkeypatch):
         return self.mean(h), torch.log(F.softplus(self.logvar(h)))
 
     monkeypatch.setattr(Plain, "encode", encode)
-    mean, logvar, why_not = lowering.encoder(as_vae(module), x)
+    mean, logvar, why_not = lowering.encoder(as_vae(module), x)[:3]
     assert mean.layers == ["linear relu", "linear identity"]
     assert logvar is None
     assert "Plain.encode is the logarithm of what is no exponential (aten.log.default)" in why_not
@@ -301,7 +301,7 @@ def test_one_head_may_lower_alone(module, x, monkeypatch):
 
 def test_half_precision_keeps_its_dtype(module, x):
     vae = as_vae(module.to(torch.bfloat16))
-    mean, _, why_not = lowering.encoder(vae, x.float())
+    mean, _, why_not = lowering.encoder(vae, x.float())[:3]
     assert (mean.weights[0].dtype, why_not) == (torch.bfloat16, "")
 
 
@@ -310,3 +310,69 @@ def test_works_in_every_grad_mode(module, x):
         with mode():
             net = vf.lower(module, x)
         assert not any(w.requires_grad or w.is_inference() for w in net.weights)
+
+
+def made_of_layers():
+    return vf.models.MLPVAE((12,), hidden=(5,), latent=3, seed=0).eval()
+
+
+def count_forwards(vae, act, x):
+    """How often an encoder ran in a call after ``act``, which follows two calls."""
+    calls, encode = [], vf.VAE.q
+    vf.geometry.frobenius_norm(vae, x)
+    vf.geometry.frobenius_norm(vae, x)
+    undo = act(vae)
+    try:
+        vf.VAE.q = lambda self, *a, **k: calls.append(1) or encode(self, *a, **k)
+        vf.geometry.frobenius_norm(vae, x)
+    finally:
+        vf.VAE.q = encode
+        (undo or (lambda: None))()
+    return len(calls)
+
+
+def watched_everywhere(vae):
+    return nn.modules.module.register_module_forward_hook(lambda *_: None).remove
+
+
+def with_a_forward_of_its_own(vae):
+    layer = vae.encoder.mean
+    layer.forward = type(layer).forward.__get__(layer)
+
+
+class Rounded(nn.Linear):
+    pass
+
+
+def of_another_class(vae):
+    vae.encoder.mean.__class__ = Rounded
+
+
+def with_other_weights(vae):
+    with torch.no_grad():
+        vae.encoder.mean.weight.mul_(2.0)
+
+
+OBSERVED = {
+    "a hook": lambda vae: vae.encoder.mean.register_forward_hook(lambda *_: None).remove,
+    "a hook of all modules": watched_everywhere,
+    "an instance's forward": with_a_forward_of_its_own,
+    "a subclass": of_another_class,
+    "other weights": with_other_weights,
+}
+
+
+def test_nothing_is_compared_again_that_consists_of_torchs_own_layers(x):
+    vae = made_of_layers()
+    assert count_forwards(vae, lambda vae: None, x.float().flatten(1)) == 0
+
+
+@pytest.mark.parametrize("name", OBSERVED)
+def test_but_where_code_or_weights_may_be_others(name, x):
+    assert count_forwards(made_of_layers(), OBSERVED[name], x.float().flatten(1)) > 0
+
+
+def test_a_subclass_that_encodes_otherwise_is_compared(x):
+    vae = made_of_layers()
+    vae.__class__ = type("Own", (type(vae),), {"__module__": "elsewhere"})
+    assert count_forwards(vae, lambda vae: None, x.float().flatten(1)) > 0

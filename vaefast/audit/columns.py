@@ -62,7 +62,9 @@ INPUT_COLUMNS = {
         "pixel scale, ℓ2",
         f"Φ⁻¹(p)/‖diag(1/σ)J‖₂, p the lower bound; {FIRST_ORDER}; 0 where it abstains",
     ),
-    "margin_abstain": Description("", "the lower bound of the probability is at most ½"),
+    "margin_abstain": Description(
+        "", "the lower bound of the probability is at most ½, or the Jacobian is 0"
+    ),
     "encoder_frobenius_norm": Description(
         "latent per pixel scale", "‖J‖_F, J = ∂μ/∂x: root of the summed squared sensitivities"
     ),

@@ -23,6 +23,7 @@ from vaefast.certify import Guarantee
 from vaefast.data import Dataset
 from vaefast.metrics import LatentClassifier
 from vaefast.models import VAE
+from vaefast.runtime.grad_mode import without_autocast
 
 __all__ = ["Audit", "Outcome", "run"]
 
@@ -91,6 +92,7 @@ class Audit:
         return columns(self.values, per_attack, units, **options)
 
 
+@without_autocast
 def run(vae: VAE, data: Dataset, settings: AuditSettings, stages: Stages) -> Audit:
     """Attack, defend, measure and certify the first test inputs of ``data``.
 
@@ -190,7 +192,7 @@ def _clean_values(
     with torch.no_grad():
         centre = by_blocks(lambda rows, _: job.vae.reconstruct(job.x[rows]), job.x)
     values = {
-        "index": torch.arange(len(job.x)),
+        "index": torch.arange(len(job.x), device="cpu"),
         "reconstruction_error": (centre - job.x).flatten(1).double().norm(dim=1),
         f"{job.measure}_resampled": job.compared(reference, again),
         f"clean_{job.measure}_defended": job.compared(reference, defended.reconstruction),

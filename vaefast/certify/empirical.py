@@ -17,6 +17,7 @@ from vaefast.certify.sampling import at_input, count_hits
 from vaefast.functional.rows import finite
 from vaefast.models import VAE
 from vaefast.models.context import Context
+from vaefast.models.likelihoods import check_pixels
 from vaefast.models.prepare import Prepared, prepare
 from vaefast.philox import Use
 from vaefast.runtime import batching
@@ -113,6 +114,7 @@ def empirical_margin(
     """
     prepared = prepare(vae, x, index, context=context, half="refuse")
     x = prepared.x
+    check_pixels(x, vae.likelihood)
     checks.count(bisections, "bisections", 0)
     checks.count(restarts, "restarts")
     r_max = 0.25 * math.sqrt(prepared.pixels) if r_max is None else r_max

@@ -11,10 +11,12 @@ from scipy import special
 from torch import Tensor
 
 from vaefast import checks
+from vaefast.certify.provenance import fingerprint
 from vaefast.certify.sampling import at_input, hits
 from vaefast.functional.rows import finite
 from vaefast.models import VAE
 from vaefast.models.context import Context
+from vaefast.models.likelihoods import check_pixels
 from vaefast.models.prepare import Prepared, prepare
 from vaefast.philox import check_seed
 from vaefast.runtime import batching
@@ -34,8 +36,12 @@ class RobustProbability:
         p_lower: [B] float64, at most the true p with probability 1 − alpha per input; NaN where
             the input is not finite.
         hits: [B] int64, 0 where the input is not finite.
+        r: [B], the radius in output space, as given.
         samples: draws per input.
         alpha: error probability of ``p_lower``, per input.
+        seed: of the draws.
+        fingerprint: checksums of the model and of the inputs, by which :func:`margin` refuses a
+            probability of something else.
         reproducible: how far a row depends on the batch it stood in: ``"bits"``, ``"blocks"`` or
             ``"round-off"``, see :func:`vaefast.runtime.batching.reproducible`.
         precision: as asked for. Only with ``"ieee"`` is ``p_lower`` a bound on p; with another it
@@ -45,8 +51,11 @@ class RobustProbability:
     p: Tensor
     p_lower: Tensor
     hits: Tensor
+    r: Tensor
     samples: int
     alpha: float
+    seed: int
+    fingerprint: str
     reproducible: str = "round-off"
     precision: str = "ieee"
 
@@ -97,23 +106,23 @@ def robust_probability(
 
     Raises:
         TypeError: half precision; it has no certificates.
-        ValueError: a wrong shape, ``r`` < 0 or infinite, ``samples`` < 1, ``alpha`` outside (0, 1).
+        ValueError: a wrong shape, ``r`` < 0 or infinite, ``samples`` < 1, ``alpha`` outside (0, 1);
+            pixels outside of [0, 1], unless the likelihood is Gaussian.
 
     Source: Camuto et al. 2021, mathematics.md 2.1 and 8.1; Clopper, Pearson 1934.
     """
     draws = check_draws(samples, alpha, seed)
     prepared = prepare(vae, x, index, context=context, precision=precision, half="refuse")
-    return estimate(prepared, r, draws, precision)
+    check_pixels(prepared.x, vae.likelihood)
+    return estimate(prepared, r, draws, precision, fingerprint(prepared))
 
 
 def estimate(
-    prepared: Prepared, r: float | Tensor, draws: Draws, precision: str
+    prepared: Prepared, r: float | Tensor, draws: Draws, precision: str, mark: str = ""
 ) -> RobustProbability:
-    """As :func:`robust_probability`, for what was prepared."""
+    """As :func:`robust_probability`, for what was prepared; ``mark`` is the fingerprint of that."""
     maps, x = prepared.maps, prepared.x
-    radius = checks.per_row(r, "r", len(x), like=x, minimum=0.0)
-    if radius.isinf().any():
-        raise ValueError("r must be finite, got inf")
+    radius = check_radius(r, x)
     samples, alpha, seed = draws
 
     def run(part: Prepared) -> tuple[Tensor, ...]:
@@ -124,10 +133,21 @@ def estimate(
     cost = 4 * maps.mean.bytes_per_row(prepared.itemsize, 1)
     (k,) = prepared.rows(run, cost, samples, generic=generic)
     good = finite(x, radius)
-    p_lower = torch.where(good, clopper_pearson(k, samples, alpha), torch.nan)
+    p_lower = torch.where(good, _lower_bound(k, samples, alpha), torch.nan)
     p = torch.where(good, k.double() / samples, torch.nan)
     promise = batching.reproducible(generic, ("net_forward", "decode_distance"), x)
-    return RobustProbability(p, p_lower, k * good, samples, alpha, promise, precision)
+    return RobustProbability(
+        p=p,
+        p_lower=p_lower,
+        hits=k * good,
+        r=radius,
+        samples=samples,
+        alpha=alpha,
+        seed=seed,
+        fingerprint=mark,
+        reproducible=promise,
+        precision=precision,
+    )
 
 
 def clopper_pearson(hits: Tensor, samples: int, alpha: float) -> Tensor:
@@ -147,14 +167,40 @@ def clopper_pearson(hits: Tensor, samples: int, alpha: float) -> Tensor:
     Returns:
         [B] float64.
 
+    Raises:
+        TypeError: hits or samples are no whole numbers.
+        ValueError: hits outside of 0 to ``samples``, ``samples`` < 1, ``alpha`` outside (0, 1).
+
     Source: Clopper, Pearson 1934; mathematics.md 8.1.
     """
+    checks.tensor(hits, "hits")
+    if hits.is_floating_point() or hits.is_complex() or hits.dtype == torch.bool:
+        raise TypeError(f"hits must be int64, got {checks.short(hits.dtype)}; pass hits.long()")
+    checks.count(samples, "samples")
+    check_alpha(alpha)
+    if hits.numel() and (int(hits.min()) < 0 or int(hits.max()) > samples):
+        low, high = int(hits.min()), int(hits.max())
+        raise ValueError(
+            f"hits must be between 0 and samples = {samples}, got values from {low} to {high}"
+        )
+    return _lower_bound(hits, samples, alpha)
+
+
+def _lower_bound(hits: Tensor, samples: int, alpha: float) -> Tensor:
     k = hits.cpu().numpy()
     if k.size > FEW:
         k, where = np.unique(k, return_inverse=True)
     bound = np.where(k > 0, special.betaincinv(np.maximum(k, 1), samples - k + 1, alpha), 0.0)
     bound = bound[where] if hits.numel() > FEW else bound
     return torch.from_numpy(bound.reshape(hits.shape)).to(hits.device)
+
+
+def check_radius(r: float | Tensor, x: Tensor) -> Tensor:
+    """[B] like x, at least 0 and not infinite."""
+    radius = checks.per_row(r, "r", len(x), like=x, minimum=0.0)
+    if radius.isinf().any():
+        raise ValueError("r must be finite, got inf")
+    return radius
 
 
 def check_draws(samples: int, alpha: float, seed: int) -> Draws:

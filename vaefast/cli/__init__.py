@@ -1,4 +1,7 @@
-"""The command ``vaefast``: every mistake is one line on stderr and exit code 2, Ctrl-C is 130."""
+"""The command ``vaefast``: every mistake is one line on stderr and exit code 2, Ctrl-C is 130.
+
+Warnings are a line each as well.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import os
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 
 __all__ = ["main"]
@@ -22,9 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        from vaefast.cli.app import run
-
-        return run(list(sys.argv[1:] if arguments is None else arguments))
+        with warnings.catch_warnings():
+            warnings.showwarning = _warn  # type: ignore[assignment]
+            return _run(list(sys.argv[1:] if arguments is None else arguments))
     except KeyboardInterrupt:
         return _say("interrupted; nothing was left behind", INTERRUPTED)
     except BrokenPipeError:  # whoever read our output has had enough
@@ -34,6 +38,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if os.environ.get("VAEFAST_DEBUG") == "1":
             traceback.print_exc()
         return _say(f"error: {describe(error)}", MISTAKE if _is_mistake(error) else DEFECT)
+
+
+def _run(arguments: list[str]) -> int:
+    from vaefast.cli.app import run
+
+    return run(arguments)
+
+
+def _warn(message: Warning | str, *_: object) -> None:
+    """One line, without the place in our code that Python would add."""
+    print(f"vaefast: warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 def describe(error: BaseException) -> str:

@@ -11,7 +11,7 @@ import typer
 from vaefast.cli import options as o
 from vaefast.cli.attack import attack
 from vaefast.cli.audit import audit
-from vaefast.cli.sources import find_device
+from vaefast.cli.sources import check_suffix, find_device
 from vaefast.cli.steps import certify, defend
 from vaefast.cli.train import train
 
@@ -76,6 +76,8 @@ def bench(
     threads: o.Threads = None,
 ) -> None:
     """Time the ops beside PyTorch, torch.compile and the machine's own limits."""
+    if out is not None:
+        check_suffix(out, ".csv")
     from vaefast.bench import Place, run_cli
 
     place = Place(find_device(device, threads).type)

@@ -16,7 +16,7 @@ from vaefast.audit import AuditSettings, Stages
 from vaefast.audit import stages as stage
 from vaefast.audit.job import NAMES, NORMS, Job
 from vaefast.cli import options as o
-from vaefast.cli.output import save_npz, show
+from vaefast.cli.output import save_npz, say_failures, show
 from vaefast.cli.sources import (
     box_for,
     check_fit,
@@ -147,6 +147,7 @@ def attack(
             arrays["y"] = images.y_test[:inputs]
         save_npz(file, arrays)
     show(console, {k: arrays[k] for k in ("objective", "perturbation_norm", "failed")}, out)
+    say_failures(console, arrays["failed"], out)
 
 
 class _Plan(NamedTuple):

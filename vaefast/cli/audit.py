@@ -141,9 +141,12 @@ def audit(
         facts = reporting.describe_model(vae) | facts
         command = shlex.join(["vaefast", *context.obj])
         summary = reporting.write_report(result, folder, model=facts, command=command)
-    for finding in reporting.findings(summary["numbers"]):
+    numbers = summary["numbers"]
+    for finding in reporting.findings(numbers):
         console.print(f"\n{finding}", markup=False)
     console.print(f"\nThe report is at {out / 'report.html'}", soft_wrap=True)
+    if numbers["failed"] == numbers["inputs"]:
+        raise ValueError(f"all {numbers['inputs']} inputs failed; the report at {out} says so")
 
 
 def _refuse_training_options(context: typer.Context) -> None:

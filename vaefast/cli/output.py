@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-__all__ = ["save_npz", "show"]
+__all__ = ["save_npz", "say_failures", "show"]
 
 
 def save_npz(file: Path, tensors: dict[str, Tensor]) -> None:
@@ -28,3 +28,18 @@ def show(console: Console, values: dict[str, Tensor], out: Path) -> None:
         table.add_row(name.replace("_", " "), *(f"{cell:.4g}" for cell in cells))
     console.print(table)
     console.print(f"The results are at {out}", soft_wrap=True)
+
+
+def say_failures(console: Console, failed: Tensor, out: Path) -> None:
+    """How many of the inputs [B] gave nothing finite, if any.
+
+    Raises:
+        ValueError: all of them; what was computed is in the file.
+    """
+    count, rows = int(failed.sum()), len(failed)
+    if rows and count == rows:
+        raise ValueError(
+            f"all {rows} inputs failed: the model gives nothing finite for any; {out} holds NaN"
+        )
+    if count:
+        console.print(f"{count} of {rows} inputs failed: NaN in {out}", soft_wrap=True)

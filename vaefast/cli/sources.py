@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import math
 import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from types import ModuleType
 from typing import Any
 
@@ -19,7 +20,9 @@ from vaefast import checks, models
 from vaefast.data import Dataset
 from vaefast.data import load as load_data
 from vaefast.models import VAE
+from vaefast.models.finite_model import check_outputs
 from vaefast.models.likelihoods import within_unit_interval
+from vaefast.models.storage import CHECKPOINTS, MAKE
 
 __all__ = [
     "box_for",
@@ -33,8 +36,10 @@ __all__ = [
 ]
 
 FAMILIES = "a .safetensors file of vaefast train, package.module:make_vae or file.py:make_vae"
-WEIGHTS = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle")
-FILES = (".html", ".htm", ".pdf", ".json", ".csv", ".npy", ".npz", ".parquet", ".safetensors")
+FILES = (
+    *(".html", ".htm", ".pdf", ".json", ".txt", ".md", ".csv", ".npy", ".npz", ".parquet"),
+    *(".safetensors", ".pt", ".pth", ".zip", ".png", ".jpg", ".jpeg"),
+)
 
 
 def read_data(
@@ -71,10 +76,9 @@ def check_range(likelihood: str, data: Dataset, name: str) -> None:
         return
     lowest = min(x.min().item() for x in (data.x_train, data.x_test))
     highest = max(x.max().item() for x in (data.x_train, data.x_test))
-    if lowest >= 0 and highest <= 255:
-        remedy = "save x.float() / 255" if highest > 1 else "leave --range out"
-    else:
-        remedy = "save (x + 1) / 2" if lowest >= -1 and highest <= 1 else "rescale it to [0, 1]"
+    remedy = checks.into_unit_interval("save", "x", lowest, highest)
+    if lowest >= 0 and highest <= 1:
+        remedy = "leave --range out"
     raise ValueError(
         f"--data {name} has values from {lowest:.4g} to {highest:.4g}, and likelihood "
         f"{likelihood!r} is for [0, 1]; {remedy}, or take a Gaussian model (--likelihood gaussian)"
@@ -140,19 +144,20 @@ def load_model(
 
 def _module(spec: str) -> nn.Module:
     path, suffix = Path(spec), Path(spec).suffix.lower()
-    if suffix in WEIGHTS:
+    if suffix in CHECKPOINTS:
         raise ValueError(
             f"--model {spec} is a file of weights that does not say what model they belong to; "
-            "write mine.py with def make_vae(): vae = MyVAE(); "
-            f"vae.load_state_dict(torch.load({path.name!r}, weights_only=True)); return vae.eval() "
-            "and pass --model mine.py:make_vae"
+            f"write mine.py with {MAKE.format(path.name)} and pass --model mine.py:make_vae"
         )
     if suffix == ".py":
         raise ValueError(f"--model {spec}: name the function in it, as in {spec}:make_vae")
     if path.exists() or suffix == ".safetensors":
         if not path.is_file():
             raise FileNotFoundError(f"--model {spec}: there is no such file; give {FAMILIES}")
-        return models.load(path)
+        try:
+            return models.load(path)
+        except ValueError as error:
+            raise ValueError(f"--model {error}") from error
     source, colon, attribute = spec.rpartition(":")
     if not colon:
         raise FileNotFoundError(f"--model {spec}: there is no such file; give {FAMILIES}")
@@ -179,9 +184,11 @@ def _import_file(spec: str, path: Path) -> ModuleType:
     """The module of a file; its folder is importable, as for a script."""
     path = path.expanduser()
     if not path.is_file():
+        attribute = spec.rpartition(":")[2]
+        stem = PureWindowsPath(path).stem
+        way_out = f"give its path with /, or run from its folder with --model {stem}:{attribute}"
         raise FileNotFoundError(
-            f"--model {spec}: there is no file {path} from {os.getcwd()}; give its path, as in "
-            "models/mine.py:make_vae"
+            f"--model {spec}: there is no file {path} from {os.getcwd()}; {way_out}"
         )
     _importable(str(path.resolve().parent))
     name = f"model_of_{path.stem}"  # no other module's
@@ -218,7 +225,7 @@ def inputs_for(vae: VAE, x: Tensor, device: torch.device) -> Tensor:
 def check_fit(
     vae: VAE, x: Tensor, model: str, source: str, decoder_output: str | None = None
 ) -> None:
-    """The model takes the data's inputs and gives natural parameters of the same shape.
+    """The model takes the data's inputs and gives finite natural parameters of the same shape.
 
     Args:
         x: [n, *event], a few inputs on the model's device and in its dtype.
@@ -230,16 +237,37 @@ def check_fit(
     if expected is not None and list(expected) != shape:
         raise ValueError(
             f"--model {model} takes inputs of shape {list(expected)}, --data {source} has {shape}"
+            f"{_reshaping(shape, list(expected))}"
         )
     try:
-        out = vae.decode(vae.encode(x)[0])
+        moments = vae.encode(x)
+        out = vae.decode(moments[0])
     except Exception as error:  # the caller's code may fail in any way
         raise ValueError(
             f"--model {model} does not work on inputs of shape {shape} as --data {source} has: "
             f"{error}"
         ) from error
+    _check_weights(vae, model, *moments, out)
     if decoder_output is None and vae.decoder_output == "logits" and within_unit_interval(out):
         raise ValueError(
             f"--model {model}: decode returns values in [0, 1]: pass --decoder-output "
             "probabilities (or logits to insist)"
         )
+
+
+def _reshaping(shape: list[int], expected: list[int]) -> str:
+    """What makes one shape of the other, where their entries are as many."""
+    if len(shape) == 1 and shape[0] == expected[-1] and len(expected) > 1:
+        return "; one image alone is saved as x[None]"
+    if math.prod(shape) != math.prod(expected):
+        return ""
+    rows = ", ".join(map(str, expected))
+    way = "nn.Flatten()" if len(expected) == 1 else f"nn.Unflatten(1, ({rows}))"
+    return f"; save x.reshape(-1, {rows}), or let the model of make_vae begin with {way}"
+
+
+def _check_weights(vae: VAE, model: str, *outputs: Tensor) -> None:
+    try:
+        check_outputs(vae, *outputs)
+    except ValueError as error:
+        raise ValueError(f"--model {model}: {error}") from error

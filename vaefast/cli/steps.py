@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Optional
 
 import numpy as np
 import typer
@@ -16,7 +16,7 @@ from vaefast.audit import stages as stage
 from vaefast.audit.columns import columns, write_parquet
 from vaefast.audit.job import Job
 from vaefast.cli import options as o
-from vaefast.cli.output import save_npz, show
+from vaefast.cli.output import save_npz, say_failures, show
 from vaefast.cli.sources import (
     box_for,
     check_fit,
@@ -44,6 +44,18 @@ AttackedData = Annotated[
     ),
 ]
 
+AttackedInputs = Annotated[
+    Optional[int],
+    typer.Option(
+        "--inputs",
+        min=1,
+        metavar="N",
+        help=f"First N inputs; default all of an attack's, {DEFAULT.inputs} of other data.",
+    ),
+]
+
+# ruff: noqa: UP045 - typer reads Optional on every Python that we support
+
 
 def defend(
     data: AttackedData,
@@ -52,7 +64,7 @@ def defend(
     warmup: o.Warmup = DEFAULT.warmup,
     transitions: o.Transitions = DEFAULT.transitions,
     leapfrog: o.Leapfrog = DEFAULT.leapfrog,
-    inputs: o.Inputs = DEFAULT.inputs,
+    inputs: AttackedInputs = None,
     limits: o.Range = None,
     low: o.Low = None,
     high: o.High = None,
@@ -84,14 +96,15 @@ def defend(
             encoder_output=encoder_output,
             obs_std=obs_std,
         )
-        found = _inputs(data, vae, console, root=data_root, box=box)
-        x = inputs_for(vae, found[:inputs], place)
+        found = _inputs(data, vae, console, root=data_root, box=box, count=inputs)
+        x = inputs_for(vae, found, place)
         check_fit(vae, x[:2], model, data, decoder_output)
         with Stages(console) as stages:
             result = stage.defend(Job(vae, x, settings, stages), x, "inputs")
         arrays = {"x": x, **vars(result)}
         save_npz(file, arrays)
     show(console, {k: arrays[k] for k in ("accept_rate", "divergent", "failed")}, out)
+    say_failures(console, arrays["failed"], out)
 
 
 def certify(
@@ -101,7 +114,7 @@ def certify(
     r: o.Radius = None,
     samples: o.Samples = DEFAULT.samples,
     alpha: o.Alpha = DEFAULT.alpha,
-    inputs: o.Inputs = DEFAULT.inputs,
+    inputs: AttackedInputs = None,
     limits: o.Range = None,
     low: o.Low = None,
     high: o.High = None,
@@ -133,30 +146,41 @@ def certify(
             encoder_output=encoder_output,
             obs_std=obs_std,
         )
-        x = inputs_for(vae, _inputs(data, vae, console, root=data_root, box=box)[:inputs], place)
+        found = _inputs(data, vae, console, root=data_root, box=box, count=inputs)
+        x = inputs_for(vae, found, place)
         check_fit(vae, x[:2], model, data, decoder_output)
         r = r or stage.unchanged_radius(vae, x, seed)
         with Stages(console) as stages:
-            found = stage.margins(Job(vae, x, settings, stages), r)
-        arrays = {name: value.cpu().numpy() for name, value in found.values.items()}
+            margins = stage.margins(Job(vae, x, settings, stages), r)
+        arrays = {name: value.cpu().numpy() for name, value in margins.values.items()}
         arrays = {"index": np.arange(len(x)), **arrays}
         images = x.ndim == 4
-        write_parquet(file, columns(arrays, {}, guarantee=found.guarantee, images=images))
-    show(console, found.values, out)
+        write_parquet(file, columns(arrays, {}, guarantee=margins.guarantee, images=images))
+    show(console, margins.values, out)
     unit = "pixel scale" if images else "data scale"
-    console.print(f"r = {r:g}, {unit}; margins: {found.guarantee}", soft_wrap=True)
+    console.print(f"r = {r:g}, {unit}; margins: {margins.guarantee}", soft_wrap=True)
 
 
 def _inputs(
-    data: str, vae: VAE, console: Console, *, root: Path | None, box: dict[str, float | None]
+    data: str,
+    vae: VAE,
+    console: Console,
+    *,
+    root: Path | None,
+    box: dict[str, float | None],
+    count: int | None,
 ) -> Tensor:
-    """``x_adv`` of an .npz that ``vaefast attack`` wrote, or the test inputs of any other data."""
+    """All ``x_adv`` of an .npz that ``vaefast attack`` wrote, or the first test inputs of any other
+    data; ``count`` is the most that are taken.
+    """
     box = box_for(vae, box)
-    if data.endswith(".npz"):
+    if Path(data).suffix.lower() == ".npz":
         usual = UNIT if "bernoulli" in vae.likelihood else UNBOUNDED
         attacked = load_attacked(Path(data).expanduser(), box_of(**box) or usual)
         if attacked is not None:
-            return attacked
+            x, note = attacked
+            console.print(f"data     {note}", soft_wrap=True, markup=False)
+            return x[:count]
     found = read_data(data, console, root=root, box=box, split="never")
     check_range(vae.likelihood, found, data)
-    return found.x_test
+    return found.x_test[: count or DEFAULT.inputs]

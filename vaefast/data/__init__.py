@@ -9,10 +9,20 @@ from pathlib import Path
 from vaefast import checks
 from vaefast.data.dataset import Dataset
 from vaefast.data.files import FORMATS, load_path, relabelled
+from vaefast.data.folders import IMAGES
 from vaefast.data.known import KNOWN
 from vaefast.data.values import UNIT, Box, box_of
 
 __all__ = ["Dataset", "load"]
+
+REMEDIES = (
+    ((".pt", ".pth"), "np.save('x.npy', torch.load({}, weights_only=True).numpy())"),
+    ((".pkl", ".pickle"), "unpickle it where you trust it, and np.save('x.npy', x)"),
+    ((".mat", ".h5", ".hdf5"), "read it with scipy or h5py, and np.save('x.npy', x)"),
+    ((".safetensors",), "a model goes to --model"),
+    (IMAGES, "name the folder that the images lie in"),
+    ((".gz", ".zip", ".tar", ".tgz"), "unpack it first"),
+)
 
 
 def load(
@@ -66,8 +76,15 @@ def load(
         return load_path(path, box=box, labels=spec, split=split)
     raise ValueError(
         f"data must be {', '.join(KNOWN)}, a folder of images, or a path that ends in "
-        f"{', '.join(FORMATS)}; got {name!r}"
+        f"{', '.join(FORMATS)}; got {name!r}{_remedy(path)}"
     )
+
+
+def _remedy(path: Path) -> str:
+    """What to do with a file of another kind, by its suffix."""
+    suffix = path.suffix.lower()
+    found = next((remedy for suffixes, remedy in REMEDIES if suffix in suffixes), "")
+    return found and f"; {found.format(repr(path.name))}"
 
 
 def _mapped(data: Dataset, box: Box) -> Dataset:

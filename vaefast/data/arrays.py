@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from vaefast.data.dataset import Array, reading
 
 __all__ = ["read_arrays"]
+
+NPY, ZIP = b"\x93NUMPY", b"PK\x03\x04"  # how the two kinds begin
 
 
 def read_arrays(
@@ -27,18 +30,38 @@ def read_arrays(
         raise FileNotFoundError(f"no data file {path}")
     with reading(path, "NumPy file (without pickled objects)"), path.open("rb") as file:
         try:
-            loaded = np.load(file, allow_pickle=False)
-        except ValueError as error:
-            raise ValueError(_reason(str(error))) from error
-        if isinstance(loaded, np.ndarray):
-            return {"x": loaded}, ["x"]
-        with loaded:
-            wanted = loaded.files if keys is None else [key for key in keys if key in loaded.files]
-            return {key: loaded[key] for key in wanted}, loaded.files
+            return _arrays(np.load(file, allow_pickle=False), keys)
+        except Exception as error:
+            raise ValueError(_reason(_start(path), str(error)) or str(error)) from error
 
 
-def _reason(text: str) -> str:
-    """NumPy's own text advises to unpickle the file, or speaks of its own reshape."""
-    if "pickle" in text:
-        return "it holds no plain arrays"
-    return "it ends too early" if "reshape" in text or "EOF" in text else text
+def _arrays(loaded: Any, keys: Sequence[str] | None) -> tuple[dict[str, Array], list[str]]:
+    if isinstance(loaded, np.ndarray):
+        return {"x": loaded}, ["x"]
+    with loaded:
+        if any(name.endswith("/data.pkl") for name in loaded.files):
+            raise ValueError("it is one of torch.save; save the tensor's x.numpy() with np.save")
+        wanted = loaded.files if keys is None else [key for key in keys if key in loaded.files]
+        return {key: loaded[key] for key in wanted}, loaded.files
+
+
+def _start(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(6)
+
+
+def _reason(start: bytes, text: str) -> str:
+    """What is wrong with a file of these first bytes, where NumPy's own words mislead.
+
+    They advise to unpickle the file, or speak of NumPy's own reshape.
+    """
+    if not start:
+        return "it is empty"
+    if "Object arrays" in text:
+        return "it holds Python objects; save y.astype(str), or numbers of one type"
+    if not start.startswith((NPY[: len(start)], ZIP[: len(start)])):
+        return "it is none by its first bytes; write it with np.save or np.savez"
+    cut = ("reshape", "EOF", "Failed to read", "not a zip file", "pickle", "expected")
+    if any(word in text for word in cut):
+        return "it ends too early; copy it again, or save it again"
+    return f"it is damaged; copy it again, or save it again ({text})" if "CRC" in text else ""

@@ -51,6 +51,7 @@ class Arrays(NamedTuple):
     y: Array | None = None
     x_test: Array | None = None
     y_test: Array | None = None
+    note: str = ""
 
 
 def dataset(

@@ -13,10 +13,11 @@ from vaefast.data.dataset import Array, Arrays, Dataset
 from vaefast.data.folders import IMAGES, read_folder, read_image
 from vaefast.data.labels import as_classes, read_labels, source_of
 from vaefast.data.tables import read_table
-from vaefast.data.values import UNIT, Box, as_tensor, check_box, check_inputs, fit_box
+from vaefast.data.values import UNIT, Box, as_tensor, check_inputs, fit_box, into_box
 
 __all__ = ["FORMATS", "TARGETS", "load_attacked", "load_inputs", "load_path", "relabelled"]
 
+CLEAN = "{} holds attacked inputs, x_adv, too: the clean ones, x, were taken."
 KEYS = ("x", "x_train", "y", "y_train", "x_test", "y_test")
 TABLES = (".csv", ".parquet")
 FORMATS = (".npy", ".npz", *TABLES)
@@ -34,8 +35,8 @@ def load_path(path: Path, *, box: Box | None, labels: str | None, split: str = "
             f"{path}: x_test must be [n, {_listed(x.shape[1:])}] like x, got {list(x_test.shape)}"
         )
     (y, y_test), classes = _labels(path, arrays, labels)
-    box, note = fit_box(x, f"{path}: x", box)
-    notes = [note]
+    x, box, note = fit_box(x, f"{path}: x", box)
+    notes = [arrays.note, note]
     if x_test is None:
         what = "folder" if path.is_dir() else "file"
         divided = split == "always" or (split == "labelled" and y is not None)
@@ -43,12 +44,13 @@ def load_path(path: Path, *, box: Box | None, labels: str | None, split: str = "
         x, x_test, y, y_test = x[train], x[test], _at(y, train), _at(y, test)
         notes.append(split_note)
     else:
-        check_box(x_test, f"{path}: x_test", box)
+        x_test, note = into_box(x_test, f"{path}: x_test", box)
+        notes.append(note and f"Of x_test {note}")
     tensors = (as_tensor(x, box), _tensor(y), as_tensor(x_test, box), _tensor(y_test))
     return Dataset(path.name, *tensors, " ".join(filter(None, notes)), *box, classes)
 
 
-def load_attacked(path: Path, box: Box = UNIT) -> Tensor | None:
+def load_attacked(path: Path, box: Box = UNIT) -> tuple[Tensor, str] | None:
     """``x_adv`` of an .npz that ``vaefast attack`` wrote, None where there is no such key.
 
     Args:
@@ -56,7 +58,7 @@ def load_attacked(path: Path, box: Box = UNIT) -> Tensor | None:
         box: which values are refused outside; infinite for any value.
 
     Returns:
-        Float32, [n, C, H, W] or [n, D]; float64 where the file holds that.
+        Float32, [n, C, H, W] or [n, D]; float64 where the file holds that; and what to say of it.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -66,14 +68,17 @@ def load_attacked(path: Path, box: Box = UNIT) -> Tensor | None:
     if x_adv is None:
         return None
     checked = check_inputs(x_adv, f"{path}: x_adv")
-    check_box(checked, f"{path}: x_adv", box)
     if x_adv.dtype == np.float64:
-        return torch.from_numpy(x_adv.reshape(checked.shape))
-    return as_tensor(checked, box if np.isfinite(box).all() else UNIT)
+        checked = x_adv.reshape(checked.shape)
+    checked, note = into_box(checked, f"{path}: x_adv", box)
+    words = f"x_adv of {path.name}, {len(checked)} attacked inputs. {note}".rstrip()
+    if checked.dtype == np.float64:
+        return torch.from_numpy(checked), words
+    return as_tensor(checked, box if np.isfinite(box).all() else UNIT), words
 
 
-def load_inputs(path: Path, like: Dataset) -> Tensor:
-    """Inputs [n, *event] of a file that fit a data set: its event shape, its box.
+def load_inputs(path: Path, like: Dataset) -> tuple[Tensor, str]:
+    """Inputs [n, *event] of a file that fit a data set: its event shape, its box; and a note.
 
     Args:
         path: an .npy or .npz (key ``x``) of inputs or of one, or one image.
@@ -86,18 +91,18 @@ def load_inputs(path: Path, like: Dataset) -> Tensor:
         found, names = read_arrays(path, ("x",))
         if "x" not in found:
             raise ValueError(f"{path} needs a key x, got {', '.join(names) or 'none'}")
-        x = found["x"]
+        x, clean = found["x"], CLEAN.format(path.name) if "x_adv" in names else ""
         x = x[None] if x.shape in (event, event[1:] if event[0] == 1 else event) else x
     else:
-        x = read_image(path, "L" if event[0] == 1 else "RGB")[None]
+        x, clean = read_image(path, "L" if event[0] == 1 else "RGB")[None], ""
     x = check_inputs(x, f"{path}: x")
     if x.shape[1:] != event:
         raise ValueError(
             f"{path}: x must be [n, {_listed(event)}] like the data, got {list(x.shape)}"
         )
     box = (like.low, like.high)
-    check_box(x, f"{path}: x", box)
-    return as_tensor(x, box)
+    x, note = into_box(x, f"{path}: x", box)
+    return as_tensor(x, box), f"{clean} {note}".strip()
 
 
 def relabelled(data: Dataset, labels: str) -> Dataset:
@@ -125,7 +130,8 @@ def _arrays(path: Path, labels: str | None) -> Arrays:
         raise ValueError(f"{path} needs a key x or x_train, got {', '.join(names) or 'none'}")
     if "y_test" in found and "x_test" not in found:
         raise ValueError(f"{path} has y_test but no x_test")
-    return Arrays(x, y, found.get("x_test"), found.get("y_test"))
+    note = CLEAN.format(path.name) if "x_adv" in names else ""
+    return Arrays(x, y, found.get("x_test"), found.get("y_test"), note)
 
 
 def _labels(path: Path, arrays: Arrays, labels: str | None) -> tuple[Labels, tuple[str, ...]]:
@@ -141,6 +147,7 @@ def _labels(path: Path, arrays: Arrays, labels: str | None) -> tuple[Labels, tup
         if part.shape != (n,):
             raise ValueError(
                 f"{path}: {name} must be [n] = [{n}] like its inputs, got {list(part.shape)}"
+                + _column_hint(name, part)
             )
     if not given:
         return (None, None), ()
@@ -150,6 +157,12 @@ def _labels(path: Path, arrays: Arrays, labels: str | None) -> tuple[Labels, tup
     if arrays.y is None:
         return (None, both), classes
     return (both[:rows], None if arrays.y_test is None else both[rows:]), classes
+
+
+def _column_hint(name: str, y: Array) -> str:
+    if y.ndim != 2:
+        return ""
+    return f"; save {name}[:, 0]" if y.shape[1] == 1 else f"; of one-hot rows save {name}.argmax(1)"
 
 
 def _split(rows: int, what: str) -> tuple[Array, Array, str]:

@@ -79,17 +79,27 @@ def as_classes(y: Array, label: str) -> tuple[Array, tuple[str, ...]]:
             names, classes = np.unique(text, return_inverse=True)
             return classes.astype(np.int64), tuple(map(str, names))
         y = numbers
+    if y.dtype.kind == "f" and (whole := _whole(y)) is not None:
+        y = whole
     if y.dtype.kind not in "iub" or y.min() < 0:
-        lowest = y.min() if y.dtype.kind in "iufb" else "other values"
-        raise ValueError(
-            f"{label} must be whole numbers from 0 or text, got {y.dtype} from {lowest}; save "
-            "y.astype('int64')"
-        )
+        raise ValueError(f"{label} must be whole numbers from 0 or text, got {_trouble(y)}")
     return y.astype(np.int64), ()
 
 
+def _trouble(y: Array) -> str:
+    """What labels are instead, and the remedy."""
+    if y.dtype.kind in "iu":
+        return f"{y.min()}; save y - y.min(), or take rows without a label out of x and y"
+    if y.dtype.kind != "f":
+        return f"{y.dtype}; save y.astype(str)"
+    missing = np.flatnonzero(~np.isfinite(y))
+    if len(missing):
+        return f"NaN or infinity in row {missing[0]}; take rows without a label out of x and y"
+    return f"{y[y != np.floor(y)][0]:g}; save np.digitize(y, edges), or leave y out"
+
+
 def _whole(text: Array) -> Array | None:
-    """Text that is all whole numbers, such as 3 or 3.0, as int64; else None."""
+    """Text or floats that are all whole numbers, such as 3 or 3.0, as int64; else None."""
     try:
         numbers = text.astype(np.float64)
     except ValueError:

@@ -17,15 +17,16 @@ __all__ = [
     "Box",
     "as_tensor",
     "box_of",
-    "check_box",
     "check_inputs",
     "fit_box",
+    "into_box",
 ]
 
 Box = tuple[float, float]
 UNIT: Box = (0.0, 1.0)
 UNBOUNDED: Box = (-math.inf, math.inf)
 CHANNELS = (1, 3, 4)
+ROUNDING = 1e-5  # of the box's width: what arithmetic in float32 may leave outside
 
 
 def box_of(low: float | None, high: float | None) -> Box | None:
@@ -68,25 +69,41 @@ def check_inputs(x: Array, label: str) -> Array:
         return x
     if x.dtype.kind not in "fb":
         raise ValueError(
-            f"{label} must be uint8 from 0 to 255 or floats in [0, 1], got {x.dtype}; save "
-            "x.astype('uint8') or x / 255"
+            f"{label} must be uint8 from 0 to 255 or floats in [0, 1], got {x.dtype}{_levels(x)}"
         )
     with np.errstate(over="ignore"):
         return _finite(x.astype(np.float32), label)
 
 
+def _levels(x: Array) -> str:
+    """The range of integers, and how they become floats in [0, 1] or bytes."""
+    if x.dtype.kind not in "iu":
+        return "; save numbers"
+    low, high = int(x.min()), int(x.max())
+    if x.dtype == np.uint16:
+        remedy = "save x / 65535, or x.astype('uint8') where white is 255"
+    elif low >= 0 and high <= 1:
+        remedy = "save x.astype('float32')"
+    elif low >= 0 and checks.FEW_LEVELS < high <= 255:
+        remedy = "save x.astype('uint8')"
+    else:
+        remedy = checks.into_unit_interval("save", "x", low, high)
+    return f" from {low} to {high}; {remedy}"
+
+
 def _finite(x: Array, label: str) -> Array:
     finite = np.isfinite(x)
     if not finite.all():
+        rows = np.flatnonzero(~finite.reshape(len(x), -1).all(axis=1))
         raise ValueError(
-            f"{label} must be finite, got {np.count_nonzero(~finite)} of {x.size} values that are "
-            "NaN or infinite; remove or replace them"
+            f"{label} must be finite, got NaN or infinity in {len(rows)} of {len(x)} rows, the "
+            f"first row {rows[0]}; save x[np.isfinite(x.reshape(len(x), -1)).all(1)], and y alike"
         )
     return x
 
 
-def fit_box(x: Array, label: str, given: Box | None) -> tuple[Box, str]:
-    """The box of checked inputs, and what a report must say about it.
+def fit_box(x: Array, label: str, given: Box | None) -> tuple[Array, Box, str]:
+    """Checked inputs in their box, the box, and what a report must say about it.
 
     Without ``given`` it is [0, 1], which images must lie in; a table [n, D] that does not has no
     box.
@@ -96,44 +113,56 @@ def fit_box(x: Array, label: str, given: Box | None) -> tuple[Box, str]:
         if not math.isfinite(high - low):
             raise ValueError(f"{label} is uint8 and needs a finite range, got [{low:g}, {high:g}]")
         to = "divided by 255" if (low, high) == UNIT else f"mapped to [{low:g}, {high:g}]"
-        return (low, high), f"uint8 values from 0 to 255 were {to}."
-    if given is None and x.ndim == 2 and _outside(x, UNIT):
-        return UNBOUNDED, (
+        return x, (low, high), f"uint8 values from 0 to 255 were {to}."
+    if given is None and x.ndim == 2 and _furthest(x, UNIT) > ROUNDING:
+        return (
+            x,
+            UNBOUNDED,
             f"The values run from {x.min():.4g} to {x.max():.4g}, so the inputs have no box: an "
-            "attack may set any value. --range names one."
+            "attack may set any value. --range names one.",
         )
-    check_box(x, label, given)
-    return given or UNIT, ""
+    x, note = into_box(x, label, given)
+    return x, given or UNIT, note
 
 
-def check_box(x: Array, label: str, given: Box | None) -> None:
-    """Every value lies in ``given``, by default in [0, 1].
+def into_box(x: Array, label: str, given: Box | None) -> tuple[Array, str]:
+    """Values in ``given``, by default in [0, 1], and a word on those that rounding put outside.
 
     Raises:
-        ValueError: with the count, the extremes and the likely remedy.
+        ValueError: values lie further outside; with the count, the extremes and the likely remedy.
     """
     box = given or UNIT
-    outside = 0 if x.dtype == np.uint8 else _outside(x, box)
-    if outside:
+    furthest = 0.0 if x.dtype == np.uint8 else _furthest(x, box)
+    if not furthest:
+        return x, ""
+    outside = int(np.count_nonzero((x < box[0]) | (x > box[1])))
+    ends = f"[{box[0]:g}, {box[1]:g}]"
+    if furthest > ROUNDING * (box[1] - box[0]):
         raise ValueError(
-            f"{label} must be in [{box[0]:g}, {box[1]:g}], got {outside} of {x.size} values "
-            f"outside, from {x.min():g} to {x.max():g}; {_remedy(x, given)}"
+            f"{label} must be in {ends}, got {outside} of {x.size} values outside, from "
+            f"{x.min():.7g} to {x.max():.7g}; {_remedy(x, given)}"
         )
+    note = (
+        f"{outside} of {x.size} values lay outside {ends} by rounding, at most by {furthest:.1g}, "
+        "and were put on its ends."
+    )
+    return np.clip(x, *box), note
 
 
-def _outside(x: Array, box: Box) -> int:
-    return int(np.count_nonzero((x < box[0]) | (x > box[1])))
+def _furthest(x: Array, box: Box) -> float:
+    """How far outside of the box a value lies at most, 0 for none."""
+    return max(0.0, box[0] - float(x.min()), float(x.max()) - box[1])
 
 
 def _remedy(x: Array, given: Box | None) -> str:
     low, high = float(x.min()), float(x.max())
     if given is not None:
         return "rescale x, or name its own range"
-    if low >= -1 and high <= 1:
-        return "save (x + 1) / 2, or pass --range -1,1 (low=-1, high=1)"
-    if low >= 0 and high <= 255:
-        return "save x / 255, or x.astype('uint8')"
-    return f"rescale x, or pass --range {low:.4g},{high:.4g} (low=, high=)"
+    remedy = checks.into_unit_interval("save", "x", low, high)
+    if remedy.endswith("(0, 1)"):
+        return f"{remedy} if only a resize left them there"
+    ends = "-1,1" if "+ 1" in remedy else f"{low:.4g},{high:.4g}"
+    return f"{remedy}, or pass --range {ends} (low=, high=)"
 
 
 def as_tensor(x: Array, box: Box = UNIT) -> Tensor:

@@ -19,7 +19,7 @@ from vaefast.geometry.estimators import (
     power_iteration,
 )
 from vaefast.geometry.metric import factor, largest_eigenvalue
-from vaefast.geometry.points import Points, check_map, evaluate
+from vaefast.geometry.points import Points, check_map, evaluate, zeros_said
 from vaefast.models import VAE
 from vaefast.models.context import Context
 from vaefast.models.prepare import Prepared, prepare
@@ -81,7 +81,8 @@ def frobenius_norm(
         context: conditions of each input, [B, ...] or a dict of such tensors.
 
     Returns:
-        [B] float64, pixel scale on the input side; NaN where x is not finite.
+        [B] float64, pixel scale on the input side; NaN where x is not finite. A norm of 0 is said
+        in one warning.
 
     Raises:
         ValueError: unknown option, ``whiten`` without the encoder, ``upper_confidence`` with a
@@ -100,7 +101,7 @@ def frobenius_norm(
     seed = check_seed(seed)
     prepared = prepare(vae, x, index, context=context, precision=precision, half="widen")
     if method == "exact":
-        return frobenius(prepared, of, whiten=whiten)
+        return zeros_said(frobenius(prepared, of, whiten=whiten), of)
 
     def squared(points: Points) -> tuple[Tensor, ...]:
         op = operator(points, of)
@@ -108,7 +109,7 @@ def frobenius_norm(
         return (op.squares(u).sum(1) if method == "hutchinson" else hutchpp(op, u),)
 
     (square,) = evaluate(prepared, of, squared, probes=probes, whiten=whiten)
-    return (scale * square).sqrt()
+    return zeros_said((scale * square).sqrt(), of)
 
 
 def frobenius(prepared: Prepared, of: str = "encoder", *, whiten: bool = False) -> Tensor:
@@ -167,7 +168,7 @@ def spectral_norm(
         context: conditions of each input, [B, ...] or a dict of such tensors.
 
     Returns:
-        [B] float64; NaN where x is not finite.
+        [B] float64; NaN where x is not finite. A norm of 0 is said in one warning.
 
     Raises:
         ValueError: unknown option, ``whiten`` without the encoder, a bound in a reduced
@@ -184,14 +185,14 @@ def spectral_norm(
         _need_ieee(precision, f'bound="{bound}"', 'pass bound="estimate"')
     prepared = prepare(vae, x, index, context=context, precision=precision, half="widen")
     if bound != "lower":
-        return spectral(prepared, of, whiten=whiten, bound=bound)
+        return zeros_said(spectral(prepared, of, whiten=whiten, bound=bound), of)
 
     def norm(points: Points) -> tuple[Tensor, ...]:
         op = operator(points, of)
         return (power_iteration(op, gaussian(points, op.size, 1, seed), iterations),)
 
     (value,) = evaluate(prepared, of, norm, probes=1, whiten=whiten)
-    return value * (1.0 - rounding(prepared))
+    return zeros_said(value * (1.0 - rounding(prepared)), of)
 
 
 def spectral(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from vaefast import checks
@@ -12,8 +14,9 @@ from vaefast.functional.rows import finite, nan_where_bad
 from vaefast.models.maps import Map, Maps
 from vaefast.models.prepare import Prepared
 from vaefast.models.products import ModuleMap
+from vaefast.runtime.reasons import listed
 
-__all__ = ["OF", "Points", "check_map", "evaluate", "is_generic", "mean_and_std"]
+__all__ = ["OF", "Points", "check_map", "evaluate", "is_generic", "mean_and_std", "zeros_said"]
 
 OF = ("encoder", "decoder", "reconstruction")
 DOUBLES = 128  # bytes per entry of a product or probe: int64 and float64 copies
@@ -56,6 +59,7 @@ def evaluate(
     *,
     probes: int | None = None,
     whiten: bool = False,
+    std: bool = False,
 ) -> tuple[Tensor, ...]:
     """``function`` over all rows, its results joined; NaN where x is not finite.
 
@@ -63,8 +67,9 @@ def evaluate(
         of: the map that ``function`` measures.
         probes: products with the Jacobian per row, by default one per latent.
         whiten: give ``function`` 1/σ(x).
+        std: it also measures σ(x).
     """
-    _require_gradients(prepared, of)
+    _require_gradients(prepared, of, std)
 
     def run(part: Prepared) -> tuple[Tensor, ...]:
         inv_std = 1.0 / mean_and_std(part.maps, part.x)[1] if whiten else None
@@ -77,18 +82,29 @@ def evaluate(
     return prepared.rows(run, cost, count, generic=is_generic(prepared.maps, of))
 
 
+def zeros_said(norm: Tensor, of: str, stacklevel: int = 4) -> Tensor:
+    """``norm`` [B], after one warning where it is 0: a map that rounds moves all the same."""
+    zero = norm == 0
+    if bool(zero.any()):
+        rows = zero.nonzero()[:, 0].tolist()
+        warnings.warn(
+            f"the Jacobian of the {of} is 0 in {len(rows)} of {len(norm)} inputs ({listed(rows)}); "
+            "first order says nothing there (a layer that rounds, or units that are all off?)",
+            stacklevel=stacklevel,
+        )
+    return norm
+
+
 def is_generic(maps: Maps, of: str) -> bool:
     """Whether the map ``of``, or σ, is evaluated as a module somewhere."""
     return maps.generic("mean", "std", *(() if of == "encoder" else ("pixels",)))
 
 
 def mean_and_std(maps: Maps, x: Tensor) -> tuple[Tensor, Tensor]:
-    """μ(x) and σ(x), [b, d] each, for x [b, *event], by the maps whose Jacobians are taken."""
+    """μ(x) and σ(x), [b, d] each, for x [b, *event]."""
     if maps.generic("mean", "std"):
         return maps.posterior_by_module(x)
-    flat = x.flatten(1)
-    mean = maps.mean.value(flat)
-    return mean, maps.fixed_std(mean) if maps.std is None else maps.std.value(flat)
+    return maps.posterior(x)
 
 
 def _bytes_per_row(prepared: Prepared, of: str, probes: int) -> int:
@@ -98,25 +114,32 @@ def _bytes_per_row(prepared: Prepared, of: str, probes: int) -> int:
     return sum(passes) + DOUBLES * probes * prepared.pixels
 
 
-def _require_gradients(prepared: Prepared, of: str) -> None:
+def _require_gradients(prepared: Prepared, of: str, std: bool) -> None:
     """Refuse a model that cuts the autograd graph: its Jacobian would come out as 0.
 
     Raises:
-        ValueError: a map that ``of`` is made of does not depend on its input through autograd.
+        ValueError: a map that ``of`` is made of does not depend on its input through autograd, or
+            an operation in it has no derivative.
     """
     if not is_generic(prepared.maps, of):
         return
     part = prepared.at(slice(0, 1))
     first = part.x.flatten(1)
     if of != "decoder":
-        _require_gradient(part.maps.mean, first, "encode")
+        _require_gradient(part.maps.mean, first, "encode()")
     if of != "encoder":
-        _require_gradient(part.maps.pixels, part.maps.mean.value(first), "decode")
+        _require_gradient(part.maps.pixels, part.maps.mean.value(first), "decode()")
+    if std and part.maps.std is not None and _moves(part.maps.std, first):
+        _require_gradient(part.maps.std, first, "the log-variance of encode()")
 
 
 def _require_gradient(part: Map, point: Tensor, name: str) -> None:
-    if isinstance(part, ModuleMap) and not part.is_connected(point):
-        raise ValueError(
-            f"{name}() must depend on its input through autograd; "
-            "remove torch.no_grad() and .detach() from it"
-        )
+    if isinstance(part, ModuleMap) and (trouble := part.obstacle(point)):
+        raise ValueError(f"{name} {trouble}")
+
+
+def _moves(part: Map, point: Tensor) -> bool:
+    """Whether a map is another value elsewhere; one that is not may well be a constant."""
+    return isinstance(part, ModuleMap) and not torch.equal(
+        part.value(point), part.value(0.5 * point + 0.25)
+    )

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vaefast import checks
 from vaefast.geometry.metric import decompose, factor
-from vaefast.geometry.points import Points, check_map, evaluate
+from vaefast.geometry.points import Points, check_map, evaluate, zeros_said
 from vaefast.models import VAE
 from vaefast.models.context import Context
 from vaefast.models.prepare import Prepared, prepare
@@ -83,7 +83,8 @@ def pullback_spectrum(
         context: conditions of each input, [B, ...] or a dict of such tensors.
 
     Returns:
-        :class:`Spectrum`; NaN in the rows where x is not finite.
+        :class:`Spectrum`; NaN in the rows where x is not finite. One warning names the rows whose
+        metric is 0.
 
     Raises:
         ValueError: unknown option, or a combination that has no meaning.
@@ -95,7 +96,9 @@ def pullback_spectrum(
     _check_std(of, std, whiten)
     checks.count(vectors, "vectors", 0)
     prepared = prepare(vae, x, index, context=context, half="widen")
-    return spectrum(prepared, of, std=std, whiten=whiten, vectors=vectors)
+    found = spectrum(prepared, of, std=std, whiten=whiten, vectors=vectors)
+    zeros_said(found.eigenvalues[:, 0], of)
+    return found
 
 
 def spectrum(
@@ -112,11 +115,12 @@ def spectrum(
         undetermined = values[:, :vectors] <= RESOLUTION * values[:, :1]
         return values, top.masked_fill(undetermined.unsqueeze(-1), 0.0).to(prepared.dtype)
 
-    values, top = evaluate(prepared, of, pairs, whiten=whiten)
+    values, top = evaluate(prepared, of, pairs, whiten=whiten, std=std)
     event = top.shape[2:] if of == "decoder" else prepared.x.shape[1:]
     return Spectrum(values, top.reshape(len(values), vectors, *event))
 
 
+@without_grad
 def robustness_scores(
     vae: VAE,
     x: Tensor,
@@ -134,15 +138,17 @@ def robustness_scores(
         vae, x, of, std, index, context: as for :func:`pullback_spectrum`.
 
     Returns:
-        :class:`Scores`; all 0 where the map does not depend on x, NaN where x is not finite.
+        :class:`Scores`; all 0 where the Jacobian is 0, which one warning says, NaN where x is not
+        finite.
 
     Source: Khan, Storkey 2023 and its released code, which divides by λ_1; a density matrix
     divides by the trace. Which one the paper's text means could not be checked, so both.
     """
-    values = pullback_spectrum(
-        vae, x, of=of, std=std, vectors=0, index=index, context=context
-    ).eigenvalues
-    radius = values[:, 0]
+    check_map(of)
+    _check_std(of, std, whiten=False)
+    prepared = prepare(vae, x, index, context=context, half="widen")
+    values = spectrum(prepared, of, std=std, vectors=0).eigenvalues
+    radius = zeros_said(values[:, 0], of)
     return Scores(radius, _entropy(values, radius), _entropy(values, values.sum(1)))
 
 

@@ -16,6 +16,7 @@ from vaefast.models.context import Context
 from vaefast.models.prepare import Prepared, prepare
 from vaefast.models.vae import VAE
 from vaefast.runtime.distributions import unchecked
+from vaefast.runtime.grad_mode import own_modes
 
 __all__ = ["defend"]
 
@@ -49,7 +50,7 @@ def defend(
     with MCMC", NeurIPS 2022.
     """
     index, backend = options.get("index"), options.get("backend")
-    with torch.inference_mode(False), torch.no_grad(), unchecked():
+    with own_modes(), unchecked():
         vae, x, context = promoted(vae, x, context, options.get("precision", "ieee"))
         prepared = prepare(vae, x, index, context=context, backend=backend)
         result = sampled(prepared, **complete(keep=keep, **options))

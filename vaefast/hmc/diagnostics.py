@@ -140,7 +140,7 @@ def kinetic_energy(z: Tensor, transitions: Transitions) -> Tensor:
 
 def _per_latent(statistic: Any, result: HMCResult, defined: bool, **options: Any) -> Tensor:
     rows, latents = result.z.shape[0], result.z.shape[3]
-    values = torch.full((rows, latents), torch.nan, dtype=torch.float64)
+    values = torch.full((rows, latents), torch.nan, dtype=torch.float64, device="cpu")
     healthy = ~result.failed.cpu()
     if defined and bool(healthy.any()):
         draws = _draws(result.z)[:, :, healthy.numpy()]

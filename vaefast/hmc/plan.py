@@ -82,8 +82,8 @@ class Plan:
         if self.result.diverging is not None and part.diverging is not None:
             self.result.diverging[batch.rows] = part.diverging[batch.positions]
         if any(part.reasons):
-            numbers = torch.arange(len(self.result.z))[_on_cpu(batch.rows)].tolist()
-            places = torch.arange(batch.size)[_on_cpu(batch.positions)].tolist()
+            numbers = torch.arange(len(self.result.z), device="cpu")[_on_cpu(batch.rows)].tolist()
+            places = torch.arange(batch.size, device="cpu")[_on_cpu(batch.positions)].tolist()
             self.reasons.update(zip(numbers, (part.reasons[place] for place in places)))
 
     def finished(self) -> HMCResult:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from vaefast.hmc.health import say
@@ -15,6 +14,7 @@ from vaefast.models.context import Context
 from vaefast.models.prepare import prepare
 from vaefast.models.vae import VAE
 from vaefast.runtime.distributions import unchecked
+from vaefast.runtime.grad_mode import own_modes
 
 __all__ = ["complete", "sample"]
 
@@ -120,7 +120,7 @@ def sample(
     for the adaptation, here per row; Kuzina, Welling, Tomczak, NeurIPS 2022, for the use as a
     defence and the schedule.
     """
-    with torch.inference_mode(False), torch.no_grad(), unchecked():
+    with own_modes(), unchecked():
         vae, x, context = promoted(vae, x, context, precision)
         prepared = prepare(vae, x, index, context=context, backend=backend)
         result = sampled(

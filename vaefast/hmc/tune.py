@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from vaefast import checks
@@ -19,6 +18,7 @@ from vaefast.models.context import Context
 from vaefast.models.prepare import prepare
 from vaefast.models.vae import VAE
 from vaefast.runtime.distributions import unchecked
+from vaefast.runtime.grad_mode import own_modes
 
 __all__ = ["tune"]
 
@@ -78,7 +78,7 @@ def tune(
     index = options.get("index")
     options = {"chains": CHAINS, **options}
     given = complete(leapfrog=None, seed=seed, warmup=warmup, steps=steps, jitter=jitter, **options)
-    with torch.inference_mode(False), torch.no_grad(), unchecked():
+    with own_modes(), unchecked():
         vae, x_pilot, context = promoted(vae, x_pilot, context, given["precision"])
         prepared = prepare(vae, x_pilot, index, context=context, backend=given["backend"])
         runs = [sampled(prepared, **{**given, "leapfrog": L}) for L in leapfrogs]

@@ -8,6 +8,7 @@ from torch import Tensor
 from vaefast import checks, philox
 from vaefast.functional.rows import finite, nan_where_bad
 from vaefast.models import VAE
+from vaefast.models.calls import images
 from vaefast.models.context import Context
 from vaefast.models.likelihoods import check_pixels
 from vaefast.models.prepare import Prepared, prepare
@@ -59,8 +60,7 @@ def likelihood_degradation(
     seed = philox.check_seed(seed)
     prepared = prepare(vae, x, index, context=context)
     check_pixels(prepared.x, vae.likelihood)
-    checks.shape(x_adv, "x_adv", x.shape, "x")
-    checks.same_device(x=x, x_adv=x_adv)
+    checks.alike("x", x, x_adv=images(x_adv, "x_adv"))
 
     def run(part: Prepared) -> tuple[Tensor, ...]:
         attacked_x = x_adv[part.gather]

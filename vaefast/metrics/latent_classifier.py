@@ -14,7 +14,7 @@ from vaefast.models import VAE
 from vaefast.models.context import Context
 from vaefast.models.prepare import Prepared, prepare
 from vaefast.philox import Use
-from vaefast.runtime.grad_mode import without_grad
+from vaefast.runtime.grad_mode import without_autocast, without_grad
 
 __all__ = ["AdversarialAccuracy", "LatentClassifier", "adversarial_accuracy"]
 
@@ -95,6 +95,7 @@ class LatentClassifier:
         weight, bias, accuracy = _descend(data, len(classes), seed, epochs, lr, batch_size)
         return cls(weight, bias, classes, accuracy)
 
+    @without_autocast
     def logits(self, mean: Tensor) -> Tensor:
         """Class scores Wμ + b, [..., d] -> [..., K], differentiable; column k is ``classes[k]``."""
         if mean.shape[-1] != self.weight.shape[1]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from vaefast import checks
 from vaefast.runtime import batching
 from vaefast.runtime.batching import Rows
+from vaefast.runtime.grad_mode import without_autocast
 
 __all__ = ["MSSSIM", "msssim"]
 
@@ -39,6 +40,7 @@ class MSSSIM:
     variant: str
 
 
+@without_autocast
 def msssim(a: Tensor, b: Tensor, *, variant: str = "standard", data_range: float = 1.0) -> MSSSIM:
     """Multi-scale structural similarity, one value per image pair.
 

@@ -27,6 +27,7 @@ __all__ = [
 ]
 
 HALF = (torch.float16, torch.bfloat16)
+BYTES = (torch.uint8, torch.uint16)  # of images in files
 
 Tensors = TypeVar("Tensors", bound=tuple[Tensor | None, ...])
 
@@ -54,11 +55,12 @@ def to_model(value: Tensor, name: str, module: nn.Module) -> Tensor:
     return value
 
 
-def images(x: Tensor) -> Tensor:
+def images(x: Tensor, name: str = "x") -> Tensor:
     """x, if it is floating; the error for bytes names the range that images are wanted in."""
-    if isinstance(x, Tensor) and x.dtype == torch.uint8:
-        raise TypeError("x must be floating, got uint8; pass x.float() / 255")
-    return checks.batch(x)
+    if isinstance(x, Tensor) and x.dtype in BYTES:
+        dtype, largest = checks.short(x.dtype), torch.iinfo(x.dtype).max
+        raise TypeError(f"{name} must be floating, got {dtype}; pass {name}.float() / {largest}")
+    return checks.batch(x, name)
 
 
 def lone_rows(

@@ -57,10 +57,12 @@ class GaussianEncoder(nn.Module):
 
     def forward(self, x: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
         hidden = call(self.trunk, x, context)
-        mean = results.lone_mean(call(self.mean, hidden, context))
+        own = hidden if isinstance(self.logvar, Tensor) else hidden.clone()  # it may write in place
+        mean = results.head(call(self.mean, own, context), "encoder_mean")
         if not isinstance(self.logvar, Tensor):
-            return mean, call(self.logvar, hidden, context)
-        if isinstance(mean, Tensor) and mean.shape[-1:] != self.logvar.shape:
+            scale = call(self.logvar, hidden, context)
+            return mean, results.head(scale, "encoder_logvar", results.LOGVARS)
+        if mean.shape[-1:] != self.logvar.shape:
             raise ValueError(
                 f"encoder_logvar must be [d] = [{mean.shape[-1]}] like encoder_mean's output, "
                 f"got {list(self.logvar.shape)}"
@@ -114,7 +116,7 @@ class HeadsEncoder(nn.Module):
         if self.trunk is not None:
             x = call(getattr(self.module, self.trunk), x, context)
         mean, scale = (getattr(self.module, name) for name in self.names)
-        mean = call(mean, x, context)
+        mean = results.head(call(mean, x.clone(), context), self.names[0])  # it may write in place
         if callable(scale):
             scale = call(scale, x, context)
         else:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from vaefast import checks
+from vaefast.models.calls import images
 from vaefast.models.context import Context
 from vaefast.models.likelihoods import described, within_unit_interval
 from vaefast.models.maps import Maps
@@ -83,7 +84,7 @@ def explain(vae: VAE, x: Tensor | None = None, *, context: Context = None) -> Ex
         TypeError: ``vae`` is no VAE; wrap it with :func:`as_vae`.
     """
     mode, given = _mode(check_vae(vae)), x is not None
-    x = _blank(vae) if x is None else checks.batch(x)
+    x = _blank(vae) if x is None else images(x)
     with _unchanged(vae):
         found = _unknown(vae) if x is None else _explained(vae, x, context, given)
     return Explanation(**found, mode=mode)
@@ -135,7 +136,7 @@ def _blank(vae: VAE) -> Tensor | None:
     if vae.event_shape is None:
         return None
     weights = [p for p in checks.parameters(vae) if p.is_floating_point()]
-    like = weights[0] if weights else torch.empty(0)
+    like = weights[0] if weights else torch.empty(0, device="cpu", dtype=torch.float32)
     return like.new_zeros(1, *vae.event_shape)
 
 
@@ -165,9 +166,9 @@ def _part(part: Map) -> Part:
 
 
 def _logvar(maps: Maps) -> Part:
-    if maps.logvar is None:
+    if maps.scale is None:
         return Part(True, "one σ for all inputs")
-    return _part(maps.logvar)
+    return _part(maps.scale)
 
 
 def _posterior(vae: VAE, decoder: Map) -> Part:

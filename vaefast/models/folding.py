@@ -135,7 +135,7 @@ def _selected(step: Step, features: Tensor) -> Step:
     before = step.parameters
     assert before is not None
     first, count = int(features[0]) if len(features) else 0, len(features)
-    side_by_side = torch.equal(features, torch.arange(first, first + count))
+    side_by_side = torch.equal(features, torch.arange(first, first + count, device="cpu"))
     rows: slice | Tensor = slice(first, first + count) if side_by_side else features
 
     def parameters(values: Values) -> tuple[Tensor, Tensor | None]:
@@ -153,7 +153,7 @@ def _through_matrix(step: Step, features: Tensor | None, affine: Affine | None) 
         what = "a permutation or selection" if features is not None else "a second activation"
         what = "a scale or shift" if affine is not None and features is None else what
         raise CannotLower(f"needs {what} of {width} features as a layer, at most {NARROW} are")
-    rows = torch.arange(width) if features is None else features
+    rows = torch.arange(width, device="cpu") if features is None else features
 
     def parameters(values: Values) -> tuple[Tensor, Tensor | None]:
         weight = torch.eye(width, dtype=torch.float64, device=values.device)

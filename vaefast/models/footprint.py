@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from vaefast import checks
+from vaefast.models.finite_model import check_outputs
 
 __all__ = ["activation_bytes"]
 
 WORKING = 3  # what was saved, as much again in gradients, and as much in temporaries
 
 
-def activation_bytes(forward: Callable[[Tensor], object], x: Tensor, model: nn.Module) -> int:
+def activation_bytes(forward: Callable[[Tensor], Any], x: Tensor, model: nn.Module) -> int:
     """Working bytes of one row of ``forward`` and its backward pass, from one run on one row.
 
     Counts every storage that autograd saves, except those of the model's own weights.
@@ -25,7 +27,7 @@ def activation_bytes(forward: Callable[[Tensor], object], x: Tensor, model: nn.M
         model: whose parameters and buffers do not count.
 
     Raises:
-        ValueError: the model was made under ``torch.inference_mode()``.
+        ValueError: the model was made under ``torch.inference_mode()``, or its weights are NaN.
     """
     if not len(x):
         return 0
@@ -41,7 +43,8 @@ def activation_bytes(forward: Callable[[Tensor], object], x: Tensor, model: nn.M
     with torch.inference_mode(False), torch.enable_grad():
         one = x[:1].detach().clone().requires_grad_()  # a clone, for x may be an inference tensor
         with torch.autograd.graph.saved_tensors_hooks(count, lambda t: t):
-            forward(one)
+            out = forward(one)
+    check_outputs(model, *(out if isinstance(out, tuple) else (out,)))
     return WORKING * sum(saved.values())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -100,23 +101,30 @@ def check_pixels(x: Tensor, likelihood: str, name: str = "x") -> None:
     """
     if likelihood == "gaussian" or not x.numel():
         return
+    low, high = (float(v) for v in x.aminmax())
+    if low >= 0.0 and high <= 1.0:
+        return
+    if not (math.isfinite(low) and math.isfinite(high)):  # NaN in one entry makes both NaN
+        low, high = _finite_range(x)
+    if low < 0.0 or high > 1.0:
+        digits = 9 if low > -1e-3 and high < 1.001 else 6  # so that 1.0000002 is not shown as 1
+        remedy = checks.into_unit_interval("pass", name, low, high)
+        raise ValueError(
+            f"{name} must be in [0, 1] with likelihood {likelihood!r}, got values from "
+            f"{low:.{digits}g} to {high:.{digits}g}; {remedy}, "
+            'or use likelihood="gaussian"'
+        )
+
+
+def _finite_range(x: Tensor) -> tuple[float, float]:
+    """Smallest and largest finite entry, within the memory budget; 0 where there is none."""
+    low, high = [0.0], [0.0]
     for rows in row_chunks(len(x), 2 * x.element_size() * x.shape[1:].numel()):
         part = x[rows]
-        outside = ((part < 0) | (part > 1)) & part.isfinite()
-        if bool(outside.any()):
-            low, high = (float(v) for v in x[x.isfinite()].aminmax())
-            raise ValueError(
-                f"{name} must be in [0, 1] with likelihood {likelihood!r}, got values from "
-                f"{low:g} to {high:g}; {_remedy(name, low, high)}"
-            )
-
-
-def _remedy(name: str, low: float, high: float) -> str:
-    if low >= -1.0 and high <= 1.0:
-        return f"pass ({name} + 1) / 2"
-    if low >= 0.0 and high <= 255.0:
-        return f"pass {name} / 255"
-    return 'rescale it, or use likelihood="gaussian"'
+        ends = torch.where(part.isfinite(), part, part.new_zeros(())).aminmax()
+        low.append(float(ends.min))
+        high.append(float(ends.max))
+    return min(low), max(high)
 
 
 def _check_std(obs_std: Tensor) -> Tensor:

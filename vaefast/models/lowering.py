@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from vaefast import checks
+from vaefast.models.module_stack import Root
 from vaefast.models.packs import is_frozen
-from vaefast.models.plans import CannotLower
+from vaefast.models.plans import CannotLower, LogSquare
 from vaefast.models.traces import networks, remembered
-from vaefast.models.tracing import Root
 from vaefast.models.vae import VAE
+from vaefast.runtime.grad_mode import without_autocast
 from vaefast.types import Network
 
 __all__ = [
@@ -29,14 +30,24 @@ __all__ = [
 ]
 
 
+NO_LOGARITHM = "takes the logarithm of what is no exponential"
+SIMPLE = frozenset((str, int, float, bool, type(None)))
+CHANGING = frozenset(("latent_dim", "training"))
+
+
 class Encoder(NamedTuple):
-    """The encoder's two networks on flat x, and why there is none where there is none."""
+    """The encoder's two networks on flat x, and why there is none where there is none.
+
+    The scale is either log σ², or σ itself where the module takes the logarithm of it.
+    """
 
     mean: Network | None
     logvar: Network | None
     why_not: str
+    std: Network | None = None
 
 
+@without_autocast
 def lower(module_or_function: Callable[[Tensor], Any], example: Tensor) -> Network:
     """The network that a module or function computes on its flattened input.
 
@@ -77,7 +88,7 @@ def lower(module_or_function: Callable[[Tensor], Any], example: Tensor) -> Netwo
     return _given(nets[0])
 
 
-def _several(label: str, nets: list[Network | str]) -> str:
+def _several(label: str, nets: list[Network | LogSquare | str]) -> str:
     """Why a function does not lower that returns not one tensor, and what would."""
     name = "model" + label[label.rfind(".") :] if "." in label and "<" not in label else "model"
     refused = "".join(f"; [{i}]: {net}" for i, net in enumerate(nets) if isinstance(net, str))
@@ -87,23 +98,23 @@ def _several(label: str, nets: list[Network | str]) -> str:
     return f"{label} returns {len(nets)} tensors, a network one; {way_out}{refused}"
 
 
-def encoder(vae: VAE, x: Tensor) -> Encoder:
+def encoder(vae: VAE, x: Tensor, moments: tuple[Tensor, ...] = ()) -> Encoder:
     """x ↦ μ(x) and x ↦ log σ²(x) as networks, for x like the example [b, *event].
 
     Layers that both have in common are the same tensors. ``logvar`` is None for a fixed σ.
+
+    ``moments``: what ``vae.encode`` gives for x, where the caller knows.
     """
     try:
-        nets = _networks(*_encoding(vae, x), frozen=is_frozen(vae))
+        nets = _networks(*_encoding(vae, x), seen=moments, frozen=is_frozen(vae))
     except CannotLower as error:
         return Encoder(None, None, error.reason)
     return _heads(vae, nets)
 
 
 def known_encoder(vae: VAE, x: Tensor) -> Encoder | None:
-    """As :func:`encoder` inside ``frozen(vae)``, where no module need run for it."""
-    if not is_frozen(vae):
-        return None
-    nets = remembered(*_encoding(vae, x))
+    """As :func:`encoder` where no module need run for it."""
+    nets = remembered(*_encoding(vae, x), frozen=is_frozen(vae))
     return _heads(vae, nets) if nets and not any(isinstance(n, str) for n in nets) else None
 
 
@@ -112,13 +123,16 @@ def _encoding(vae: VAE, x: Tensor) -> tuple[Root, Tensor, tuple[Any, ...]]:
     return root, x, _options(vae, vae.encoder)
 
 
-def _heads(vae: VAE, nets: list[Network | str]) -> Encoder:
-    mean, logvar = nets
+def _heads(vae: VAE, nets: list[Network | LogSquare | str]) -> Encoder:
+    mean, scale = nets
     if vae.fixed_std:
-        logvar = ""
-    reasons = [net for net in (mean, logvar) if isinstance(net, str)]
-    found = [None if isinstance(net, str) else net for net in (mean, logvar)]
-    return Encoder(found[0], found[1], next(filter(None, reasons), ""))
+        scale = ""
+    if isinstance(mean, LogSquare):
+        mean = NO_LOGARITHM
+    reasons = [net for net in (mean, scale) if isinstance(net, str)]
+    found = [net if isinstance(net, Network) else None for net in (mean, scale)]
+    std = scale.of if isinstance(scale, LogSquare) else None
+    return Encoder(found[0], found[1], next(filter(None, reasons), ""), std)
 
 
 def decoder(
@@ -175,7 +189,7 @@ def encoder_logvar(vae: VAE, x: Tensor) -> Network:
         raise CannotLower("encoder_logvar is a fixed tensor, not a network")
     found = encoder(vae, x)
     if found.logvar is None:
-        raise CannotLower(found.why_not)
+        raise CannotLower(found.why_not or NO_LOGARITHM)
     return found.logvar
 
 
@@ -188,16 +202,17 @@ def _networks(
     key: tuple = (),
     values: Callable[[], Tensor] | None = None,
     *,
+    seen: tuple[Tensor, ...] = (),
     frozen: bool = False,
-) -> list[Network | str]:
+) -> list[Network | LogSquare | str]:
     if not example.is_floating_point():
         raise CannotLower(f"the example must be floating, got {checks.short(example.dtype)}")
-    return networks(root, example, key, values, frozen=frozen)
+    return networks(root, example, key, values, seen=seen, frozen=frozen)
 
 
-def _given(net: Network | str) -> Network:
-    if isinstance(net, str):
-        raise CannotLower(net)
+def _given(net: Network | LogSquare | str) -> Network:
+    if not isinstance(net, Network):
+        raise CannotLower(net if isinstance(net, str) else NO_LOGARITHM)
     return net
 
 
@@ -213,15 +228,15 @@ def _root(vae: VAE, function: Callable[[Tensor], Any], name: str, part: nn.Modul
     if isinstance(owner, nn.Module):  # a method of the caller's module, whose paths are the names
         method = "encode" if name == "encoder" else "decode"
         return Root(function, owner, f"{type(owner).__name__}.{method}")
-    return Root(function, part, f"the {name}", name)
+    ours = type(vae).__module__.startswith("vaefast.models.")
+    ours = ours and getattr(function, "__func__", None) in (VAE.encode, VAE.decode)
+    return Root(function, part, f"the {name}", name, ours)
 
 
 def _options(vae: VAE, part: nn.Module) -> tuple[Any, ...]:
     """What encode or decode depends on beside the caller's modules."""
-    changing = ("latent_dim", "training")
-    simple = (str, int, float, bool, type(None))
     state = [*vars(vae).items(), *vars(part).items()]
-    return tuple([v for k, v in state if isinstance(v, simple) and k not in changing])
+    return tuple([v for k, v in state if type(v) in SIMPLE and k not in CHANGING])
 
 
 def _latents(vae: VAE) -> Tensor:
@@ -243,5 +258,8 @@ def example_x(vae: VAE) -> Tensor:
 
 
 def _zeros(module: nn.Module, *shape: int) -> Tensor:
-    like = next((p for p in module.parameters() if p.is_floating_point()), torch.empty(0))
+    like = next(
+        (p for p in module.parameters() if p.is_floating_point()),
+        torch.empty(0, dtype=torch.float32, device="cpu"),
+    )
     return like.detach().new_zeros(1, *shape)

@@ -210,10 +210,11 @@ def _initialise(vae: VAE, seed: int) -> None:
 
     On the meta device the parameters stay there, without memory: for weights from elsewhere.
     """
-    device = torch.empty(0).device  # torch 2.6 names no default within `with torch.device(...)`
+    # torch 2.6 names no default within `with torch.device(...)`
+    device = torch.empty(0, device=None, dtype=None).device
     if device.type == "meta":
         return
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator(device="cpu").manual_seed(seed)
     for layer in vae.modules():
         if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
             layer.to_empty(device="cpu")
@@ -233,7 +234,8 @@ def _fixed_logvar(fixed_std: float | Sequence[float], latent: int) -> Tensor:
     for value in values:
         if not 0.0 < checks.number(value, "fixed_std") < math.inf:
             raise ValueError(f"fixed_std must be positive and finite, got {value:g}")
-    return torch.tensor([2.0 * math.log(value) for value in values], device="cpu")
+    logvar = [2.0 * math.log(value) for value in values]
+    return torch.tensor(logvar, device="cpu", dtype=torch.get_default_dtype())
 
 
 def _check_pairs(hidden: tuple[int, ...], activation: str) -> None:

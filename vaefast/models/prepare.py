@@ -13,8 +13,10 @@ from vaefast.models import context as contexts
 from vaefast.models import lowering
 from vaefast.models.calls import HALF, images
 from vaefast.models.context import Context
-from vaefast.models.maps import Example, Maps
+from vaefast.models.example import Example
+from vaefast.models.maps import Maps
 from vaefast.models.packs import Packs
+from vaefast.models.shapes import require_event
 from vaefast.models.vae import VAE
 from vaefast.ops._inputs import check_precision
 from vaefast.runtime import batching
@@ -134,7 +136,7 @@ def prepare(
         RuntimeError: a layer that varies in training mode is in it.
     """
     check_vae(vae)
-    images(x)
+    require_event(images(x), vae.event_shape if vae._event_is_fixed else None)
     checks.eval_mode(vae)
     check_precision(precision)
     if half == "refuse":
@@ -176,10 +178,10 @@ def _example(vae: VAE, x: Tensor, context: Context) -> Example:
     """
     two, conditions = _first_two(x), _two_of(context)
     if context is None and (known := _known_encoder(vae, two)) is not None:
-        return Example(two, two.new_zeros(2, vae.latent_dim or 0), None, known)
+        return Example(two, two.new_zeros(2, vae.latent_dim or 0), None, (), known)
     moments = vae.encode(two, **contexts.as_keyword(conditions))
     vae.check_first_batch(x, context, moments)
-    return Example(two, moments[0], conditions)
+    return Example(two, moments[0], conditions, moments)
 
 
 def _known_encoder(vae: VAE, x: Tensor) -> lowering.Encoder | None:

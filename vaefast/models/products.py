@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from vaefast import ops
+from vaefast.models import derivatives
 from vaefast.models.footprint import WORKING
 from vaefast.models.packs import Packs
 from vaefast.runtime import memory
@@ -166,20 +167,21 @@ class ModuleMap:
         return self.function(x.reshape(-1, *self.event)).flatten(1)
 
     def vjp(self, x: Tensor, u: Tensor) -> Tensor:
-        """One forward pass, K backward passes in a batch."""
-        with torch.enable_grad():
-            point = x.detach().requires_grad_()
-            y = self.value(point)
-        if not (y.requires_grad and u.shape[1]):  # a constant std, or no probes
+        """By backward passes; where the function has none, by forward mode."""
+        if not u.shape[1]:
             return x.new_zeros(*u.shape[:2], x.shape[1])
-        return torch.cat([_pull(y, point, u[:, part]) for part in self._probes(x, u)], dim=1)
+        return torch.cat([self._pull(x, u[:, part]) for part in self._probes(x, u)], dim=1)
 
     def vjp_squares(self, x: Tensor, u: Tensor) -> Tensor:
         return self.vjp(x, u).double().square().sum(-1)
 
     def jvp(self, x: Tensor, v: Tensor) -> Tensor:
-        """Forward mode, K tangents in a batch."""
-        return torch.cat([self._push(x.detach(), v[:, p]) for p in self._probes(x, v)], dim=1)
+        """By forward mode where it agrees with backward passes, else by these."""
+        x = x.detach()
+        if not (len(x) and v.shape[1]):
+            return x.new_zeros(*v.shape[:2], self.outputs)
+        push = self._push(x)
+        return torch.cat([push(self.value, x, v[:, p]) for p in self._probes(x, v)], dim=1)
 
     def jvp_squares(self, x: Tensor, v: Tensor) -> Tensor:
         return self.jvp(x, v).double().square().sum(-1)
@@ -191,14 +193,9 @@ class ModuleMap:
             rows = rows * inv_std.double().unsqueeze(-1)
         return rows @ rows.mT
 
-    def is_connected(self, x: Tensor) -> bool:
-        """Whether autograd sees the result depend on the point, at x [b, n]."""
-        with torch.enable_grad():
-            point = x.detach().requires_grad_()
-            y = self.value(point)
-            if not y.requires_grad:
-                return False
-            return torch.autograd.grad(y.sum(), point, allow_unused=True)[0] is not None
+    def obstacle(self, x: Tensor) -> str:
+        """What keeps products with the Jacobian at x [b, n] from being taken, or nothing."""
+        return derivatives.obstacle(self.value, x)
 
     def _bytes_per_probe(self, itemsize: int) -> int:
         """What a probe has in flight besides: no more than the layers' values once."""
@@ -207,14 +204,22 @@ class ModuleMap:
     def _probes(self, x: Tensor, u: Tensor) -> Iterator[slice]:
         return memory.row_chunks(u.shape[1], len(x) * self._bytes_per_probe(x.element_size()))
 
-    def _push(self, x: Tensor, v: Tensor) -> Tensor:
-        def product(tangent: Tensor) -> Tensor:
-            return torch.func.jvp(self.value, (x,), (tangent,))[1]
-
+    def _pull(self, x: Tensor, u: Tensor) -> Tensor:
         try:
-            return torch.func.vmap(product, in_dims=1, out_dims=1)(v)
-        except (RuntimeError, NotImplementedError):  # a layer without a forward-mode rule
-            return _push_by_two_pulls(self.value, x, v)
+            return derivatives.pull(self.value, x, u)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:  # an operation without a backward
+            try:
+                return derivatives.pull_by_units(self.value, x, u)
+            except RuntimeError:
+                raise error from None
+
+    def _push(self, x: Tensor) -> derivatives.Push:
+        """The way to Jv, chosen at the map's first points."""
+        if "way" not in self.__dict__:
+            self.__dict__["way"] = derivatives.trusted(self.value, x)
+        return self.__dict__["way"]
 
 
 @dataclass(frozen=True)
@@ -230,41 +235,16 @@ class HalfMap(ModuleMap):
     products: NetworkMap
 
     def vjp(self, x: Tensor, u: Tensor) -> Tensor:
-        return self.products.vjp(x, u)
+        return self.products.vjp(x.float(), u.float()).to(x.dtype)
 
     def vjp_squares(self, x: Tensor, u: Tensor) -> Tensor:
-        return self.products.vjp_squares(x, u)
+        return self.products.vjp_squares(x.float(), u.float())
 
     def jvp(self, x: Tensor, v: Tensor) -> Tensor:
-        return self.products.jvp(x, v)
+        return self.products.jvp(x.float(), v.float()).to(x.dtype)
 
     def jvp_squares(self, x: Tensor, v: Tensor) -> Tensor:
-        return self.products.jvp_squares(x, v)
+        return self.products.jvp_squares(x.float(), v.float())
 
     def gram(self, x: Tensor, inv_std: Tensor | None = None) -> Tensor:
-        return self.products.gram(x, inv_std)
-
-
-def _pull(y: Tensor, point: Tensor, u: Tensor) -> Tensor:
-    """Jᵀu for all probes, [b, K, m] -> [b, K, n]."""
-    cotangents = u.transpose(0, 1)
-    try:
-        return _grad(y, point, cotangents, is_grads_batched=True).transpose(0, 1)
-    except RuntimeError:  # a layer without a batching rule
-        return torch.stack([_grad(y, point, c) for c in cotangents], dim=1)
-
-
-def _grad(y: Tensor, point: Tensor, cotangent: Tensor, **options: bool) -> Tensor:
-    return torch.autograd.grad(
-        y, point, cotangent, retain_graph=True, materialize_grads=True, **options
-    )[0]
-
-
-def _push_by_two_pulls(function: Callable[[Tensor], Tensor], x: Tensor, v: Tensor) -> Tensor:
-    """Jv as the derivative of u ↦ Jᵀu, which is linear: reverse mode twice."""
-    with torch.enable_grad():
-        point = x.detach().requires_grad_()
-        y = function(point)
-        u = torch.zeros_like(y, requires_grad=True)
-        pulled = torch.autograd.grad(y, point, u, create_graph=True, materialize_grads=True)[0]
-    return torch.stack([_grad(pulled, u, tangent) for tangent in v.unbind(1)], dim=1)
+        return self.products.gram(x.float(), None if inv_std is None else inv_std.float())

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Bernoulli, ContinuousBernoulli, Distribution, Independent, Normal
 
-__all__ = ["ENCODER_OUTPUTS", "described", "image", "lone_mean", "moments"]
+__all__ = ["ENCODER_OUTPUTS", "LOGVARS", "described", "head", "image", "moments"]
 
 TO_LOGVAR: dict[str, Callable[[Tensor], Tensor]] = {
     "logvar": lambda scale: scale,
@@ -31,6 +31,7 @@ SCALES = {
     "var": ("var", "variance"),
     "logstd": ("logstd", "log_std", "log_sigma", "logsigma", "log_scale"),
 }
+LOGVARS = SCALES["logvar"]
 IMAGES = ("reconstruction", "sample", "recon_x", "x_recon", "recon", "x_hat", "logits", *MEANS)
 
 
@@ -64,12 +65,26 @@ def moments(result: Any, output: str | None = None) -> tuple[Tensor, Tensor]:
     return mean, TO_LOGVAR[output or kind](scale)
 
 
-def lone_mean(result: Any) -> Any:
-    """The mean of a head that returns it by name; anything else as it is."""
+def head(result: Any, name: str, among: Sequence[str] = MEANS) -> Tensor:
+    """The one tensor that a head returns, itself or by its name.
+
+    Args:
+        result: of the head.
+        name: of the head, for an error.
+        among: names that the tensor may have.
+
+    Raises:
+        TypeError: it is no tensor and holds none of such a name.
+    """
     if isinstance(result, Tensor):
         return result
-    mean = _field(result, MEANS)
-    return result if mean is None else mean
+    found = _field(result, among)
+    if found is None:
+        raise TypeError(
+            f"{name} must return one tensor [B, d], got {described(result)}; a module whose encode "
+            "returns (mean, logvar) goes to vaefast.as_vae"
+        )
+    return found
 
 
 def image(result: Any, output: str | None = None, *, pair: bool = False) -> Any:

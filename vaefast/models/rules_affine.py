@@ -21,14 +21,18 @@ __all__ = ["add", "negated", "scaled", "shifted"]
 def _constant(value: Any) -> tuple[Callable[[Values], Tensor], Tensor]:
     """A number or constant as a function of the values, and a pattern of where it differs."""
     if isinstance(value, Constant):
-        shape = value.shape
-        return lambda values: values.of(value), torch.arange(1.0, 1 + math.prod(shape)).reshape(
-            shape
+        return lambda values: values.of(value), _numbered(math.prod(value.shape)).reshape(
+            value.shape
         )
     if isinstance(value, int | float):
-        number = torch.tensor(float(value), dtype=torch.float64)
-        return lambda values: number.to(values.device), torch.ones(())
+        number = torch.tensor(float(value), dtype=torch.float64, device="cpu")
+        return lambda values: number.to(values.device), _numbered(1).reshape(())
     raise CannotLower("takes a second value that depends on the input")
+
+
+def _numbered(count: int) -> Tensor:
+    """1, 2, ..., distinct whatever the default dtype."""
+    return torch.arange(1.0, 1 + count, device="cpu", dtype=torch.float64)
 
 
 def scaled(value: Value, factor: Any) -> Value:
@@ -147,5 +151,4 @@ def _normalised(
         moved = -values.of(mean).double().reshape(shape) * scale(values)
         return moved if bias is None else moved + values.of(bias).double().reshape(shape)
 
-    like = torch.arange(1.0, 1 + mean.shape[0]).reshape(shape)
-    return rescaled(value, scale, shift, like)
+    return rescaled(value, scale, shift, _numbered(mean.shape[0]).reshape(shape))

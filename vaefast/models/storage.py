@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,16 @@ from vaefast import checks
 from vaefast.models.networks import MLPVAE, ConvVAE
 from vaefast.models.vae import VAE
 
-__all__ = ["load", "save"]
+__all__ = ["CHECKPOINTS", "MAKE", "load", "save"]
 
 KEY = "vaefast"
 FORMAT = 1
+CHECKPOINTS = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle")
+ARRAYS = (".npy", ".npz", ".csv", ".parquet", ".png", ".jpg", ".jpeg")
+MAKE = (
+    "def make_vae(): vae = MyVAE(); vae.load_state_dict(torch.load({!r}, weights_only=True)); "
+    "return vae.eval()"
+)
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 CLASSES: dict[str, type[MLPVAE] | type[ConvVAE]] = {"MLPVAE": MLPVAE, "ConvVAE": ConvVAE}
 
@@ -61,11 +68,22 @@ def save(vae: VAE, path: str | os.PathLike[str]) -> None:
     try:
         beside.touch()  # with the user's own permissions; safetensors would take 0600
         mode = beside.stat().st_mode
-        save_file(tensors, beside, metadata={KEY: json.dumps(config)})
+        _write(tensors, beside, {KEY: json.dumps(config)}, path)
         beside.chmod(mode)
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def _write(tensors: dict[str, Tensor], beside: Path, metadata: dict[str, str], path: Path) -> None:
+    try:
+        save_file(tensors, beside, metadata=metadata)
+    except safetensors.SafetensorError as error:  # a disk that is full, as no OSError
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise OSError(f"{path} cannot be written: {error}") from error
+        code = int(number[1])
+        raise OSError(code, os.strerror(code), str(path)) from error
 
 
 def load(path: str | os.PathLike[str]) -> VAE:
@@ -94,12 +112,25 @@ def load(path: str | os.PathLike[str]) -> VAE:
     return vae.eval()
 
 
+def _refuse_foreign(path: Path) -> None:
+    """The way out for a checkpoint of torch, or for data, by the file's suffix."""
+    suffix = path.suffix.lower()
+    if suffix in CHECKPOINTS:
+        raise ValueError(
+            f"{path} is a file of weights that does not say what model they belong to; "
+            f"write {MAKE.format(path.name)} and take what it returns"
+        )
+    if suffix in ARRAYS:
+        raise ValueError(f"{path} holds data, not a model; a model is a .safetensors file of ours")
+
+
 def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     try:
         with safetensors.safe_open(path, framework="pt", device="cpu") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
             return file.metadata() or {}, tensors
     except safetensors.SafetensorError as error:
+        _refuse_foreign(path)
         raise ValueError(f"{path} is not a readable safetensors file ({error})") from None
 
 

@@ -4,8 +4,10 @@ A trace is kept while the module's state is the same objects: submodules, their 
 forwards, parameters, buffers, hooks, training flags and other attributes. What is inside of other
 objects (an entry of a list, a field of a configuration, a global, a helper method) is known to
 nobody, so every call compares the networks, with the weights of the moment, with the module's own
-forward on two rows, and where they differ it records the forward anew. Only inside of
-``with vaefast.frozen(vae)``, which promises that nothing changes, is a comparison not made again.
+results on two of its rows, and where they differ it records the forward anew. A comparison is not
+made again where there is nothing to find: inside of ``with vaefast.frozen(vae)``, which promises
+that nothing changes, and for modules that consist of torch.nn's own layers and nothing else, whose
+forwards depend on that state alone; in both cases as long as the weights' versions stand.
 """
 
 from __future__ import annotations
@@ -13,8 +15,6 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from inspect import getattr_static
-from itertools import chain
 from typing import Any
 
 import torch
@@ -22,36 +22,41 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.utils._pytree import tree_flatten
 
-from vaefast.models.comparison import difference, drawn
-from vaefast.models.plans import CannotLower, Plan, Values
-from vaefast.models.tracing import Root, trace
+from vaefast.models.comparison import agree, difference, drawn
+from vaefast.models.module_stack import Root
+from vaefast.models.plans import CannotLower, LogSquare, Plan, Values
+from vaefast.models.state import State, watched
+from vaefast.models.tracing import trace
 from vaefast.models.values import ROWS
 from vaefast.runtime import numerics
+from vaefast.runtime.grad_mode import without_grad
 from vaefast.types import Network
 
 __all__ = ["networks", "remembered"]
 
-_HELD = (Tensor, int, float, complex, str, bytes, bool, torch.dtype, torch.device, type(None))
-_STATE = ("_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks")
-
 _traces: weakref.WeakKeyDictionary[nn.Module, dict[Any, _Entry]] = weakref.WeakKeyDictionary()
 
 
+@without_grad
 def networks(
     root: Root,
     example: Tensor,
     key: tuple = (),
     values: Callable[[], Tensor] | None = None,
     *,
+    seen: tuple[Tensor, ...] = (),
     frozen: bool = False,
-) -> list[Network | str]:
+) -> list[Network | LogSquare | str]:
     """A network, or the reason why there is none, for each tensor that the function returns.
 
     Args:
-        example: [b, *event], floating; its values tell how the rows of a comparison are drawn.
+        example: [b, *event], floating. The networks of a kept trace are compared on these rows,
+            those of a new one on rows drawn like them.
         key: what else the function depends on.
         values: makes such an example, where ``example`` has its shape, dtype and device alone.
-        frozen: whether nothing has changed since the last comparison unless versions say so.
+        seen: what the function returns for the example, where the caller knows.
+        frozen: whether nothing has changed since the last comparison unless versions say so, where
+            the module's code is not known to depend on its state alone.
 
     Raises:
         CannotLower: the forward cannot be recorded at all.
@@ -62,20 +67,24 @@ def networks(
     if entry is None or not entry.fits():
         example = example if values is None else values()
         entry = kept[key] = _Entry(root, example)
-    elif not (frozen and entry.is_compared()):
+    elif not entry.stands(frozen):
         example = example if values is None else values()
-        if entry.compare_again(
-            root, example
-        ):  # what is constant in a trace may have changed: record it anew
+        nets = entry.agreed(root, example, seen)
+        if nets is not None:
+            return nets
+        if entry.compare_again(root, example):  # a constant of the trace may be another now
             entry = kept[key] = _Entry(root, example)
     return entry.networks(example)
 
 
-def remembered(root: Root, example: Tensor, key: tuple = ()) -> list[Network | str] | None:
-    """As :func:`networks` where that runs no module: the trace fits, with the weights compared."""
+@without_grad
+def remembered(
+    root: Root, example: Tensor, key: tuple = (), *, frozen: bool = False
+) -> list[Network | LogSquare | str] | None:
+    """As :func:`networks` where that runs no module: the trace fits and needs no comparison."""
     assert root.module is not None
     entry = _traces.get(root.module, {}).get(_key(root, example, key))
-    if entry is None or entry.refusal or not (entry.fits() and entry.is_compared()):
+    if entry is None or entry.refusal or not (entry.fits() and entry.stands(frozen)):
         return None
     return entry.networks(example)
 
@@ -83,53 +92,6 @@ def remembered(root: Root, example: Tensor, key: tuple = ()) -> list[Network | s
 def _key(root: Root, example: Tensor, key: tuple) -> tuple:
     autocast = torch.is_autocast_enabled("cpu"), torch.is_autocast_enabled("cuda")
     return (*key, root.label, example.shape[1:], example.dtype, example.device, *autocast)
-
-
-class _State:
-    """The objects that a module's forward depends on; those that can die are held weakly."""
-
-    def __init__(self, module: nn.Module) -> None:
-        modules = list(module.modules())
-        self._modules = [weakref.ref(m) for m in modules]
-        values = list(_values(modules))
-        self._ids = [id(value) for value in values]
-        self._held = [value for value in values if isinstance(value, _HELD)]
-        self._weak = [*filter(None, map(_weakly, {id(value): value for value in values}.values()))]
-        self._tensors = [*module.parameters(), *module.buffers()]
-
-    def fits(self) -> bool:
-        modules = [reference() for reference in self._modules]
-        gone = [True for reference in self._weak if reference() is None]  # no generator: hot
-        if None in modules or gone:
-            return False
-        return self._ids == [*map(id, _values(modules))]
-
-    def versions(self) -> list[tuple[int, int]] | None:
-        """None where a tensor counts no versions, as those of inference mode and lazy ones."""
-        try:
-            return [(t._version, t.data_ptr()) for t in self._tensors]
-        except (RuntimeError, ValueError):
-            return None
-
-
-def _values(modules: list[Any]) -> Iterator[Any]:
-    root = type(modules[0])
-    methods = root, getattr(root, "encode", None), getattr(root, "decode", None)
-    states = [module.__dict__ for module in modules]
-    found = [state.get(name) for state in states for name in _STATE]
-    inner = [held for held in found if isinstance(held, dict)]  # TorchScript has others
-    forwards = [getattr_static(type(module), "forward", None) for module in modules]
-    return chain(methods, forwards, *map(dict.values, states), *map(dict.values, inner))
-
-
-def _weakly(value: Any) -> weakref.ref | None:
-    """None for what is held, and for lists and dicts, which are known by their ids alone."""
-    if isinstance(value, _HELD):
-        return None
-    try:
-        return weakref.ref(value)
-    except TypeError:
-        return None
 
 
 @contextmanager
@@ -155,7 +117,8 @@ class _Entry:
         self.plans: tuple[Plan | str, ...] = ()
         self.refusal = ""
         self.failures: dict[int, str] = {}
-        self.state: _State | None = None
+        self.state: State | None = None
+        self.ours = root.ours
         self._versions: Any = None
         self._tensors = [] if root.module is None else [*root.module.parameters()]
         rows = drawn(example)
@@ -171,11 +134,16 @@ class _Entry:
             self.plans = traced.plans
             self.compare(root, example, rows, traced.outputs)
         if root.module is not None:  # as a forward leaves it: old weight_norm sets attributes
-            self.state = _State(root.module)
+            self.state = State(root.module)
             self._versions = self.state.versions()
 
     def fits(self) -> bool:
         return self.state is not None and self.state.fits()
+
+    def stands(self, frozen: bool) -> bool:
+        """Whether a comparison would find nothing new in a trace that fits."""
+        known = self.ours and self.state is not None and self.state.is_all and not watched()
+        return (frozen or known) and self.is_compared()
 
     def is_compared(self) -> bool:
         """Whether the weights are those of the last comparison, as far as versions tell."""
@@ -183,15 +151,36 @@ class _Entry:
             return True
         return self._versions is not None and self._versions == self._versions_now()
 
-    def networks(self, example: Tensor) -> list[Network | str]:
+    def networks(self, example: Tensor) -> list[Network | LogSquare | str]:
         if self.refusal:
             raise CannotLower(self.refusal)
-        values = self._values(example)
-        with torch.inference_mode(False), torch.no_grad():
-            return [
-                plan if isinstance(plan, str) else self.failures.get(index) or plan.bind(values)
-                for index, plan in enumerate(self.plans)
-            ]
+        values, nets = self._values(example), list[Network | LogSquare | str]()
+        for index, plan in enumerate(self.plans):
+            if isinstance(plan, str) or index in self.failures:
+                nets.append(plan if isinstance(plan, str) else self.failures[index])
+            else:
+                net = plan.bind(values)
+                nets.append(LogSquare(net) if plan.log_square else net)
+        return nets
+
+    def agreed(
+        self, root: Root, example: Tensor, seen: tuple[Tensor, ...]
+    ) -> list[Network | LogSquare | str] | None:
+        """The networks, where each gives what the module does on the example's rows; else None.
+
+        In their own precision, so a difference may be one of rounding: :meth:`compare_again` tells.
+        """
+        if self.refusal or (self.failures and not self.is_compared()):
+            return None
+        nets = self.networks(example)
+        made = {index: net for index, net in enumerate(nets) if not isinstance(net, str)}
+        if not made:
+            return nets
+        outputs = seen or _tensors(root.function(example))
+        if len(outputs) != len(nets):
+            return None
+        pairs = [_as_network(net, outputs[index]) for index, net in made.items()]
+        return nets if agree(pairs, example) else None
 
     def compare_again(self, root: Root, example: Tensor) -> bool:
         """Whether a network now differs that did not, or that did with other weights."""
@@ -220,14 +209,15 @@ class _Entry:
             return
         rows = drawn(example) if rows is None else rows
         again = rows[[0, ROWS]]
-        with torch.inference_mode(False), torch.no_grad(), _undisturbed(rows.device):
-            result = root.function(again)
-            outputs = [t for t in tree_flatten(result)[0] if isinstance(t, Tensor)]
+        with _undisturbed(rows.device):
+            outputs = _tensors(root.function(again))
             runs = [(again, outputs)] + ([(rows[:ROWS], list(seen))] if seen else [])
             values = self._values(example)
             for index, plan in plans.items():
                 net = plan.bind(values)
                 pairs = [(x, out[index]) for x, out in runs if len(out) == len(self.plans)]
+                if plan.log_square:
+                    pairs = [(x, torch.exp(0.5 * out.double()).to(out)) for x, out in pairs]
                 reasons = [difference(net, *pair) for pair in pairs]
                 reasons += [f"now returns {len(outputs)} tensors"] * (len(pairs) < len(runs))
                 if reason := next(filter(None, reasons), ""):
@@ -242,6 +232,15 @@ class _Entry:
         first = next((t for t in self._tensors if t.is_floating_point()), example)
         dtype = first.dtype if first.element_size() < 4 else example.dtype
         return Values(dtype, example.device)
+
+
+def _as_network(net: Network | LogSquare, out: Tensor) -> tuple[Network, Tensor]:
+    """A network and what it should give where the module returned ``out``."""
+    return (net.of, torch.exp(0.5 * out)) if isinstance(net, LogSquare) else (net, out)
+
+
+def _tensors(result: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_flatten(result)[0] if isinstance(leaf, Tensor)]
 
 
 def _check_python(root: Root) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from vaefast import checks
 from vaefast.models import context as contexts
-from vaefast.models import decoding, first_batch, posterior, priors
+from vaefast.models import decoding, finite_model, first_batch, posterior, priors
 from vaefast.models.calls import (
     as_event,
     check_event_shape,
@@ -33,6 +33,7 @@ from vaefast.models.likelihoods import (
 )
 from vaefast.models.posterior import DiagonalGaussian
 from vaefast.models.results import image
+from vaefast.models.shapes import require_event, with_hint
 from vaefast.models.sigmoid import LogitDecoder
 
 __all__ = ["VAE"]
@@ -43,9 +44,9 @@ class VAE(nn.Module):
 
         q(z|x) = N(μ(x), diag σ(x)²),   p(x|z) = likelihood(decode(z)),   p(z) = N(0, I) or prior
 
-    The modules are shared, not copied; they are called with [n, *event] and [n, *latent_shape].
-    Latents of any shape are [n, d] here, ``unflat`` gives them their own. Modules in half
-    precision are called with x rounded to their dtype; results have x's dtype.
+    The modules are shared, not copied; they get copies of x [n, *event] and z [n, *latent_shape],
+    in which they may write. Latents of any shape are [n, d] here, ``unflat`` gives them their own.
+    Modules in half precision get x rounded to their dtype; results have x's dtype.
 
     Args:
         encoder_mean: module, [n, *event] to μ [n, d].
@@ -154,7 +155,8 @@ class VAE(nn.Module):
         """
         self._see_event(images(x))
         self._check_context(context, len(x))
-        mean, logvar = lone_rows(self._moments, to_model(x, "x", self.encoder), context)
+        inputs = to_model(x, "x", self.encoder)
+        mean, logvar = with_hint(lambda x: lone_rows(self._moments, x, context), inputs)
         self.latent_shape = tuple(mean.shape[1:])
         self.latent_dim = math.prod(self.latent_shape)
         mean, logvar = (t.flatten(1).to(x.dtype) for t in (mean, logvar))
@@ -212,7 +214,7 @@ class VAE(nn.Module):
         Raises:
             ValueError: pixels outside of [0, 1], unless the likelihood is Gaussian.
         """
-        check_pixels(x, self.likelihood)
+        check_pixels(images(x), self.likelihood)
         return self.likelihood_at(z, context).log_prob(x)
 
     def g(self, z: Tensor, context: Context = None) -> Tensor:
@@ -238,30 +240,30 @@ class VAE(nn.Module):
     ) -> None:
         """Warn, once per VAE, where outputs on the first rows contradict what they are taken for.
 
-        x [B, *event] are real inputs with their context, ``moments`` those of the first two rows
-        where they are known; the model is in eval mode.
+        x [B, *event] are real inputs, ``moments`` those of the first two rows where they are known;
+        the model is in eval mode. Raises ValueError where NaN weights make the moments NaN.
         """
+        finite_model.check_outputs(self, *(moments or ()))
         if self._doubts and len(x):
             doubts, self._doubts = self._doubts, ()
             first_batch.check(self, x, context, doubts, moments)
 
     def _moments(self, x: Tensor, context: Context) -> tuple[Tensor, Tensor]:
-        return check_moments(call(self.encoder, x, context), len(x))
+        return check_moments(call(self.encoder, x.clone(), context), len(x))
 
     def _decoded(self, z: Tensor, context: Context) -> tuple[Tensor, Tensor | None]:
         """Natural parameters and, where the decoder has a second head, its log-variance."""
         self._check_latents(z)
         contexts.check(context, len(z))
-        shaped = self.unflat(self.flat(z))
-        inputs = to_model(shaped, "z", self.decoder)
+        inputs = to_model(self.unflat(self.flat(z)), "z", self.decoder)
         out, logvar = lone_rows(self._heads, inputs, context)
         return out.to(z.dtype), None if logvar is None else logvar.to(z.dtype)
 
     def _heads(self, z: Tensor, context: Context) -> tuple[Tensor, Tensor | None]:
         if self.decoder_output == "probabilities":
-            out = self.logit_decoder(self.decoder, z, context)
+            out = self.logit_decoder(self.decoder, z.clone(), context)
             return as_event(out, len(z), self.event_shape), None
-        result = image(call(self.decoder, z, context), pair=self.likelihood == "gaussian")
+        result = image(call(self.decoder, z.clone(), context), pair=self.likelihood == "gaussian")
         pair = decoding.as_pair(result, self.decoder_output, self._pair_is_open)
         mean = as_event(pair[0], len(z), self.event_shape)
         if pair[1] is None:
@@ -276,12 +278,10 @@ class VAE(nn.Module):
             contexts.require_taker([*functions, *prior], context)
 
     def _see_event(self, x: Tensor) -> None:
-        if not self._event_is_fixed:
+        if self._event_is_fixed:
+            require_event(x, self.event_shape)
+        else:
             self.event_shape = tuple(x.shape[1:])
-        elif tuple(x.shape[1:]) != self.event_shape:
-            raise ValueError(
-                f"x must be [B, {listed(self.event_shape)}] for this model, got {list(x.shape)}"
-            )
 
     def _check_latents(self, z: Tensor) -> None:
         checks.batch(z, "z")

@@ -16,7 +16,7 @@ from torch import Tensor
 from vaefast.models.plans import CannotLower, Step, Values
 from vaefast.types import WEIGHTED, Layer
 
-__all__ = ["ROWS", "Affine", "Value", "fresh", "rescaled"]
+__all__ = ["ROWS", "Affine", "Logarithm", "Value", "fresh", "rescaled"]
 
 ROWS = 2  # of the batch that is traced
 
@@ -75,13 +75,22 @@ class Value:
         """Whether one row is the step's output itself, in order."""
         features = self.features()
         return len(features) == self.step.width and bool(
-            (features == torch.arange(len(features))).all()
+            (features == torch.arange(len(features), device="cpu")).all()
         )
+
+
+@dataclass(frozen=True, eq=False)
+class Logarithm:
+    """factor·log(value), which no layer computes; the reason names where it was taken."""
+
+    value: Value
+    factor: float = 1.0
+    reason: str = ""
 
 
 def fresh(step: Step, shape: tuple[int, ...]) -> Value:
     """The output of a step as a tensor [ROWS, *shape]."""
-    return Value(step, torch.arange(ROWS * step.width).reshape(ROWS, *shape))
+    return Value(step, torch.arange(ROWS * step.width, device="cpu").reshape(ROWS, *shape))
 
 
 def rescaled(value: Value, scale: Vector | None, shift: Vector | None, like: Tensor) -> Value:
@@ -92,7 +101,8 @@ def rescaled(value: Value, scale: Vector | None, shift: Vector | None, like: Ten
     place, step = _Place.of(value), value.step
 
     def scales(values: Values) -> Tensor:
-        return place(scale(values) if scale else torch.ones((), device=values.device), 1.0)
+        one = torch.ones((), device=values.device, dtype=torch.float32)
+        return place(scale(values) if scale else one, 1.0)
 
     def shifts(values: Values) -> Tensor:
         assert shift is not None

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from vaefast.ops._cpp import aligned, kernel, layers_of
-from vaefast.runtime import backends
+from vaefast.runtime import backends, threads
 from vaefast.types import Network
 
 __all__ = ["pack"]
@@ -46,11 +46,12 @@ def _pack_cpp(net: Network, backward: bool) -> Tensor:
     (layers, *_), _alive = layers_of(weights, no_biases, net.layers, None)
     if packed is None:
         with torch.inference_mode(False):  # autograd may have to save it
-            packed = torch.empty(kernel("net_pack_bytes", dtype)(layers), dtype=torch.uint8)
+            bytes_ = kernel("net_pack_bytes", dtype)(layers)
+            packed = torch.empty(bytes_, dtype=torch.uint8, device="cpu")
         kernel("net_pack_start", dtype)(layers, packed.data_ptr())
     network = layers, packed.data_ptr(), packed.nbytes
     directions = FORWARD | BACKWARD if backward else FORWARD
-    kernel("net_pack", dtype)(network, directions, torch.get_num_threads())
+    kernel("net_pack", dtype)(network, directions, threads.count())
     return packed
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from vaefast import checks
@@ -19,6 +18,7 @@ from vaefast.ops._inputs import (
 )
 from vaefast.ops._register import lazy, register
 from vaefast.reference.decode_distance import decode_distance as reference
+from vaefast.runtime import threads
 from vaefast.runtime.tiles import check_tile
 from vaefast.types import Network, out_features
 
@@ -107,7 +107,7 @@ def decode_distance(
 
 def _cpp(call: Call) -> Tensor:
     layers, _alive = layers_of(*call.net)
-    hits = torch.zeros(len(call.mean), dtype=torch.int64)
+    hits = call.index.new_zeros(len(call.mean))
     matrices = plain_rows(call.mean, call.std, call.centre)
     rows = [call.r.contiguous(), call.index.contiguous()]
     kernel("decode_distance", call.mean.dtype)(
@@ -117,7 +117,7 @@ def _cpp(call: Call) -> Tensor:
         (len(hits), call.first_sample, call.samples),
         call.seed % (1 << 64),
         layers,
-        torch.get_num_threads(),
+        threads.count(),
     )
     return hits
 

@@ -25,6 +25,7 @@ from vaefast.ops._inputs import (
 )
 from vaefast.ops._register import lazy, register
 from vaefast.reference.net_chain import net_chain as reference
+from vaefast.runtime import threads
 from vaefast.runtime.tiles import check_tile
 from vaefast.types import Network
 
@@ -143,7 +144,7 @@ def _cpp(call: Call) -> tuple[Tensor, ...]:
     z, U, grad = (
         t.clone(memory_format=torch.contiguous_format) for t in (call.z, call.U, call.grad)
     )
-    counts = [torch.zeros(N, dtype=torch.int64) for _ in range(2)]
+    counts = [call.index.new_zeros(N) for _ in range(2)]
     draws, energies = z.new_empty((N, n, z.shape[1])), U.new_empty((N, n))
     rows = [call.step.contiguous(), call.index.contiguous()]
     images, mass = plain_rows(call.x, call.inv_mass)
@@ -158,7 +159,7 @@ def _cpp(call: Call) -> tuple[Tensor, ...]:
         call.seed % (1 << 64),
         layers,
         like_of(images, N, call.likelihood, call.likelihood_params),
-        torch.get_num_threads(),
+        threads.count(),
     )
     return z, U, grad, *counts, draws, energies
 

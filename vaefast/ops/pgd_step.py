@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 
 from vaefast import checks
+from vaefast.functional.pgd import rounded_down, rounded_down_to
 from vaefast.functional.rows import has_plain_rows, rows_of
 from vaefast.ops._cpp import kernel
 from vaefast.ops._register import lazy, register
 from vaefast.ops._schema import Written
 from vaefast.reference.pgd_step import pgd_step as reference
+from vaefast.runtime import threads
 
 __all__ = ["pgd_step"]
 
@@ -48,7 +50,7 @@ def pgd_step(
     low: float | Tensor = 0.0,
     high: float | Tensor = 1.0,
     order: str = "project_clip",
-    norm_eps: float = 1e-12,
+    norm_eps: float | None = None,
     out: Tensor | None = None,
     backend: str | None = None,
 ) -> Tensor:
@@ -66,14 +68,17 @@ def pgd_step(
 
     ``order="clip_project"`` clips the stepped image to the box before it projects, and not again.
     Either way the result lies in the ball and in the box where ``x`` lies in the box; elsewhere
-    what comes last holds.
+    what comes last holds. The ℓ∞ ball holds without any tolerance: ``eps`` and the ends of
+    [x − eps, x + eps] are rounded inwards, so |result − x| computed in float64 is at most ``eps``.
+    The ℓ2 ball holds up to the rounding of each entry of the result, half a unit in its last place.
 
     A parameter is a number, one for each row [B], or one for each element: a tensor of ``x``'s
     number of dimensions that broadcasts with it, such as [1, C, 1, 1]. In ℓ2, ``alpha`` and ``eps``
     are numbers or [B].
 
     NaN or infinity in a row's images, or NaN in its parameters, makes that row of the result NaN
-    (ℓ∞: that element); other rows are untouched. The norms neither overflow nor underflow.
+    (ℓ∞: that element); other rows are untouched. The norms neither overflow nor underflow: a
+    gradient of any length from the smallest normal number on gives a step of length ``alpha``.
 
     Args:
         x_adv: current images [B, *event], in the scale of ``x``.
@@ -86,7 +91,8 @@ def pgd_step(
         high: upper end of the box; ``inf`` for none.
         order: ``"project_clip"``, as torchattacks and foolbox have it, or ``"clip_project"``, as
             ART has it for ℓ2.
-        norm_eps: smallest gradient norm that is divided by (ℓ2 only).
+        norm_eps: smallest gradient norm that is divided by (ℓ2 only); default the smallest normal
+            number of the dtype, so that only a zero gradient gives no step.
         out: where the result goes; may be ``x_adv`` itself, and must not overlap the inputs in any
             other way. Default: a new tensor.
         backend: as for every op, see :mod:`vaefast.ops`.
@@ -107,7 +113,7 @@ def pgd_step(
     """
     checks.alike("x_adv", checks.batch(x_adv, "x_adv"), grad=grad, x=x, out=out)
     parameters = (alpha, eps, low, high)
-    _check_scalars(parameters, norm, norm_eps)
+    norm_eps = _check_scalars(parameters, norm, norm_eps, x_adv.dtype)
     checks.option(order, "order", ORDERS)
     scalars, given = _split(parameters, x_adv, norm)
     result = torch.empty_like(x_adv) if out is None else out
@@ -120,7 +126,10 @@ def pgd_step(
     return result if direct else result.copy_(moved.view(result.shape))
 
 
-def _check_scalars(parameters: tuple, norm: str, norm_eps: float) -> None:
+def _check_scalars(
+    parameters: tuple, norm: str, norm_eps: float | None, dtype: torch.dtype
+) -> float:
+    """The smallest norm that is divided by."""
     checks.option(norm, "norm", NORMS)
     for name, value in zip(PARAMETERS, parameters):
         if not isinstance(value, Tensor):
@@ -132,8 +141,11 @@ def _check_scalars(parameters: tuple, norm: str, norm_eps: float) -> None:
         raise ValueError(f"eps must be at least 0, got {eps}")
     if not isinstance(low, Tensor) and not isinstance(high, Tensor) and low > high:
         raise ValueError(f"low must not exceed high, got {low} and {high}")
+    if norm_eps is None:
+        return torch.finfo(dtype).smallest_normal
     if checks.number(norm_eps, "norm_eps") < SMALLEST_NORM_EPS:
         raise ValueError(f"norm_eps must be at least {SMALLEST_NORM_EPS:.3g}, got {norm_eps}")
+    return norm_eps
 
 
 def _split(parameters: tuple, like: Tensor, norm: str) -> tuple[list[float], list[Tensor]]:
@@ -156,10 +168,10 @@ def _split(parameters: tuple, like: Tensor, norm: str) -> tuple[list[float], lis
 def _matrix(value: float | Tensor, name: str, like: Tensor) -> Tensor:
     """One value, one per row or one per element as [1 or B, 1 or D] in ``like``'s dtype."""
     if not isinstance(value, Tensor):
-        return like.new_full((1, 1), value)
+        value = like.new_full((), value, dtype=torch.float64)
     if value.is_complex() or value.dtype == torch.bool:
         raise TypeError(f"{name} must hold real numbers, got {checks.short(value.dtype)}")
-    value = value.to(like.dtype)
+    value = rounded_down_to(value, like.dtype) if name == "eps" else value.to(like.dtype)
     rows, *event = like.shape
     if value.ndim == 0 or list(value.shape) == [rows]:
         return value.reshape(-1, 1)
@@ -188,16 +200,18 @@ def _flat(t: Tensor) -> Tensor:
 
 def _cpp(call: Call) -> None:
     out, x_adv, grad, x = call[:4]
+    alpha, eps, *box = call.scalars
+    scalars = [alpha, rounded_down(eps, x.dtype), *box]
     kernel("pgd_step", x.dtype)(
         (out.data_ptr(), x_adv.data_ptr(), grad.data_ptr(), x.data_ptr()),
         (out.stride(0), x_adv.stride(0), grad.stride(0), x.stride(0)),
         *x.shape,
-        call.scalars,
+        scalars,
         [(t.data_ptr(), *strides(t)) for t in call.given],
         call.norm == "l2",
         call.order == "clip_project",
         call.norm_eps,
-        torch.get_num_threads(),
+        threads.count(),
     )
 
 

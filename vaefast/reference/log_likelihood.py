@@ -44,7 +44,8 @@ def log_density(out: Tensor, x: Tensor, likelihood: str, parameters: Sequence[Te
     """log p(x | out), all constants included: [N] float64, nats."""
     pixel = PIXEL_LIKELIHOODS[likelihood]
     terms = pixel.log_density(_by_input(out, x), x.unsqueeze(1), *beside_chains(parameters))
-    constant = torch.as_tensor(pixel.constant(x.shape[-1], *parameters)).unsqueeze(-1)
+    given = pixel.constant(x.shape[-1], *parameters)
+    constant = torch.as_tensor(given, device=out.device, dtype=torch.float64).unsqueeze(-1)
     return (terms.sum(dim=-1, dtype=torch.float64) + constant).flatten()  # of [B, C]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -13,6 +14,8 @@ from pathlib import Path
 __all__ = ["MADE_BY", "REPORT_FILES", "new_file", "new_folder"]
 
 MADE_BY = "vaefast audit"  # summary.json["made_by"]: how a report is told from a foreign folder
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+ROOM = 1 << 20  # bytes that a result takes at least
 REPORT_FILES = ("report.html", "results.parquet", "summary.json", "model.safetensors")
 
 
@@ -31,6 +34,7 @@ def new_folder(out: Path, *, force: bool = False) -> Iterator[Path]:
     Raises:
         FileExistsError: ``out`` exists and must not be replaced.
         PermissionError: ``out`` cannot be written.
+        OSError: the disk is full, on entry or when the body writes.
     """
     out = out.resolve()
     _refuse_folder(out, force=force)
@@ -49,6 +53,7 @@ def new_file(out: Path, *, force: bool = False) -> Iterator[Path]:
     Raises:
         FileExistsError: ``out`` is a folder, or exists and ``force`` is not given.
         PermissionError: the folder of ``out`` cannot be written.
+        OSError: the disk is full, on entry or when the body writes.
     """
     out = out.resolve()
     if out.is_dir():
@@ -110,12 +115,34 @@ def _workplace(out: Path) -> Iterator[Path]:
         place = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     except OSError as error:
         _remove_empty(made)
-        raise PermissionError(f"--out {out} cannot be written: {error.strerror}") from error
+        raise _unwritable(out, error) from error
     try:
+        _try_to_write(place)
         yield place
+    except OSError as error:
+        named = error.filename is not None and Path(error.filename).is_relative_to(place)
+        if not named and not (error.filename is None and error.errno in FULL):
+            raise
+        raise _unwritable(out, error) from error
     finally:
         shutil.rmtree(place, ignore_errors=True)
         _remove_empty(made)
+
+
+def _try_to_write(place: Path) -> None:
+    """A full disk is found before the work, not after it."""
+    probe = place / "probe"
+    probe.write_bytes(bytes(ROOM))
+    probe.unlink()
+
+
+def _unwritable(out: Path, error: OSError) -> OSError:
+    """The error with the path that the caller named, and what to do where the disk is full."""
+    full = error.errno in FULL
+    reason = str(error.strerror or error).partition("Detail: ")[2] or error.strerror or str(error)
+    way_out = "; free some space, or name a path on another disk" if full else ""
+    kind = OSError if full else PermissionError
+    return kind(f"--out {out} cannot be written: {reason}{way_out}")
 
 
 def _remove_empty(folders: list[Path]) -> None:

@@ -109,7 +109,10 @@ class CudaCapturer:
                 torch._C._cuda_endAllocateToPool(self.device.index, self._pool)
             self._take_pool()
             with suppress(Exception):
-                empty, value = torch.cuda.CUDAGraph(), torch.zeros(1, device=self.device)
+                empty, value = (
+                    torch.cuda.CUDAGraph(),
+                    torch.zeros(1, device=self.device, dtype=torch.float32),
+                )
                 empty.capture_begin(capture_error_mode="thread_local")
                 value.zero_()
                 empty.capture_end()

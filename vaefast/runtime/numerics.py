@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["autocast", "one_kernel", "products"]
+__all__ = ["autocast", "one_kernel", "products", "twice_differentiable"]
 
 
 @contextmanager
@@ -41,6 +41,24 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager:
     if precision != "bf16":
         return nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+@contextmanager
+def twice_differentiable() -> Iterator[None]:
+    """Attention by the kernel that has derivatives of its derivative, and forward mode.
+
+    The fused ones have a backward pass and nothing else. The switches are the process's.
+    """
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    mha = torch.backends.mha
+    before = mha.get_fastpath_enabled()
+    mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        mha.set_fastpath_enabled(before)
 
 
 class _Matmul:
