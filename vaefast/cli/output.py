@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,17 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from vaefast.runtime.reasons import Reasons
+
 __all__ = ["save_npz", "say_failures", "show"]
 
 
-def save_npz(file: Path, tensors: dict[str, Tensor]) -> None:
-    arrays: dict[str, Any] = {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
+def save_npz(file: Path, values: Mapping[str, Tensor | Reasons]) -> None:
+    """Tensors, and strings of each row as an array of text."""
+    arrays: dict[str, Any] = {
+        name: value.cpu().numpy() if isinstance(value, Tensor) else np.array(value, dtype=str)
+        for name, value in values.items()
+    }
     with file.open("wb") as stream:
         np.savez(stream, **arrays)
 

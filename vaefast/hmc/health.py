@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,12 +11,9 @@ from torch import Tensor
 from vaefast import checks
 from vaefast.functional.hmc import State
 from vaefast.hmc.resolution import Resolution
-from vaefast.runtime.reasons import listed
+from vaefast.runtime.reasons import Reasons, listed
 
-if TYPE_CHECKING:
-    from vaefast.hmc.result import HMCResult
-
-__all__ = ["Origin", "immobile", "say", "unresolved"]
+__all__ = ["Origin", "SamplerWarning", "immobile", "say", "unresolved"]
 
 PROPOSALS = 10  # of a chain, before that none was accepted says anything
 STUCK = "no proposal was accepted in at least one chain"
@@ -26,6 +22,10 @@ REMEDY = {
     STUCK: "pass a smaller step_size= or a longer warmup=",
     DIVERGED: "pass a smaller step_size=, a longer warmup= or an init= that is nearer",
 }
+
+
+class SamplerWarning(UserWarning):
+    """Rows that failed, that their dtype does not resolve, or whose chains never moved."""
 
 
 class Origin(NamedTuple):
@@ -46,9 +46,9 @@ class Origin(NamedTuple):
     def causes(self) -> dict[str, Tensor]:
         """Masks [B] by what is wrong, first what brings about the others; their union failed."""
         z, U, grad = self.start
-        found = {"x is not finite": ~self._finite(self.x)}
+        found = {"x holds NaN or infinity": ~self._finite(self.x)}
         if self.init is not None:
-            found["init is not finite"] = ~self._finite(self.init)
+            found["init holds NaN or infinity"] = ~self._finite(self.init)
         found["the encoder's mean or variance is not finite"] = ~self._finite(z)
         if self.inv_mass is not None:
             found["the encoder's variance is 0 or not finite, so no mass"] = ~self._usable_mass()
@@ -86,22 +86,30 @@ def immobile(accepted: Tensor, divergent: Tensor, steps: int) -> dict[str, Tenso
     return {DIVERGED: (divergent == steps).any(1), STUCK: never.any(1)}
 
 
-def say(result: HMCResult, what: str) -> None:
-    """One warning line, of ``what`` function, for rows that ran and cannot be trusted."""
-    lines = list(_lines(result)) if any(result.reasons) else []
-    if lines:
-        warnings.warn(f"{what}: {'; '.join(lines)} (see result.reasons)", stacklevel=3)
+def say(
+    what: str, failed: Tensor, reasons: Reasons, dtype: torch.dtype, *, stacklevel: int = 3
+) -> None:
+    """One warning line for the rows with which something is wrong.
 
-
-def _lines(result: HMCResult) -> Iterator[str]:
-    failed = result.failed.tolist()
-    rows: dict[str, list[int]] = {}
-    for row, reason in enumerate(result.reasons):
-        if reason and not failed[row]:
-            rows.setdefault(reason, []).append(row)
-    for reason, numbers in rows.items():
-        remedy = REMEDY.get(reason) or _finer(result.z.dtype)
-        yield f"{len(numbers)} of {len(failed)} inputs ({listed(numbers)}): {reason}; {remedy}"
+    Args:
+        what: the function that it is said of.
+        failed: [B] bool.
+        reasons: one for each row.
+        dtype: in which the chains ran.
+        stacklevel: of the frame that the warning is about, as seen from here.
+    """
+    if not any(reasons):
+        return
+    gone = failed.tolist()
+    lines = []
+    for reason in dict.fromkeys(filter(None, reasons)):
+        rows = [row for row, own in enumerate(reasons) if own == reason]
+        ran = not gone[rows[0]]
+        remedy = f"; {REMEDY.get(reason) or _finer(dtype)}" if ran else ""
+        verb = "" if ran else " failed"
+        lines.append(f"{len(rows)} of {len(gone)} inputs ({listed(rows)}){verb}: {reason}{remedy}")
+    line = f"{what}: {'; '.join(lines)} (see reasons)"
+    warnings.warn(line, SamplerWarning, stacklevel=stacklevel)
 
 
 def _finer(dtype: torch.dtype) -> str:
