@@ -15,7 +15,7 @@ from vaefast.runtime.reasons import Reasons, listed
 
 __all__ = ["Origin", "SamplerWarning", "immobile", "say", "unresolved"]
 
-PROPOSALS = 10  # of a chain, before that none was accepted says anything
+PROPOSALS = 10  # of a chain; that fewer were rejected, after a warm-up as short, says little
 STUCK = "no proposal was accepted in at least one chain"
 DIVERGED = "every proposal diverged in at least one chain"
 REMEDY = {
@@ -82,8 +82,9 @@ def unresolved(found: Resolution, dtype: torch.dtype) -> dict[str, Tensor]:
 
 def immobile(accepted: Tensor, divergent: Tensor, steps: int) -> dict[str, Tensor]:
     """Masks [B] of rows with a chain that never moved after the warm-up; counts are [B, C]."""
-    never = (accepted == 0) & (steps >= PROPOSALS)
-    return {DIVERGED: (divergent == steps).any(1), STUCK: never.any(1)}
+    enough = steps >= PROPOSALS
+    diverged, stuck = (divergent == steps).any(1), (accepted == 0).any(1)
+    return {DIVERGED: diverged & enough, STUCK: stuck & enough}
 
 
 def say(
