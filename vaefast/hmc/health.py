@@ -6,18 +6,23 @@ import warnings
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vaefast import checks
 from vaefast.functional.hmc import State
 from vaefast.hmc.resolution import Resolution
+from vaefast.runtime.batching import PaddedBatch
 from vaefast.runtime.reasons import Reasons, listed
 
-__all__ = ["Origin", "SamplerWarning", "immobile", "say", "unresolved"]
+__all__ = ["Origin", "SamplerWarning", "check_copies", "immobile", "say", "unresolved"]
 
 PROPOSALS = 10  # of a chain; that fewer were rejected, after a warm-up as short, says little
 STUCK = "no proposal was accepted in at least one chain"
 DIVERGED = "every proposal diverged in at least one chain"
+OF_THE_PLACE = (
+    "the model gives the same row other energies at other places of a batch; pass what differs "
+    "from row to row as context=, where it keeps conditions in a buffer by position"
+)
 REMEDY = {
     STUCK: "pass a smaller step_size= or a longer warmup=",
     DIVERGED: "pass a smaller step_size=, a longer warmup= or an init= that is nearer",
@@ -26,6 +31,31 @@ REMEDY = {
 
 class SamplerWarning(UserWarning):
     """Rows that failed, that their dtype does not resolve, or whose chains never moved."""
+
+
+def check_copies(U: Tensor, batch: PaddedBatch, model: nn.Module) -> None:
+    """A row that fills the empty places of its block has one energy at all of them.
+
+    Up to half of the digits, as a library's products round by the place.
+
+    Args:
+        U: [N] of the N = size·C chains of the block.
+        model: in whose dtypes the digits are.
+
+    Raises:
+        RuntimeError: the model reads something by position, such as a buffer of conditions.
+    """
+    if not isinstance(batch.positions, Tensor) or len(batch.positions) == batch.size:
+        return
+    U = U.view(batch.size, -1)
+    first = U[batch.positions[0]]
+    dtypes = {t.dtype for t in checks.parameters(model) if t.is_floating_point()}
+    eps = max((torch.finfo(dtype).eps for dtype in dtypes), default=torch.finfo(torch.float32).eps)
+    allowed = eps**0.5 * (1.0 + first.abs())
+    empty = torch.ones(batch.size, dtype=torch.bool, device=U.device)
+    empty[batch.positions] = False
+    if bool(((U[empty] - first).abs() > allowed).any()):
+        raise RuntimeError(OF_THE_PLACE)
 
 
 class Origin(NamedTuple):

@@ -14,7 +14,7 @@ from vaefast.functional.hmc import Draws, State
 from vaefast.hmc.adaptation import DualAveraging, StepSize
 from vaefast.hmc.divergences import diverging
 from vaefast.hmc.groups import GroupStepSize
-from vaefast.hmc.health import Origin, immobile, unresolved
+from vaefast.hmc.health import Origin, check_copies, immobile, unresolved
 from vaefast.hmc.inputs import Inputs
 from vaefast.hmc.options import Options
 from vaefast.hmc.plan import Plan, planned
@@ -79,6 +79,8 @@ class _Chains:
         z, inv_mass = _start(plan, rows, inputs)
         self.target = _target(plan, rows, inv_mass, self._dtype)
         self.state = State(z, *self.target.potential(z))
+        if plan.decoder is None:
+            check_copies(self.state.U, batch, plan.prepared.vae)
         self._origin = Origin(rows.x, inputs.init, inv_mass, self.state)
         self._failed = self._origin.failed()
         self._step = _step_size(plan.options, inputs, self._failed)
