@@ -12,7 +12,7 @@ HEAD = """
 import sys, warnings
 sys.modules["vaefast._C"] = None  # as if it had not been built
 import torch, vaefast as vf
-vae, x = vf.models.MLPVAE((4,), hidden=(3,), latent=2).eval(), torch.rand(2, 4)
+vae, x = vf.models.MLPVAE((4,), hidden=(3,), latent=2).eval(), torch.full((2, 4), 0.5)
 """
 
 

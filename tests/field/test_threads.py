@@ -166,7 +166,7 @@ def test_the_number_comes_back_after_an_error():
     torch.set_num_threads(2)
     found = []
 
-    @openmp.one_thread()
+    @openmp.at_most(1)
     def fail():
         found.append(torch.get_num_threads())
         raise RuntimeError
