@@ -28,11 +28,13 @@ JOBS = (  # in the order of what is asked of them on a GPU
     "eigenvalue_bound",
     "hmc_defence",
     "public_calls",
+    "threads",
 )
 BESIDES = {
     "convolutional_hmc": "cuda",
     "hmc_defence": "cpu",
     "public_calls": "cpu",
+    "threads": "cpu",
 }  # no ops; where they are measured
 
 

@@ -4,8 +4,15 @@
 #include <sched.h>
 #include <time.h>
 
+#include <climits>
 #include <cstdint>
 #include <cstdlib>
+
+#ifdef __linux__
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 #include "kernels.h"
 #include "simd/simd.h"
@@ -18,32 +25,72 @@ namespace vaefast {
 namespace VAEFAST_LEVEL {
 
 constexpr int64_t CACHE_LINE = 64;
-constexpr int SPINS = 4096;  // before a waiting thread yields its processor
+constexpr int SPINS = 1024;  // before a waiting thread gives its processor away
 
-// One turn of a waiting loop.
-VAEFAST_INLINE void relax(int turn) {
-    if (turn < SPINS)
-        pause();
-    else
-        sched_yield();
+// Sleep while *word is `value`, for at most `ms` milliseconds (0: until it is woken), or not at
+// all.
+inline void sleep_while(const unsigned* word, unsigned value, int ms = 0) {
+#ifdef __linux__
+    const timespec limit = {0, ms * 1000000l};
+    syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, ms ? &limit : nullptr, nullptr, 0);
+#else
+    (void)word, (void)value, (void)ms;
+    sched_yield();
+#endif
 }
+
+inline void wake_all(const unsigned* word) {
+#ifdef __linux__
+    syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT_MAX, nullptr, nullptr, 0);
+#else
+    (void)word;
+#endif
+}
+
+// A number that threads wait for: briefly in a loop, then asleep.
+struct alignas(CACHE_LINE) Signal {
+    unsigned value;
+    unsigned asleep;
+
+    unsigned now() const { return __atomic_load_n(&value, __ATOMIC_ACQUIRE); }
+
+    void set(unsigned next) {
+        __atomic_store_n(&value, next, __ATOMIC_SEQ_CST);
+        if (__atomic_load_n(&asleep, __ATOMIC_SEQ_CST)) wake_all(&value);
+    }
+    void add() {
+        __atomic_add_fetch(&value, 1, __ATOMIC_SEQ_CST);
+        if (__atomic_load_n(&asleep, __ATOMIC_SEQ_CST)) wake_all(&value);
+    }
+    // Return some time after the number ceased to be `old`, or after some `ms` where that is not 0.
+    void wait_while(unsigned old, int ms = 0) {
+        for (int turn = 0; turn < SPINS; ++turn) {
+            if (now() != old) return;
+            pause();
+        }
+        __atomic_add_fetch(&asleep, 1, __ATOMIC_SEQ_CST);
+        do sleep_while(&value, old, ms);
+        while (!ms && now() == old);
+        __atomic_sub_fetch(&asleep, 1, __ATOMIC_RELAXED);
+    }
+};
 
 // A point that all of `size` threads reach before any goes on.
 struct alignas(CACHE_LINE) Barrier {
     int size;
     bool stop[2];  // the team's own view of Watch::stop, by turns
     alignas(CACHE_LINE) int arrived;
-    alignas(CACHE_LINE) unsigned phase;
+    Signal phase;
 
     void wait() {
         if (size == 1) return;
-        const unsigned now = __atomic_load_n(&phase, __ATOMIC_ACQUIRE);
+        const unsigned now = phase.now();
         if (__atomic_add_fetch(&arrived, 1, __ATOMIC_ACQ_REL) == size) {
             __atomic_store_n(&arrived, 0, __ATOMIC_RELAXED);
-            __atomic_store_n(&phase, now + 1, __ATOMIC_RELEASE);
+            phase.set(now + 1);
             return;
         }
-        for (int spins = 0; __atomic_load_n(&phase, __ATOMIC_ACQUIRE) == now; ++spins) relax(spins);
+        phase.wait_while(now);
     }
 };
 
@@ -78,6 +125,8 @@ struct Memory {
     }
 };
 
+constexpr int WATCH_MS = 50;
+
 // Asks the caller every 50 ms whether to stop; only the calling thread asks.
 struct Watch {
     bool (*interrupted)();
@@ -90,7 +139,7 @@ struct Watch {
         const int64_t now = t.tv_sec * int64_t(1000000000) + t.tv_nsec;
         if (now < next) return;
         if (next && !stop && interrupted()) __atomic_store_n(&stop, 1, __ATOMIC_RELEASE);
-        next = now + 50000000;
+        next = now + WATCH_MS * int64_t(1000000);
     }
 };
 
@@ -143,7 +192,7 @@ Outcome run_workers(const Call& call, int64_t teams, Body body) {
     Barrier everyone = {};
     auto* barriers = static_cast<Barrier*>(aligned_alloc(CACHE_LINE, teams * sizeof(Barrier)));
     if (!barriers) return Outcome::no_memory;
-    int running = 0;
+    Signal finished = {};  // how many threads are
 #ifdef _OPENMP
 #pragma omp parallel num_threads(call.threads)
 #endif
@@ -158,7 +207,7 @@ Outcome run_workers(const Call& call, int64_t teams, Body body) {
 #pragma omp single
 #endif
         {
-            running = everyone.size = got;
+            everyone.size = got;
             for (int t = 0; t < groups; ++t) {
                 const Range own = share(got, t, groups);
                 barriers[t] = {};
@@ -178,11 +227,11 @@ Outcome run_workers(const Call& call, int64_t teams, Body body) {
                                &barriers[team],
                                &watch};
         body(worker);
-        __atomic_sub_fetch(&running, 1, __ATOMIC_RELEASE);
+        finished.add();
         if (id == 0)  // the caller goes on asking while others work
-            for (int turn = 0; __atomic_load_n(&running, __ATOMIC_ACQUIRE); ++turn) {
+            for (unsigned done; (done = finished.now()) != unsigned(got);) {
                 watch.ask();
-                relax(turn);
+                finished.wait_while(done, WATCH_MS);
             }
     }
     free(barriers);

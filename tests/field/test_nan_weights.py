@@ -41,7 +41,7 @@ PUBLIC = {
     "max_damage": lambda v, x: vf.attacks.max_damage(v, x, eps=0.1, steps=2),
     "sample": lambda v, x: vf.hmc.sample(v, x, steps=2, warmup=2),
     "defend": lambda v, x: vf.hmc.defend(v, x, steps=2, warmup=2),
-    "tune": lambda v, x: vf.hmc.tune(v, x),
+    "tune": lambda v, x: vf.hmc.tune(v, x, warmup=1, steps=2),
     "frobenius_norm": lambda v, x: vf.geometry.frobenius_norm(v, x, of="reconstruction"),
     "spectral_norm": lambda v, x: vf.geometry.spectral_norm(v, x, of="reconstruction"),
     "pullback_spectrum": lambda v, x: vf.geometry.pullback_spectrum(v, x, of="reconstruction"),

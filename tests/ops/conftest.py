@@ -9,10 +9,17 @@ import torch
 import vaefast as vf
 from vaefast.functional import network
 from vaefast.ops._register import registered
+from vaefast.runtime import threads
 from vaefast.runtime.backends import ops
 
 sys.path.insert(0, str(Path(__file__).parent))  # where samples.py is
 PASSES = ("evaluate", "forward", "pull_to_first", "pullback", "pushforward")
+
+
+@pytest.fixture(autouse=True)
+def _threads_as_asked(monkeypatch):
+    """Also more than this machine has processors: bits do not depend on them."""
+    monkeypatch.setattr(threads, "limit", lambda: 64)
 
 
 @pytest.fixture(autouse=True)

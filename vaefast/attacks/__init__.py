@@ -5,12 +5,13 @@ from vaefast.attacks.divergences import DIVERGENCES
 from vaefast.attacks.geometric import geometric
 from vaefast.attacks.latent import latent
 from vaefast.attacks.presets import PRESETS, Preset
-from vaefast.attacks.result import AttackResult
+from vaefast.attacks.result import AttackResult, AttackWarning
 
 __all__ = [
     "DIVERGENCES",
     "PRESETS",
     "AttackResult",
+    "AttackWarning",
     "Preset",
     "geometric",
     "latent",

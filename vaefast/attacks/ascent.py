@@ -24,6 +24,7 @@ Move = Callable[..., tuple[Tensor, ...]]
 
 class Ascent(Protocol):
     move: Move
+    scale_free: bool  # a gradient times a number gives the same move
 
     def state(self) -> tuple[Tensor, ...]:
         """What the next move takes, [N] each."""
@@ -42,6 +43,8 @@ class ProjectedAscent:
         steps: how many steps will be taken.
         final: what a step after the last one would have, as a fraction of ``alpha``.
     """
+
+    scale_free = True
 
     def __init__(self, alpha: Tensor, steps: int, *, final: float = 1.0) -> None:
         self.move: Move = _projected
@@ -75,6 +78,8 @@ class PlateauAscent:
 
     Source: Kuzina et al. 2022, released code (mathematics.md 1.2).
     """
+
+    scale_free = False
 
     def __init__(
         self,

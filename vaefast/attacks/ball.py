@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vaefast.ops.pgd_step import pgd_step
 
-__all__ = ["Ball", "perturbation_norm", "working"]
+__all__ = ["Ball", "narrowed", "perturbation_norm", "working"]
 
 
 class Ball(NamedTuple):
@@ -68,3 +68,12 @@ def perturbation_norm(x_adv: Tensor, x: Tensor, norm: str) -> Tensor:
 def working(x: Tensor) -> Tensor:
     """x in the dtype that is searched in: float32 for half precision."""
     return x.float() if x.element_size() < 4 else x
+
+
+def narrowed(point: Tensor, x: Tensor) -> Tensor:
+    """``point`` in x's dtype, no entry further from x than it was."""
+    near = point.to(x.dtype)
+    if near.dtype == point.dtype:
+        return near
+    before, after = (point.double() - x.double()).abs(), (near.double() - x.double()).abs()
+    return torch.where(after > before, torch.nextafter(near, x.expand_as(near)), near)

@@ -11,11 +11,11 @@ from torch import Tensor
 from vaefast import checks, philox
 from vaefast.attacks import presets
 from vaefast.attacks.engine import maximise
-from vaefast.attacks.options import box_of_model, make_search, prepare_images
+from vaefast.attacks.options import box_of_model, make_search, prepare_images, warn_of_radius
 from vaefast.attacks.presets import Box, Preset
 from vaefast.attacks.random_start import START_BYTES
-from vaefast.attacks.result import AttackResult
-from vaefast.attacks.search import Bound, Value
+from vaefast.attacks.result import AttackResult, warn_of
+from vaefast.attacks.search import Bound, Search, Value
 from vaefast.models.context import Context
 from vaefast.models.maps import Maps
 from vaefast.models.prepare import Prepared
@@ -95,7 +95,12 @@ def max_damage(
     Returns:
         The adversarial inputs; ``objective`` is the distance in pixel scale on fresh draws,
         ``history`` the one on the search's own draws. A row whose input is not finite is
-        ``failed`` and NaN.
+        ``failed`` and NaN; one that never had a gradient to step along is ``failed`` and a random
+        start; ``reasons`` says which. Entries of a gradient that are not finite count as 0, and
+        are counted.
+
+    Warns:
+        AttackWarning: rows failed, gradients were not finite, or ``eps`` covers the whole box.
 
     Raises:
         TypeError: a wrong type or dtype, or no ``eps``.
@@ -123,7 +128,10 @@ def max_damage(
         keep=keep,
     )
     prepared, x = prepare_images(vae, x, index, context)
-    return damage(prepared, x, options)
+    warn_of_radius(options.search(x), x, "max_damage")
+    result = damage(prepared, x, options)
+    warn_of(result, "max_damage")
+    return result
 
 
 class Options(NamedTuple):
@@ -154,14 +162,17 @@ class Options(NamedTuple):
         rule = presets.find(preset, "max_damage")
         return cls(rule, rule.fill(box, **{**dict.fromkeys(OPTIONS), **given}), seed)
 
+    def search(self, x: Tensor) -> Search:
+        """As :func:`make_search` makes it for these inputs."""
+        return make_search(x, self.rule, self.values, seed=self.seed)
+
 
 def damage(prepared: Prepared, x: Tensor, options: Options) -> AttackResult:
     """As :func:`max_damage`, for what was prepared and x in the dtype of the result."""
-    rule, values, seed = options
-    search = make_search(x, rule, values, seed=seed)
+    values, search = options.values, options.search(x)
     objective = _Damage(
         prepared,
-        seed,
+        options.seed,
         noise_samples=checks.count(values["noise_samples"], "noise_samples"),
         fresh_samples=checks.count(values["fresh_samples"], "fresh_samples"),
     )

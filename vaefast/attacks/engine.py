@@ -9,8 +9,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from vaefast.attacks.ascent import Ascent, Move
+from vaefast.attacks.ascent import Move
 from vaefast.attacks.ball import Ball
+from vaefast.attacks.gradients import Gradients, cleaned, value_and_gradient
 from vaefast.attacks.random_start import START_BYTES, Stream
 from vaefast.attacks.result import AttackResult
 from vaefast.attacks.search import Bound, Objective, Search
@@ -22,11 +23,7 @@ from vaefast.runtime.memory import row_chunks
 
 __all__ = ["maximise"]
 
-IMAGES = 8  # tensors of x's size alive in a step: centre, point, best, gradient and temporaries
-NO_GRADIENT = (
-    "the model's output does not depend on x through autograd; "
-    "remove torch.no_grad() or .detach() from its encoder"
-)
+IMAGES = 10  # tensors of x's size alive in a step: centre, point, best, gradient and temporaries
 
 
 def maximise(objective: Objective, prepared: Prepared, x: Tensor, search: Search) -> AttackResult:
@@ -79,36 +76,95 @@ def _search(
     ball = Ball(centre, eps, search.norm, low, high)
     restart = torch.arange(lanes.start, lanes.stop, device=x.device).repeat(len(x))
     start = search.start(ball, Stream(search.seed, index, restart))
-    ascent = search.ascent(alpha, search.steps)
-    climb = _climb(objective, start, ball, ascent, search, captures)
-    non_finite = ~x.flatten(1).isfinite().all(1)
+    finite = x.flatten(1).isfinite().all(1)
+    climbing = _Climbing(objective, start, ball, alpha, search, captures)
+    climb = climbing.run(repeated(finite))
     shape = (len(x), restarts)
     return Climb(
         climb.point.reshape(*shape, *x.shape[1:]),
-        climb.value.reshape(shape).masked_fill(non_finite[:, None], -torch.inf),
+        climb.value.reshape(shape).masked_fill(~finite[:, None], -torch.inf),
         climb.history.reshape(-1, *shape),
+        Gradients(*[t.reshape(shape) for t in climb.gradients]),
     )
 
 
-def _climb(
-    objective: Bound, point: Tensor, ball: Ball, ascent: Ascent, search: Search, captures: Graphs
-) -> Climb:
-    """Ascend from ``point`` [N, *event]; fields without the restart axis."""
-    best = point.clone()
-    best_value = point.new_full((len(point),), -torch.inf, dtype=torch.float64)
-    history = best_value.new_empty(search.steps + 1, len(point))
-    step_up = _Step(objective.function, len(objective.constants), ascent.move, ball.norm)
-    fixed = (ball.x, ball.eps, ball.low, ball.high, *objective.constants)
-    for step in range(search.steps):
-        value, moved, *state = captures.run(step_up, point, *fixed, *ascent.state())
-        history[step] = value
-        if search.select == "best":
-            _keep_better(best, best_value, point, value)
-        point = moved
-        ascent.keep(*state)
-    history[-1] = objective(point)
-    _keep_better(best, best_value, point, history[-1])
-    return Climb(best, best_value, history)
+@dataclass(frozen=True, eq=False)
+class _Climbing:
+    """Searches from N starting points; climbs without the restart axis.
+
+    Args:
+        objective: what is ascended.
+        start: [N, *event].
+        ball: where.
+        alpha: [N], step lengths.
+        search: how.
+        captures: of the steps.
+    """
+
+    objective: Bound
+    start: Tensor
+    ball: Ball
+    alpha: Tensor
+    search: Search
+    captures: Graphs
+
+    def run(self, finite: Tensor) -> Climb:
+        """The climb of each row; with care where the gradient of a ``finite`` one was unusable."""
+        climb, last = self._climb(careful=False)
+        suspect = self._suspect(climb, last) & finite
+        if not suspect.any():
+            return climb
+        careful, _ = self._climb(careful=True)
+        return careful.where(suspect, climb)
+
+    def _suspect(self, climb: Climb, last: Tensor) -> Tensor:
+        """[N] bool: what is not finite shows a gradient that is not, rest shows one that is 0."""
+        history = climb.history
+        broken = ~history.isfinite().all(0)
+        if not last.sum().isfinite():
+            broken |= ~last.flatten(1).isfinite().all(1)
+        at_rest = history[1] == history[-1]
+        if at_rest.any():
+            ascent = self.search.ascent(self.alpha, self.search.steps)
+            none = torch.zeros_like(self.start)
+            rest, *_ = ascent.move(self.ball, self.start, none, history[0], *ascent.state())
+            at_rest &= (rest == last).flatten(1).all(1)
+        return broken | at_rest
+
+    def _climb(self, *, careful: bool) -> tuple[Climb, Tensor]:
+        """The best points, and the last."""
+        search, ball, objective, point = self.search, self.ball, self.objective, self.start
+        ascent = search.ascent(self.alpha, search.steps)
+        best = point.clone()
+        best_value = point.new_full((len(point),), -torch.inf, dtype=torch.float64)
+        history = best_value.new_empty(search.steps + 1, len(point))
+        gradients = Gradients.unremarkable(point)
+        take_step = _Step(
+            objective.function,
+            len(objective.constants),
+            ascent.move,
+            ball.norm,
+            careful,
+            careful and ascent.scale_free,
+        )
+        fixed = (ball.x, ball.eps, ball.low, ball.high, *objective.constants)
+        seen: list[tuple[Tensor, Tensor]] = []
+        for step in range(search.steps):
+            value, moved, *state = self.captures.run(take_step, point, *fixed, *ascent.state())
+            if careful:
+                nonfinite, usable, *state = state
+                seen.append((nonfinite, usable))
+            history[step] = value
+            if search.select == "best":
+                _keep_better(best, best_value, point, value)
+            point = moved
+            ascent.keep(*state)
+        history[-1] = objective(point)
+        _keep_better(best, best_value, point, history[-1])
+        if careful:
+            nonfinite, usable = (torch.stack(flags) for flags in zip(*seen))
+            gradients = Gradients(nonfinite.sum(0), usable.any(0))
+        return Climb(best, best_value, history, gradients), point
 
 
 @dataclass(frozen=True)
@@ -119,28 +175,25 @@ class _Step:
     constants: int  # of the objective
     move: Move
     norm: str
+    careful: bool  # entries of the gradient that are not finite count as 0
+    scaled: bool  # the gradient is of the objective brought near 1
 
     def __call__(
         self, point: Tensor, x: Tensor, eps: Tensor, low: Tensor, high: Tensor, *others: Tensor
     ) -> tuple[Tensor, ...]:
-        """The objective at ``point`` [N] float64, the next point, and the ascent's next state."""
+        """The objective at ``point`` [N] float64, the next point, of a careful step which rows'
+        gradients were not finite and which usable, and the ascent's next state.
+        """
         ball = Ball(x, eps, self.norm, low, high)
         constants, state = others[: self.constants], others[self.constants :]
         with numerics.one_kernel(point.device):
-            value, grad = _value_and_gradient(Bound(self.objective, constants), point)
-        return value, *self.move(ball, point, grad, value, *state)
-
-
-def _value_and_gradient(objective: Bound, point: Tensor) -> tuple[Tensor, Tensor]:
-    with torch.enable_grad():
-        variable = point.detach().requires_grad_()
-        value = objective(variable)
-        grad = None
-        if value.requires_grad:
-            (grad,) = torch.autograd.grad(value.sum(), variable, allow_unused=True)
-    if grad is None:
-        raise ValueError(NO_GRADIENT)
-    return value.detach(), grad
+            bound = Bound(self.objective, constants)
+            value, grad = value_and_gradient(bound, point, scaled=self.scaled)
+        flags: tuple[Tensor, ...] = ()
+        if self.careful:
+            grad, *flags = cleaned(grad)  # type: ignore[assignment]
+        moved, *state = self.move(ball, point, grad, value, *state)  # type: ignore[assignment]
+        return value, moved, *flags, *state
 
 
 def _keep_better(best: Tensor, best_value: Tensor, point: Tensor, value: Tensor) -> None:

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from vaefast import checks
 from vaefast.attacks.ball import Ball, perturbation_norm, working
-from vaefast.attacks.options import box_of_model, make_search, prepare_images
+from vaefast.attacks.options import box_of_model, make_search, prepare_images, warn_of_radius
 from vaefast.attacks.presets import Preset
-from vaefast.attacks.result import AttackResult
+from vaefast.attacks.result import NO_OBJECTIVE, NO_X, AttackResult, warn_of
 from vaefast.functional.rows import finite
 from vaefast.geometry.spectrum import spectrum
 from vaefast.models.context import Context
@@ -18,6 +18,7 @@ from vaefast.models.prepare import Prepared
 from vaefast.models.vae import VAE
 from vaefast.runtime import batching
 from vaefast.runtime.grad_mode import without_grad
+from vaefast.runtime.reasons import reasons
 
 __all__ = ["geometric"]
 
@@ -83,6 +84,7 @@ def geometric(
     )
     prepared, x = prepare_images(vae, x, index, context)
     search = make_search(x, RULE, options, seed=0)
+    warn_of_radius(search, x, "geometric")
     direction = spectrum(prepared, of, std=std).vectors[:, 0]
 
     def run(part: Prepared) -> tuple[Tensor, ...]:
@@ -93,14 +95,18 @@ def geometric(
     cost, generic = 3 * _bytes_per_row(prepared, of), _is_generic(prepared, of)
     x_adv, objective, sign = prepared.rows(run, cost, generic=generic)
     failed = ~finite(x_adv)
-    return AttackResult(
+    causes = {NO_X: failed & ~finite(x), NO_OBJECTIVE: failed} if failed.any() else {}
+    result = AttackResult(
         x_adv=x_adv,
         objective=objective,
         perturbation_norm=perturbation_norm(x_adv, x, "l2"),
         best_restart=sign.masked_fill(failed, -1),
         failed=failed,
         reproducible=_promise(generic, of, prepared.x),
+        reasons=reasons(len(x), causes),
     )
+    warn_of(result, "geometric")
+    return result
 
 
 def _is_generic(prepared: Prepared, of: str) -> bool:

@@ -11,8 +11,14 @@ from vaefast.attacks.ball import working
 from vaefast.attacks.divergences import DIVERGENCES
 from vaefast.attacks.engine import maximise
 from vaefast.attacks.objectives import Classifier, LatentClassChange, PosteriorChange
-from vaefast.attacks.options import box_of_model, check_images, make_search, prepare_images
-from vaefast.attacks.result import AttackResult
+from vaefast.attacks.options import (
+    box_of_model,
+    check_images,
+    make_search,
+    prepare_images,
+    warn_of_radius,
+)
+from vaefast.attacks.result import AttackResult, warn_of
 from vaefast.attacks.search import Objective
 from vaefast.models.calls import images
 from vaefast.models.context import Context
@@ -62,10 +68,13 @@ def latent(
         divergence: D, in nats unless said; q_a is the posterior at x', q_r the reference's.
             ``"skl"`` (default) ½KL(q_a‖q_r) + ½KL(q_r‖q_a); ``"kl_forward"`` KL(q_r‖q_a);
             ``"kl_reverse"`` KL(q_a‖q_r); ``"means"`` ‖μ_a − μ_r‖²; ``"w2"`` ‖μ_a − μ_r‖² +
-            ‖σ_a − σ_r‖²; ``"clf"`` the cross-entropy of ``classifier`` at μ_a against the class
-            that it predicts at μ_r (targeted: against the target class).
+            ‖σ_a − σ_r‖²; ``"clf"`` how far the largest other logit of ``classifier`` at μ_a
+            lies above that of the class predicted at μ_r, positive where the class changed
+            (targeted: −D is how far the target class lies above all others).
         target: inputs like x whose posterior is sought (encoded once). For ``"clf"`` either those
-            or classes [B] int64, as columns of the logits. None: untargeted.
+            or classes [B] int64: labels where the classifier has ``classes``, as a
+            :class:`vaefast.metrics.LatentClassifier` has; columns of the logits elsewhere. None:
+            untargeted.
         classifier: for ``"clf"``: a differentiable map of means [n, d] to logits [n, K], such
             as a :class:`vaefast.metrics.LatentClassifier`.
         alpha: constant step length, float or [B]; by default the steps shrink linearly from eps to
@@ -86,8 +95,13 @@ def latent(
 
     Returns:
         The adversarial inputs and their objective (±D, larger is stronger). A row whose input is
-        not finite is ``failed`` and NaN. With half-precision x the search runs in float32 and its
-        result is rounded to x's dtype, so the ball holds to that rounding.
+        not finite is ``failed`` and NaN; one that never had a gradient to step along is ``failed``
+        and a random start; ``reasons`` says which. Entries of a gradient that are not finite count
+        as 0, and are counted. With half-precision x the search runs in float32 and its result is
+        rounded to x's dtype towards x, so that it stays in the ball.
+
+    Warns:
+        AttackWarning: rows failed, gradients were not finite, or ``eps`` covers the whole box.
 
     Raises:
         TypeError: a wrong type or dtype, or no ``eps``.
@@ -116,8 +130,11 @@ def latent(
         raise ValueError(f"preset {preset!r} is a targeted attack; pass target=")
     prepared, x = prepare_images(vae, x, index, context)
     search = make_search(x, rule, options, seed=seed)
+    warn_of_radius(search, x, "latent")
     objective = _objective(prepared, x, target, name, classifier)
-    return maximise(objective, prepared, x, search)
+    result = maximise(objective, prepared, x, search)
+    warn_of(result, "latent")
+    return result
 
 
 def _objective(

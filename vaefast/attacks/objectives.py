@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from vaefast.attacks.divergences import Divergence
 from vaefast.attacks.search import Bound, Value
@@ -64,12 +63,15 @@ class _Change:
 
 
 class LatentClassChange:
-    """Cross-entropy of h(μ(x')) against the class predicted at x; minus it, against a target.
+    """max_{k≠c} h_k(μ(x')) − h_c(μ(x')) for the class c predicted at x; minus it, for a target c.
+
+    A difference of logits, for the cross-entropy has no gradient where logits are large.
 
     Args:
         prepared: the inputs.
         target: [B, *event] in their dtype (their predicted class is the target), classes [B]
-            int64, or None.
+            int64, or None. Classes are labels where the classifier has ``classes``, the label of
+            each logit [K], and columns of the logits elsewhere.
         classifier: h, from means [n, d] to logits [n, K]; a module, so rows stand in blocks.
     """
 
@@ -87,7 +89,7 @@ class LatentClassChange:
 
     def bind(self, part: Prepared) -> tuple[Bound, Value]:
         logits = _Logits(part.maps, self.classifier)
-        value = _CrossEntropy(logits, 1.0 if self.target is None else -1.0)
+        value = _LogitDifference(logits, 1.0 if self.target is None else -1.0)
         bound = Bound(value, self._classes(part, logits))
         return bound, bound
 
@@ -95,18 +97,29 @@ class LatentClassChange:
         """The class of each input [b], and NaN where it is read off an input that is not finite."""
         source = part.x if self.target is None else self.target[part.gather]
         if not source.is_floating_point():
-            self._check_range(source, part)
-            return source, torch.zeros_like(source, dtype=torch.float64)
+            return self._columns(source, part), torch.zeros_like(source, dtype=torch.float64)
         return logits(source).argmax(1), _nan_unless_finite(source)
 
-    def _check_range(self, classes: Tensor, part: Prepared) -> None:
+    def _columns(self, target: Tensor, part: Prepared) -> Tensor:
+        """The column of the logits that each target class [b] means."""
+        labels = getattr(self.classifier, "classes", None)
         first = part.at(slice(0, 1))
-        classes_known = _Logits(first.maps, self.classifier)(first.x).shape[1]
-        low, high = int(classes.min()), int(classes.max())
-        if low < 0 or high >= classes_known:
-            raise ValueError(
-                f"target classes must lie in [0, {classes_known}), got {low} to {high}"
-            )
+        known = _Logits(first.maps, self.classifier)(first.x).shape[1]
+        if not isinstance(labels, Tensor) or list(labels.shape) != [known]:
+            return self._checked_columns(target, known)
+        same = target[:, None] == labels.to(target.device)
+        if not same.any(1).all():
+            missing = int(target[~same.any(1)][0])
+            shown = ", ".join(map(str, labels.tolist()[:20])) + (", ..." if known > 20 else "")
+            raise ValueError(f"target must hold labels of the classifier, {shown}; got {missing}")
+        return same.long().argmax(1)
+
+    @staticmethod
+    def _checked_columns(target: Tensor, known: int) -> Tensor:
+        low, high = int(target.min()), int(target.max())
+        if low < 0 or high >= known:
+            raise ValueError(f"target classes must lie in [0, {known}), got {low} to {high}")
+        return target
 
 
 @dataclass(frozen=True)
@@ -123,19 +136,28 @@ class _Logits:
                 f"classifier must return logits [n, K] with n = {len(point)}, "
                 f"got {list(logits.shape)}"
             )
+        if logits.shape[1] < 2:
+            raise ValueError(
+                "classifier must return logits of at least 2 classes, got [n, 1]; return one for "
+                "each of the two, such as [0, s]"
+            )
         return logits.double()
 
 
 @dataclass(frozen=True)
-class _CrossEntropy:
+class _LogitDifference:
+    """How far the strongest other class lies above each input's own, times the sign."""
+
     logits: _Logits
     sign: float
 
     def __call__(self, point: Tensor, classes: Tensor, offset: Tensor) -> Tensor:
         restarts = len(point) // len(classes)
-        repeated = classes.repeat_interleave(restarts)
-        loss = F.cross_entropy(self.logits(point), repeated, reduction="none")
-        return self.sign * loss + offset.repeat_interleave(restarts)
+        own = classes.repeat_interleave(restarts)[:, None]
+        logits = self.logits(point)
+        others = logits.scatter(1, own, -torch.inf).amax(1)
+        difference = others - logits.gather(1, own)[:, 0]
+        return self.sign * difference + offset.repeat_interleave(restarts)
 
 
 def _nan_unless_finite(source: Tensor) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from numbers import Real
 from typing import Any
 
 from torch import Tensor
@@ -10,7 +12,9 @@ from vaefast import checks
 from vaefast.attacks.ascent import SHRINKING, AscentRule
 from vaefast.attacks.ball import working
 from vaefast.attacks.presets import Box, Preset
+from vaefast.attacks.result import AttackWarning
 from vaefast.attacks.search import Search
+from vaefast.functional.pgd import rounded_down_to
 from vaefast.models.calls import images
 from vaefast.models.context import Context
 from vaefast.models.prepare import Prepared, check_vae, prepare
@@ -18,7 +22,7 @@ from vaefast.models.vae import VAE
 from vaefast.philox import MAX_LANE, check_seed
 from vaefast.runtime.memory import row_chunks
 
-__all__ = ["box_of_model", "check_images", "make_search", "prepare_images"]
+__all__ = ["box_of_model", "check_images", "make_search", "prepare_images", "warn_of_radius"]
 
 NORMS = ("linf", "l2")
 KEEP = ("best", "all")
@@ -73,10 +77,29 @@ def make_search(x: Tensor, preset: Preset, options: dict[str, Any], *, seed: int
     )
 
 
+def warn_of_radius(search: Search, x: Tensor, attack: str) -> None:
+    """One line where a ball holds its whole box; to be called by the public function itself."""
+    width = search.high - search.low
+    if search.norm == "l2":
+        width = width * x.shape[1:].numel() ** 0.5
+    covered = (search.eps >= width) & (width > 0)
+    if covered.any():
+        row = int(covered.nonzero()[0])
+        warnings.warn(
+            f"{attack}: eps = {search.eps[row]:.4g} covers the whole box from "
+            f"{search.low[row]:.4g} to {search.high[row]:.4g}, so x' may be any image; eps is in "
+            "the scale of x, as in 8/255 for pixels in [0, 1]",
+            AttackWarning,
+            stacklevel=4,
+        )
+
+
 def _radius(x: Tensor, eps: float | Tensor | None) -> Tensor:
     if eps is None:
         raise TypeError("eps is missing: the radius of the ball, a float or [B], in the scale of x")
-    return _finite(_row_values(eps, "eps", x, minimum=0.0), "eps")
+    wide = x[:0].double()  # a radius is rounded down to the working dtype, not to the nearest
+    radius = _finite(_row_values(eps, "eps", x, minimum=0.0, like=wide), "eps")
+    return rounded_down_to(radius, working(x[:0]).dtype)
 
 
 def _steps_of(
@@ -115,13 +138,21 @@ def _check_inside(x: Tensor, low: Tensor, high: Tensor) -> None:
             )
 
 
-def _row_values(value: Any, name: str, x: Tensor, minimum: float | None = None) -> Tensor:
-    """What the user gave, as [B] in the working dtype."""
+def _row_values(
+    value: Any, name: str, x: Tensor, minimum: float | None = None, like: Tensor | None = None
+) -> Tensor:
+    """What the user gave, as [B] in the dtype of ``like``, by default the working dtype."""
+    if not isinstance(value, Tensor | Real) or isinstance(value, bool):
+        raise TypeError(
+            f"{name} must be a number or a tensor [B] = [{len(x)}], got {type(value).__name__}"
+            + ("; pass torch.as_tensor(...)" if hasattr(value, "__len__") else "")
+        )
     if isinstance(value, Tensor):
         if value.ndim > 0:
             checks.same_device(x=x, **{name: value})
         value = value.detach()
-    values = checks.per_row(value, name, len(x), like=working(x[:0]), minimum=minimum)
+    like = working(x[:0]) if like is None else like
+    values = checks.per_row(value, name, len(x), like=like, minimum=minimum)
     if values.isnan().any():
         row = int(values.isnan().nonzero()[0])
         raise ValueError(f"{name} must not be NaN, got nan in row {row}")

@@ -7,10 +7,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vaefast.attacks.ball import perturbation_norm, working
-from vaefast.attacks.result import AttackResult
+from vaefast.attacks.ball import narrowed, perturbation_norm, working
+from vaefast.attacks.gradients import Gradients
+from vaefast.attacks.result import NO_OBJECTIVE, NO_X, STILL, AttackResult
 from vaefast.attacks.search import Search, Value
 from vaefast.runtime.batching import PaddedBatch, Rows
+from vaefast.runtime.reasons import Reasons, reasons
 
 __all__ = ["Climb", "Strongest"]
 
@@ -21,16 +23,37 @@ class Climb(NamedTuple):
     point: Tensor  # [b, k, *event]
     value: Tensor  # [b, k] float64
     history: Tensor  # [steps+1, b, k] float64
+    gradients: Gradients  # [b, k]
 
     def at(self, positions: Rows) -> Climb:
         """Some of the inputs."""
-        return Climb(self.point[positions], self.value[positions], self.history[:, positions])
+        return Climb(
+            self.point[positions],
+            self.value[positions],
+            self.history[:, positions],
+            Gradients(*[t[positions] for t in self.gradients]),
+        )
 
     def take(self, which: Tensor) -> Climb:
         """The chosen restart of each input, k = 1."""
         row = torch.arange(len(which), device=which.device)
-        point, value = self.point[row, which], self.value[row, which]
-        return Climb(point[:, None], value[:, None], self.history[:, row, which][..., None])
+        return Climb(
+            self.point[row, which][:, None],
+            self.value[row, which][:, None],
+            self.history[:, row, which][..., None],
+            Gradients(*[t[row, which][:, None] for t in self.gradients]),
+        )
+
+    def where(self, mask: Tensor, other: Climb) -> Climb:
+        """The climbs of the rows in ``mask`` [N], and of the others those of ``other``."""
+        pixels = mask.reshape(-1, *[1] * (self.point.ndim - 1))
+        pairs = zip(self.gradients, other.gradients)
+        return Climb(
+            torch.where(pixels, self.point, other.point),
+            torch.where(mask, self.value, other.value),
+            torch.where(mask, self.history, other.history),
+            Gradients(*[torch.where(mask, mine, theirs) for mine, theirs in pairs]),
+        )
 
 
 class Strongest:
@@ -38,6 +61,7 @@ class Strongest:
 
     def __init__(self, x: Tensor, search: Search) -> None:
         self.x, self.norm, self.keep = x, search.norm, search.keep
+        self.wide = (search.eps > 0) & (search.high > search.low)  # [B]: there is where to go
         self.kept = search.restarts if search.keep == "all" else 1
         shape = (len(x), self.kept)
         self.x_adv = x.new_full((*shape, *x.shape[1:]), torch.nan)
@@ -46,9 +70,13 @@ class Strongest:
         self.distance = torch.full_like(self.objective, torch.nan)
         self.best = x.new_full((len(x),), -torch.inf, dtype=torch.float64)
         self.restart = torch.full_like(self.best, -1, dtype=torch.int64)
+        self.nonfinite = torch.zeros_like(self.restart)
+        self.usable = torch.zeros_like(self.restart, dtype=torch.bool)
 
     def offer(self, rows: Rows, lanes: slice, climb: Climb) -> None:
         """Take over what these restarts of these inputs reached, where it is better."""
+        self.nonfinite[rows] += climb.gradients.nonfinite.sum(1)
+        self.usable[rows] |= climb.gradients.usable.any(1)
         value, which = climb.value.max(1)
         better = value > self.best[rows]
         self.best[rows] = torch.where(better, value, self.best[rows])
@@ -60,8 +88,8 @@ class Strongest:
 
     def _store(self, rows: Rows, kept: slice, climb: Climb, where: Tensor) -> None:
         pixels = where.reshape(*where.shape, *[1] * (self.x.ndim - 1))
-        point = self.x_adv[rows, kept]
-        self.x_adv[rows, kept] = torch.where(pixels, climb.point.to(point.dtype), point)
+        point, x = self.x_adv[rows, kept], self.x[rows][:, None]
+        self.x_adv[rows, kept] = torch.where(pixels, narrowed(climb.point, x), point)
         history = self.history[:, rows, kept]
         self.history[:, rows, kept] = torch.where(where, climb.history, history)
 
@@ -84,11 +112,21 @@ class Strongest:
         x_adv, objective, distance = (
             t.squeeze(1) if single else t for t in (self.x_adv, self.objective, self.distance)
         )
+        reached, still = self.restart >= 0, self.wide & ~self.usable
+        failed = ~reached | still
         return AttackResult(
             x_adv=x_adv,
             objective=objective,
             perturbation_norm=distance,
             best_restart=self.restart,
-            failed=self.restart < 0,
+            failed=failed,
             history=self.history.squeeze(2) if single else self.history,
+            reasons=self._reasons(failed, reached),
+            nonfinite_gradients=self.nonfinite,
         )
+
+    def _reasons(self, failed: Tensor, reached: Tensor) -> Reasons:
+        if not failed.any():
+            return reasons(len(failed), {})
+        bad_x = ~self.x.flatten(1).isfinite().all(1)
+        return reasons(len(failed), {NO_X: bad_x, NO_OBJECTIVE: ~reached, STILL: failed})

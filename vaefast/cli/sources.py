@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -236,6 +237,7 @@ def check_fit(
     if expected is not None and list(expected) != shape:
         raise ValueError(
             f"--model {model} takes inputs of shape {list(expected)}, --data {source} has {shape}"
+            f"{_reshaping(shape, list(expected))}"
         )
     try:
         moments = vae.encode(x)
@@ -251,6 +253,17 @@ def check_fit(
             f"--model {model}: decode returns values in [0, 1]: pass --decoder-output "
             "probabilities (or logits to insist)"
         )
+
+
+def _reshaping(shape: list[int], expected: list[int]) -> str:
+    """What makes one shape of the other, where their entries are as many."""
+    if len(shape) == 1 and shape[0] == expected[-1] and len(expected) > 1:
+        return "; one image alone is saved as x[None]"
+    if math.prod(shape) != math.prod(expected):
+        return ""
+    rows = ", ".join(map(str, expected))
+    way = "nn.Flatten()" if len(expected) == 1 else f"nn.Unflatten(1, ({rows}))"
+    return f"; save x.reshape(-1, {rows}), or let the model of make_vae begin with {way}"
 
 
 def _check_weights(vae: VAE, model: str, *outputs: Tensor) -> None:

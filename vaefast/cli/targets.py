@@ -19,7 +19,7 @@ class Target(NamedTuple):
     """Where each input shall go.
 
     Args:
-        rows: [B, *event] inputs, or [B] int64 columns of the classifier's logits.
+        rows: [B, *event] inputs, or [B] int64 labels of the classifier.
         note: what to say about it.
     """
 
@@ -47,10 +47,9 @@ def find_target(spec: str, data: Dataset, x: Tensor, classifier: LatentClassifie
             f"--target {spec} names a class, for which the attack is --divergence clf; or name a "
             f"file that ends in {', '.join(TARGETS)}"
         )
-    column = _column(spec, data, classifier)
-    rows = torch.full((len(x),), column, dtype=torch.int64, device=x.device)
-    note = f"target   class {spec}, column {column} of the classifier's logits (sorted labels)"
-    return Target(rows, note)
+    label = _label(spec, data, classifier)
+    rows = torch.full((len(x),), label, dtype=torch.int64, device=x.device)
+    return Target(rows, f"target   class {spec}")
 
 
 def _input(spec: str, data: Dataset, x: Tensor) -> Target:
@@ -65,12 +64,12 @@ def _input(spec: str, data: Dataset, x: Tensor) -> Target:
     return Target(inputs.expand_as(x).contiguous(), f"target   {spec}, {what}. {note}".rstrip(". "))
 
 
-def _column(spec: str, data: Dataset, classifier: LatentClassifier) -> int:
+def _label(spec: str, data: Dataset, classifier: LatentClassifier) -> int:
     labels = classifier.classes.tolist()
     names = [data.classes[label] if data.classes else str(label) for label in labels]
     if spec not in names:
         raise ValueError(f"--target must be a class of the data, {_listed(names)}; got {spec!r}")
-    return names.index(spec)
+    return labels[names.index(spec)]
 
 
 def _listed(names: list[str]) -> str:

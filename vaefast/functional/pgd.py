@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vaefast.functional.norms import row_norm, row_peak
 
-__all__ = ["projected_step", "rounded_down"]
+__all__ = ["projected_step", "rounded_down", "rounded_down_to"]
 
 
 def projected_step(
@@ -48,6 +48,15 @@ def rounded_down(value: float, dtype: torch.dtype) -> float:
         return value
     unit = max(math.ldexp(info.eps, math.frexp(value)[1] - 1), info.smallest_normal * info.eps)
     return math.floor(value / unit) * unit
+
+
+def rounded_down_to(values: Tensor, dtype: torch.dtype) -> Tensor:
+    """The same for a tensor."""
+    near = values.to(dtype)
+    if near.dtype == values.dtype:
+        return near
+    below = torch.nextafter(near, torch.zeros_like(near))
+    return torch.where(near.to(torch.float64) > values.to(torch.float64), below, near)
 
 
 def _direction(grad: Tensor, norm_eps: float) -> Tensor:

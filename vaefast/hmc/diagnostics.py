@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from vaefast.hmc.result import HMCResult
+from vaefast import philox
+from vaefast.hmc.result import HMCResult, Transitions
 
 __all__ = ["Diagnostics", "diagnose", "inference_data"]
 
@@ -66,15 +67,75 @@ def inference_data(result: HMCResult, row: int | None) -> Any:
     rows = len(result.z)
     if row is not None and not 0 <= row < rows:
         raise IndexError(f"row must lie in [0, {rows}), got {row}")
-    z, lp = _draws(result.z), _draws(-result.energy)  # [C, T, B, d], [C, T, B]
+    if row is not None:
+        result = _only(result, row)
+    parts = {"z": result.z, **_statistics(result)}
+    values = {name: _draws(part) for name, part in parts.items()}
+    if row is not None:
+        values = {name: value[:, :, 0] for name, value in values.items()}
     row_dim = ["row"] if row is None else []
+    z = values.pop("z")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # more chains than draws, with keep="last"
         return az.from_dict(
-            posterior={"z": z if row is None else z[:, :, row]},
-            sample_stats={"lp": lp if row is None else lp[:, :, row]},
-            dims={"z": [*row_dim, "latent"], "lp": row_dim},
+            posterior={"z": z},
+            sample_stats=values,
+            dims={"z": [*row_dim, "latent"], **dict.fromkeys(values, row_dim)},
         )
+
+
+def _only(result: HMCResult, row: int) -> HMCResult:
+    """The result of one row."""
+    rows = slice(row, row + 1)
+    cut: dict[str, Any] = {
+        field.name: value[rows]
+        for field in fields(result)
+        if isinstance(value := getattr(result, field.name), Tensor | tuple)
+    }
+    if result.transitions is not None:
+        index = result.transitions.index[rows]
+        cut["transitions"] = replace(result.transitions, index=index)
+    return replace(result, **cut)
+
+
+def _statistics(result: HMCResult) -> dict[str, Tensor]:
+    """What ArviZ's ``sample_stats`` hold, [B, C, T] each, by the names that it knows."""
+    shape = result.energy.shape
+    found = {
+        "lp": -result.energy,
+        "acceptance_rate": result.accept_rate[:, :, None].expand(shape),
+        "step_size": result.step_size[:, None, None].expand(shape),
+    }
+    if result.diverging is not None:
+        found["diverging"] = result.diverging
+    elif not bool(result.divergent.any()):
+        found["diverging"] = torch.zeros_like(result.energy, dtype=torch.bool)
+    if result.transitions is not None:
+        found["energy"] = result.energy + kinetic_energy(result.z.flatten(3), result.transitions)
+        found["n_steps"] = torch.full(shape, result.transitions.leapfrog)
+    return found
+
+
+def kinetic_energy(z: Tensor, transitions: Transitions) -> Tensor:
+    """½ pᵀM⁻¹p [B, C, T] float64, nats, of the momentum drawn after each draw of z [B, C, T, d].
+
+    It is made from its random numbers once more: p = M^½ n with n standard normal.
+    """
+    rows, chains, kept, latents = z.shape
+    index = transitions.index.repeat_interleave(chains)
+    lane = torch.arange(chains, device=index.device).repeat(rows)
+    found = z.new_empty(rows, chains, kept, dtype=torch.float64)
+    for draw in range(kept):
+        noise = philox.normal(
+            latents,
+            seed=transitions.seed,
+            index=index,
+            lane=lane,
+            step=transitions.first + draw * transitions.thin + 1,
+            use=philox.Use.MOMENTUM,
+        )
+        found[:, :, draw] = 0.5 * noise.square().sum(1).view(rows, chains)
+    return found
 
 
 def _per_latent(statistic: Any, result: HMCResult, defined: bool, **options: Any) -> Tensor:
@@ -92,7 +153,8 @@ def _per_latent(statistic: Any, result: HMCResult, defined: bool, **options: Any
 
 def _draws(values: Tensor) -> np.ndarray:
     """[B, C, T, ...] to ArviZ's [C, T, B, ...]."""
-    return values.detach().cpu().double().movedim(0, 2).numpy()
+    values = values.detach().cpu()
+    return (values.double() if values.is_floating_point() else values).movedim(0, 2).numpy()
 
 
 def _arviz() -> Any:

@@ -12,7 +12,7 @@ from vaefast.hmc.groups import group_chunks
 from vaefast.hmc.inputs import Inputs, latent_shape
 from vaefast.hmc.options import Options
 from vaefast.hmc.potential import is_standard
-from vaefast.hmc.result import HMCResult
+from vaefast.hmc.result import HMCResult, Transitions
 from vaefast.hmc.spans import Span, op_thin, passed_draws, spans
 from vaefast.models.calls import HALF
 from vaefast.models.prepare import Prepared
@@ -79,9 +79,11 @@ class Plan:
     def store(self, batch: PaddedBatch, part: HMCResult) -> None:
         for field in FIELDS:
             getattr(self.result, field)[batch.rows] = getattr(part, field)[batch.positions]
+        if self.result.diverging is not None and part.diverging is not None:
+            self.result.diverging[batch.rows] = part.diverging[batch.positions]
         if any(part.reasons):
-            numbers = torch.arange(len(self.result.z))[_on_cpu(batch.rows)].tolist()
-            places = torch.arange(batch.size)[_on_cpu(batch.positions)].tolist()
+            numbers = torch.arange(len(self.result.z), device="cpu")[_on_cpu(batch.rows)].tolist()
+            places = torch.arange(batch.size, device="cpu")[_on_cpu(batch.positions)].tolist()
             self.reasons.update(zip(numbers, (part.reasons[place] for place in places)))
 
     def finished(self) -> HMCResult:
@@ -187,7 +189,22 @@ def _empty(prepared: Prepared, inputs: Inputs, options: Options) -> HMCResult:
         unresolved=torch.empty(rows, dtype=torch.bool, device=step.device),
         rounding=step.new_empty(rows, dtype=torch.float64),
         reasons=("",) * rows,
+        diverging=_no_divergences(options, rows, step.device),
+        transitions=_transitions(prepared, options),
     )
+
+
+def _no_divergences(options: Options, rows: int, device: torch.device) -> torch.Tensor | None:
+    """[B, C, T], or None where not every draw is kept or steps that still adapt are forgotten."""
+    if options.kept < options.steps or options.schedule is not None:
+        return None
+    shape = rows, options.chains, options.kept
+    return torch.zeros(shape, dtype=torch.bool, device=device)
+
+
+def _transitions(prepared: Prepared, options: Options) -> Transitions:
+    first = options.transitions - 1 - (options.kept - 1) * options.thin
+    return Transitions(prepared.index, options.seed, options.leapfrog, first, options.thin)
 
 
 def _on_cpu(rows: Rows) -> Rows:

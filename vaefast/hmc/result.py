@@ -12,7 +12,26 @@ from vaefast.runtime.reasons import Reasons
 if TYPE_CHECKING:
     from vaefast.hmc.diagnostics import Diagnostics
 
-__all__ = ["Defence", "HMCResult"]
+__all__ = ["Defence", "HMCResult", "Transitions"]
+
+
+@dataclass(frozen=True)
+class Transitions:
+    """Which transitions the T kept draws follow, and what their random numbers depend on.
+
+    Args:
+        index: [B] int64, global indices of the inputs.
+        seed: of :func:`~vaefast.hmc.sample`.
+        leapfrog: L.
+        first: number of the transition that the first draw follows, counted from the warm-up on.
+        thin: transitions from one draw to the next.
+    """
+
+    index: Tensor
+    seed: int
+    leapfrog: int
+    first: int
+    thin: int
 
 
 @dataclass(frozen=True)
@@ -36,6 +55,9 @@ class HMCResult:
             square, about the row's last states).
         reasons: what is wrong with each row, one string each, "" where nothing is: why it failed
             or is unresolved, or that a chain never moved after the warm-up.
+        diverging: [B, C, T] bool, the draw follows a divergent transition (and so repeats the one
+            before); None where draws are thinned.
+        transitions: which ones the draws follow.
         reproducible: how far a row's numbers repeat when the batch is cut differently: ``"bits"``,
             ``"blocks"`` or ``"round-off"``, see :func:`vaefast.runtime.batching.reproducible`.
     """
@@ -49,6 +71,8 @@ class HMCResult:
     unresolved: Tensor
     rounding: Tensor
     reasons: Reasons
+    diverging: Tensor | None = None
+    transitions: Transitions | None = None
     reproducible: str = "round-off"
 
     def diagnostics(self) -> Diagnostics:
@@ -65,7 +89,13 @@ class HMCResult:
         """The draws as ``arviz.InferenceData``.
 
         ``posterior.z`` has the dimensions (chain, draw, row, latent), or (chain, draw, latent) for
-        one ``row``; ``sample_stats.lp`` is −U in nats. A failed row is NaN.
+        one ``row``. A failed row is NaN. ``sample_stats`` has, for every draw:
+
+        - ``lp``, −U in nats, and ``energy``, U plus the kinetic energy of the momentum that is
+          drawn next: the level on which the next trajectory runs, as ``arviz.bfmi`` takes it;
+        - ``diverging``, whether it follows a divergent transition; left out where draws are
+          thinned and some diverged;
+        - ``acceptance_rate``, ``step_size`` and ``n_steps`` (L), one value for a chain's draws.
 
         Args:
             row: number of one input in [0, B), or None for all.

@@ -12,6 +12,7 @@ from vaefast import philox
 from vaefast.functional.chain import Chain
 from vaefast.functional.hmc import Draws, State
 from vaefast.hmc.adaptation import DualAveraging, StepSize
+from vaefast.hmc.divergences import diverging
 from vaefast.hmc.groups import GroupStepSize
 from vaefast.hmc.health import Origin, immobile, unresolved
 from vaefast.hmc.inputs import Inputs
@@ -81,6 +82,7 @@ class _Chains:
         self._origin = Origin(rows.x, inputs.init, inv_mass, self.state)
         self._failed = self._origin.failed()
         self._step = _step_size(plan.options, inputs, self._failed)
+        self._warm = self.state  # after the warm-up
         self._parts: list[tuple[Span, Chain]] = []  # after the warm-up
 
     def step_for(self, span: Span) -> Tensor | StepSize:
@@ -93,6 +95,8 @@ class _Chains:
 
     def take(self, span: Span, run: Chain) -> None:
         """Go on from the end of a run of the target."""
+        if span.first_step == self._options.warmup:
+            self._warm = self.state
         self.state = State(run.z, run.U, run.grad)
         if span.first_step >= self._options.warmup:
             self._parts.append((span, run))
@@ -117,7 +121,25 @@ class _Chains:
             unresolved=(fine.noisy | fine.frozen) & ~failed,
             rounding=_blank(fine.rounding, failed),
             reasons=self._reasons(fine, immobile(accepted, divergent, options.steps)),
+            diverging=self._diverging(z, divergent, step),
         )
+
+    def _diverging(self, z: Tensor, divergent: Tensor, step: Tensor) -> Tensor | None:
+        """[B, C, T], where some transitions diverged and draws and steps can tell which."""
+        failed, options = self._failed, self._options
+        divergent = divergent.masked_fill(failed.unsqueeze(1), 0)
+        if options.kept < options.steps or options.schedule or not bool(divergent.any()):
+            return None
+        found = diverging(
+            self.target,
+            self.draws,
+            self._warm,
+            z,
+            divergent.flatten(),
+            first_step=options.warmup,
+            step=step.to(self._dtype),
+        )
+        return found.unflatten(0, divergent.shape)
 
     def _reasons(self, fine: Resolution, immobile: dict[str, Tensor]) -> Reasons:
         """Of every row the first thing that is wrong with it; mostly there is none."""

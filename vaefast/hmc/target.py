@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -16,6 +16,7 @@ from vaefast.functional.hmc import Draws, Info, State, transition
 from vaefast.hmc.adaptation import StepSize
 from vaefast.hmc.generic import CapturableTransition, Trajectory
 from vaefast.hmc.potential import Potential
+from vaefast.models import context as conditions
 from vaefast.models.context import Context
 from vaefast.models.vae import VAE
 from vaefast.runtime import capture
@@ -26,6 +27,16 @@ __all__ = ["GenericTarget", "NetworkTarget", "Target"]
 
 class Target(Protocol):
     """U(z) = −log p(x|z) − log p(z) for N = B·C chains, and how they move in it."""
+
+    @property
+    def inv_mass(self) -> Tensor | None:
+        """[B, d]."""
+
+    def at(self, chain: Tensor, chains: int) -> Target:
+        """Of some chains, numbers [n] in N, each with its input to itself; ``chains`` is C."""
+
+    def trajectory(self) -> Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]]:
+        """L leapfrogs, a :class:`~vaefast.functional.hmc.Trajectory`."""
 
     def potential(self, z: Tensor, safe: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """U [N] float64 in nats and its gradient [N, d].
@@ -63,6 +74,11 @@ class NetworkTarget:
     leapfrog: int
     precision: str
     backend: str | None
+
+    def at(self, chain: Tensor, chains: int) -> NetworkTarget:
+        row = chain // chains
+        mass = None if self.inv_mass is None else self.inv_mass[row]
+        return replace(self, x=self.x[row], inv_mass=mass)
 
     def potential(self, z: Tensor, safe: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return ops.net_potential(z, self.x, self.net, **self._shared())
@@ -137,6 +153,13 @@ class GenericTarget:
     memory_format: str = "contiguous"
     captures: capture.Graphs = capture.OFF
     context: Context = None  # of the N chains
+
+    def at(self, chain: Tensor, chains: int) -> GenericTarget:
+        row = chain // chains
+        mass = None if self.inv_mass is None else self.inv_mass[row]
+        context = conditions.rows(self.context, chain)
+        once = capture.OFF  # shapes that do not come again
+        return replace(self, x=self.x[row], inv_mass=mass, context=context, captures=once)
 
     def potential(self, z: Tensor, safe: Tensor | None = None) -> tuple[Tensor, Tensor]:
         potential = self._potential()

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from vaefast import checks
 from vaefast.hmc.health import say
+from vaefast.hmc.mixing import worst_effective_draws
 from vaefast.hmc.promotion import promoted
 from vaefast.hmc.result import HMCResult
 from vaefast.hmc.sample import complete
@@ -38,17 +38,19 @@ def tune(
     context: Context = None,
     **options: Any,
 ) -> dict[str, float | int]:
-    """Find the step size and the number of leapfrogs that move furthest per gradient.
+    """Find the step size and the number of leapfrogs with the most effective draws per gradient.
 
-    For every candidate L four chains adapt on each pilot row; ε is the median over the rows. The
-    mixing of L on a row is how far the frozen chains jump in the slowest direction, per gradient::
+    For every candidate L four chains adapt on each pilot row; ε is the median over the rows. What L
+    is worth on a row is what its worst latent is worth, in mean and in width::
 
-        min_i (1 − ρ_i) / L,   1 − ρ_i = E(z'_i − z_i)² / (2 Var z_i),   ρ_i the lag-1 correlation
+        min_i min(ESS(z_i), ESS((z_i − mean_i)²)) / (C · T · L)
 
-    with Var z_i over the draws of all candidates, so that a chain that has not explored does not
-    look mixed. The best L has the largest median over the rows. This is the only function
-    that pools over inputs. It returns plain numbers, so that later results do not depend on the
-    pilot's batch: ``sample(vae, x, adapt=None, **tune(vae, x_pilot))``.
+    ESS(z) alone is largest for chains that jump from one side of the posterior to the other, half a
+    period at a time, and never learn its width. Means and variances are over the draws of all
+    candidates, so that a chain that has not explored does not look mixed. The best L has the
+    largest median over the rows. This is the only function that pools over inputs. It returns
+    plain numbers, so that later results do not depend on the pilot's batch:
+    ``sample(vae, x, adapt=None, **tune(vae, x_pilot))``.
 
     Args:
         vae: the model.
@@ -93,10 +95,7 @@ def tune(
 def mixing_per_gradient(
     runs: list[HMCResult], leapfrogs: Sequence[int], healthy: Tensor
 ) -> list[float]:
-    """Median over rows of the smallest (1 − ρ_i) / L, per candidate."""
-    draws = [run.z[healthy].flatten(3).double() for run in runs]  # each [B, C, T, d]
-    variance = torch.cat(draws, dim=2).flatten(1, 2).var(dim=1)  # [B, d]
-    jumps = [0.5 * z.diff(dim=2).square().mean(dim=(1, 2)) for z in draws]
-    moved = [(jump / variance).nan_to_num(0.0) for jump in jumps]  # no variance: nothing moved
-    slowest = [move.amin(dim=1).median() for move in moved]
-    return [float(value) / leapfrog for value, leapfrog in zip(slowest, leapfrogs)]
+    """Median over rows of the fewest effective draws per gradient, per candidate."""
+    worst = worst_effective_draws([run.z[healthy].flatten(3) for run in runs])
+    gradients = [run.z.shape[1] * run.z.shape[2] * L for run, L in zip(runs, leapfrogs)]
+    return [float(draws.median()) / number for draws, number in zip(worst, gradients)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -17,14 +19,15 @@ SOFTPLUS = 4e-12  # torch's is the identity above 20, which is off by 2e-9 < 64Â
 
 def drawn(example: Tensor) -> Tensor:
     """ROWS + 1 rows that look like the example's, from a generator of their own."""
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator(device="cpu").manual_seed(0)
+    how: Any = {"generator": generator, "dtype": torch.float64, "device": "cpu"}
     shape = (ROWS + 1, *example.shape[1:])
     values = example.detach().double()
     spread = values.std().item() if values.numel() > 1 else 0.0
     if not 0.0 < spread < float("inf"):
-        rows = torch.rand(shape, generator=generator, dtype=torch.float64)
+        rows = torch.rand(shape, **how)
     else:
-        rows = torch.randn(shape, generator=generator, dtype=torch.float64)
+        rows = torch.randn(shape, **how)
         low, high = values.min().item(), values.max().item()
         rows = (values.mean().item() + spread * rows).clamp(low, high)
     return rows.to(example)

@@ -166,9 +166,9 @@ def _part(part: Map) -> Part:
 
 
 def _logvar(maps: Maps) -> Part:
-    if maps.logvar is None:
+    if maps.scale is None:
         return Part(True, "one σ for all inputs")
-    return _part(maps.logvar)
+    return _part(maps.scale)
 
 
 def _posterior(vae: VAE, decoder: Map) -> Part:

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from vaefast import checks
+from vaefast.models.module_stack import Root
 from vaefast.models.packs import is_frozen
-from vaefast.models.plans import CannotLower
+from vaefast.models.plans import CannotLower, LogSquare
 from vaefast.models.traces import networks, remembered
-from vaefast.models.tracing import Root
 from vaefast.models.vae import VAE
 from vaefast.runtime.grad_mode import without_autocast
 from vaefast.types import Network
@@ -30,16 +30,21 @@ __all__ = [
 ]
 
 
+NO_LOGARITHM = "takes the logarithm of what is no exponential"
 SIMPLE = frozenset((str, int, float, bool, type(None)))
 CHANGING = frozenset(("latent_dim", "training"))
 
 
 class Encoder(NamedTuple):
-    """The encoder's two networks on flat x, and why there is none where there is none."""
+    """The encoder's two networks on flat x, and why there is none where there is none.
+
+    The scale is either log σ², or σ itself where the module takes the logarithm of it.
+    """
 
     mean: Network | None
     logvar: Network | None
     why_not: str
+    std: Network | None = None
 
 
 @without_autocast
@@ -83,7 +88,7 @@ def lower(module_or_function: Callable[[Tensor], Any], example: Tensor) -> Netwo
     return _given(nets[0])
 
 
-def _several(label: str, nets: list[Network | str]) -> str:
+def _several(label: str, nets: list[Network | LogSquare | str]) -> str:
     """Why a function does not lower that returns not one tensor, and what would."""
     name = "model" + label[label.rfind(".") :] if "." in label and "<" not in label else "model"
     refused = "".join(f"; [{i}]: {net}" for i, net in enumerate(nets) if isinstance(net, str))
@@ -118,13 +123,16 @@ def _encoding(vae: VAE, x: Tensor) -> tuple[Root, Tensor, tuple[Any, ...]]:
     return root, x, _options(vae, vae.encoder)
 
 
-def _heads(vae: VAE, nets: list[Network | str]) -> Encoder:
-    mean, logvar = nets
+def _heads(vae: VAE, nets: list[Network | LogSquare | str]) -> Encoder:
+    mean, scale = nets
     if vae.fixed_std:
-        logvar = ""
-    reasons = [net for net in (mean, logvar) if isinstance(net, str)]
-    found = [None if isinstance(net, str) else net for net in (mean, logvar)]
-    return Encoder(found[0], found[1], next(filter(None, reasons), ""))
+        scale = ""
+    if isinstance(mean, LogSquare):
+        mean = NO_LOGARITHM
+    reasons = [net for net in (mean, scale) if isinstance(net, str)]
+    found = [net if isinstance(net, Network) else None for net in (mean, scale)]
+    std = scale.of if isinstance(scale, LogSquare) else None
+    return Encoder(found[0], found[1], next(filter(None, reasons), ""), std)
 
 
 def decoder(
@@ -181,7 +189,7 @@ def encoder_logvar(vae: VAE, x: Tensor) -> Network:
         raise CannotLower("encoder_logvar is a fixed tensor, not a network")
     found = encoder(vae, x)
     if found.logvar is None:
-        raise CannotLower(found.why_not)
+        raise CannotLower(found.why_not or NO_LOGARITHM)
     return found.logvar
 
 
@@ -196,15 +204,15 @@ def _networks(
     *,
     seen: tuple[Tensor, ...] = (),
     frozen: bool = False,
-) -> list[Network | str]:
+) -> list[Network | LogSquare | str]:
     if not example.is_floating_point():
         raise CannotLower(f"the example must be floating, got {checks.short(example.dtype)}")
     return networks(root, example, key, values, seen=seen, frozen=frozen)
 
 
-def _given(net: Network | str) -> Network:
-    if isinstance(net, str):
-        raise CannotLower(net)
+def _given(net: Network | LogSquare | str) -> Network:
+    if not isinstance(net, Network):
+        raise CannotLower(net if isinstance(net, str) else NO_LOGARITHM)
     return net
 
 
@@ -250,5 +258,8 @@ def example_x(vae: VAE) -> Tensor:
 
 
 def _zeros(module: nn.Module, *shape: int) -> Tensor:
-    like = next((p for p in module.parameters() if p.is_floating_point()), torch.empty(0))
+    like = next(
+        (p for p in module.parameters() if p.is_floating_point()),
+        torch.empty(0, dtype=torch.float32, device="cpu"),
+    )
     return like.detach().new_zeros(1, *shape)

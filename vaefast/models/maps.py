@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -18,45 +18,17 @@ from vaefast.models.calls import HALF as HALF_DTYPES
 from vaefast.models.calls import as_event
 from vaefast.models.compose import chained, followed_by, in_float32, joined, missing_kernel
 from vaefast.models.context import Context
+from vaefast.models.example import Example, Shared
 from vaefast.models.footprint import activation_bytes
 from vaefast.models.likelihoods import LikelihoodAt
-from vaefast.models.packs import Packs, packs_of
+from vaefast.models.packs import packs_of
 from vaefast.models.products import HalfMap, Map, ModuleMap, NetworkMap
 from vaefast.models.vae import VAE
 from vaefast.types import Network
 
-__all__ = ["Example", "Map", "Maps"]
+__all__ = ["Map", "Maps"]
 
 HALF, CONTEXT = "the model is in half precision", "a context is given"
-
-
-class Example(NamedTuple):
-    """Two rows like those of a call, by which a VAE's maps are recognised.
-
-    Args:
-        x: [2, *event], finite.
-        z: [2, d], their posterior means; zeros where ``encoder`` is given.
-        context: theirs, or None.
-        moments: their means and log-variances, or nothing.
-        encoder: where it is known without a look at the rows.
-    """
-
-    x: Tensor
-    z: Tensor
-    context: Context
-    moments: tuple[Tensor, ...] = ()
-    encoder: lowering.Encoder | None = None
-
-
-class _Call(NamedTuple):
-    """What a call's maps share with those of some of its rows."""
-
-    vae: VAE
-    example: Example
-    precision: str
-    backend: str | None
-    packs: Packs
-    costs: dict[str, int]  # measured bytes per row
 
 
 class Maps:
@@ -71,7 +43,7 @@ class Maps:
         rows: how many.
     """
 
-    def __init__(self, call: _Call, context: Context, rows: int) -> None:
+    def __init__(self, call: Shared, context: Context, rows: int) -> None:
         self._call, self.context, self._rows = call, context, rows
         self.vae, self.packs = call.vae, call.packs
 
@@ -87,7 +59,7 @@ class Maps:
         backend: str | None = None,
     ) -> Maps:
         """The maps on rows like the example's; ``precision`` as of :class:`NetworkMap`."""
-        return cls(_Call(vae, example, precision, backend, packs_of(vae), {}), context, rows)
+        return cls(Shared(vae, example, precision, backend, packs_of(vae), {}), context, rows)
 
     def at(self, rows: slice | Tensor, count: int) -> Maps:
         """The maps for some of the rows, ``count`` of them."""
@@ -102,8 +74,8 @@ class Maps:
         values = [head.value(x.flatten(1)) for head in self._heads]
         if self.vae.fixed_std:
             return values[0], self._fixed_logvar(x).expand_as(values[0])
-        mean, logvar = values[0].chunk(2, dim=1) if len(values) == 1 else values
-        return mean, logvar
+        mean, scale = values[0].chunk(2, dim=1) if len(values) == 1 else values
+        return mean, scale if self._encoder.std is None else 2.0 * torch.log(scale)
 
     def encode_by_module(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """``vae.encode``, whatever lowers."""
@@ -174,11 +146,12 @@ class Maps:
         return self._map("mean", self._encoder.mean, self._encoder.why_not, module)
 
     @cached_property
-    def logvar(self) -> Map | None:
-        """x ↦ log σ²(x), or None where σ does not depend on x."""
+    def scale(self) -> Map | None:
+        """x ↦ log σ²(x), or σ(x) where the encoder gives that; None where σ depends on no x."""
+        if self.vae.fixed_std or self._encoder.std is not None:
+            return self.std
         module = self._encoding(lambda x: self.encode_by_module(x)[1])
-        lowered, reason = self._encoder.logvar, self._encoder.why_not
-        return None if self.vae.fixed_std else self._map("logvar", lowered, reason, module)
+        return self._map("logvar", self._encoder.logvar, self._encoder.why_not, module)
 
     @cached_property
     def std(self) -> Map | None:
@@ -188,7 +161,7 @@ class Maps:
         module = self._encoding(lambda x: self.posterior_by_module(x)[1])
         net, reason = self._encoder.logvar, self._encoder.why_not
         name = "logvar" if net is None or net.activations[-1] == "identity" else "std"
-        net = None if net is None else followed_by(net, "exp_half")
+        net = self._encoder.std if net is None else followed_by(net, "exp_half")
         return self._map(name, net, reason, module)
 
     @cached_property
@@ -229,15 +202,15 @@ class Maps:
     @cached_property
     def _heads(self) -> tuple[Map, ...]:
         """What gives μ and log σ²: one network, two, or none where the module does."""
-        mean, logvar = self.mean, self.logvar
-        if self.generic("mean", "logvar"):
+        mean, scale = self.mean, self.scale
+        if self.generic("mean", "scale"):
             return ()
-        if logvar is None:
+        if scale is None:
             return (mean,)
         first = cast(Network, mean.lowered)
         plain = first.activations[-1] == "identity"
-        both = joined(first, cast(Network, logvar.lowered)) if plain else None
-        return (mean, logvar) if both is None else (self._network("encoder", both),)
+        both = joined(first, cast(Network, scale.lowered)) if plain else None
+        return (mean, scale) if both is None else (self._network("encoder", both),)
 
     @cached_property
     def _encoder(self) -> lowering.Encoder:

@@ -9,14 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from vaefast.types import Layer, Network
 
-__all__ = ["CannotLower", "Constant", "Parameters", "Plan", "Step", "Values", "assemble"]
+__all__ = [
+    "CannotLower",
+    "Constant",
+    "LogSquare",
+    "Parameters",
+    "Plan",
+    "Step",
+    "Values",
+    "assemble",
+]
 
 
 class CannotLower(Exception):
@@ -140,12 +149,19 @@ class Step:
         return self.variants[activation]
 
 
+class LogSquare(NamedTuple):
+    """x ↦ 2·log(of(x)), as a module that returns σ is read: no layer takes logarithms."""
+
+    of: Network
+
+
 @dataclass(frozen=True)
 class Plan:
     """A whole network to be; ``bind`` reads the weights."""
 
     parameters: tuple[Parameters, ...]
     texts: tuple[str | Callable[[Values], str], ...]
+    log_square: bool = False  # whether the function is that of this network
 
     def bind(self, values: Values) -> Network:
         """The network with the values that the module's tensors have now."""

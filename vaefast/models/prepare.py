@@ -13,7 +13,8 @@ from vaefast.models import context as contexts
 from vaefast.models import lowering
 from vaefast.models.calls import HALF, images
 from vaefast.models.context import Context
-from vaefast.models.maps import Example, Maps
+from vaefast.models.example import Example
+from vaefast.models.maps import Maps
 from vaefast.models.packs import Packs
 from vaefast.models.shapes import require_event
 from vaefast.models.vae import VAE

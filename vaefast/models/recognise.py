@@ -13,9 +13,9 @@ from vaefast.models import rules_activations, rules_affine, rules_layers  # noqa
 from vaefast.models.folding import ready
 from vaefast.models.plans import CannotLower, Constant, Step, Values
 from vaefast.models.rules import RULES, rule
-from vaefast.models.values import Value
+from vaefast.models.values import Logarithm, Value
 
-__all__ = ["FACTORIES", "MOVES", "RULES", "moved"]
+__all__ = ["FACTORIES", "MOVES", "RULES", "converted", "logarithm", "moved"]
 
 # they move elements and compute nothing: run on the index tensor, they say where each came from
 _MOVES = (
@@ -42,6 +42,29 @@ def moved(name: str, op: Any, value: Value, args: tuple, kwargs: dict[str, Any])
     if isinstance(result, Tensor):
         return replace(value, index=result)
     return [replace(value, index=part) for part in result]
+
+
+def converted(value: Any, kwargs: dict[str, Any]) -> Any:
+    """A value after a conversion, which must be to a floating type."""
+    dtype = kwargs.get("dtype")
+    if isinstance(value, Value) and (dtype is None or dtype.is_floating_point):
+        return value
+    raise CannotLower("converts to a type that is not floating")
+
+
+def logarithm(name: str, op: Any, args: tuple, kwargs: dict[str, Any], first: Logarithm) -> Any:
+    """One after an operation that moves, converts or scales it by a number; None for others."""
+    if name in ("_to_copy", "to"):
+        return replace(first, value=converted(first.value, kwargs))
+    if name in MOVES and args[0] is first:
+        parts = moved(name, op, first.value, args[1:], kwargs)
+        if isinstance(parts, Value):
+            return replace(first, value=parts)
+        return [replace(first, value=part) for part in parts]
+    numbers = [arg for arg in args if isinstance(arg, int | float)]
+    if name == "mul" and len(numbers) == 1:
+        return replace(first, factor=first.factor * numbers[0])
+    return None
 
 
 def _index(arg: Any) -> Any:

@@ -13,7 +13,7 @@ from vaefast.models.folding import settled
 from vaefast.models.plans import CannotLower, Constant
 from vaefast.models.rules import RULES, Rule, rule
 from vaefast.models.rules_affine import negated, scaled, shifted
-from vaefast.models.values import Value
+from vaefast.models.values import Logarithm, Value
 
 __all__: list[str] = []
 
@@ -116,11 +116,11 @@ def _exp(value: Value) -> Value:
 
 
 @rule("log")
-def _log(value: Value) -> Value:
+def _log(value: Value) -> Value | Logarithm:
     step = value.step
     if value.affine is None and step.activation == "exp_half" and step.before is not None:
         return scaled(replace(value, step=step.before), 0.5)
-    raise CannotLower("is the logarithm of what is no exponential")
+    return Logarithm(value)
 
 
 @rule("maximum")

@@ -23,9 +23,10 @@ from torch.distributions import Distribution
 from torch.utils._pytree import tree_flatten
 
 from vaefast.models.comparison import agree, difference, drawn
-from vaefast.models.plans import CannotLower, Plan, Values
+from vaefast.models.module_stack import Root
+from vaefast.models.plans import CannotLower, LogSquare, Plan, Values
 from vaefast.models.state import State, watched
-from vaefast.models.tracing import Root, trace
+from vaefast.models.tracing import trace
 from vaefast.models.values import ROWS
 from vaefast.runtime import numerics
 from vaefast.runtime.grad_mode import without_grad
@@ -45,7 +46,7 @@ def networks(
     *,
     seen: tuple[Tensor, ...] = (),
     frozen: bool = False,
-) -> list[Network | str]:
+) -> list[Network | LogSquare | str]:
     """A network, or the reason why there is none, for each tensor that the function returns.
 
     Args:
@@ -79,7 +80,7 @@ def networks(
 @without_grad
 def remembered(
     root: Root, example: Tensor, key: tuple = (), *, frozen: bool = False
-) -> list[Network | str] | None:
+) -> list[Network | LogSquare | str] | None:
     """As :func:`networks` where that runs no module: the trace fits and needs no comparison."""
     assert root.module is not None
     entry = _traces.get(root.module, {}).get(_key(root, example, key))
@@ -150,18 +151,21 @@ class _Entry:
             return True
         return self._versions is not None and self._versions == self._versions_now()
 
-    def networks(self, example: Tensor) -> list[Network | str]:
+    def networks(self, example: Tensor) -> list[Network | LogSquare | str]:
         if self.refusal:
             raise CannotLower(self.refusal)
-        values = self._values(example)
-        return [
-            plan if isinstance(plan, str) else self.failures.get(index) or plan.bind(values)
-            for index, plan in enumerate(self.plans)
-        ]
+        values, nets = self._values(example), list[Network | LogSquare | str]()
+        for index, plan in enumerate(self.plans):
+            if isinstance(plan, str) or index in self.failures:
+                nets.append(plan if isinstance(plan, str) else self.failures[index])
+            else:
+                net = plan.bind(values)
+                nets.append(LogSquare(net) if plan.log_square else net)
+        return nets
 
     def agreed(
         self, root: Root, example: Tensor, seen: tuple[Tensor, ...]
-    ) -> list[Network | str] | None:
+    ) -> list[Network | LogSquare | str] | None:
         """The networks, where each gives what the module does on the example's rows; else None.
 
         In their own precision, so a difference may be one of rounding: :meth:`compare_again` tells.
@@ -169,13 +173,13 @@ class _Entry:
         if self.refusal or (self.failures and not self.is_compared()):
             return None
         nets = self.networks(example)
-        made = {index: net for index, net in enumerate(nets) if isinstance(net, Network)}
+        made = {index: net for index, net in enumerate(nets) if not isinstance(net, str)}
         if not made:
             return nets
         outputs = seen or _tensors(root.function(example))
         if len(outputs) != len(nets):
             return None
-        pairs = [(net, outputs[index]) for index, net in made.items()]
+        pairs = [_as_network(net, outputs[index]) for index, net in made.items()]
         return nets if agree(pairs, example) else None
 
     def compare_again(self, root: Root, example: Tensor) -> bool:
@@ -212,6 +216,8 @@ class _Entry:
             for index, plan in plans.items():
                 net = plan.bind(values)
                 pairs = [(x, out[index]) for x, out in runs if len(out) == len(self.plans)]
+                if plan.log_square:
+                    pairs = [(x, torch.exp(0.5 * out.double()).to(out)) for x, out in pairs]
                 reasons = [difference(net, *pair) for pair in pairs]
                 reasons += [f"now returns {len(outputs)} tensors"] * (len(pairs) < len(runs))
                 if reason := next(filter(None, reasons), ""):
@@ -226,6 +232,11 @@ class _Entry:
         first = next((t for t in self._tensors if t.is_floating_point()), example)
         dtype = first.dtype if first.element_size() < 4 else example.dtype
         return Values(dtype, example.device)
+
+
+def _as_network(net: Network | LogSquare, out: Tensor) -> tuple[Network, Tensor]:
+    """A network and what it should give where the module returned ``out``."""
+    return (net.of, torch.exp(0.5 * out)) if isinstance(net, LogSquare) else (net, out)
 
 
 def _tensors(result: Any) -> list[Tensor]:

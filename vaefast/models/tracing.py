@@ -2,35 +2,23 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
 from vaefast.models.folding import ready, unit
+from vaefast.models.module_stack import ModuleStack, Root, module_stack
 from vaefast.models.plans import CannotLower, Constant, Plan, Step, assemble
-from vaefast.models.recognise import FACTORIES, MOVES, RULES, moved
-from vaefast.models.values import ROWS, Value, fresh
+from vaefast.models.recognise import FACTORIES, MOVES, RULES, converted, logarithm, moved
+from vaefast.models.values import ROWS, Logarithm, Value, fresh
 from vaefast.types import Layer
 
-__all__ = ["Root", "Traced", "module_stack", "trace"]
-
-
-class Root(NamedTuple):
-    """What is traced: a function of one tensor, and the module whose forward it runs, if any."""
-
-    function: Callable[[Tensor], Any]
-    module: nn.Module | None
-    label: str  # of the function itself
-    prefix: str = ""  # of the module's path
-    ours: bool = False  # whether the function adds no code of the caller's to the module's
+__all__ = ["Traced", "trace"]
 
 
 class Traced(NamedTuple):
@@ -79,63 +67,16 @@ def _input(rows: Tensor) -> Value:
 def _planned(symbol: Any, output: Tensor, label: str) -> Plan | str:
     if isinstance(symbol, _Refused):
         return symbol.reason
-    if not isinstance(symbol, Value):
+    is_log = isinstance(symbol, Logarithm)
+    if is_log and symbol.factor != 2.0:
+        return symbol.reason
+    value = symbol.value if is_log else symbol
+    if not isinstance(value, Value):
         return f"what {label} returns does not depend on the input"
     try:
-        return assemble(ready(symbol), unit)
+        return replace(assemble(ready(value), unit), log_square=is_log)
     except CannotLower as error:
         return f"the result of {label} {error.reason}"
-
-
-class ModuleStack:
-    """The modules whose forwards run, and their names below the root's."""
-
-    def __init__(self, root: Root) -> None:
-        self._root, self._running = root, list[nn.Module]()
-        modules = [] if root.module is None else root.module.named_modules()
-        self._names = {id(module): name for name, module in modules}
-        self._thread = threading.get_ident()
-
-    def enter(self, module: nn.Module, *_: Any) -> None:
-        if threading.get_ident() == self._thread:
-            self._running.append(module)
-
-    def leave(self, module: nn.Module, *_: Any) -> None:
-        if threading.get_ident() == self._thread and self._running:
-            self._running.pop()
-
-    def __call__(self) -> str:
-        """Which module's forward runs."""
-        named = [m for m in self._running if id(m) in self._names]
-        if not named:
-            return self._root.label
-        path = ".".join(filter(None, (self._root.prefix, self._names[id(named[-1])])))
-        kind = type(named[-1]).__name__
-        return f"layer {path!r} ({kind})" if path else kind
-
-    def way_out_of_drawing(self) -> str:
-        """What to do where random numbers are drawn now."""
-        layers = [m for m in self._running if type(m).__module__.startswith("torch.nn.")]
-        if any(m.training and not isinstance(m, nn.Sequential) for m in layers):
-            return "call model.eval()"
-        own = [m.training for m in self._running if id(m) in self._names]
-        mode = ", or call model.eval()" if any(own) else ""
-        return f"the forward samples; return mean and logvar{mode}"
-
-
-@contextmanager
-def module_stack(root: Root) -> Iterator[ModuleStack]:
-    """Inside, what is yielded knows which module's forward runs."""
-    stack = ModuleStack(root)
-    hooks = [
-        register_module_forward_pre_hook(stack.enter),
-        register_module_forward_hook(stack.leave, always_call=True),
-    ]
-    try:
-        yield stack
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 class _Recorder(TorchDispatchMode):
@@ -168,7 +109,7 @@ class _Recorder(TorchDispatchMode):
         written = self._written(func, args, kwargs, draws)
         given, named = tree_map(self._symbol_of, args), tree_map(self._symbol_of, kwargs)
         leaves = tree_flatten((given, named))[0]
-        traced = [leaf for leaf in leaves if isinstance(leaf, Value | _Refused)]
+        traced = [leaf for leaf in leaves if isinstance(leaf, Value | Logarithm | _Refused)]
         symbols = self._traced(func, given, named, traced) if traced and not draws else None
         result = func(*args, **kwargs)
         if traced and not any(isinstance(t, Tensor) for t in tree_flatten(result)[0]):
@@ -225,27 +166,28 @@ class _Recorder(TorchDispatchMode):
                     return leaf
             if name in FACTORIES:
                 return None
+            if logarithms := [leaf for leaf in traced if isinstance(leaf, Logarithm)]:
+                first = logarithms[0]
+                return logarithm(name, func, args, kwargs, first) or _Refused(first.reason)
             if name == "detach":
                 raise CannotLower("cuts the value out of the autograd graph")
             if name in ("_to_copy", "to"):
-                return self._converted(args[0], kwargs)
+                return converted(args[0], kwargs)
             if name == "copy":
                 return args[1] if isinstance(args[1], Value) else _Refused(self._refusal(func))
             if name in MOVES and isinstance(args[0], Value):
                 return moved(name, func, args[0], args[1:], kwargs)
             if name not in RULES:
                 return _Refused(self._refusal(func))
-            return RULES[name](*args, **_known_options(kwargs))
+            result = RULES[name](*args, **_known_options(kwargs))
+            if isinstance(result, Logarithm):
+                reason = f"{self.label()} is the logarithm of what is no exponential ({func})"
+                return replace(result, reason=reason)
+            return result
         except CannotLower as error:
             return _Refused(f"{self.label()} {error.reason} ({func})")
         except (TypeError, ValueError, RuntimeError):
             return _Refused(self._refusal(func))
-
-    def _converted(self, value: Any, kwargs: dict[str, Any]) -> Any:
-        dtype = kwargs.get("dtype")
-        if isinstance(value, Value) and (dtype is None or dtype.is_floating_point):
-            return value
-        raise CannotLower("converts to a type that is not floating")
 
     def _refusal(self, func: Any) -> str:
         return f"{self.label()} has no fused form ({func})"

@@ -16,7 +16,7 @@ from torch import Tensor
 from vaefast.models.plans import CannotLower, Step, Values
 from vaefast.types import WEIGHTED, Layer
 
-__all__ = ["ROWS", "Affine", "Value", "fresh", "rescaled"]
+__all__ = ["ROWS", "Affine", "Logarithm", "Value", "fresh", "rescaled"]
 
 ROWS = 2  # of the batch that is traced
 
@@ -77,6 +77,15 @@ class Value:
         return len(features) == self.step.width and bool(
             (features == torch.arange(len(features), device="cpu")).all()
         )
+
+
+@dataclass(frozen=True, eq=False)
+class Logarithm:
+    """factor·log(value), which no layer computes; the reason names where it was taken."""
+
+    value: Value
+    factor: float = 1.0
+    reason: str = ""
 
 
 def fresh(step: Step, shape: tuple[int, ...]) -> Value:

@@ -138,6 +138,10 @@ def _has(owner: nn.Module, name: str) -> bool:
 
 
 def _say_what_is_missing(module: nn.Module, encode: bool, decode: bool) -> None:
+    inner = getattr(module, "module", None)  # of DataParallel, AveragedModel and the like
+    if isinstance(inner, nn.Module) and callable(getattr(inner, "encode", None)):
+        kind = type(module).__name__
+        raise TypeError(f"{kind} wraps a module that has encode and decode; pass model.module")
     lacks = " and ".join(
         name for name, is_missing in (("encode", encode), ("decode", decode)) if is_missing
     )

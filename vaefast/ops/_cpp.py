@@ -11,6 +11,7 @@ from torch import Tensor
 
 from vaefast.functional.activations import named
 from vaefast.functional.rows import rows_of
+from vaefast.runtime import threads
 from vaefast.types import LIKELIHOODS, Network
 
 __all__ = ["aligned", "kernel", "layers_of", "like_of", "plain_rows", "rows_at", "run_probes"]
@@ -132,6 +133,6 @@ def run_probes(
         probes.ndim == 2,
         (B, K),
         layers,
-        torch.get_num_threads(),
+        threads.count(),
     )
     return y, sq, products

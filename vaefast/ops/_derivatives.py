@@ -159,6 +159,13 @@ def _of_layer(run: _Pass, layer: int, value: Tensor, along: Tensor | None) -> tu
 
 def _curvature_term(activation: Activation, a: Tensor, rate: Tensor, along: Tensor) -> Tensor:
     """φ''(a)·rate·along: autograd derives the slope, element by element."""
+    if torch._C._are_functorch_transforms_active():  # inside torch.func only its own may derive
+
+        def rated(a: Tensor) -> Tensor:
+            return activation.multiply(a, activation.value(a), rate)
+
+        term: Tensor | None = torch.func.vjp(rated, a)[1](along)[0]
+        return torch.zeros_like(a) if term is None else term
     with torch.enable_grad():
         a = a.detach().requires_grad_()
         moved = activation.multiply(a, activation.value(a), rate)

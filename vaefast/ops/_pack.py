@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from vaefast.ops._cpp import aligned, kernel, layers_of
-from vaefast.runtime import backends
+from vaefast.runtime import backends, threads
 from vaefast.types import Network
 
 __all__ = ["pack"]
@@ -51,7 +51,7 @@ def _pack_cpp(net: Network, backward: bool) -> Tensor:
         kernel("net_pack_start", dtype)(layers, packed.data_ptr())
     network = layers, packed.data_ptr(), packed.nbytes
     directions = FORWARD | BACKWARD if backward else FORWARD
-    kernel("net_pack", dtype)(network, directions, torch.get_num_threads())
+    kernel("net_pack", dtype)(network, directions, threads.count())
     return packed
 
 

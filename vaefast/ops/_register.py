@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -11,12 +12,20 @@ from torch import Tensor
 
 from vaefast.ops._autograd import Pulled, differentiable_once, with_biases
 from vaefast.ops._schema import Layout, layout_of
+from vaefast.ops._transforms import (
+    Push,
+    active,
+    over_probes,
+    refuse_tangents,
+    refuse_vmap,
+    under_transforms,
+)
 from vaefast.runtime import backends
 from vaefast.runtime.grad_mode import without_autocast
 from vaefast.runtime.observers import unobserved
 from vaefast.types import Network, all_linear
 
-__all__ = ["Registered", "lazy", "register", "registered"]
+__all__ = ["Registered", "lazy", "refuse_layers", "register", "registered"]
 
 PLAIN = (Tensor, torch.nn.Parameter)
 
@@ -43,6 +52,8 @@ def register(
     pull: Callable[[Pulled], dict[str, Any]] | None = None,
     derived: tuple[str, ...] = (),
     slope: bool = False,
+    push: Push | None = None,
+    probes: bool = False,
 ) -> Callable[[Any], Any]:
     """Define ``vaefast::<op>`` and return the function from a checked Call to the op's results.
 
@@ -61,6 +72,8 @@ def register(
         pull: the first derivative, by name of the argument, of an op that has one.
         derived: fields in which ``pull`` derives.
         slope: the second result [N, n] is the first one's derivative in the first argument.
+        push: the results' tangents, from the first argument's.
+        probes: the second argument holds vectors [..., K, n], of which vmap may make more.
     """
     name = call.__module__.rpartition(".")[2]
     layout = layout_of(call, returns)
@@ -68,17 +81,28 @@ def register(
     implementations = {key: value for key, value in given.items() if value is not None}
     registered[name] = Registered(call, layout, implementations)
     library.define(name + layout.schema)
-    library.impl(name, _implementation(registered[name]), "CompositeExplicitAutograd")
+    library.impl(name, _implementation(name, registered[name]), "CompositeExplicitAutograd")
     rebuilt = _rebuilder(call, layout.net)
-    torch.library.register_fake(f"vaefast::{name}", lambda *a: fake(rebuilt(a)), lib=library)
+
+    def faked(*arguments):
+        refuse_tangents(name, arguments)
+        return fake(rebuilt(arguments))
+
+    torch.library.register_fake(f"vaefast::{name}", faked, lib=library)
     backends.declare(name, tuple(implementations))
     if pull is not None:
         differentiable_once(name, library, layout.names, rebuilt, pull, slope)
+    flat = getattr(torch.ops.vaefast, name).default
+    batched = over_probes(flat, name) if probes else refuse_vmap(name)
+    torch.library.register_vmap(f"vaefast::{name}", batched, lib=library)
+    library.impl(name, partial(refuse_vmap(name), None, None), "Batched")  # torch's older vmap
     made = returns if hasattr(returns, "_fields") else None
-    return _caller(name, registered[name], derived, made)
+    return _caller(name, registered[name], derived, made, push)
 
 
-def _caller(name: str, op: Registered, derived: tuple[str, ...], made: Any) -> Callable[[Any], Any]:
+def _caller(
+    name: str, op: Registered, derived: tuple[str, ...], made: Any, push: Push | None
+) -> Callable[[Any], Any]:
     run, at, implement = getattr(torch.ops.vaefast, name).default, op.layout.net, _implement(op)
     places, implementations, fields = op.layout.tensors, op.implementations, op.call._fields
 
@@ -94,12 +118,12 @@ def _caller(name: str, op: Registered, derived: tuple[str, ...], made: Any) -> C
                 return False
         return True
 
-    def call_op(call):
+    def through(call, quiet):
         values = list(call)  # torch.compile slices no named tuple in torch 2.6
         layers = () if at is None else values[at].layers
         chosen = backends.resolve(name, call[-1], call[0], layers)
         wants = torch.is_grad_enabled() and wants_grad(call)
-        if not wants and unobserved() and plain(call):
+        if quiet and not wants and plain(call):
             result = implement(call._replace(backend=chosen))
             return result if made is None or type(result) is made else made(*result)
         if wants:
@@ -108,13 +132,19 @@ def _caller(name: str, op: Registered, derived: tuple[str, ...], made: Any) -> C
                 return implementations["reference"](call)
             _refuse(name, [field for field in wanted if field not in derived], derived)
             if at is not None:
-                _refuse_layers(name, values[at])
+                refuse_layers(name, values[at])
                 values[at] = with_biases(values[at])
         if at is None:
             result = run(*values[:-1], chosen)
         else:
             result = run(*values[:at], *values[at], *values[at + 1 : -1], chosen)
         return result if made is None else made(*result)
+
+    transformed = under_transforms(name, implementations, push, lambda call: through(call, False))
+
+    def call_op(call):
+        quiet = unobserved()
+        return transformed(call) if not quiet and active() else through(call, quiet)
 
     return call_op
 
@@ -151,7 +181,7 @@ def _refuse(name: str, fields: list[str], derived: tuple[str, ...]) -> None:
         raise RuntimeError(f'{name} is not differentiable{where}; use backend="reference"')
 
 
-def _refuse_layers(name: str, net: Network) -> None:
+def refuse_layers(name: str, net: Network) -> None:
     """The closed forms of derivatives are those of linear layers."""
     if not all_linear(net.layers):
         raise RuntimeError(
@@ -167,10 +197,15 @@ def _rebuilder(call: Any, net: int | None) -> Callable[[tuple], Any]:
     return lambda a: call(*a[:net], Network(*a[net:after]), *a[after:])
 
 
-def _implementation(op: Registered) -> Callable[..., Any]:
+def _implementation(name: str, op: Registered) -> Callable[..., Any]:
     """What torch calls with flat arguments."""
     rebuilt, implement = _rebuilder(op.call, op.layout.net), _implement(op)
-    return lambda *arguments: implement(rebuilt(arguments))
+
+    def run(*arguments):
+        refuse_tangents(name, arguments)
+        return implement(rebuilt(arguments))
+
+    return run
 
 
 def _implement(op: Registered) -> Callable[[Any], Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from vaefast import checks
@@ -19,6 +18,7 @@ from vaefast.ops._inputs import (
 )
 from vaefast.ops._register import lazy, register
 from vaefast.reference.decode_distance import decode_distance as reference
+from vaefast.runtime import threads
 from vaefast.runtime.tiles import check_tile
 from vaefast.types import Network, out_features
 
@@ -117,7 +117,7 @@ def _cpp(call: Call) -> Tensor:
         (len(hits), call.first_sample, call.samples),
         call.seed % (1 << 64),
         layers,
-        torch.get_num_threads(),
+        threads.count(),
     )
     return hits
 

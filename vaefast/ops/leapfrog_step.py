@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from vaefast import checks
@@ -15,6 +14,7 @@ from vaefast.ops._inputs import check_like, check_mass, check_matrix
 from vaefast.ops._register import lazy, register
 from vaefast.ops._schema import Written
 from vaefast.reference.leapfrog_step import leapfrog_step as reference
+from vaefast.runtime import threads
 
 __all__ = ["leapfrog_step"]
 
@@ -109,7 +109,7 @@ def _cpp(call: Call) -> None:
         N // groups,
         call.kick,
         call.drift,
-        torch.get_num_threads(),
+        threads.count(),
     )
 
 

@@ -15,6 +15,7 @@ from vaefast.ops._derivatives import likelihood_gradients
 from vaefast.ops._inputs import check_chains, check_kind, check_likelihood, check_matrix
 from vaefast.ops._register import lazy, register
 from vaefast.reference.log_likelihood import log_likelihood as reference
+from vaefast.runtime import threads
 
 __all__ = ["log_likelihood"]
 
@@ -102,7 +103,7 @@ def _cpp(call: Call) -> tuple[Tensor, Tensor]:
         *out.shape,
         chains,
         *like,
-        torch.get_num_threads(),
+        threads.count(),
     )
     return results
 
@@ -119,6 +120,12 @@ def _pull(pulled: Pulled) -> dict[str, Any]:
     return dict(zip(("out", "x"), found))
 
 
+def _push(call: Call, tangent: Tensor, results: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """log p moves along its slope, which moves pixel by pixel."""
+    moved = likelihood_gradients(*call[:-1], None, tangent)[0]
+    return (results[1] * tangent).sum(1, dtype=torch.float64), moved
+
+
 _op = register(
     Call,
     returns=tuple[Tensor, Tensor],
@@ -129,4 +136,5 @@ _op = register(
     pull=_pull,
     derived=("out", "x"),
     slope=True,
+    push=_push,
 )

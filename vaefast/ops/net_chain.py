@@ -25,6 +25,7 @@ from vaefast.ops._inputs import (
 )
 from vaefast.ops._register import lazy, register
 from vaefast.reference.net_chain import net_chain as reference
+from vaefast.runtime import threads
 from vaefast.runtime.tiles import check_tile
 from vaefast.types import Network
 
@@ -158,7 +159,7 @@ def _cpp(call: Call) -> tuple[Tensor, ...]:
         call.seed % (1 << 64),
         layers,
         like_of(images, N, call.likelihood, call.likelihood_params),
-        torch.get_num_threads(),
+        threads.count(),
     )
     return z, U, grad, *counts, draws, energies
 

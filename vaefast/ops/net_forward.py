@@ -14,7 +14,7 @@ from vaefast.ops._derivatives import Seed, Totals, bytes_per_row, network_gradie
 from vaefast.ops._inputs import check_matrix, check_network, check_precision
 from vaefast.ops._register import lazy, register
 from vaefast.reference.net_forward import net_forward as reference
-from vaefast.runtime import backends
+from vaefast.runtime import backends, threads
 from vaefast.runtime.tiles import check_tile
 from vaefast.types import Network
 
@@ -75,7 +75,7 @@ def _cpp(call: Call) -> Tensor:
     out = z.new_empty((len(z), net.out_features))
     (rows,) = plain_rows(z)
     run = kernel("net_forward", z.dtype)
-    run(rows_at(out), rows_at(rows), len(z), layers, torch.get_num_threads())
+    run(rows_at(out), rows_at(rows), len(z), layers, threads.count())
     return out
 
 
@@ -99,6 +99,14 @@ def _pull(pulled: Pulled) -> dict[str, Any]:
     return {"z": into_z, "weights": totals.weights, "biases": totals.biases}
 
 
+def _push(call: Call, tangent: Tensor, results: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    v = tangent.contiguous().unsqueeze(1)
+    layers, how = call.net, call[2:-1]
+    backend = backends.resolve("net_jvp", call.backend, call.z, layers.layers)
+    products = torch.ops.vaefast.net_jvp.default(call.z, v, *layers, True, *how, backend)[2]
+    return (products[:, 0],)
+
+
 _op = register(
     Call,
     returns=Tensor,
@@ -108,4 +116,5 @@ _op = register(
     triton=lazy("net_forward"),
     pull=_pull,
     derived=("z", "net"),
+    push=_push,
 )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from vaefast.ops._cpp import kernel, layers_of, plain_rows, rows_at
@@ -16,6 +15,7 @@ from vaefast.ops._inputs import (
 )
 from vaefast.ops._register import lazy, register
 from vaefast.reference.net_jacobian_gram import net_jacobian_gram as reference
+from vaefast.runtime import threads
 from vaefast.runtime.tiles import check_tile
 from vaefast.types import Network, out_features
 
@@ -88,7 +88,7 @@ def _cpp(call: Call) -> Tensor:
         rows_at(scales),
         len(x),
         layers,
-        torch.get_num_threads(),
+        threads.count(),
     )
     return out
 

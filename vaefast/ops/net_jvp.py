@@ -95,4 +95,5 @@ _op = register(
     reference=reference,
     cpp=_cpp,
     triton=lazy("net_jvp"),
+    probes=True,
 )

@@ -19,6 +19,7 @@ from vaefast.ops._inputs import (
 )
 from vaefast.ops._register import lazy, register
 from vaefast.reference.net_trajectory import net_trajectory as reference
+from vaefast.runtime import threads
 from vaefast.runtime.tiles import check_tile
 from vaefast.types import Network
 
@@ -122,7 +123,7 @@ def _cpp(call: Call) -> tuple[Tensor, ...]:
         call.leapfrog,
         layers,
         like_of(images, len(U), call.likelihood, call.likelihood_params),
-        torch.get_num_threads(),
+        threads.count(),
     )
     return *end, U
 

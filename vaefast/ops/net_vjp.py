@@ -96,4 +96,5 @@ _op = register(
     reference=reference,
     cpp=_cpp,
     triton=lazy("net_vjp"),
+    probes=True,
 )

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from vaefast import checks
-from vaefast.functional.pgd import rounded_down
+from vaefast.functional.pgd import rounded_down, rounded_down_to
 from vaefast.functional.rows import has_plain_rows, rows_of
 from vaefast.ops._cpp import kernel
 from vaefast.ops._register import lazy, register
 from vaefast.ops._schema import Written
 from vaefast.reference.pgd_step import pgd_step as reference
+from vaefast.runtime import threads
 
 __all__ = ["pgd_step"]
 
@@ -170,7 +171,7 @@ def _matrix(value: float | Tensor, name: str, like: Tensor) -> Tensor:
         value = like.new_full((), value, dtype=torch.float64)
     if value.is_complex() or value.dtype == torch.bool:
         raise TypeError(f"{name} must hold real numbers, got {checks.short(value.dtype)}")
-    value = _rounded_inwards(value, like.dtype) if name == "eps" else value.to(like.dtype)
+    value = rounded_down_to(value, like.dtype) if name == "eps" else value.to(like.dtype)
     rows, *event = like.shape
     if value.ndim == 0 or list(value.shape) == [rows]:
         return value.reshape(-1, 1)
@@ -184,15 +185,6 @@ def _matrix(value: float | Tensor, name: str, like: Tensor) -> Tensor:
     if math.prod(value.shape[1:]) == 1:
         return value.reshape(-1, 1)
     return rows_of(value.expand(-1, *event).flatten(1))
-
-
-def _rounded_inwards(value: Tensor, dtype: torch.dtype) -> Tensor:
-    """``value`` in ``dtype``, and never above it."""
-    near = value.to(dtype)
-    if near.dtype == value.dtype:
-        return near
-    below = torch.nextafter(near, torch.zeros_like(near))
-    return torch.where(near.to(torch.float64) > value.to(torch.float64), below, near)
 
 
 def _broadcasts(value: Tensor, like: Tensor) -> bool:
@@ -219,7 +211,7 @@ def _cpp(call: Call) -> None:
         call.norm == "l2",
         call.order == "clip_project",
         call.norm_eps,
-        torch.get_num_threads(),
+        threads.count(),
     )
 
 

@@ -13,13 +13,13 @@ makes blocks smaller, or does without.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from vaefast.runtime import backends, memory, tiles
+from vaefast.runtime import backends, memory, openmp, tiles
 
 __all__ = [
     "PaddedBatch",
@@ -33,7 +33,6 @@ __all__ = [
     "weakest",
 ]
 
-THREADS = 1  # the same on every machine, whatever the caller's number is
 ORDER = ("bits", "blocks", "round-off")  # strongest first
 
 Rows = slice | Tensor  # of a batch: consecutive ones, or [n] int64
@@ -118,16 +117,9 @@ def weakest(*promises: str) -> str:
 
 @contextmanager
 def pinned(generic: bool) -> Iterator[None]:
-    """One thread inside, where modules are evaluated in blocks."""
-    before = torch.get_num_threads()
-    if not (generic and _block) or before == THREADS:
+    """One thread inside, on every machine, where modules are evaluated in blocks."""
+    with openmp.one_thread() if generic and _block else nullcontext():
         yield
-        return
-    torch.set_num_threads(THREADS)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def row_blocks(

@@ -11,12 +11,11 @@ from pathlib import Path
 
 import torch
 
-from vaefast.runtime import backends
+from vaefast.runtime import backends, openmp, threads
 
 __all__ = ["Info", "info"]
 
 PACKAGES = ("vaefast", "torch", "triton", "numpy", "scipy", "safetensors")
-OPENMP = re.compile(r"/(lib(?:g|i|)omp[^/\s]*\.so[^/\s]*|libomp[^/\s]*\.dylib)")
 
 
 class Info(str):
@@ -33,7 +32,7 @@ def info() -> Info:
         The report as text. Two OpenMP runtimes in one process also raise a warning: they fight
         for the same cores.
     """
-    runtimes = openmp_runtimes()
+    runtimes = openmp.runtimes()
     if len(runtimes) > 1:
         warnings.warn(
             f"{len(runtimes)} OpenMP runtimes are loaded ({', '.join(runtimes)}); import torch "
@@ -45,15 +44,6 @@ def info() -> Info:
     if torch.cuda.is_available():
         sections.append(_status("cuda"))
     return Info("\n\n".join(sections))
-
-
-def openmp_runtimes() -> list[str]:
-    """The OpenMP libraries that this process has loaded (Linux; empty elsewhere)."""
-    maps = Path("/proc/self/maps")
-    if not maps.exists():
-        return []
-    paths = {line.split()[-1] for line in maps.read_text().splitlines() if OPENMP.search(line)}
-    return sorted({str(Path(path).resolve()) for path in paths})
 
 
 def versions() -> dict[str, str]:
@@ -69,7 +59,7 @@ def versions() -> dict[str, str]:
 
 def processor() -> str:
     """The processor's name and the instruction-set levels that the C++ kernels can use."""
-    return f"{_cpu_name()}, {torch.get_num_threads()} threads, {_levels()}"
+    return f"{_cpu_name()}, {threads.count()} threads, {_levels()}"
 
 
 def gpu() -> str:
