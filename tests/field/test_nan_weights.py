@@ -124,5 +124,6 @@ def test_when_every_row_failed_the_exit_code_says_so(run, here, model, command):
     words = ["--data", "digits", "--model", "mine.py:rootless", *SHORT, *COMMANDS[command]]
     code, _, stderr = run(command, *words)
     assert code == 2
-    assert "all 2 inputs failed: the model gives nothing finite for any; o.npz holds NaN" in stderr
+    assert "all 2 inputs failed: " in stderr
+    assert "; o.npz holds NaN" in stderr
     assert np.load("o.npz")["failed"].all()

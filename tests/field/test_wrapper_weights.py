@@ -120,7 +120,7 @@ def x():
 @pytest.mark.parametrize("name", CALLS)
 @pytest.mark.parametrize("kind", WRAPPED)
 def test_public_functions_run(kind, name, x):
-    if (kind, name) == ("two", "certify.margin"):
+    if kind == "two" and name.startswith(("certify.margin", "hmc.")):
         pytest.skip("a module whose results are wrappers too, which have no numbers to compare")
     CALLS[name](model(kind), x)
 

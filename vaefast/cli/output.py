@@ -54,6 +54,6 @@ def say_failures(console: Console, failed: Tensor, out: Path, reasons: Sequence[
         return
     why = "; ".join(dict.fromkeys(reason for reason in reasons if reason))
     if count == rows:
-        why = why or f"the model gives nothing finite for any; {out} holds NaN"
-        raise ValueError(f"all {rows} inputs failed: {why}")
+        why = why or "the model gives nothing finite for any"
+        raise ValueError(f"all {rows} inputs failed: {why}; {out} holds NaN")
     console.print(f"{count} of {rows} inputs failed: {why or f'NaN in {out}'}", soft_wrap=True)

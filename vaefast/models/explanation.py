@@ -109,7 +109,9 @@ def _tried(vae: VAE, x: Tensor, context: Context, modes: dict[nn.Module, bool]) 
     """The mode by what encode and decode do, where no layer tells by its class."""
     rows = x[:16].detach().nan_to_num(0.0, 0.0, 0.0)
     if not bool(rows.any()):  # a blank row, of which dropout leaves what it was
-        rows = torch.rand(rows.shape, generator=torch.Generator().manual_seed(0)).to(rows)
+        generator = torch.Generator(device="cpu").manual_seed(0)
+        drawn = torch.rand(rows.shape, generator=generator, dtype=torch.float32, device="cpu")
+        rows = drawn.to(rows)
     if found := violation(vae, rows, context):
         return f"evaluation, but {found}"
     if not any(modes.values()):
