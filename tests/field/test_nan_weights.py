@@ -68,6 +68,20 @@ def test_a_decoder_is_named_as_well(name):
         PUBLIC[name](spoilt("d.bias"), X)
 
 
+@pytest.mark.parametrize("used", [False, True])
+@pytest.mark.parametrize("part", ["encoder.mean", "decoder.0"])
+@pytest.mark.parametrize("name", ["sample", "max_damage", "robust_probability", "spectral_norm"])
+def test_weights_of_a_network_that_lowers(name, part, used):
+    """Also where the model worked before, and was trained into NaN since."""
+    vae = vf.models.MLPVAE((1, 8, 8), (8,), 2).eval()
+    if used:
+        PUBLIC[name](vae, X)
+    with torch.no_grad():
+        vae.get_parameter(f"{part}.weight").fill_(NAN)
+    with pytest.raises(ValueError, match=f"parameter '{part}.weight' must be finite, got NaN"):
+        PUBLIC[name](vae, X)
+
+
 def test_rows_and_masks_are_not_the_weights_fault():
     vae = vf.as_vae(Module().eval(), encoder_output="logvar")
     check_outputs(vae, torch.tensor([[NAN]]))  # all weights are finite; the mask may be -inf

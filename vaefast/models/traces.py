@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
 from vaefast.models.comparison import agree, difference, drawn
+from vaefast.models.finite_model import check_outputs
 from vaefast.models.module_stack import Root
 from vaefast.models.plans import CannotLower, LogSquare, Plan, Values
 from vaefast.models.state import State, watched
@@ -206,6 +207,8 @@ class _Entry:
         again = rows[[0, ROWS]]
         with _undisturbed(rows.device):
             outputs = _tensors(root.function(again))
+            if root.module is not None:
+                check_outputs(root.module, *outputs, prefix=root.prefix)
             runs = [(again, outputs)] + ([(rows[:ROWS], list(seen))] if seen else [])
             values = self._values(example)
             for index, plan in plans.items():
