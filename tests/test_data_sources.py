@@ -140,7 +140,7 @@ def test_unfit_labels_are_one_line(tmp_path):
     labels("none.csv", "no labels file .*none.csv", FileNotFoundError)
     labels("y.xls", "path that ends in .npy, .npz, .csv, .txt, .parquet")
     labels("short.npy", r"must hold \[10\] labels, .* got \[3\]")
-    labels("half.npy", "whole numbers from 0 or text, got float64")
+    labels("half.npy", "whole numbers from 0 or text, got 0.5")
     labels("two.npz", "has no key y, got a, b; name one as in two.npz:key")
     labels("two.npz:c", "has no key c, got a, b")
     labels("two.csv", "has 2 columns; name that of the labels, as in two.csv:a")

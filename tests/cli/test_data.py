@@ -24,7 +24,8 @@ def test_an_attack_keeps_to_the_range(run, gaussian):
     common = ["--data", "digits", "--model", gaussian, *SMALL, "--out", "a.npz", *STEPS]
     for words in (["--range", "-1,1"], ["--low", -1], ["--low", "-2/2", "--high", "1"]):
         code, stdout, stderr = run("attack", *common, "--eps", 3, *words, "--force")
-        assert (code, stderr) == (0, "")
+        assert code == 0
+        assert "eps = 3 covers the whole box" in stderr
         assert "Pixels were mapped to [-1, 1]." in stdout
         attacked = np.load("a.npz")
         assert attacked["x"].min() == -1
@@ -205,5 +206,6 @@ def test_a_model_that_is_given_meets_all_rows_of_a_file(run, module):
     assert "all 12 are taken" in stdout
     code, stdout, _ = run("attack", *words, "--divergence", "clf")
     assert code == 0
+    assert "test set, the others fit the latent classifier." in stdout
     assert len(np.load("a.npz")["x"]) == 2  # the classifier is fitted on the others
     assert "2 of its 12 inputs" in stdout

@@ -13,7 +13,7 @@ from torch import nn
 
 import vaefast as vf
 from vaefast import ops
-from vaefast.runtime import grad_mode
+from vaefast.runtime import grad_mode, numerics
 
 X = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 FLAT = X.flatten(1)
@@ -179,6 +179,24 @@ def test_autocast_is_off_for_every_kind_of_device():
     finally:
         torch.set_autocast_enabled("cuda", False)
     assert seen == [[False] * len(grad_mode.AUTOCAST)]
+
+
+def test_bounds_ask_for_full_products_on_a_gpu(monkeypatch):
+    """A GPU's convolutions are rounded to tf32 unless they are told not to, as under autocast."""
+    asked, products = [], numerics.products
+
+    def record(device, precision):
+        asked.append(precision)
+        return products(device, precision)
+
+    monkeypatch.setattr(numerics, "products", record)
+    for name in ("geometry.spectral_norm", "geometry.jacobian", "certify.robust_probability"):
+        asked.clear()
+        CALLS[name]()
+        assert asked == ["ieee"], name
+    asked.clear()
+    CALLS["certify.margin"]()
+    assert asked == ["ieee"] * 3  # the probability, σ and the norm
 
 
 def test_an_error_leaves_autocast_on():

@@ -131,6 +131,6 @@ def test_a_result_survives_being_saved(tmp_path):
     torch.save(result, tmp_path / "result.pt")
     loaded = torch.load(tmp_path / "result.pt", weights_only=False)
     for again in (loaded, pickle.loads(pickle.dumps(result))):
-        assert again.reasons == result.reasons == ("", "x is not finite", "")
+        assert again.reasons == result.reasons == ("", "x holds NaN or infinity", "")
         torch.testing.assert_close(again.z, result.z, equal_nan=True)
         assert again.transitions.seed == RUN["seed"]

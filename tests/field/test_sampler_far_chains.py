@@ -19,6 +19,15 @@ from vaefast.runtime.distributions import unchecked
 D = 6
 
 
+@pytest.fixture(autouse=True)
+def checks_are_on():
+    """Also after torch.compile, which switches them off for the process."""
+    before = vars(Distribution)["_validate_args"]
+    Distribution.set_default_validate_args(True)
+    yield
+    Distribution.set_default_validate_args(before)
+
+
 def hierarchical(validate):
     """p(z₁) p(z₂|z₁), whose scale overflows far away."""
     head = nn.Linear(2, 4)

@@ -129,6 +129,11 @@ def test_what_was_cut_from_the_graph_is_named():
     assert "\n" not in str(caught.value)
 
 
+def test_a_flat_prior_that_is_a_number_is_told_its_form():
+    with pytest.raises(TypeError, match=r"got float; a flat prior is z\.new_zeros\(len\(z\)\)"):
+        sample(model(lambda z: 0.0), images(), steps=2, warmup=0)
+
+
 class Own(VAE):
     """A subclass with a density of its own."""
 

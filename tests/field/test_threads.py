@@ -112,7 +112,7 @@ def test_a_call_starts_no_more_threads_than_processors():
 FORK = """
 def works():
     product = torch.ones(600, 600) @ torch.ones(600, 600)  # a parallel region of torch's
-    return call(2), torch.ones(1 << 20).exp().sum().item(), product.sum().item()
+    return call(2), torch.ones(1 << 20).mul(2).sum().item(), product.sum().item()
 expected = works()
 {before}
 child = os.fork()
@@ -166,7 +166,7 @@ def test_the_number_comes_back_after_an_error():
     torch.set_num_threads(2)
     found = []
 
-    @openmp.one_thread()
+    @openmp.at_most(1)
     def fail():
         found.append(torch.get_num_threads())
         raise RuntimeError

@@ -116,5 +116,5 @@ def test_options_of_sample(vae, mlp_vae):
         hmc.sample(
             mlp_vae(generic=True), x.flatten(1)[:, :6].double(), memory_format="channels_last"
         )
-    with pytest.raises(ValueError, match=r'on the CPU needs an MLP decoder.*use "ieee"'):
+    with pytest.raises(ValueError, match=r'on the CPU needs a decoder that lowers.*use "ieee"'):
         hmc.sample(vae, x, precision="tf32")

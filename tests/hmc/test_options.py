@@ -70,7 +70,7 @@ def test_errors_of_the_model_and_the_input(mlp_vae):
         sample(mlp_vae(), images(2).numpy())
     with pytest.raises(TypeError, match="float64 like the model"):
         sample(mlp_vae(), images(2).float())
-    with pytest.raises(ValueError, match="needs an MLP decoder"):
+    with pytest.raises(ValueError, match="needs a decoder that lowers"):
         sample(mlp_vae(generic=True), images(2), precision="bf16")
     vae = mlp_vae(generic=True)
     vae.decoder.module = Detached()

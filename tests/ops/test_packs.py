@@ -35,8 +35,8 @@ def energies(net):
 def test_weights_with_a_pack_are_not_read_again(dtype):
     net = decoder(dtype)
     ready = pack(net)
-    poisoned = [torch.full_like(w, torch.nan) for w in net.weights]
-    assert torch.equal(energies(Network(poisoned, *ready[1:])), energies(net))
+    unread = [torch.full_like(w, torch.nan) for w in net.weights]
+    assert torch.equal(energies(Network(unread, *ready[1:])), energies(net))
 
 
 def test_biases_and_activations_may_change_beside_a_pack():

@@ -201,7 +201,7 @@ def _clean_values(
     }
     if classifier is not None:
         values["predicted"] = classifier.predict(_means(job.vae, job.x))
-        values["clean_predicted_defended"] = classifier.predict(defended.z)
+        values["clean_predicted_defended"] = classifier.predict(defended.z.flatten(1))
     return _arrays(values)
 
 
@@ -239,7 +239,7 @@ def _outcome(
     }
     if classifier is not None:
         tensors["predicted"] = classifier.predict(_means(job.vae, result.x_adv))
-        tensors["predicted_defended"] = classifier.predict(defended.z)
+        tensors["predicted_defended"] = classifier.predict(defended.z.flatten(1))
     values = _arrays(tensors)
     values["failed"] = _any_nan(values) | (result.failed | defended.failed).cpu().numpy()
     return Outcome(attacked.plan, result, sampled, defended.reconstruction, values)

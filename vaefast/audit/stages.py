@@ -14,8 +14,10 @@ from vaefast import attacks, certify, geometry, hmc, metrics
 from vaefast.audit.blocks import by_blocks
 from vaefast.audit.job import Job, Plan
 from vaefast.data import Dataset
+from vaefast.hmc.health import say
 from vaefast.models import VAE
 from vaefast.philox import Use, normal
+from vaefast.runtime.reasons import Reasons
 
 __all__ = [
     "Attacked",
@@ -45,11 +47,12 @@ class Attacked:
 class Defended:
     """The defence of one set of inputs, one chain each."""
 
-    z: Tensor  # [B, d], the last state
+    z: Tensor  # [B, *latent_shape], the last state
     reconstruction: Tensor  # [B, *event]
     accept_rate: Tensor  # [B]
     divergent: Tensor  # [B]
     failed: Tensor  # [B]
+    reasons: Reasons  # what is wrong with each row, "" where nothing is
 
 
 @dataclass(frozen=True)
@@ -135,11 +138,16 @@ def defend(job: Job, x: Tensor, title: str) -> Defended:
             accept_rate=result.accept_rate[:, 0],
             divergent=result.divergent[:, 0],
             failed=result.failed,
+            reasons=result.reasons,
         )
 
     work = (settings.warmup + settings.transitions) * settings.leapfrog
-    with job.stages.stage(f"defend   {title}", len(x), "gradients", work) as advance:
-        return by_blocks(rows, x, advance)
+    stage = job.stages.stage(f"defend   {title}", len(x), "gradients", work)
+    with stage as advance, warnings.catch_warnings():
+        warnings.simplefilter("ignore", hmc.SamplerWarning)  # of blocks, whose rows are others
+        found = by_blocks(rows, x, advance)
+    say(f"defend {title}", found.failed, found.reasons, found.z.dtype)
+    return found
 
 
 def measure(job: Job) -> dict[str, Tensor]:

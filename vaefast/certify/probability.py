@@ -19,7 +19,7 @@ from vaefast.models.context import Context
 from vaefast.models.likelihoods import check_pixels
 from vaefast.models.prepare import Prepared, prepare
 from vaefast.philox import check_seed
-from vaefast.runtime import batching
+from vaefast.runtime import batching, numerics
 from vaefast.runtime.grad_mode import without_grad
 
 __all__ = ["RobustProbability", "clopper_pearson", "robust_probability"]
@@ -131,7 +131,8 @@ def estimate(
 
     generic = maps.generic("mean", "std", "pixels")
     cost = 4 * maps.mean.bytes_per_row(prepared.itemsize, 1)
-    (k,) = prepared.rows(run, cost, samples, generic=generic)
+    with numerics.products(x.device, "ieee"):
+        (k,) = prepared.rows(run, cost, samples, generic=generic)
     good = finite(x, radius)
     p_lower = torch.where(good, _lower_bound(k, samples, alpha), torch.nan)
     p = torch.where(good, k.double() / samples, torch.nan)

@@ -13,7 +13,7 @@ from vaefast.models.maps import Maps
 from vaefast.models.prepare import Prepared
 from vaefast.models.products import NetworkMap
 from vaefast.philox import Use
-from vaefast.runtime import memory
+from vaefast.runtime import memory, numerics
 
 __all__ = ["AtInput", "at_input", "count_hits", "hits", "smallest_std"]
 
@@ -42,11 +42,12 @@ def at_input(maps: Maps, x: Tensor) -> AtInput:
 
 def smallest_std(prepared: Prepared) -> Tensor:
     """min_i σ_i(x) at each input, [B] float64."""
-    (smallest,) = prepared.rows(
-        lambda part: (mean_and_std(part.maps, part.x)[1].double().amin(1),),
-        prepared.maps.mean.bytes_per_row(prepared.itemsize, 1),
-        generic=prepared.maps.generic("mean", "std"),
-    )
+    with numerics.products(prepared.x.device, "ieee"):
+        (smallest,) = prepared.rows(
+            lambda part: (mean_and_std(part.maps, part.x)[1].double().amin(1),),
+            prepared.maps.mean.bytes_per_row(prepared.itemsize, 1),
+            generic=prepared.maps.generic("mean", "std"),
+        )
     return smallest
 
 

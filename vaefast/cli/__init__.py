@@ -10,7 +10,7 @@ import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 __all__ = ["main"]
 
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _terminate)
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = _warn  # type: ignore[assignment]
+            warnings.showwarning = _warner()
             return _run(list(sys.argv[1:] if arguments is None else arguments))
     except KeyboardInterrupt:
         return _say("interrupted; nothing was left behind", INTERRUPTED)
@@ -46,9 +46,17 @@ def _run(arguments: list[str]) -> int:
     return run(arguments)
 
 
-def _warn(message: Warning | str, *_: object) -> None:
-    """One line, without the place in our code that Python would add."""
-    print(f"vaefast: warning: {' '.join(str(message).split())}", file=sys.stderr)
+def _warner() -> Callable[..., None]:
+    """Shows a warning once, as one line without the place in our code that Python would add."""
+    said: set[str] = set()
+
+    def warn(message: Warning | str, *_: object) -> None:
+        line = f"vaefast: warning: {' '.join(str(message).split())}"
+        if line not in said:
+            said.add(line)
+            print(line, file=sys.stderr)
+
+    return warn
 
 
 def describe(error: BaseException) -> str:

@@ -135,7 +135,7 @@ def attack(
             obs_std=obs_std,
         )
         box = box_for(vae, _box(o.box(limits, low, high), preset))
-        split = "always" if plan.classified else "never"
+        split = "labelled" if plan.classified else "never"
         images = read_data(data, console, root=data_root, box=box, labels=labels, split=split)
         x = inputs_for(vae, images.x_test[:inputs], place)
         check_fit(vae, x[:2], model, data, decoder_output)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +11,17 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from vaefast.runtime.reasons import Reasons
+
 __all__ = ["save_npz", "say_failures", "show"]
 
 
-def save_npz(file: Path, columns: dict[str, Any]) -> None:
-    """Tensors, and tuples of strings such as ``reasons``."""
-    arrays: dict[str, Any] = {}
-    for name, column in columns.items():
-        is_tensor = isinstance(column, Tensor)
-        arrays[name] = column.cpu().numpy() if is_tensor else np.array(column, dtype=str)
+def save_npz(file: Path, values: Mapping[str, Tensor | Reasons]) -> None:
+    """Tensors, and strings of each row as an array of text."""
+    arrays: dict[str, Any] = {
+        name: value.cpu().numpy() if isinstance(value, Tensor) else np.array(value, dtype=str)
+        for name, value in values.items()
+    }
     with file.open("wb") as stream:
         np.savez(stream, **arrays)
 
@@ -52,6 +54,6 @@ def say_failures(console: Console, failed: Tensor, out: Path, reasons: Sequence[
         return
     why = "; ".join(dict.fromkeys(reason for reason in reasons if reason))
     if count == rows:
-        why = why or f"the model gives nothing finite for any; {out} holds NaN"
-        raise ValueError(f"all {rows} inputs failed: {why}")
+        why = why or "the model gives nothing finite for any"
+        raise ValueError(f"all {rows} inputs failed: {why}; {out} holds NaN")
     console.print(f"{count} of {rows} inputs failed: {why or f'NaN in {out}'}", soft_wrap=True)

@@ -80,7 +80,8 @@ def defend(
 ) -> None:
     """Sample the true posterior of attacked inputs and save what they decode to as .npz.
 
-    It holds x (what was defended), z, reconstruction, accept_rate, divergent and failed.
+    It holds x (what was defended), z, reconstruction, accept_rate, divergent, failed and reasons,
+    what is wrong with each row in words.
     """
     settings = AuditSettings(seed=seed, warmup=warmup, transitions=transitions, leapfrog=leapfrog)
     box = o.box(limits, low, high)

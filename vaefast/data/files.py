@@ -22,6 +22,7 @@ KEYS = ("x", "x_train", "y", "y_train", "x_test", "y_test")
 TABLES = (".csv", ".parquet")
 FORMATS = (".npy", ".npz", *TABLES)
 TARGETS = (".npy", ".npz", *IMAGES)
+OTHERS = {"always": "train", "labelled": "fit the latent classifier"}
 Labels = tuple[Array | None, Array | None]
 
 
@@ -40,7 +41,8 @@ def load_path(path: Path, *, box: Box | None, labels: str | None, split: str = "
     if x_test is None:
         what = "folder" if path.is_dir() else "file"
         divided = split == "always" or (split == "labelled" and y is not None)
-        train, test, split_note = _split(len(x), what) if divided else _whole(len(x), what)
+        others = OTHERS.get(split, "")
+        train, test, split_note = _split(len(x), what, others) if divided else _whole(len(x), what)
         x, x_test, y, y_test = x[train], x[test], _at(y, train), _at(y, test)
         notes.append(split_note)
     else:
@@ -165,15 +167,18 @@ def _column_hint(name: str, y: Array) -> str:
     return f"; save {name}[:, 0]" if y.shape[1] == 1 else f"; of one-hot rows save {name}.argmax(1)"
 
 
-def _split(rows: int, what: str) -> tuple[Array, Array, str]:
-    """Rows for training and for the test, in their order in the file; the same ones ever after."""
+def _split(rows: int, what: str, others: str) -> tuple[Array, Array, str]:
+    """Rows for training and for the test, in their order in the file; the same ones ever after.
+
+    ``others``: what those outside of the test set do.
+    """
     if rows == 1:
         return np.arange(1), np.arange(1), "The one input is both training and test data."
     order = np.random.RandomState(0).permutation(rows)
     test = max(1, rows // 5)
     note = (
         f"The {what} has no test set: {test} of its {rows} inputs, chosen by a fixed permutation, "
-        "are the test set, the others train."
+        f"are the test set, the others {others}."
     )
     return np.sort(order[test:]), np.sort(order[:test]), note
 

@@ -14,6 +14,7 @@ from vaefast.functional.rows import finite, nan_where_bad
 from vaefast.models.maps import Map, Maps
 from vaefast.models.prepare import Prepared
 from vaefast.models.products import ModuleMap
+from vaefast.runtime import numerics
 from vaefast.runtime.reasons import listed
 
 __all__ = ["OF", "Points", "check_map", "evaluate", "is_generic", "mean_and_std", "zeros_said"]
@@ -79,7 +80,8 @@ def evaluate(
 
     count = prepared.maps.latents if probes is None else probes
     cost = _bytes_per_row(prepared, of, count)
-    return prepared.rows(run, cost, count, generic=is_generic(prepared.maps, of))
+    with numerics.products(prepared.x.device, "ieee"):  # cuDNN rounds to tf32 unless told not to
+        return prepared.rows(run, cost, count, generic=is_generic(prepared.maps, of))
 
 
 def zeros_said(norm: Tensor, of: str, stacklevel: int = 4) -> Tensor:

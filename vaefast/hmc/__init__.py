@@ -3,8 +3,18 @@
 from vaefast.hmc.defend import defend
 from vaefast.hmc.diagnostics import Diagnostics
 from vaefast.hmc.groups import KUZINA2022
+from vaefast.hmc.health import SamplerWarning
 from vaefast.hmc.result import Defence, HMCResult
 from vaefast.hmc.sample import sample
 from vaefast.hmc.tune import tune
 
-__all__ = ["KUZINA2022", "Defence", "Diagnostics", "HMCResult", "defend", "sample", "tune"]
+__all__ = [
+    "KUZINA2022",
+    "Defence",
+    "Diagnostics",
+    "HMCResult",
+    "SamplerWarning",
+    "defend",
+    "sample",
+    "tune",
+]

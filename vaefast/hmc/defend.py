@@ -58,7 +58,7 @@ def defend(
         failed = result.failed
         usable = z.masked_fill(_beside(failed, z), 0.0)  # no NaN for the decoder
         images = _decoded(prepared, usable.flatten(2))
-    say(result, "hmc.defend")
+    say("hmc.defend", result.failed, result.reasons, result.z.dtype)
     return Defence(z, images.masked_fill(_beside(failed, images), torch.nan), result)
 
 

@@ -112,7 +112,9 @@ def _statistics(result: HMCResult) -> dict[str, Tensor]:
         found["diverging"] = torch.zeros_like(result.energy, dtype=torch.bool)
     if result.transitions is not None:
         found["energy"] = result.energy + kinetic_energy(result.z.flatten(3), result.transitions)
-        found["n_steps"] = torch.full(shape, result.transitions.leapfrog)
+        found["n_steps"] = torch.full(
+            shape, result.transitions.leapfrog, dtype=torch.int64, device=result.z.device
+        )
     return found
 
 

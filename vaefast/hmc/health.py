@@ -3,29 +3,59 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vaefast import checks
 from vaefast.functional.hmc import State
 from vaefast.hmc.resolution import Resolution
-from vaefast.runtime.reasons import listed
+from vaefast.runtime.batching import PaddedBatch
+from vaefast.runtime.reasons import Reasons, listed
 
-if TYPE_CHECKING:
-    from vaefast.hmc.result import HMCResult
+__all__ = ["Origin", "SamplerWarning", "check_copies", "immobile", "say", "unresolved"]
 
-__all__ = ["Origin", "immobile", "say", "unresolved"]
-
-PROPOSALS = 10  # of a chain, before that none was accepted says anything
+PROPOSALS = 10  # of a chain; that fewer were rejected, after a warm-up as short, says little
 STUCK = "no proposal was accepted in at least one chain"
 DIVERGED = "every proposal diverged in at least one chain"
+OF_THE_PLACE = (
+    "the model gives the same row other energies at other places of a batch; pass what differs "
+    "from row to row as context=, where it keeps conditions in a buffer by position"
+)
 REMEDY = {
     STUCK: "pass a smaller step_size= or a longer warmup=",
     DIVERGED: "pass a smaller step_size=, a longer warmup= or an init= that is nearer",
 }
+
+
+class SamplerWarning(UserWarning):
+    """Rows that failed, that their dtype does not resolve, or whose chains never moved."""
+
+
+def check_copies(U: Tensor, batch: PaddedBatch, model: nn.Module) -> None:
+    """A row that fills the empty places of its block has one energy at all of them.
+
+    Up to half of the digits, as a library's products round by the place.
+
+    Args:
+        U: [N] of the N = size·C chains of the block.
+        model: in whose dtypes the digits are.
+
+    Raises:
+        RuntimeError: the model reads something by position, such as a buffer of conditions.
+    """
+    if not isinstance(batch.positions, Tensor) or len(batch.positions) == batch.size:
+        return
+    U = U.view(batch.size, -1)
+    first = U[batch.positions[0]]
+    dtypes = {t.dtype for t in checks.parameters(model) if t.is_floating_point()}
+    eps = max((torch.finfo(dtype).eps for dtype in dtypes), default=torch.finfo(torch.float32).eps)
+    allowed = eps**0.5 * (1.0 + first.abs())
+    empty = torch.ones(batch.size, dtype=torch.bool, device=U.device)
+    empty[batch.positions] = False
+    if bool(((U[empty] - first).abs() > allowed).any()):
+        raise RuntimeError(OF_THE_PLACE)
 
 
 class Origin(NamedTuple):
@@ -46,9 +76,9 @@ class Origin(NamedTuple):
     def causes(self) -> dict[str, Tensor]:
         """Masks [B] by what is wrong, first what brings about the others; their union failed."""
         z, U, grad = self.start
-        found = {"x is not finite": ~self._finite(self.x)}
+        found = {"x holds NaN or infinity": ~self._finite(self.x)}
         if self.init is not None:
-            found["init is not finite"] = ~self._finite(self.init)
+            found["init holds NaN or infinity"] = ~self._finite(self.init)
         found["the encoder's mean or variance is not finite"] = ~self._finite(z)
         if self.inv_mass is not None:
             found["the encoder's variance is 0 or not finite, so no mass"] = ~self._usable_mass()
@@ -82,26 +112,35 @@ def unresolved(found: Resolution, dtype: torch.dtype) -> dict[str, Tensor]:
 
 def immobile(accepted: Tensor, divergent: Tensor, steps: int) -> dict[str, Tensor]:
     """Masks [B] of rows with a chain that never moved after the warm-up; counts are [B, C]."""
-    never = (accepted == 0) & (steps >= PROPOSALS)
-    return {DIVERGED: (divergent == steps).any(1), STUCK: never.any(1)}
+    enough = steps >= PROPOSALS
+    diverged, stuck = (divergent == steps).any(1), (accepted == 0).any(1)
+    return {DIVERGED: diverged & enough, STUCK: stuck & enough}
 
 
-def say(result: HMCResult, what: str) -> None:
-    """One warning line, of ``what`` function, for rows that ran and cannot be trusted."""
-    lines = list(_lines(result)) if any(result.reasons) else []
-    if lines:
-        warnings.warn(f"{what}: {'; '.join(lines)} (see result.reasons)", stacklevel=3)
+def say(
+    what: str, failed: Tensor, reasons: Reasons, dtype: torch.dtype, *, stacklevel: int = 3
+) -> None:
+    """One warning line for the rows with which something is wrong.
 
-
-def _lines(result: HMCResult) -> Iterator[str]:
-    failed = result.failed.tolist()
-    rows: dict[str, list[int]] = {}
-    for row, reason in enumerate(result.reasons):
-        if reason and not failed[row]:
-            rows.setdefault(reason, []).append(row)
-    for reason, numbers in rows.items():
-        remedy = REMEDY.get(reason) or _finer(result.z.dtype)
-        yield f"{len(numbers)} of {len(failed)} inputs ({listed(numbers)}): {reason}; {remedy}"
+    Args:
+        what: the function that it is said of.
+        failed: [B] bool.
+        reasons: one for each row.
+        dtype: in which the chains ran.
+        stacklevel: of the frame that the warning is about, as seen from here.
+    """
+    if not any(reasons):
+        return
+    gone = failed.tolist()
+    lines = []
+    for reason in dict.fromkeys(filter(None, reasons)):
+        rows = [row for row, own in enumerate(reasons) if own == reason]
+        ran = not gone[rows[0]]
+        remedy = f"; {REMEDY.get(reason) or _finer(dtype)}" if ran else ""
+        verb = "" if ran else " failed"
+        lines.append(f"{len(rows)} of {len(gone)} inputs ({listed(rows)}){verb}: {reason}{remedy}")
+    line = f"{what}: {'; '.join(lines)} (see reasons)"
+    warnings.warn(line, SamplerWarning, stacklevel=stacklevel)
 
 
 def _finer(dtype: torch.dtype) -> str:

@@ -148,7 +148,8 @@ def _lowered(prepared: Prepared, options: Options) -> Network | None:
         return prepared.maps.decoder.lowered
     if options.precision != "ieee" and not x.is_cuda:
         raise ValueError(
-            f'precision={options.precision!r} on the CPU needs an MLP decoder: {reason}; use "ieee"'
+            f"precision={options.precision!r} on the CPU needs a decoder that lowers: {reason}; "
+            'use "ieee"'
         )
     return None
 

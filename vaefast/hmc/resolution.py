@@ -19,7 +19,9 @@ from vaefast.functional.leapfrog import per_chain
 __all__ = ["Resolution", "resolution"]
 
 NOISE = 0.1  # nats; an energy off by that moves the target by up to 5 % (mathematics.md §10)
-SUSPICIOUS = 0.01  # nats; below, one look is enough
+DOUBTFUL = 0.01  # nats; below, one look is enough
+SUSPICIOUS = 1e-4  # nats; below, a rounding unit of U needs no look
+SUSPICIOUS_WORK = 0.1  # nats by which U changes in a step that is short, a spacing that is long
 VISIBLE = 64.0  # spacings of z that two points are apart at least
 SPACINGS = 4.0  # of z, that a step has to be long
 BLUR = 0.5  # nats by which U changes within the spacing of z
@@ -35,44 +37,71 @@ class Resolution(NamedTuple):
     noisy: Tensor  # [B] bool, it is more than the Metropolis decision bears
     frozen: Tensor  # [B] bool, steps, or the posterior itself, are as narrow as z's spacing
 
+    @property
+    def unresolved(self) -> Tensor:
+        """[B] bool."""
+        return self.noisy | self.frozen
+
 
 def resolution(
     potential: Callable[[Tensor], tuple[Tensor, Tensor]],
     state: State,
     step: Tensor,
     inv_mass: Tensor | None,
+    *,
+    exact: bool,
 ) -> Resolution:
     """Measured at the states z with gradient g, by one more evaluation of U, rarely by eleven.
 
     Along δ ∝ g, short beside the posterior's width, U(z + δ) − U(z) is ½⟨δ, g(z) + g(z + δ)⟩ up to
-    O(δ³). What is left beyond is rounding, if it does not fall with the length of δ. A row depends
-    on its own chains only.
+    O(δ³). What is left beyond is rounding, if it does not fall with the length of δ. Rows without a
+    sign of it are not measured; their energies round to the nearest number. A row depends on its
+    own chains only.
 
     Args:
         potential: z [N, d] to U [N] float64 and its gradient.
         state: of N = B·C chains.
         step: [B], step sizes.
         inv_mass: [B, d] or None.
+        exact: U is known to be computed in the dtype of z; else every row is measured.
     """
-    reach = step.double().repeat_interleave(len(state.z) // max(len(step), 1))  # [N]
-    drift = reach.unsqueeze(1)
+    rows, eps = len(step), torch.finfo(state.z.dtype).eps
+    drift = step.double().repeat_interleave(len(state.z) // max(rows, 1)).unsqueeze(1)
     if inv_mass is not None:
-        drift = drift * per_chain(inv_mass, state.z).double().sqrt()
-        reach = drift.amin(1)
-    spacing = torch.finfo(state.z.dtype).eps * state.z.double().abs()  # [N, d]
-    shortest = VISIBLE * spacing.norm(dim=1)
+        drift = drift * per_chain(inv_mass, state.z).double().sqrt()  # [N, d]
+    reach, norm = drift.amin(1), state.grad.norm(dim=1).double()
+    spacing = eps * state.z.abs().double()  # [N, d]
+    rounding, widest = eps * state.U.abs(), spacing.amax(1)
+    suspicious = (rounding > SUSPICIOUS) | (reach * norm < SUSPICIOUS_WORK)
+    suspicious |= (widest * norm > SUSPICIOUS_WORK) | (widest * SPACINGS > reach)
+    suspicious = suspicious.view(rows, -1).any(1) | (not exact)
+    noise = rounding.view(rows, -1).amax(1)
+    if not bool(suspicious.any()):
+        return Resolution(noise, suspicious, suspicious)
+    measured = _noise(potential, state, reach, VISIBLE * spacing.norm(dim=1), rows)
+    noise = torch.where(suspicious, measured, noise)
+    frozen = (drift < SPACINGS * spacing).any(1) | ((spacing * state.grad).norm(dim=1) > BLUR)
+    return Resolution(noise, noise > NOISE, frozen.view(rows, -1).any(1) & suspicious)
+
+
+def _noise(
+    potential: Callable[[Tensor], tuple[Tensor, Tensor]],
+    state: State,
+    reach: Tensor,
+    shortest: Tensor,
+    rows: int,
+) -> Tensor:
+    """Root mean square over a row's chains and several δ of what is left: [rows] float64, nats."""
 
     def look(lengths: tuple[float, ...]) -> Tensor:
         found = [_residual(potential, state, length, reach, shortest) for length in lengths]
-        return torch.stack(found, 1).square().view(len(step), -1).mean(1).sqrt()
+        return torch.stack(found, 1).square().view(rows, -1).mean(1).sqrt()
 
     noise = look(FIRST_LOOK)
-    suspicious = noise > SUSPICIOUS
-    if bool(suspicious.any()):
-        noise = torch.where(suspicious, torch.minimum(look(COARSE), look(FINE)), noise)
-    frozen = (drift < SPACINGS * spacing).any(1)
-    frozen |= (spacing * state.grad.double()).norm(dim=1) > BLUR
-    return Resolution(noise, noise > NOISE, frozen.view(len(step), -1).any(1))
+    doubtful = noise > DOUBTFUL
+    if bool(doubtful.any()):
+        noise = torch.where(doubtful, torch.minimum(look(COARSE), look(FINE)), noise)
+    return noise
 
 
 def _residual(

@@ -144,7 +144,7 @@ def sample(
             backend=backend,
             progress=progress,
         )
-    say(result, "hmc.sample")
+    say("hmc.sample", result.failed, result.reasons, result.z.dtype)
     return result
 
 

@@ -14,7 +14,7 @@ from vaefast.functional.hmc import Draws, State
 from vaefast.hmc.adaptation import DualAveraging, StepSize
 from vaefast.hmc.divergences import diverging
 from vaefast.hmc.groups import GroupStepSize
-from vaefast.hmc.health import Origin, immobile, unresolved
+from vaefast.hmc.health import Origin, check_copies, immobile, unresolved
 from vaefast.hmc.inputs import Inputs
 from vaefast.hmc.options import Options
 from vaefast.hmc.plan import Plan, planned
@@ -79,6 +79,8 @@ class _Chains:
         z, inv_mass = _start(plan, rows, inputs)
         self.target = _target(plan, rows, inv_mass, self._dtype)
         self.state = State(z, *self.target.potential(z))
+        if plan.decoder is None:
+            check_copies(self.state.U, batch, plan.prepared.vae)
         self._origin = Origin(rows.x, inputs.init, inv_mass, self.state)
         self._failed = self._origin.failed()
         self._step = _step_size(plan.options, inputs, self._failed)
@@ -108,8 +110,13 @@ class _Chains:
         accepted = torch.stack([run.accepted for _, run in self._parts]).sum(0)
         divergent = torch.stack([run.divergent for _, run in self._parts]).sum(0)
         step = self._step if isinstance(self._step, Tensor) else self._step.step_size
-        potential = partial(self.target.potential, safe=self.state.z)
-        fine = resolution(potential, self.state, step, self._origin.inv_mass)
+        fine = resolution(
+            partial(self.target.potential, safe=self.state.z),
+            self.state,
+            step,
+            self._origin.inv_mass,
+            exact=isinstance(self.target, NetworkTarget),
+        )
         accepted, divergent = accepted.view(rows), divergent.view(rows)
         return HMCResult(
             z=_blank(z.unflatten(0, rows), failed),
@@ -118,9 +125,9 @@ class _Chains:
             energy=_blank(U.unflatten(0, rows), failed),
             divergent=divergent.masked_fill(failed.unsqueeze(1), 0),
             failed=failed,
-            unresolved=(fine.noisy | fine.frozen) & ~failed,
+            unresolved=fine.unresolved & ~failed,
             rounding=_blank(fine.rounding, failed),
-            reasons=self._reasons(fine, immobile(accepted, divergent, options.steps)),
+            reasons=self._reasons(fine, accepted, divergent),
             diverging=self._diverging(z, divergent, step),
         )
 
@@ -141,14 +148,14 @@ class _Chains:
         )
         return found.unflatten(0, divergent.shape)
 
-    def _reasons(self, fine: Resolution, immobile: dict[str, Tensor]) -> Reasons:
+    def _reasons(self, fine: Resolution, accepted: Tensor, divergent: Tensor) -> Reasons:
         """Of every row the first thing that is wrong with it; mostly there is none."""
-        usual = unresolved(fine, self._dtype) | immobile
-        wrong = torch.stack([self._failed, *usual.values()]).any(0)
+        wrong = self._failed | fine.unresolved | (accepted == 0).any(1)
         if not bool(wrong.any()):
             return ("",) * len(wrong)
-        usual = {cause: mask & ~self._failed for cause, mask in usual.items()}
-        return reasons(len(wrong), self._origin.causes() | usual)
+        causes = unresolved(fine, self._dtype) | immobile(accepted, divergent, self._options.steps)
+        causes = {cause: mask & ~self._failed for cause, mask in causes.items()}
+        return reasons(len(wrong), self._origin.causes() | causes)
 
 
 def _start(plan: Plan, rows: Prepared, inputs: Inputs) -> tuple[Tensor, Tensor | None]:

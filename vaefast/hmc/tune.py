@@ -87,8 +87,9 @@ def tune(
         raise ValueError(f"x_pilot has no usable row: all {len(healthy)} failed (not finite)")
     mixing = mixing_per_gradient(runs, leapfrogs, healthy)
     best = max(range(len(runs)), key=mixing.__getitem__)
-    say(runs[best], "hmc.tune")
-    step_size = float(runs[best].step_size[healthy].median())
+    chosen = runs[best]
+    say("hmc.tune", chosen.failed, chosen.reasons, chosen.z.dtype)
+    step_size = float(chosen.step_size[healthy].median())
     return {"step_size": step_size, "leapfrog": leapfrogs[best], "jitter": jitter}
 
 

@@ -165,14 +165,11 @@ class _Data(NamedTuple):
 
 
 def _labels(y: Tensor, rows: int) -> Tensor:
-    if not isinstance(y, Tensor):
-        raise TypeError(
-            f"y must be an integer tensor [n], got {type(y).__name__}; pass torch.as_tensor(y)"
-        )
-    if y.is_floating_point() or y.is_complex():
-        raise TypeError(
-            f"y must be an integer tensor [n], got {checks.short(y.dtype)}; pass y.long()"
-        )
+    if not isinstance(y, Tensor) or y.is_floating_point() or y.is_complex():
+        got, way_out = type(y).__name__, "torch.as_tensor(y)"
+        if isinstance(y, Tensor):
+            got, way_out = checks.short(y.dtype), "y.long()"
+        raise TypeError(f"y must be an integer tensor [n], got {got}; pass {way_out}")
     return checks.shape(y, "y", [rows], "the rows of x").long()
 
 

@@ -7,17 +7,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vaefast import checks
 from vaefast.models.calls import images
 from vaefast.models.context import Context
 from vaefast.models.likelihoods import described, within_unit_interval
 from vaefast.models.maps import Maps
+from vaefast.models.one_function import violation
 from vaefast.models.prepare import check_vae, prepare
 from vaefast.models.products import Map
 from vaefast.models.vae import VAE
-from vaefast.runtime import batching
+from vaefast.runtime import backends, batching
 from vaefast.runtime.grad_mode import without_grad
 
 __all__ = ["Explanation", "Part", "explain"]
@@ -48,17 +49,20 @@ class Explanation:
     Args:
         encoder_mean, encoder_logvar, decoder: one :class:`Part` each.
         posterior: the potential of hmc: fused where the decoder is and the prior is N(0, I).
+        ops: the backend that they run on, or "reference" with the reason.
         batches: how modules are given their rows, see :mod:`vaefast.runtime.batching`.
         latents: shape of one latent.
         likelihood: its name, with the Gaussian's standard deviation.
         decoder_output: how the decoder's output becomes natural parameters.
-        mode: "evaluation", or "training" with the layer that changes with every call.
+        mode: "evaluation", or "training" with the layer that changes with every call; and what
+            shows that encode or decode is random or depends on the other rows of a batch.
     """
 
     encoder_mean: Part
     encoder_logvar: Part
     decoder: Part
     posterior: Part
+    ops: str
     batches: str
     latents: str
     likelihood: str
@@ -85,9 +89,12 @@ def explain(vae: VAE, x: Tensor | None = None, *, context: Context = None) -> Ex
     """
     mode, given = _mode(check_vae(vae)), x is not None
     x = _blank(vae) if x is None else images(x)
-    with _unchanged(vae):
+    ops = backends.described(_like(vae))  # warns of a missing backend
+    with _unchanged(vae) as modes:
         found = _unknown(vae) if x is None else _explained(vae, x, context, given)
-    return Explanation(**found, mode=mode)
+        if x is not None and len(x) and mode == "evaluation":
+            mode = _tried(vae, x, context, modes)
+    return Explanation(**found, ops=ops, mode=mode)
 
 
 def _mode(vae: VAE) -> str:
@@ -96,6 +103,36 @@ def _mode(vae: VAE) -> str:
     except RuntimeError as error:
         return f"training: {error}"
     return "evaluation"
+
+
+def _tried(vae: VAE, x: Tensor, context: Context, modes: dict[nn.Module, bool]) -> str:
+    """The mode by what encode and decode do, where no layer tells by its class."""
+    rows = x[:16].detach().nan_to_num(0.0, 0.0, 0.0)
+    if not bool(rows.any()):  # a blank row, of which dropout leaves what it was
+        generator = torch.Generator(device="cpu").manual_seed(0)
+        drawn = torch.rand(rows.shape, generator=generator, dtype=torch.float32, device="cpu")
+        rows = drawn.to(rows)
+    if found := violation(vae, rows, context):
+        return f"evaluation, but {found}"
+    if not any(modes.values()):
+        return "evaluation"
+    with _buffers_kept(vae):
+        for layer, training in modes.items():
+            layer.training = training
+        found = violation(vae, rows, context)
+        for layer in modes:
+            layer.training = False
+    return f"training: {found}; call model.eval() first" if found else "evaluation"
+
+
+@contextmanager
+def _buffers_kept(vae: VAE) -> Iterator[None]:
+    before = [(buffer, buffer.clone()) for buffer in vae.buffers()]
+    try:
+        yield
+    finally:
+        for buffer, value in before:
+            buffer.data.copy_(value)
 
 
 def _explained(vae: VAE, x: Tensor, context: Context, given: bool) -> dict:
@@ -135,25 +172,38 @@ def _unknown(vae: VAE) -> dict:
 def _blank(vae: VAE) -> Tensor | None:
     if vae.event_shape is None:
         return None
-    weights = [p for p in checks.parameters(vae) if p.is_floating_point()]
-    like = weights[0] if weights else torch.empty(0, device="cpu", dtype=torch.float32)
-    return like.new_zeros(1, *vae.event_shape)
+    like = _like(vae)  # perhaps a wrapper, which makes no others
+    return torch.zeros(1, *vae.event_shape, dtype=like.dtype, device=like.device)
+
+
+def _like(vae: VAE) -> Tensor:
+    """One of its weights, or what stands for them."""
+    weights = (p for p in checks.parameters(vae) if p.is_floating_point())
+    return next(weights, torch.empty(0, device="cpu", dtype=torch.float32))
 
 
 @contextmanager
-def _unchanged(vae: VAE) -> Iterator[None]:
-    """Evaluation mode and no warnings inside, and the VAE as it was afterwards."""
+def _unchanged(vae: VAE) -> Iterator[dict[nn.Module, bool]]:
+    """Evaluation mode and no warnings inside, and the VAE as it was afterwards.
+
+    Gives the layers' own modes.
+    """
     modes = {layer: layer.training for layer in checks.layers(vae)}
     before = dict(vars(vae))  # also what the first input tells: shapes, and which doubts are left
     try:
         vae._doubts = ()
         for layer in modes:
             layer.training = False
-        yield
+        with torch.random.fork_rng(_devices(vae)):
+            yield modes
     finally:
         for layer, training in modes.items():
             layer.training = training
         vars(vae).update(before)
+
+
+def _devices(vae: VAE) -> list[torch.device]:
+    return list({p.device for p in checks.parameters(vae) if p.device.type == "cuda"})
 
 
 def _part(part: Map) -> Part:

@@ -8,12 +8,12 @@ import re
 import torch
 from torch import Tensor, nn
 
-__all__ = ["check_outputs", "check_weights"]
+__all__ = ["WRAPPER", "check_outputs", "check_weights"]
 
 WRAPPER = re.compile(r"^(encoder|decoder)\.module\.")  # before the caller's own names
 
 
-def check_outputs(model: nn.Module, *outputs: Tensor) -> None:
+def check_outputs(model: nn.Module, *outputs: Tensor, prefix: str = "") -> None:
     """Refuse a model whose weights are to blame for outputs on finite rows that are not finite.
 
     A sum of finite outputs costs next to nothing; the weights are looked at only where it is not
@@ -22,26 +22,27 @@ def check_outputs(model: nn.Module, *outputs: Tensor) -> None:
     Args:
         model: whose parameters and buffers are named.
         outputs: what it made of one or two finite rows.
+        prefix: before the names, where the model is part of another.
 
     Raises:
         ValueError: a weight is NaN or infinite.
     """
     for out in outputs:
         if not math.isfinite(out.sum().item()):
-            return check_weights(model)
+            return check_weights(model, prefix)
     return None
 
 
-def check_weights(model: nn.Module) -> None:
+def check_weights(model: nn.Module, prefix: str = "") -> None:
     """Every parameter is finite and no buffer holds NaN; a mask of -inf is a legal buffer.
 
     Raises:
         ValueError: with the name of the first that is not.
     """
-    for name, parameter in model.named_parameters():
+    for name, parameter in model.named_parameters(prefix):
         if parameter.is_floating_point():
             _refuse("parameter", name, parameter, ~torch.isfinite(parameter))
-    for name, buffer in model.named_buffers():
+    for name, buffer in model.named_buffers(prefix):
         if buffer.is_floating_point():
             _refuse("buffer", name, buffer, torch.isnan(buffer))
 

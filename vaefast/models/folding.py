@@ -11,7 +11,7 @@ from vaefast.models.plans import CannotLower, Parameters, Step, Values
 from vaefast.models.values import Affine, Value, fresh
 from vaefast.types import Layer
 
-__all__ = ["convolved", "image", "linear", "pooled", "ready", "settled", "unit"]
+__all__ = ["convolved", "folded", "image", "linear", "pooled", "ready", "unit"]
 
 NARROW = 512  # widest layer for which an identity matrix is multiplied
 
@@ -69,7 +69,7 @@ def image(value: Value) -> Value:
 def pooled(value: Value, layer: Layer) -> Value:
     """A pooling or upsampling, with nothing that waits before it."""
     value = image(value)
-    step = value.step if value.affine is None else settled(value, layer.in_shape).step
+    step = value.step if value.affine is None else folded(value, layer.in_shape).step
     return fresh(Step(layer, step, without_weights), layer.out_shape)
 
 
@@ -77,7 +77,7 @@ def convolved(value: Value, layer: Layer, parameters: Parameters) -> Value:
     """A convolution; a scale that waits goes into its input channels, a shift becomes a layer."""
     value = image(value)
     if value.affine is not None and value.affine.shift is not None:
-        value = settled(value, layer.in_shape)
+        value = folded(value, layer.in_shape)
     if value.affine is not None:
         parameters = _channels(parameters, layer, value.affine)
     return fresh(Step(layer, value.step, parameters), layer.out_shape)
@@ -94,8 +94,8 @@ def _channels(before: Parameters, layer: Layer, affine: Affine) -> Parameters:
     return parameters
 
 
-def settled(value: Value, shape: tuple[int, ...] = ()) -> Value:
-    """The value with nothing waiting beside it, on a step without activation.
+def folded(value: Value, shape: tuple[int, ...] = ()) -> Value:
+    """The value with its scale and shift folded into a step without activation.
 
     ``shape``: [C, ...] of the step's whole output, where it is seen as an image.
     """
@@ -123,7 +123,7 @@ def ready(value: Value) -> Step:
     """A step whose flat output is the value, row by row."""
     features, step = value.features(), value.step
     if value.whole():
-        return step if value.affine is None else settled(value).step
+        return step if value.affine is None else folded(value).step
     by_rows = step.linear and step.residual is None and step.activation != "maxmin"
     if by_rows and value.affine is None:
         return _selected(step, features)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from vaefast import checks
 from vaefast.models.finite_model import check_outputs
+from vaefast.models.storages import plain_parts
 
 __all__ = ["activation_bytes"]
 
@@ -32,12 +33,11 @@ def activation_bytes(forward: Callable[[Tensor], Any], x: Tensor, model: nn.Modu
     if not len(x):
         return 0
     checks.differentiable(model)
-    weights = {_storage(t) for t in [*model.parameters(), *model.buffers()]}
+    weights = {at for t in [*model.parameters(), *model.buffers()] for at in _storages(t)}
     saved: dict[int, int] = {}
 
     def count(t: Tensor) -> Tensor:
-        if _storage(t) not in weights:
-            saved[_storage(t)] = t.untyped_storage().nbytes()
+        saved.update((at, size) for at, size in _storages(t).items() if at not in weights)
         return t.detach()
 
     with torch.inference_mode(False), torch.enable_grad():
@@ -48,5 +48,7 @@ def activation_bytes(forward: Callable[[Tensor], Any], x: Tensor, model: nn.Modu
     return WORKING * sum(saved.values())
 
 
-def _storage(t: Tensor) -> int:
-    return t.untyped_storage().data_ptr()
+def _storages(t: Tensor) -> dict[int, int]:
+    """Bytes by address of the memory behind a tensor."""
+    storages = [part.untyped_storage() for part in plain_parts(t)]
+    return {storage.data_ptr(): storage.nbytes() for storage in storages}

@@ -36,11 +36,17 @@ def log_prior(prior: Any, z: Tensor, context: Context = None) -> Tensor:
     """log p(z) [n] float64 in nats, for z [n, d].
 
     Raises:
+        TypeError: the prior returns no tensor.
         ValueError: the prior does not return [n].
     """
     if prior is None:
         return -prior_energy(z.double())
     log_prob = call(density(prior), z, context)
+    if not isinstance(log_prob, Tensor):
+        raise TypeError(
+            f"prior must give log p(z) as a tensor [n] = [{len(z)}], got "
+            f"{type(log_prob).__name__}; a flat prior is z.new_zeros(len(z))"
+        )
     if list(log_prob.shape) != [len(z)]:
         raise ValueError(
             f"prior must give log p(z) as [n] = [{len(z)}], got {list(log_prob.shape)}; "

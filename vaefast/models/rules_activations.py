@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from vaefast.functional.activations import SELU_ALPHA, SELU_SCALE
-from vaefast.models.folding import settled
+from vaefast.models.folding import folded
 from vaefast.models.plans import CannotLower, Constant
 from vaefast.models.rules import RULES, Rule, rule
 from vaefast.models.rules_affine import negated, scaled, shifted
@@ -19,7 +19,7 @@ __all__: list[str] = []
 
 
 def _activated(value: Value, activation: str | Constant) -> Value:
-    value = settled(value)
+    value = folded(value)
     return replace(value, step=value.step.activated(activation))
 
 
@@ -140,7 +140,7 @@ def _of_pairs(a: Any, b: Any, second: int) -> Value:
     a, b = (a, b) if a.index.flatten()[:1] < b.index.flatten()[:1] else (b, a)
     if a.affine or b.affine or (a.index % 2).any() or not torch.equal(a.index + 1, b.index):
         raise CannotLower("compares values that are no adjacent pairs")
-    whole = settled(a)
+    whole = folded(a)
     if whole.step.width % 2:
         raise CannotLower(f"pairs {whole.step.width} features, an odd number")
     return Value(whole.step.activated("maxmin"), b.index if second else a.index)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vaefast.models.folding import ready, settled
+from vaefast.models.folding import folded, ready
 from vaefast.models.plans import CannotLower, Constant, Values
 from vaefast.models.rules import rule
 from vaefast.models.values import Value, fresh, rescaled
@@ -115,7 +115,7 @@ def _sum(a: Value, b: Value) -> Value:
     branch, past = sorted((a, b), key=lambda value: -len(value.step.chain()))
     step, earlier = ready(branch), ready(past)
     if not step.open:
-        step = settled(fresh(step, tuple(branch.shape[1:]))).step
+        step = folded(fresh(step, tuple(branch.shape[1:]))).step
     if step.width != earlier.width:
         raise CannotLower("adds values of different widths")
     return fresh(replace(step, residual=earlier, variants={}), tuple(branch.shape[1:]))

@@ -19,16 +19,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution
 from torch.utils._pytree import tree_flatten
 
 from vaefast.models.comparison import agree, difference, drawn
+from vaefast.models.finite_model import check_outputs
 from vaefast.models.module_stack import Root
 from vaefast.models.plans import CannotLower, LogSquare, Plan, Values
 from vaefast.models.state import State, watched
 from vaefast.models.tracing import trace
 from vaefast.models.values import ROWS
 from vaefast.runtime import numerics
+from vaefast.runtime.distributions import unchecked
 from vaefast.runtime.grad_mode import without_grad
 from vaefast.types import Network
 
@@ -100,14 +101,9 @@ def _undisturbed(device: torch.device) -> Iterator[None]:
 
     Distributions check their arguments by reading them, which no trace can follow.
     """
-    checks_arguments = Distribution._validate_args
     devices = [device] if device.type == "cuda" else []
-    with numerics.products(device, "ieee"), torch.random.fork_rng(devices):
-        Distribution.set_default_validate_args(False)
-        try:
-            yield
-        finally:
-            Distribution.set_default_validate_args(checks_arguments)
+    with numerics.products(device, "ieee"), torch.random.fork_rng(devices), unchecked():
+        yield
 
 
 class _Entry:
@@ -176,7 +172,7 @@ class _Entry:
         made = {index: net for index, net in enumerate(nets) if not isinstance(net, str)}
         if not made:
             return nets
-        outputs = seen or _tensors(root.function(example))
+        outputs = seen or _tensors(root.function(example.clone()))
         if len(outputs) != len(nets):
             return None
         pairs = [_as_network(net, outputs[index]) for index, net in made.items()]
@@ -211,6 +207,8 @@ class _Entry:
         again = rows[[0, ROWS]]
         with _undisturbed(rows.device):
             outputs = _tensors(root.function(again))
+            if root.module is not None:
+                check_outputs(root.module, *outputs, prefix=root.prefix)
             runs = [(again, outputs)] + ([(rows[:ROWS], list(seen))] if seen else [])
             values = self._values(example)
             for index, plan in plans.items():

@@ -42,7 +42,7 @@ def net_jacobian_gram(
 ) -> Tensor:
     """The d×d matrix S J Jᵀ S of the Jacobian J = ∂net/∂x at each x, S = diag(inv_std).
 
-    Its trace is ‖SJ‖_F², its largest eigenvalue ‖SJ‖₂². The input dimension is met once, in the
+    Its trace is ‖SJ‖_F², its largest eigenvalue ‖SJ‖₂². The input dimension enters once, in the
     forward pass: with F Fᵀ = W₁W₁ᵀ, once per call, and J = M W₁ it is (S M F)(S M F)ᵀ.
     Equivalent to::
 

@@ -106,7 +106,7 @@ def pgd_step(
         ValueError: shapes or devices that differ, or a parameter's shape that could mean more than
             one thing; an infinite ``alpha``, a negative ``eps``, or ``low`` above ``high``, where
             they are floats (values in tensors are not looked at).
-        RuntimeError: a fast backend met an input that requires grad.
+        RuntimeError: a fast backend got an input that requires grad.
 
     Source: Madry et al. 2018, "Towards deep learning models resistant to adversarial attacks",
     §2.1; the ℓ2 forms as in torchattacks and foolbox (project, then clip) and in ART.

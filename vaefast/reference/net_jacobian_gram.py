@@ -42,7 +42,7 @@ def net_jacobian_gram(call: Call) -> Tensor:
 
 
 def _starts_with_a_product(net: Network) -> bool:
-    """Whether the input is met in the first layer's matrix and nowhere else."""
+    """Whether the input enters in the first layer's matrix and nowhere else."""
     parsed = net.parsed()
     return parsed[0].kind == "linear" and all(layer.residual != -1 for layer in parsed)
 

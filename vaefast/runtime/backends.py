@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -23,12 +24,14 @@ from vaefast.types import Network
 __all__ = ["BACKENDS", "Support", "fused", "resolve", "supports", "use_backend"]
 
 BACKENDS = ("reference", "cpp", "triton")
+OWN = (("cpp", "cpu"), ("triton", "cuda"))
 FAST_DTYPES = (torch.float32, torch.float64)
 F = TypeVar("F", bound=Callable)
 logger = logging.getLogger("vaefast")
 
 _implemented: dict[str, tuple[str, ...]] = {}  # op -> backends that it has
 _said: set[str] = set()
+_missing: set[str] = set()  # backends whose absence was told
 _forced: str | None = None
 
 
@@ -199,6 +202,7 @@ def resolve(op: str, backend: str | None, tensor: Tensor, layers: Sequence[str] 
         return chosen
     if not torch.compiler.is_compiling():
         _say_once(f"{op} runs on the reference: {reason}")
+        _warn_of_missing(chosen, device)
     return "reference"
 
 
@@ -216,7 +220,34 @@ def fused(net: Network, tensor: Tensor, backend: str | None = None) -> Support:
         or availability(chosen, tensor.device.type)
         or layer_reason(chosen, net.layers)
     )
+    if reason:
+        _warn_of_missing(chosen, tensor.device.type)
     return Support(not reason, reason)
+
+
+def described(tensor: Tensor) -> str:
+    """What the ops run on for tensors like this one, for a reader; warns of a missing backend."""
+    if name := named(None):
+        return name
+    chosen, device = fast(tensor.device.type), tensor.device.type
+    reason = _dtype_reason(chosen, tensor.dtype) or availability(chosen, device)
+    _warn_of_missing(chosen, device)
+    return f"reference: {reason}" if reason else chosen
+
+
+def _warn_of_missing(backend: str, device: str) -> None:
+    """Once a process, where a device's own fast backend was not built or is not installed."""
+    if (backend, device) not in OWN or backend in _missing:
+        return
+    if reason := availability(backend, device):
+        _missing.add(backend)
+        warnings.warn(
+            f"{reason}; until then PyTorch does the work on the {device}, many times slower "
+            '(VAEFAST_BACKEND=reference asks for that, and VAEFAST_REQUIRE="'
+            f'{backend}" for an error)',
+            RuntimeWarning,
+            stacklevel=2,
+        )
 
 
 def _say_once(message: str) -> None:

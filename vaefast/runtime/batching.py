@@ -118,7 +118,7 @@ def weakest(*promises: str) -> str:
 @contextmanager
 def pinned(generic: bool) -> Iterator[None]:
     """One thread inside, on every machine, where modules are evaluated in blocks."""
-    with openmp.one_thread() if generic and _block else nullcontext():
+    with openmp.at_most(1) if generic and _block else nullcontext():
         yield
 
 

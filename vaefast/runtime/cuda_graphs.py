@@ -29,7 +29,7 @@ class CudaCapturer:
     on a stream that nothing else uses, and one capture here waits for another. They may not wait
     for the whole device: while one thread captures, CUDA refuses ``torch.cuda.synchronize()`` in
     all, and may end the capture for it; the function then runs eagerly. A capture that another
-    thread makes by itself meets the one ``synchronize`` before each capture here.
+    thread makes by itself may be ended by the ``synchronize`` before each capture here.
     """
 
     def __init__(self, device: torch.device) -> None:

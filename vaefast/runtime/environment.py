@@ -76,7 +76,7 @@ def _cpu_name() -> str:
 
 def _levels() -> str:
     if backends.availability("cpp", "cpu"):
-        return "no C++ kernels"
+        return "reference: no C++ kernels"
     module = importlib.import_module("vaefast._C")
     others = [level for level in module.isa_levels() if level != module.isa()]
     return f"kernels for {module.isa()}" + (f" (also {', '.join(others)})" if others else "")

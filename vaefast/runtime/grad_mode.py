@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 
 import torch
 
+from vaefast.runtime import openmp, threads
+
 __all__ = ["own_modes", "without_autocast", "without_grad"]
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -19,6 +21,8 @@ AUTOCAST = ("cpu", "cuda", "xpu", "mps")  # the device types that a caller may h
 def without_grad(function: F) -> F:
     """No gradients but where the function asks for them, no inference mode, no autocast.
 
+    Nor more threads than processors, in what PyTorch does of the work.
+
     Equivalent to, but cheaper where the modes are right already::
 
         torch.inference_mode(False)(torch.no_grad()(without_autocast(function)))
@@ -26,6 +30,9 @@ def without_grad(function: F) -> F:
 
     @wraps(function)
     def call(*arguments: Any, **options: Any) -> Any:
+        if threads.count() < torch.get_num_threads():
+            with openmp.at_most(threads.count()):
+                return call(*arguments, **options)
         if torch.is_inference_mode_enabled() or _autocast():
             with own_modes():
                 return function(*arguments, **options)
@@ -56,7 +63,8 @@ def without_autocast(function: F) -> F:
 @contextmanager
 def own_modes() -> Iterator[None]:
     """The modes of :func:`without_grad` as a context."""
-    with torch.inference_mode(False), torch.no_grad(), _plain():
+    few = openmp.at_most(threads.count())
+    with few, torch.inference_mode(False), torch.no_grad(), _plain():
         yield
 
 

@@ -1,4 +1,4 @@
-"""The OpenMP runtimes of the process: one thread for a while, and forks that do not hang.
+"""The OpenMP runtimes of the process: fewer threads for a while, and forks that do not hang.
 
 A child of ``os.fork`` has none of its parent's threads, but an OpenMP runtime waits for them in its
 first parallel region, for ever, in our kernels as in PyTorch's own. So a thread's idle OpenMP
@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-__all__ = ["lost_threads", "one_thread", "runtimes"]
+__all__ = ["at_most", "lost_threads", "runtimes"]
 
 LIBRARY = re.compile(r"/(lib(?:g|i|)omp[^/\s]*\.so[^/\s]*|libomp[^/\s]*\.dylib)")
 SOFT = 1  # omp_pause_soft: settings stay
@@ -37,32 +37,32 @@ def runtimes() -> list[str]:
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
-    """One thread inside for the libraries that this Python thread calls; other threads keep theirs.
+def at_most(number: int) -> Iterator[None]:
+    """So many threads inside for the libraries that this Python thread calls; others keep theirs.
 
     ``torch.set_num_threads`` would also set what threads that start meanwhile begin with, and keep.
     It is used where no OpenMP runtime is found.
     """
     before = torch.get_num_threads()
-    if before == 1:
+    if before <= number:
         yield
         return
-    restore = _set_one()
+    restore = _set(number)
     try:
         yield
     finally:
         restore(before)
 
 
-def _set_one() -> Callable[[int], None]:
-    """Set this thread's number to one; a function that sets it back."""
+def _set(number: int) -> Callable[[int], None]:
+    """Set this thread's number; a function that sets it back."""
     setters, mkl = _setters(), _mkl()
     for set_number in setters:
-        set_number(1)
-    if torch.get_num_threads() != 1:  # torch's runtime is none of these
-        torch.set_num_threads(1)
+        set_number(number)
+    if torch.get_num_threads() != number:  # torch's runtime is none of these
+        torch.set_num_threads(number)
         return torch.set_num_threads
-    of_mkl = mkl(1) if mkl else 0
+    of_mkl = mkl(number) if mkl else 0
 
     def restore(before: int) -> None:
         for set_number in setters:
