@@ -56,7 +56,7 @@ class Job(NamedTuple):
         options = {"likelihood": "bernoulli", "step": chains.STEP, "leapfrog": self.L}
         options |= {"precision": self.precision, "backend": self.place.backend("net_chain")}
         constant = 0.5 * z.shape[1] * math.log(2 * math.pi)
-        energy = U.double() + constant.to(U.device)
+        energy = U.double() + constant
         return ops.net_chain(z, energy, grad, *self.posterior[1:], steps=T, **options)
 
     def compared(self) -> Tensor:

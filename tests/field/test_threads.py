@@ -77,7 +77,7 @@ def test_the_quota_of_a_control_group(name, tmp_path):
 def output_of(code, timeout=60):
     """What a process of its own prints."""
     done = subprocess.run(
-        [sys.executable, "-c", CALL + code], capture_output=True, text=True, timeout=timeout
+        [sys.executable, "-I", "-c", CALL + code], capture_output=True, text=True, timeout=timeout
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.split()

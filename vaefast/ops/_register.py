@@ -118,15 +118,11 @@ def _caller(
                 return False
         return True
 
-    def through(call, quiet):
+    def through(call):
         values = list(call)  # torch.compile slices no named tuple in torch 2.6
         layers = () if at is None else values[at].layers
         chosen = backends.resolve(name, call[-1], call[0], layers)
-        wants = torch.is_grad_enabled() and wants_grad(call)
-        if quiet and not wants and plain(call):
-            result = implement(call._replace(backend=chosen))
-            return result if made is None or type(result) is made else made(*result)
-        if wants:
+        if torch.is_grad_enabled() and wants_grad(call):
             wanted = [fields[i] for i in places if _requires_grad(call[i])]
             if backends.named(call[-1]) == "reference":
                 return implementations["reference"](call)
@@ -140,11 +136,16 @@ def _caller(
             result = run(*values[:at], *values[at], *values[at + 1 : -1], chosen)
         return result if made is None else made(*result)
 
-    transformed = under_transforms(name, implementations, push, lambda call: through(call, False))
+    transformed = under_transforms(name, implementations, push, through)
 
     def call_op(call):
-        quiet = unobserved()
-        return transformed(call) if not quiet and active() else through(call, quiet)
+        wants = torch.is_grad_enabled() and wants_grad(call)
+        if wants or not unobserved() or not plain(call):
+            return transformed(call) if active() else through(call)
+        layers = () if at is None else call[at].layers
+        chosen = backends.resolve(name, call[-1], call[0], layers)
+        result = implement(call._replace(backend=chosen))
+        return result if made is None or type(result) is made else made(*result)
 
     return call_op
 
