@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 
 from vaefast import ops
-from vaefast.bench.cases import images, network, posterior
+from vaefast.bench.cases import default_device, images, network, posterior
 from vaefast.types import LIKELIHOODS
 
 __all__ = ["SAMPLES", "SHAPES", "Sample", "Shape", "same"]
@@ -30,7 +30,7 @@ class Shape(NamedTuple):
     def draw(self, dtype: torch.dtype, *shape: int) -> torch.Tensor:
         generator = torch.Generator(device="cpu").manual_seed(self.seed)
         drawn = torch.randn(shape, generator=generator, device="cpu", dtype=torch.float64)
-        return drawn.to(torch.get_default_device(), dtype)
+        return drawn.to(default_device(), dtype)
 
 
 SHAPES = {  # each takes other routes through the C++ kernels
