@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from vaefast.runtime.defaults import default_device
 from vaefast.types import Network
 
-__all__ = ["ACTIVATIONS", "SHAPES", "Images", "Posterior"]
-__all__ += ["default_device", "images", "network", "posterior"]
+__all__ = ["ACTIVATIONS", "SHAPES", "Images", "Posterior", "images", "network", "posterior"]
 
 SHAPES = ((1, 1), (3, 7), (64, 32), (129, 1000), (0, 5))  # [B, D]
 ACTIVATIONS = (
@@ -59,14 +59,6 @@ def images(
 
 def _placed(t: Tensor, device: str | None, dtype: torch.dtype) -> Tensor:
     return t.to(device or default_device(), dtype)
-
-
-def default_device() -> torch.device:
-    """Where tensors are made that name no device."""
-    try:
-        return torch.getdefault_device()
-    except AttributeError:  # torch 2.6, once a default was set and unset
-        return torch.device("cpu")
 
 
 class Posterior(NamedTuple):

@@ -15,7 +15,9 @@ import pytest
 import torch
 
 import vaefast as vf
+from vaefast.bench.cases import network
 from vaefast.models import MLPVAE, ConvVAE
+from vaefast.runtime.defaults import default_device
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "ops"))
 from samples import SAMPLES, Shape, same
@@ -136,3 +138,17 @@ def test_public_functions(name, model, default):
             assert torch.equal(found[key].nan_to_num(), value.nan_to_num()), key
         else:
             assert found[key] == value, key
+
+
+def test_the_default_device_is_known_while_it_is_set_and_after():
+    assert default_device() == torch.device("cpu")
+    for name in ("meta", "cpu"):
+        with torch.device(name):
+            assert default_device() == torch.device(name)
+    torch.set_default_device("meta")
+    try:
+        assert default_device() == torch.device("meta")
+        assert network((3, 2), "tanh").weights[0].is_meta
+    finally:
+        torch.set_default_device(None)
+    assert default_device() == torch.device("cpu")

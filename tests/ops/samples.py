@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import torch
 
 from vaefast import ops
-from vaefast.bench.cases import default_device, images, network, posterior
+from vaefast.bench.cases import images, network, posterior
+from vaefast.runtime.defaults import default_device
 from vaefast.types import LIKELIHOODS
 
 __all__ = ["SAMPLES", "SHAPES", "Sample", "Shape", "same"]

@@ -14,6 +14,7 @@ from vaefast import checks
 from vaefast.models.activations import MaxMin, activation_module
 from vaefast.models.calls import check_event_shape, check_sizes
 from vaefast.models.vae import VAE
+from vaefast.runtime.defaults import default_device
 
 __all__ = ["MLPVAE", "ConvVAE"]
 
@@ -210,8 +211,7 @@ def _initialise(vae: VAE, seed: int) -> None:
 
     On the meta device the parameters stay there, without memory: for weights from elsewhere.
     """
-    # torch 2.6 names no default within `with torch.device(...)`
-    device = torch.empty(0, device=None, dtype=None).device
+    device = default_device()
     if device.type == "meta":
         return
     generator = torch.Generator(device="cpu").manual_seed(seed)
