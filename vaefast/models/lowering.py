@@ -14,14 +14,12 @@ from vaefast.models.packs import is_frozen
 from vaefast.models.plans import CannotLower, LogSquare
 from vaefast.models.traces import networks, remembered
 from vaefast.models.vae import VAE
-from vaefast.runtime.grad_mode import without_autocast
 from vaefast.types import Network
 
 __all__ = [
     "CannotLower",
     "Encoder",
     "decoder",
-    "decoder_pixels",
     "encoder",
     "encoder_logvar",
     "encoder_mean",
@@ -47,7 +45,6 @@ class Encoder(NamedTuple):
     std: Network | None = None
 
 
-@without_autocast
 def lower(module_or_function: Callable[[Tensor], Any], example: Tensor) -> Network:
     """The network that a module or function computes on its flattened input.
 
@@ -193,9 +190,6 @@ def encoder_logvar(vae: VAE, x: Tensor) -> Network:
     return found.logvar
 
 
-decoder_pixels = pixels
-
-
 def _networks(
     root: Root,
     example: Tensor,
@@ -248,13 +242,6 @@ def _latents(vae: VAE) -> Tensor:
     if width is None:
         raise CannotLower("the number of latents is not known before x was encoded; pass x")
     return _zeros(vae.decoder, width)
-
-
-def example_x(vae: VAE) -> Tensor:
-    """An example of x where the caller has none."""
-    if vae.event_shape is None:
-        raise CannotLower("the event shape is not known; pass x, as in explain(vae, x)")
-    return _zeros(vae.encoder, *vae.event_shape)
 
 
 def _zeros(module: nn.Module, *shape: int) -> Tensor:

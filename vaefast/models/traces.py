@@ -91,8 +91,7 @@ def remembered(
 
 
 def _key(root: Root, example: Tensor, key: tuple) -> tuple:
-    autocast = torch.is_autocast_enabled("cpu"), torch.is_autocast_enabled("cuda")
-    return (*key, root.label, example.shape[1:], example.dtype, example.device, *autocast)
+    return (*key, root.label, example.shape[1:], example.dtype, example.device)
 
 
 @contextmanager
@@ -175,7 +174,10 @@ class _Entry:
         outputs = seen or _tensors(root.function(example.clone()))
         if len(outputs) != len(nets):
             return None
-        pairs = [_as_network(net, outputs[index]) for index, net in made.items()]
+        pairs = [
+            (net.of, _std(outputs[i])) if isinstance(net, LogSquare) else (net, outputs[i])
+            for i, net in made.items()
+        ]
         return nets if agree(pairs, example) else None
 
     def compare_again(self, root: Root, example: Tensor) -> bool:
@@ -215,7 +217,7 @@ class _Entry:
                 net = plan.bind(values)
                 pairs = [(x, out[index]) for x, out in runs if len(out) == len(self.plans)]
                 if plan.log_square:
-                    pairs = [(x, torch.exp(0.5 * out.double()).to(out)) for x, out in pairs]
+                    pairs = [(x, _std(out)) for x, out in pairs]
                 reasons = [difference(net, *pair) for pair in pairs]
                 reasons += [f"now returns {len(outputs)} tensors"] * (len(pairs) < len(runs))
                 if reason := next(filter(None, reasons), ""):
@@ -232,9 +234,9 @@ class _Entry:
         return Values(dtype, example.device)
 
 
-def _as_network(net: Network | LogSquare, out: Tensor) -> tuple[Network, Tensor]:
-    """A network and what it should give where the module returned ``out``."""
-    return (net.of, torch.exp(0.5 * out)) if isinstance(net, LogSquare) else (net, out)
+def _std(logvar: Tensor) -> Tensor:
+    """σ of a log-variance, rounded once."""
+    return torch.exp(0.5 * logvar.double()).to(logvar)
 
 
 def _tensors(result: Any) -> list[Tensor]:

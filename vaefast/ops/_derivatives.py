@@ -18,6 +18,7 @@ from torch import Tensor
 from vaefast.functional.activations import Activation, parse
 from vaefast.functional.likelihoods import PIXEL_LIKELIHOODS, beside_chains, parameter_rows
 from vaefast.functional.rows import chains, chunked, of_chains
+from vaefast.runtime.observers import in_transform
 from vaefast.types import Network
 
 __all__ = [
@@ -159,7 +160,7 @@ def _of_layer(run: _Pass, layer: int, value: Tensor, along: Tensor | None) -> tu
 
 def _curvature_term(activation: Activation, a: Tensor, rate: Tensor, along: Tensor) -> Tensor:
     """φ''(a)·rate·along: autograd derives the slope, element by element."""
-    if torch._C._are_functorch_transforms_active():  # inside torch.func only its own may derive
+    if in_transform():  # inside torch.func only its own may derive
 
         def rated(a: Tensor) -> Tensor:
             return activation.multiply(a, activation.value(a), rate)

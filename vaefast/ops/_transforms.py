@@ -16,6 +16,7 @@ from torch.autograd import forward_ad
 from torch.utils._pytree import tree_leaves
 
 from vaefast.runtime import backends
+from vaefast.runtime.observers import dual_level, in_transform
 
 __all__ = ["Push", "active", "over_probes", "refuse_tangents", "refuse_vmap", "under_transforms"]
 
@@ -27,9 +28,7 @@ def active() -> bool:
 
     A graph that torch.compile makes has its rules in the dispatcher.
     """
-    if torch.compiler.is_compiling():
-        return False
-    return forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()
+    return not torch.compiler.is_compiling() and (dual_level() or in_transform())
 
 
 def under_transforms(
@@ -53,7 +52,7 @@ def under_transforms(
         if push is not None and _tangent(call[0]) is not None:
             return _pushed(name, push, call, run)
         refuse_tangents(name, call)
-        if torch._C._are_functorch_transforms_active() and _wants_grad(call):
+        if in_transform() and _wants_grad(call):
             raise RuntimeError(
                 f'{name} has no derivative under torch.func; use backend="reference", or '
                 "torch.autograd.grad"
@@ -92,7 +91,7 @@ def _wants_grad(call: Any) -> bool:
 
 def refuse_tangents(name: str, arguments: Any, where: str = "") -> None:
     """Raise where arguments carry tangents, which the op would drop."""
-    if forward_ad._current_level < 0:
+    if not dual_level():
         return
     if any(_tangent(t) is not None for t in tree_leaves(arguments)):
         raise RuntimeError(

@@ -1,4 +1,8 @@
-"""Whether anything of torch looks at the calls of ops: then they must go through the dispatcher."""
+"""Whether anything of torch looks at the calls of ops: then they must go through the dispatcher.
+
+torch has no public names for some of this; where one of its own is gone, the answer is yes, which
+costs time and is never wrong.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +12,11 @@ from typing import Any
 import torch
 from torch.autograd import forward_ad
 
-__all__ = ["unobserved"]
+__all__ = ["dual_level", "in_transform", "unobserved"]
 
 
 def _private(path: str, missing: Any) -> Callable[[], Any]:
-    """A function of torch without a public name; where it is gone, one that sees somebody."""
+    """A function of torch; where it is gone, one that sees somebody."""
     found: Any = torch
     for name in path.split("."):
         found = getattr(found, name, None)
@@ -21,9 +25,16 @@ def _private(path: str, missing: Any) -> Callable[[], Any]:
 
 _dispatch_modes = _private("_C._len_torch_dispatch_stack", 1)
 _function_modes = _private("_C._len_torch_function_stack", 1)
-_transforms = _private("_C._functorch.peek_interpreter_stack", "a transform")
 _profiles = _private("_C._autograd._profiler_enabled", True)
 _tracing = _private("_C._get_tracing_state", "a trace")
+
+
+in_transform = _private("_C._are_functorch_transforms_active", True)  # of torch.func
+
+
+def dual_level() -> bool:
+    """Whether forward-mode derivatives are in progress."""
+    return getattr(forward_ad, "_current_level", 0) >= 0
 
 
 def unobserved() -> bool:
@@ -32,8 +43,8 @@ def unobserved() -> bool:
         torch.compiler.is_compiling()
         or _dispatch_modes()
         or _function_modes()
-        or getattr(forward_ad, "_current_level", 0) >= 0
+        or dual_level()
         or _profiles()
-        or _transforms() is not None
+        or in_transform()
         or _tracing() is not None
     )
