@@ -1,6 +1,7 @@
 """Fixtures that all tests share, and the backend table in pytest's header."""
 
 import os
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -114,3 +115,50 @@ def _quick_interpreter():
         return self.rewrite()(*arguments, **options)
 
     interpreter.InterpretedFunction.__call__ = call
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """Work in an empty folder, with one thread, and leave torch as it was."""
+    threads = torch.get_num_threads()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # of models here: tests list the folder
+    yield tmp_path
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def run(here, capsys):
+    """Run one command line: (exit code, stdout, stderr)."""
+    from vaefast.cli import main  # with all that it brings, where a test wants it
+
+    def call(*words):
+        capsys.readouterr()
+        code = main([str(word) for word in words])
+        return (code, *capsys.readouterr())
+
+    return call
+
+
+@pytest.fixture
+def refused(run):
+    """Run one command line that must end with one clear line and nothing written."""
+
+    def call(*words):
+        before = sorted(os.listdir())
+        code, _stdout, stderr = run(*words)
+        assert code == 2, stderr
+        assert stderr.startswith("vaefast: error: ")
+        assert stderr.count("\n") == 1
+        assert sorted(os.listdir()) == before
+        return stderr
+
+    return call
+
+
+@pytest.fixture
+def model(here):
+    """A small untrained model of digits on disk."""
+    vf.models.save(vf.models.MLPVAE((1, 8, 8), (8,), 2), here / "m.safetensors")
+    return "m.safetensors"

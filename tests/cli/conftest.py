@@ -1,15 +1,11 @@
 """An empty folder, one command line at a time, and small models to run it on."""
 
-import os
-import sys
 import textwrap
 
 import numpy as np
 import pytest
-import torch
 
 from vaefast import models
-from vaefast.cli import main
 
 MODULE = """
     import torch
@@ -63,48 +59,8 @@ MODULE = """
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch):
-    """Work in an empty folder, with one thread, and leave torch as it was."""
-    threads = torch.get_num_threads()
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # of models here: tests list the folder
-    yield tmp_path
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture
-def run(capsys):
-    """Run one command line: (exit code, stdout, stderr)."""
-
-    def call(*words):
-        capsys.readouterr()
-        code = main([str(word) for word in words])
-        return (code, *capsys.readouterr())
-
-    return call
-
-
-@pytest.fixture
-def refused(run):
-    """Run one command line that must end with one clear line and nothing written."""
-
-    def call(*words):
-        before = sorted(os.listdir())
-        code, _, stderr = run(*words)
-        assert code == 2, stderr
-        assert stderr.startswith("vaefast: error: ")
-        assert stderr.count("\n") == 1
-        assert sorted(os.listdir()) == before
-        return stderr
-
-    return call
-
-
-@pytest.fixture
-def model(here):
-    models.save(models.MLPVAE((1, 8, 8), (8,), 2), here / "m.safetensors")
-    return "m.safetensors"
+def in_a_folder(here):
+    """Every command works in an empty folder."""
 
 
 @pytest.fixture

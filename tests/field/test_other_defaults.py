@@ -5,22 +5,18 @@ weights was another device's. Every op and every public function must give the s
 """
 
 import copy
-import sys
 from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
-from pathlib import Path
 
 import pytest
 import torch
+from samples import SAMPLES, Shape, same
 
 import vaefast as vf
 from vaefast.bench.cases import network
 from vaefast.models import MLPVAE, ConvVAE
 from vaefast.runtime.defaults import default_device
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "ops"))
-from samples import SAMPLES, Shape, same
 
 # "meta" stands for "cuda" and "mps": what is made there has no memory that a kernel could write
 OTHERS = {"meta, bfloat16": ("meta", torch.bfloat16), "float64": ("cpu", torch.float64)}

@@ -4,20 +4,15 @@
 built on them was zero; vmap and ``torch.func.grad`` failed in terms of the dispatcher.
 """
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
+from samples import SAMPLES, Shape, flat_arguments
 from torch.autograd import forward_ad
 
 from vaefast import ops
 from vaefast.bench.cases import network, posterior
 from vaefast.ops._register import registered
 from vaefast.types import Network
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "ops"))
-from samples import SAMPLES, Shape
 
 RULED = {"net_forward": "z", "net_potential": "z", "log_likelihood": "out"}
 ONE = list({sample.op: sample for sample in SAMPLES}.values())
@@ -77,15 +72,7 @@ def test_a_tangent_is_used_or_refused(sample):
 def test_a_tangent_reaches_no_kernel(sample):
     """Also past the public function, as in a compiled graph."""
     arguments = sample.make(torch.float64, Shape())
-    given, implementations = [], registered[sample.op].implementations
-    reference = implementations["reference"]
-    implementations["reference"] = lambda call: given.append(call) or reference(call)
-    try:
-        sample.call(arguments, "reference")
-    finally:
-        implementations["reference"] = reference
-    net, call = registered[sample.op].layout.net, given[-1]
-    flat = list(call) if net is None else [*call[:net], *call[net], *call[net + 1 :]]
+    flat = flat_arguments(sample, arguments)
     op = getattr(torch.ops.vaefast, sample.op).default
     with forward_ad.dual_level():
         flat[0] = forward_ad.make_dual(flat[0].clone(), torch.ones_like(flat[0]))
@@ -93,24 +80,27 @@ def test_a_tangent_reaches_no_kernel(sample):
             op(*flat[:-1], "reference")
 
 
-@ALL
-def test_vmap_says_the_way_out(sample):
+@pytest.fixture
+def first(sample):
+    """A call of the op as a function of one of its tensors, and that tensor."""
     if backend_of(sample) == "reference":
         pytest.skip("it has no fast backend here")
-    arguments = sample.make(torch.float64, Shape())
-    _, value, given = next(places(arguments))
+    _, value, given = next(places(sample.make(torch.float64, Shape())))
+    return (lambda t: sample.call(given(t), None)), value.clone()
+
+
+@ALL
+def test_vmap_says_the_way_out(sample, first):
+    call, value = first
     with pytest.raises(RuntimeError, match=r"cannot run under vmap; .*pass all rows in one call"):
-        torch.func.vmap(lambda t: sample.call(given(t), None))(torch.stack([value, value]))
+        torch.func.vmap(call)(torch.stack([value, value]))
 
 
 @ALL
-def test_a_torch_func_gradient_says_the_way_out(sample):
-    if backend_of(sample) == "reference":
-        pytest.skip("it has no fast backend here")
-    arguments = sample.make(torch.float64, Shape())
-    _, value, given = next(places(arguments))
+def test_a_torch_func_gradient_says_the_way_out(sample, first):
+    call, value = first
     with pytest.raises(RuntimeError, match='backend="reference"'):
-        torch.func.grad(lambda t: sample.call(given(t), None)[0].sum())(value.clone())
+        torch.func.grad(lambda t: call(t)[0].sum())(value)
 
 
 CALLS = {

@@ -1,7 +1,6 @@
 """Fixtures of the ops' tests: skips by the predicate, broken references, and one-row chunks."""
 
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +11,6 @@ from vaefast.ops._register import registered
 from vaefast.runtime import threads
 from vaefast.runtime.backends import ops
 
-sys.path.insert(0, str(Path(__file__).parent))  # where samples.py is
 PASSES = ("evaluate", "forward", "pull_to_first", "pullback", "pushforward")
 
 

@@ -11,6 +11,7 @@ import torch
 
 from vaefast import ops
 from vaefast.bench.cases import images, network, posterior
+from vaefast.ops._register import registered
 from vaefast.runtime.defaults import default_device
 from vaefast.types import LIKELIHOODS
 
@@ -217,3 +218,16 @@ SAMPLES = [
     Sample("pgd_step", "linf", _pgd("linf"), IMAGES),
     Sample("eigenvalue_bound", "", _matrices, ("A",), ("A", LAST), (torch.float64,)),
 ]
+
+
+def flat_arguments(sample, arguments):
+    """What the registered op is given in a call of the public function."""
+    given, implementations = [], registered[sample.op].implementations
+    reference = implementations["reference"]
+    implementations["reference"] = lambda call: given.append(call) or reference(call)
+    try:
+        sample.call(arguments, "reference")
+    finally:
+        implementations["reference"] = reference
+    net, call = registered[sample.op].layout.net, given[-1]
+    return list(call) if net is None else [*call[:net], *call[net], *call[net + 1 :]]

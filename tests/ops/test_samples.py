@@ -2,10 +2,9 @@
 
 import pytest
 import torch
-from samples import SAMPLES, Shape, part, same
+from samples import SAMPLES, Shape, flat_arguments, part, same
 
 from vaefast import ops
-from vaefast.ops._register import registered
 from vaefast.runtime import backends
 
 SMALL = Shape()
@@ -25,19 +24,6 @@ def arguments(sample):
 
 def test_every_op_has_a_sample():
     assert {sample.op for sample in SAMPLES} == set(backends.ops())
-
-
-def flat_arguments(sample, arguments):
-    """What the registered op is given in a call of the public function."""
-    given, implementations = [], registered[sample.op].implementations
-    reference = implementations["reference"]
-    implementations["reference"] = lambda call: given.append(call) or reference(call)
-    try:
-        sample.call(arguments, "reference")
-    finally:
-        implementations["reference"] = reference
-    net, call = registered[sample.op].layout.net, given[-1]
-    return list(call) if net is None else [*call[:net], *call[net], *call[net + 1 :]]
 
 
 @pytest.mark.parametrize("requires_grad", [False, True])
