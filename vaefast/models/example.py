@@ -41,3 +41,4 @@ class Shared(NamedTuple):
     backend: str | None
     packs: Packs
     costs: dict[str, int]  # measured bytes per row
+    functions: set[str]  # "encoder" and "decoder", once known to be functions of their rows

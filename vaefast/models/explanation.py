@@ -136,7 +136,7 @@ def _buffers_kept(vae: VAE) -> Iterator[None]:
 
 
 def _explained(vae: VAE, x: Tensor, context: Context, given: bool) -> dict:
-    prepared = prepare(vae, x, context=context)
+    prepared = prepare(vae, x, context=context, trusted=True)
     maps = prepared.maps
     posterior = _posterior(vae, maps.decoder)
     first = prepared.at(slice(0, 1)).maps

@@ -21,6 +21,7 @@ from vaefast.models.context import Context
 from vaefast.models.example import Example, Shared
 from vaefast.models.footprint import activation_bytes
 from vaefast.models.likelihoods import LikelihoodAt
+from vaefast.models.one_function import of_decode, of_encode
 from vaefast.models.packs import packs_of
 from vaefast.models.products import HalfMap, Map, ModuleMap, NetworkMap
 from vaefast.models.vae import VAE
@@ -57,9 +58,15 @@ class Maps:
         *,
         precision: str = "ieee",
         backend: str | None = None,
+        trusted: bool = False,
     ) -> Maps:
-        """The maps on rows like the example's; ``precision`` as of :class:`NetworkMap`."""
-        return cls(Shared(vae, example, precision, backend, packs_of(vae), {}), context, rows)
+        """The maps on rows like the example's; ``precision`` as of :class:`NetworkMap`.
+
+        ``trusted``: take modules for functions of their rows without trying.
+        """
+        known = {"encoder", "decoder"} if trusted else set[str]()
+        call = Shared(vae, example, precision, backend, packs_of(vae), {}, known)
+        return cls(call, context, rows)
 
     def at(self, rows: slice | Tensor, count: int) -> Maps:
         """The maps for some of the rows, ``count`` of them."""
@@ -235,6 +242,7 @@ class Maps:
         self, name: str, net: Network | None, reason: str, module: Callable[[str], ModuleMap]
     ) -> Map:
         if net is None:
+            self._require_function("decoder" if name == "decoder" else "encoder")
             return module(reason)
         half = net.weights[0].dtype in HALF_DTYPES
         net = in_float32(net) if half else net
@@ -243,6 +251,20 @@ class Maps:
             return module(reason)
         whole = self._network(name, net)
         return HalfMap(**vars(module(HALF)), products=whole) if half else whole
+
+    def _require_function(self, part: str) -> None:
+        """A module whose rows would be random, or depend on each other, measures nothing."""
+        _, example, *_, known = self._call
+        if part in known:
+            return
+        known.add(part)
+        found = (
+            of_encode(self.vae, example.x, example.context)
+            if part == "encoder"
+            else of_decode(self.vae, self._latents(), example.context)
+        )
+        if found:
+            raise RuntimeError(found)
 
     def _network(self, name: str, net: Network) -> NetworkMap:
         return NetworkMap(net, name, self.packs, self._call.precision)

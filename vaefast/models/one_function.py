@@ -17,11 +17,12 @@ from vaefast.models.encoders import DecodeMethod, EncodeMethod
 from vaefast.models.finite_model import WRAPPER
 from vaefast.models.vae import VAE
 
-__all__ = ["violation"]
+__all__ = ["of_decode", "of_encode", "violation"]
 
 RANDOM = (
     "is random: it gives two equal rows different results; as a function, dropout is on unless "
-    "training=False is passed, and encode must return the mean, not a draw"
+    "training=False is passed, encode must return the mean, not a draw, and what differs from row "
+    "to row goes into context="
 )
 OF_THE_BATCH = (
     "gives a row another result beside another row, as batch norm without running statistics does"
@@ -32,29 +33,45 @@ OF_THE_BATCH = (
 def violation(vae: VAE, x: Tensor, context: Context = None) -> str:
     """What shows that encode or decode is not one function of its row, "" if nothing does.
 
-    A row is encoded and decoded beside a copy of itself and a third row, and beside two copies. It
-    takes no random numbers of the caller's.
-
     Args:
         vae: in the modes that are asked about.
         x: [B, *event], at least one row.
         context: of the rows of x.
     """
-    given = contexts.as_keyword(contexts.repeated(contexts.rows(context, slice(0, 1)), 3))
-    with torch.random.fork_rng([x.device] if x.device.type == "cuda" else []):
-        found = _compare(vae, lambda rows: vae.encode(rows, **given), x[0], _other(x))
-        if found:
-            return found
-        z = vae.encode(torch.stack([x[0], _other(x), x[0]]), **given)[0]
-        return _compare(vae, lambda rows: (vae.decode(rows, **given),), z[0], z[1])
+    if found := of_encode(vae, x, context):
+        return found
+    given = contexts.as_keyword(_thrice(context))
+    return of_decode(vae, vae.encode(torch.stack([x[0], _other(x), x[0]]), **given)[0], context)
 
 
+def of_encode(vae: VAE, x: Tensor, context: Context = None) -> str:
+    """As :func:`violation`, of encode alone, at x [B, *event].
+
+    A row is encoded beside a copy of itself and a third row, and beside two copies. It takes no
+    random numbers of the caller's.
+    """
+    given = contexts.as_keyword(_thrice(context))
+    return _compare(vae, lambda rows: vae.encode(rows, **given), x[0], _other(x))
+
+
+def of_decode(vae: VAE, z: Tensor, context: Context = None) -> str:
+    """As :func:`of_encode`, of decode at z [n, d]."""
+    given = contexts.as_keyword(_thrice(context))
+    return _compare(vae, lambda rows: (vae.decode(rows, **given),), z[0], _other(z))
+
+
+def _thrice(context: Context) -> Context:
+    """That of the first row, for three of it."""
+    return contexts.repeated(contexts.rows(context, slice(0, 1)), 3)
+
+
+@torch.no_grad()
 def _compare(
     vae: VAE, function: Callable[[Tensor], tuple[Tensor, ...]], row: Tensor, other: Tensor
 ) -> str:
-    beside = []
+    beside, devices = [], [row.device] if row.device.type == "cuda" else []
     for third in (other, row):
-        with _watched(vae) as differing:
+        with torch.random.fork_rng(devices), _watched(vae) as differing:
             outputs = function(torch.stack([row, row, third]))
         if not all(_same(vae, out[0], out[1]) for out in outputs):
             return f"{differing[0] if differing else 'the model'} {RANDOM}"

@@ -15,7 +15,7 @@ from vaefast.models.calls import HALF, images
 from vaefast.models.context import Context
 from vaefast.models.example import Example
 from vaefast.models.maps import Maps
-from vaefast.models.packs import Packs
+from vaefast.models.packs import Packs, is_frozen
 from vaefast.models.shapes import require_event
 from vaefast.models.vae import VAE
 from vaefast.ops._inputs import check_precision
@@ -115,6 +115,7 @@ def prepare(
     precision: str = "ieee",
     backend: str | None = None,
     half: str = "keep",
+    trusted: bool = False,
 ) -> Prepared:
     """Check the arguments that all public functions share, and recognise the VAE's maps, once.
 
@@ -129,11 +130,13 @@ def prepare(
         backend: as it will be given to the ops.
         half: what becomes of x in half precision: "keep", "widen" (to float32) or "refuse" (that,
             and a model in half precision).
+        trusted: whether modules need not show that they are functions of their rows.
 
     Raises:
         TypeError: ``vae`` is no VAE, or a wrong dtype.
         ValueError: a wrong shape or device.
-        RuntimeError: a layer that varies in training mode is in it.
+        RuntimeError: a layer that varies in training mode is in it; and, where a module's map is
+            first used, the module is random or gives a row another result beside another row.
     """
     check_vae(vae)
     require_event(images(x), vae.event_shape if vae._event_is_fixed else None)
@@ -146,7 +149,15 @@ def prepare(
     dtype, x = x.dtype, x.clone() if x.is_inference() else x.detach()
     x = x.float() if half == "widen" and x.element_size() < 4 else x
     example = _example(vae, x, context)
-    maps = Maps.of(vae, example, context, len(x), precision=precision, backend=backend)
+    maps = Maps.of(
+        vae,
+        example,
+        context,
+        len(x),
+        precision=precision,
+        backend=backend,
+        trusted=trusted or is_frozen(vae),
+    )
     return Prepared(maps, x, index, slice(None), dtype)
 
 

@@ -1,0 +1,116 @@
+"""A model that samples in encode, drops out in evaluation, or norms by the batch was measured like
+any other: equal calls differed, and a row's numbers depended on the batch it stood in, under a
+promise of the same bits. Every public function refuses it and names the module.
+"""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import vaefast as vf
+
+X = torch.rand(4, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+
+
+class Model(nn.Module):
+    """Does not lower: sin is no layer."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.e, self.d = nn.Linear(16, 4), nn.Linear(2, 16)
+
+    def hidden(self, x):
+        return x
+
+    def encode(self, x):
+        return self.e(self.hidden(x).flatten(1)).sin().chunk(2, 1)
+
+    def decode(self, z):
+        return self.d(z).sin().view(-1, 1, 4, 4)
+
+
+class Dropping(Model):
+    def hidden(self, x):
+        return F.dropout(x, 0.3)
+
+
+class Drawing(Model):
+    def encode(self, x):
+        mean, logvar = super().encode(x)
+        return mean + torch.randn_like(mean), logvar
+
+
+class OfTheBatch(Model):
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(1, track_running_stats=False)
+
+    def hidden(self, x):
+        return self.norm(x)
+
+
+class DroppingDecoder(Model):
+    def decode(self, z):
+        return super().decode(F.dropout(z, 0.5))
+
+
+REFUSED = {
+    Dropping: "Dropping.encode is random",
+    Drawing: "Drawing.encode is random",
+    OfTheBatch: r"layer 'norm' \(BatchNorm2d\) gives a row another result beside another row",
+    DroppingDecoder: "DroppingDecoder.decode is random",
+}
+SHORT = {"steps": 2, "warmup": 2, "leapfrog": 2}
+OF_DECODER = {
+    "certify.robust_probability": lambda vae, x: vf.certify.robust_probability(
+        vae, x, 1.0, samples=5
+    ),
+    "certify.margin": lambda vae, x: vf.certify.margin(vae, x, 1.0, samples=5),
+    "geometry.spectral_norm": lambda vae, x: vf.geometry.spectral_norm(vae, x, of="decoder"),
+    "attacks.max_damage": lambda vae, x: vf.attacks.max_damage(vae, x, eps=0.1, steps=2),
+    "hmc.sample": lambda vae, x: vf.hmc.sample(vae, x, **SHORT),
+    "hmc.defend": lambda vae, x: vf.hmc.defend(vae, x, **SHORT),
+    "training.evaluate_elbo": lambda vae, x: vf.training.evaluate_elbo(vae, x, samples=2),
+}
+OF_ENCODER = {
+    "geometry.frobenius_norm": vf.geometry.frobenius_norm,
+    "geometry.pullback_spectrum": vf.geometry.pullback_spectrum,
+    "attacks.latent": lambda vae, x: vf.attacks.latent(vae, x, eps=0.1, steps=2),
+}
+CALLS = OF_DECODER | OF_ENCODER
+
+
+def wrapped(module):
+    return vf.as_vae(
+        module.eval(), encoder_output="logvar", decoder_output="logits", event_shape=X.shape[1:]
+    )
+
+
+CASES = [
+    (name, make)
+    for name in CALLS
+    for make in REFUSED
+    if name in OF_DECODER or make is not DroppingDecoder
+]
+
+
+@pytest.mark.parametrize(("name", "make"), CASES)
+def test_it_is_refused_by_name(name, make):
+    with pytest.raises(RuntimeError, match=REFUSED[make]):
+        CALLS[name](wrapped(make()), X)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_function_of_its_row_is_not(name):
+    before = torch.random.get_rng_state()
+    CALLS[name](wrapped(Model()), X)
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+@pytest.mark.parametrize("make", [Model, Dropping])
+def test_a_frozen_model_is_taken_at_its_word(make):
+    vae = wrapped(make())
+    with vf.frozen(vae):
+        vf.geometry.frobenius_norm(vae, X)
