@@ -18,6 +18,7 @@ from typing import IO, NamedTuple
 INTERPRETED = {"TRITON_INTERPRET": "1", "VAEFAST_REQUIRE": "triton"}
 OPS = ("tests/ops", "--backend", "triton")
 KERNELS = ("tests/kernels/test_elementary_gpu.py", "tests/kernels/test_barrier.py")
+FUZZ = ("tests/ops/test_fuzz.py", "tests/field/test_fuzz_of_models.py")
 NOTHING_COLLECTED = 5  # pytest's status where a stage has no test of the kind that is asked for
 
 
@@ -37,7 +38,7 @@ TEST = (  # the longest first
 )
 PROOFS = (
     *(stage._replace(arguments=("-m", "proof", *stage.arguments)) for stage in TEST),
-    Stage("fuzz in full", ("tests/ops/test_fuzz.py",), {"VAEFAST_FUZZ": "1000"}),
+    Stage("fuzz in full", FUZZ, {"VAEFAST_FUZZ": "1000"}),
 )
 STAGES = {"test": TEST, "proofs": PROOFS}
 
