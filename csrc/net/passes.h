@@ -4,6 +4,7 @@
 #include "net/activations.h"
 #include "net/active_units.h"
 #include "net/packed_network.h"
+#include "net/spread.h"
 
 namespace vaefast {
 namespace VAEFAST_LEVEL {
@@ -21,7 +22,30 @@ struct Tape {
     int64_t up_stride;
     T* sums;              // of transposed products
     ActiveUnits* active;  // per layer, where rows of probes pass
+    T* products;          // of all taps, where they spread into an image
+    T** skips;            // cotangents that go around layers: at l + 1 those of layer l's output
 };
+
+// Whether a later layer adds the output of layer l, −1 being the network's input.
+template <typename T>
+bool is_added(const Network<T>& net, int64_t l) {
+    for (int64_t m = 0; m < net.depth; ++m)
+        if (net.layers[m].residual == l) return true;
+    return false;
+}
+
+// Elements that a row of the layer's products takes, forward and back.
+template <typename T>
+int64_t products_size(const Network<T>& net, int64_t l, bool slopes) {
+    if (!net.layers[l].pixels) return 0;
+    int64_t most = 0;
+    for (int back = 0; back < (slopes ? 2 : 1); ++back) {
+        const Window<T> window = window_of(net, l, back);
+        const int64_t size = window.spreads() ? padded<T>(window.columns.size()) : 0;
+        most = size > most ? size : most;
+    }
+    return most;
+}
 
 template <typename T>
 Tape<T> take_tape(Arena& arena, const Network<T>& net, int64_t rows, bool slopes,
@@ -30,19 +54,29 @@ Tape<T> take_tape(Arena& arena, const Network<T>& net, int64_t rows, bool slopes
                     arena.take<T*>(net.depth),
                     arena.take<T*>(net.depth),
                     {},
-                    padded<T>(net.inputs()),
+                    padded<T>(side_in(net, 0).size()),
                     nullptr,
-                    nullptr};
-    int64_t sums = 0;
+                    nullptr,
+                    nullptr,
+                    net.is_mlp() ? nullptr : arena.take<T*>(net.depth + 1)};
+    int64_t sums = 0, products = 0;
     for (int64_t l = 0; l < net.depth; ++l) {
         const Layer<T>& layer = net.layers[l];
-        const int64_t stride = padded<T>(layer.outputs);
+        const int64_t stride = padded<T>(side_out(net, l).size()),
+                      own = products_size(net, l, slopes);
         T* post = arena.take<T>(rows * stride);
         T* slope = slopes ? arena.take<T>(rows * stride) : nullptr;
         if (arena.base) tape.stride[l] = stride, tape.post[l] = post, tape.slope[l] = slope;
         tape.up_stride = tape.up_stride > stride ? tape.up_stride : stride;
         const int64_t size = transposed_size<T>(layer.outputs, layer.inputs);
         sums = sums > size ? sums : size;
+        products = products > own ? products : own;
+    }
+    if (products) tape.products = arena.take<T>(rows * products);
+    for (int64_t l = -1; !net.is_mlp() && l + 1 < net.depth; ++l) {
+        const Side side = l < 0 ? side_in(net, 0) : side_out(net, l);
+        T* skip = slopes && is_added(net, l) ? arena.take<T>(rows * padded<T>(side.size())) : nullptr;
+        if (arena.base) tape.skips[l + 1] = skip;
     }
     for (T*& up : tape.up) up = slopes ? arena.take<T>(rows * tape.up_stride) : nullptr;
     if (transposed) tape.sums = arena.take<T>(sums);
@@ -72,6 +106,11 @@ Workspace<T> take_workspace(Arena& arena, const Network<T>& net, int64_t rows, i
     Workspace<T> work = {take_network(arena, net, backward, transposed), arena.take<Tape<T>>(teams),
                          arena.take<T*>(threads)};
     int64_t scratch_elements = scratch_size<T>(rows);
+    for (int64_t l = 0; l < net.depth; ++l)
+        for (int back = 0; net.layers[l].pixels && back < (backward ? 2 : 1); ++back) {
+            const int64_t size = window_scratch(window_of(net, l, back), rows);
+            if (size > scratch_elements) scratch_elements = size;
+        }
     for (int64_t l = 0; transposed && l < net.depth; ++l)
         scratch_elements += FEW_ROWS * padded<T>(net.layers[l].outputs);
     for (int64_t t = 0; t < teams; ++t) {
@@ -93,6 +132,7 @@ struct Pass {
     const Worker& worker;
     T* scratch;
     int64_t rows;
+    mutable Rows<const T> input = {};  // of forward_hidden, where a layer adds it
 
     Pass(const Workspace<T>& work, const Worker& worker, int64_t rows)
         : net(work.net),
@@ -118,19 +158,56 @@ struct Pass {
     // x times the layer's W.
     template <typename Epilogue>
     void advance(const T* x, int64_t stride, const PackedLayer<T>& layer, Epilogue epilogue) const {
+        if (layer.has_pixels()) return apply(layer.window_forward, x, stride, epilogue);
         if (layer.forward.data) return multiply(x, stride, layer.forward, epilogue);
         if constexpr (TRANSPOSES<T>)
             transposed_product(x, stride, rows, layer.backward, worker, tape.sums, scratch,
                                epilogue);
     }
+
+    // x times the layer's Wᵀ.
+    template <typename Epilogue>
+    void go_back(const T* x, int64_t stride, const PackedLayer<T>& layer, Epilogue epilogue) const {
+        if (layer.has_pixels()) return apply(layer.window_back, x, stride, epilogue);
+        multiply(x, stride, layer.backward, epilogue);
+    }
+
+    template <typename Epilogue>
+    void apply(const Window<T>& window, const T* x, int64_t stride, Epilogue epilogue) const {
+        if (window.spreads())
+            return spread_product(window, x, stride, rows, worker, tape.products, scratch,
+                                  epilogue);
+        window_product(window, x, stride, rows, worker.rank, worker.ranks, scratch, epilogue);
+    }
 };
 
-// The sums of a tile become h = φ(a + b) in `post` and φ' in `slope` (not where null).
+// to[j] += what lies at place first + j, from a row that lies as `other`.
 template <typename T>
-void activate_row(const PackedLayer<T>& layer, const Tile<T>& tile, int64_t r, T* post, T* slope) {
+void add_places(const Side& side, int64_t first, int64_t count, const Side& other, const T* from,
+                T* to) {
+    if (side.lies_as(other))
+        return for_each_vector<T>(count, [=](int64_t j, int64_t n) VAEFAST_FLAT {
+            store<T>(to + j, load(to + j, n) + load(from + first + j, n), n);
+        });
+    for (int64_t j = 0; j < count; ++j) {
+        const int64_t f = side.feature(first + j);
+        if (f >= 0) to[j] += from[other.place(f)];
+    }
+}
+
+// The sums of a tile become h = φ(a + b + a residual) in `post` and φ' in `slope` (not where null).
+template <typename T>
+void activate_row(const Pass<T>& pass, int64_t l, const Tile<T>& tile, int64_t r, T* post,
+                  T* slope) {
+    const PackedLayer<T>& layer = pass.net[l];
+    const int64_t k = layer.residual;
     T* a = tile[r];
     for (int64_t j = 0; j < tile.padded; j += width<T>)
         store<T>(a + j, load(a + j) + load(layer.bias + tile.first + j));
+    if (k != NO_RESIDUAL) {
+        const T* from = k < 0 ? pass.input[r] : pass.tape.post[k] + r * pass.tape.stride[k];
+        add_places(layer.out, tile.first, tile.count, pass.net.side(k), from, a);
+    }
     activate(layer.activation, layer.parameters, a, post, slope, tile.padded);
 }
 
@@ -139,6 +216,7 @@ void activate_row(const PackedLayer<T>& layer, const Tile<T>& tile, int64_t r, T
 template <typename T, typename Inspect>
 void forward_hidden(const Pass<T>& pass, const T* x, int64_t stride, int64_t layers,
                     Inspect inspect) {
+    pass.input = {x, stride};
     for (int64_t l = 0; l < layers; ++l) {
         const PackedLayer<T>& layer = pass.net[l];
         const Tape<T>& tape = pass.tape;
@@ -148,7 +226,7 @@ void forward_hidden(const Pass<T>& pass, const T* x, int64_t stride, int64_t lay
             for (int64_t r = 0; r < pass.rows; ++r) {
                 const int64_t at = r * to + tile.first;
                 T* slope = tape.slope[l] ? tape.slope[l] + at : nullptr;
-                activate_row(layer, tile, r, tape.post[l] + at, slope);
+                activate_row(pass, l, tile, r, tape.post[l] + at, slope);
             }
         });
         pass.worker.sync();
@@ -161,6 +239,35 @@ void forward_hidden(const Pass<T>& pass, const T* x, int64_t stride, int64_t lay
     forward_hidden(pass, x, stride, layers, [](const Tile<T>&) {});
 }
 
+// The cotangents `up` of layer l's pre-activations also go to the output that it adds, if any; ends
+// with the team's barrier where they do.
+template <typename T>
+void keep_skip(const Pass<T>& pass, int64_t l, const T* up) {
+    const int64_t k = pass.net[l].residual;
+    if (k == NO_RESIDUAL) return;
+    bool first = true;
+    for (int64_t m = l + 1; m < pass.net.depth; ++m) first = first && pass.net[m].residual != k;
+    const Side side = pass.net.side(k);
+    const int64_t stride = padded<T>(side.size());
+    const Range own = share(pass.rows, pass.worker.rank, pass.worker.ranks);
+    for (int64_t r = own.begin; r < own.end; ++r) {
+        T* to = pass.tape.skips[k + 1] + r * stride;
+        if (first) fill(to, T(0), stride);
+        add_places(side, 0, side.size(), pass.net[l].out, up + r * pass.tape.up_stride, to);
+    }
+    pass.worker.sync();
+}
+
+// Add to a tile of cotangents of layer l's output (−1: of the input) those that went around.
+template <typename T>
+void add_skip(const Pass<T>& pass, int64_t l, const Tile<T>& tile) {
+    const T* skip = pass.tape.skips ? pass.tape.skips[l + 1] : nullptr;
+    if (!skip) return;
+    const Side side = pass.net.side(l);
+    for (int64_t r = 0; r < pass.rows; ++r)
+        add_places(side, tile.first, tile.count, side, skip + r * padded<T>(side.size()), tile[r]);
+}
+
 // The cotangent up[0] of the last layer's pre-activations goes back to the first layer's; returns
 // where it then lies. The team's barrier follows each layer.
 template <typename T>
@@ -170,7 +277,9 @@ const T* backward_to_first(const Pass<T>& pass) {
     for (int64_t l = pass.net.depth - 1; l > 0; --l) {
         const PackedLayer<T>& below = pass.net[l - 1];
         T* to = tape.up[1 - now];
-        pass.multiply(tape.up[now], tape.up_stride, pass.net[l].backward, [&](const Tile<T>& tile) {
+        keep_skip(pass, l, tape.up[now]);
+        pass.go_back(tape.up[now], tape.up_stride, pass.net[l], [&](const Tile<T>& tile) {
+            add_skip(pass, l - 1, tile);
             for (int64_t r = 0; r < pass.rows; ++r) {
                 T* row = to + r * tape.up_stride + tile.first;
                 const T* slope = tape.slope[l - 1] + r * tape.stride[l - 1] + tile.first;
@@ -180,7 +289,18 @@ const T* backward_to_first(const Pass<T>& pass) {
         pass.worker.sync();
         now = 1 - now;
     }
+    keep_skip(pass, 0, tape.up[now]);
     return tape.up[now];
+}
+
+// The same to the network's input: epilogue(tile) gets its cotangents.
+template <typename T, typename Epilogue>
+void backward_to_input(const Pass<T>& pass, Epilogue epilogue) {
+    const T* up = backward_to_first(pass);
+    pass.go_back(up, pass.tape.up_stride, pass.net[0], [&](const Tile<T>& tile) {
+        add_skip(pass, -1, tile);
+        epilogue(tile);
+    });
 }
 
 }  // namespace VAEFAST_LEVEL
