@@ -30,11 +30,20 @@ struct AxisClass {
     }
 };
 
+struct Classes {
+    AxisClass* data;
+    int64_t size;
+
+    const AxisClass* begin() const { return data; }
+    const AxisClass* end() const { return data + size; }
+};
+
 struct Axis {
-    AxisClass* classes;
+    Classes together;  // all taps of an output
+    Classes singly;    // one tap: all outputs that take it
     Tap* taps;
-    int64_t size;   // of the classes
-    int64_t apart;  // inputs of neighbouring outputs of a class
+    int64_t step;   // outputs of neighbours in a class
+    int64_t apart;  // their inputs
 };
 
 // Taps of one output: those whose input exists, by ascending input.
@@ -60,28 +69,51 @@ inline bool same_weights(const Tap* a, const Tap* b, int64_t count) {
     return true;
 }
 
-// to_more: from the side with fewer pixels to the other.
-inline Axis take_axis(Arena& arena, const AxisSizes& a, bool to_more, int64_t inputs,
-                      int64_t outputs) {
-    Axis axis = {arena.take<AxisClass>(outputs), arena.take<Tap>((outputs + 1) * a.kernel), 0,
-                 to_more ? 1 : a.stride};
-    if (!arena.base) return axis;
-    const int64_t step = to_more ? a.stride : 1;
+// Classes of outputs with the same taps; `taps` gets them.
+inline void find_classes(Axis& axis, const AxisSizes& a, bool to_more, int64_t inputs,
+                         int64_t outputs) {
     int64_t used = 0;
     for (int64_t o = 0; o < outputs; ++o) {
         bool known = false;
-        for (int64_t c = 0; c < axis.size; ++c) known = known || axis.classes[c].holds(o);
+        for (const AxisClass& c : axis.together) known = known || c.holds(o);
         if (known) continue;
         Tap* own = axis.taps + used;
-        AxisClass found = {o, step, 1, used, taps_of(a, to_more, inputs, o, own)};
+        AxisClass found = {o, axis.step, 1, used, taps_of(a, to_more, inputs, o, own)};
         used += found.taps;
-        for (int64_t next; (next = o + found.count * step) < outputs; ++found.count) {
+        for (int64_t next; (next = o + found.count * axis.step) < outputs; ++found.count) {
             Tap* other = axis.taps + used;
             if (taps_of(a, to_more, inputs, next, other) != found.taps) break;
             if (!same_weights(own, other, found.taps)) break;
         }
-        axis.classes[axis.size++] = found;
+        axis.together.data[axis.together.size++] = found;
     }
+}
+
+// Per tap the outputs that take it, from the classes: neighbours of one step follow each other.
+inline void find_singles(Axis& axis, int64_t kernel, int64_t outputs) {
+    for (int64_t j = 0; j < kernel; ++j) {
+        AxisClass found = {0, axis.step, 0, 0, 1};
+        for (int64_t o = 0; o < outputs; ++o)
+            for (const AxisClass& c : axis.together)
+                for (int64_t t = c.begin; c.holds(o) && t < c.begin + c.taps; ++t) {
+                    if (axis.taps[t].weight != j) continue;
+                    if (!found.count++) found.first = o, found.begin = t;
+                }
+        if (found.count) axis.singly.data[axis.singly.size++] = found;
+    }
+}
+
+// to_more: from the side with fewer pixels to the other.
+inline Axis take_axis(Arena& arena, const AxisSizes& a, bool to_more, int64_t inputs,
+                      int64_t outputs) {
+    Axis axis = {{arena.take<AxisClass>(outputs), 0},
+                 {arena.take<AxisClass>(a.kernel), 0},
+                 arena.take<Tap>((outputs + 1) * a.kernel),
+                 to_more ? a.stride : 1,
+                 to_more ? 1 : a.stride};
+    if (!arena.base) return axis;
+    find_classes(axis, a, to_more, inputs, outputs);
+    find_singles(axis, a.kernel, outputs);
     return axis;
 }
 

@@ -1,7 +1,7 @@
 // A convolution in one direction: its taps, its sides, its weights in panels.
 //
-// Rows of the product are pixels of any of the call's rows, k runs over the input channels of a
-// block, block by block, for each of its taps. Where the outputs are a caller's image, each input
+// Rows of the product are pixels of any of the call's rows, k runs over the input channels for each
+// tap, or over the taps of each channel where pixels run fastest. Where the outputs are a caller's image, each input
 // pixel is multiplied with all taps at once and their products are summed: see spread.h.
 #pragma once
 
@@ -35,6 +35,12 @@ struct Window {
     // What the product gives: the output, or all taps' products.
     const Side& product() const { return spreads() ? columns : out; }
     int64_t depth() const { return depthwise ? taps() : in.channels * (spreads() ? 1 : taps()); }
+    // The place of an input channel and a tap among the sums' terms: neighbours in a row of inputs
+    // are neighbours here.
+    int64_t k(int64_t channel, int64_t tap) const {
+        if (depthwise) return tap;
+        return in.lanes == 1 && !spreads() ? channel * taps() + tap : tap * in.channels + channel;
+    }
     int64_t packed() const { return product().blocks() * depth() * product().lanes; }
     const T* panel(int64_t p) const { return weights + p * depth() * product().lanes; }
     Window as_ready(T* given) const {
@@ -104,38 +110,43 @@ Window<T> take_window(Arena& arena, const Network<T>& net, int64_t l, bool back)
     return w;
 }
 
-// The weight between two channels at a tap, counted in the order of the inputs.
+// Whether two channels are of one group, and then where the weights of their taps begin.
 template <typename T>
-T weight_at(const Window<T>& w, int64_t out, int64_t in, int64_t tap) {
+bool are_joined(const Window<T>& w, int64_t out, int64_t in, const T** weights) {
     const Pixels& p = w.pixels();
     const int64_t fewer = w.to_more ? in : out, more = w.to_more ? out : in;
     const int64_t of_fewer = (p.transposed ? p.in_channels : p.out_channels) / p.groups;
     const int64_t of_more = (p.transposed ? p.out_channels : p.in_channels) / p.groups;
-    if (more / of_more != fewer / of_fewer) return 0;
-    if (!w.layer->weight) return T(p.weight);
-    const int64_t t = w.to_more ? w.taps() - 1 - tap : tap;
-    return w.layer->weight[(fewer * of_more + more % of_more) * w.taps() + t];
+    *weights = nullptr;
+    if (p.groups > 1 && more / of_more != fewer / of_fewer) return false;
+    const int64_t pair = fewer * of_more + (p.groups > 1 ? more % of_more : more);
+    if (w.layer->weight) *weights = w.layer->weight + pair * w.taps();
+    return true;
 }
 
-// Pack panel p of the product's channels: [block of inputs][tap][channel][lanes].
+// Pack panel p of the product's channels, k-major.
 template <typename T>
 void pack_panel(const Window<T>& w, int64_t p) {
-    const int64_t lanes = w.product().lanes, taps = w.spreads() ? 1 : w.taps();
-    T* to = w.weights + p * w.depth() * lanes;
-    for (int64_t first = 0; first < (w.depthwise ? 1 : w.in.channels); first += w.in.lanes) {
-        const int64_t left = w.in.channels - first;
-        const int64_t count = w.depthwise ? 1 : left < w.in.lanes ? left : w.in.lanes;
-        for (int64_t c = 0; c < count; ++c)
-            for (int64_t lane = 0; lane < lanes; ++lane) {
-                const int64_t out = p * lanes + lane, in = w.depthwise ? out : first + c;
-                const bool pads = out >= w.product().channels;
-                for (int64_t t = 0; t < taps; ++t)
-                    to[((first * taps) + t * count + c) * lanes + lane] =
-                        pads           ? T(0)
-                        : w.spreads() ? weight_at(w, out / w.taps(), in, out % w.taps())
-                                       : weight_at(w, out, in, t);
-            }
-    }
+    const int64_t lanes = w.product().lanes, taps = w.taps(), depth = w.depth() * lanes;
+    const int64_t apart = (w.k(0, 1) - w.k(0, 0)) * lanes;  // of taps
+    T* to = w.weights + p * depth;
+    for (int64_t j = 0; j < depth; ++j) to[j] = 0;
+    for (int64_t c = 0; c < (w.depthwise ? 1 : w.in.channels); ++c)
+        for (int64_t lane = 0; lane < lanes; ++lane) {
+            const int64_t column = p * lanes + lane;
+            if (column >= w.product().channels) break;
+            const int64_t out = w.spreads() ? column / taps : column, in = w.depthwise ? out : c;
+            const T *weights, constant = T(w.pixels().weight);
+            if (!are_joined(w, out, in, &weights)) continue;
+            T* first = to + w.k(c, 0) * lanes + lane;
+            const auto tap = [&](int64_t t) {
+                return weights ? weights[w.to_more ? taps - 1 - t : t] : constant;
+            };
+            if (w.spreads())
+                *first = tap(column % taps);
+            else
+                for (int64_t t = 0; t < taps; ++t) first[t * apart] = tap(t);
+        }
 }
 
 template <typename T>

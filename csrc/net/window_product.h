@@ -1,6 +1,7 @@
 // The product of rows with a window: panel by panel, band of output pixels by band.
 #pragma once
 
+#include "net/rows.h"
 #include "net/window.h"
 #include "net/window_tile.h"
 
@@ -10,6 +11,7 @@ namespace VAEFAST_LEVEL {
 constexpr int64_t BAND_BYTES = 96 << 10;   // of sums that a band keeps in cache
 constexpr int64_t WINDOW_DEPTH = 128;      // of k at a time: its weights stay in L1
 constexpr int64_t SEGMENTS = 32;           // of a chunk
+constexpr int64_t FEW_CHAINS = 6;          // too few rows for tiles of one pixel
 
 // Output rows of pixels that a unit of work takes, for one panel or two.
 struct Bands {
@@ -22,9 +24,10 @@ struct Bands {
 template <typename T>
 Bands bands_of(const Window<T>& w, int64_t rows, int64_t ranks) {
     const Side& to = w.product();
-    const int64_t panels = to.blocks() > 1 ? 2 : 1, groups = (to.blocks() + panels - 1) / panels;
+    const bool pairs = to.blocks() > 1 && (ranks == 1 || to.blocks() / 2 % ranks == 0);
+    const int64_t panels = pairs ? 2 : 1, groups = (to.blocks() + panels - 1) / panels;
     const int64_t line = rows * to.width * to.lanes * panels * int64_t(sizeof(T));
-    const int64_t step = w.y.size ? w.y.classes[0].step : 1;
+    const int64_t step = w.y.step;
     int64_t height = BAND_BYTES / (line ? line : 1), wanted = (2 * ranks + groups - 1) / groups;
     const int64_t even = ranks > 1 ? (to.height + wanted - 1) / wanted : to.height;
     height = (height < even ? height : even) / step * step;
@@ -42,44 +45,55 @@ int64_t band_size(const Window<T>& w, int64_t rows) {
     return least > most ? least : most < to.height * line ? most : to.height * line;
 }
 
-// The segments of k of one class of outputs, chunk by chunk.
+// The segments of k of one class of outputs, chunk by chunk, in the order of Window::k.
 template <typename T>
 struct Chunks {
     const Window<T>& w;
     const AxisClass &y, &x;
-    int64_t first = 0, row = 0, column = 0;  // of channels; of taps
+    int64_t outer = 0, row = 0, column = 0, inner = 0;  // channels, taps, channels of a block
     int64_t count = 0;
     Segment segments[SEGMENTS] = {};
 
     // Whether there is another chunk.
     bool next() {
-        const Side& in = w.in;
-        const int64_t lanes = w.product().lanes, taps = w.spreads() ? 1 : w.taps();
-        const int64_t across = w.spreads() ? 1 : w.pixels().x.kernel;
+        const int64_t lanes = w.product().lanes;
         int64_t depth = 0;
         count = 0;
-        while (first < in.channels && y.taps && x.taps) {
-            const Tap &down = w.y.taps[y.begin + row], &along = w.x.taps[x.begin + column];
-            const int64_t left = in.channels - first, own = left < in.lanes ? left : in.lanes;
-            const Segment one = {
-                in.place(first, down.input * in.width + along.input),
-                (first * taps + (down.weight * across + along.weight) * own) * lanes, own};
+        while (outer < outers() && y.taps && x.taps) {
+            const Segment one = segment();
             Segment* last = count ? segments + count - 1 : nullptr;
             const bool follows = last && last->x + last->count == one.x &&
                                  last->weights + last->count * lanes == one.weights;
-            if (depth && depth + own > WINDOW_DEPTH) break;
+            if (depth && depth + one.count > WINDOW_DEPTH) break;
             if (!follows && count == SEGMENTS) break;
-            depth += own;
+            depth += one.count;
             if (follows)
-                last->count += own;
+                last->count += one.count;
             else
                 segments[count++] = one;
-            if (++column < x.taps) continue;
-            column = 0;
-            if (++row < y.taps) continue;
-            row = 0, first += in.lanes;
+            step();
         }
         return count > 0;
+    }
+
+   private:
+    bool by_channel() const { return w.in.lanes == 1 && !w.spreads(); }
+    int64_t outers() const { return by_channel() ? w.in.channels : 1; }
+    Segment segment() const {
+        const Tap &down = w.y.taps[y.begin + row], &along = w.x.taps[x.begin + column];
+        const int64_t across = w.spreads() ? 1 : w.pixels().x.kernel, channel = outer + inner;
+        const int64_t left = w.in.channels - channel;
+        return {w.in.place(channel, down.input * w.in.width + along.input),
+                w.k(channel, down.weight * across + along.weight) * w.product().lanes,
+                left < w.in.lanes ? left : w.in.lanes};
+    }
+    void step() {
+        if (!by_channel() && (inner += w.in.lanes) < w.in.channels) return;
+        inner = 0;
+        if (++column < x.taps) return;
+        column = 0;
+        if (++row < y.taps) return;
+        row = 0, ++outer;
     }
 };
 
@@ -98,11 +112,12 @@ inline void order(Dimension (&grid)[3]) {
     grid[0] = first;
 }
 
-// Sums of one class of outputs in a band, into a tile whose rows are `stride` apart.
+// Sums of one class of outputs in a band, into a tile whose rows are `stride` apart; added to what
+// is there where `add`.
 template <typename T>
 void multiply_class(const Window<T>& w, const T* x, int64_t ldx, int64_t rows, int64_t panel,
                     int64_t panels, const AxisClass& down, const AxisClass& along, Range band,
-                    T* tile, int64_t stride) {
+                    T* tile, int64_t stride, bool add) {
     const Side &in = w.in, &to = w.product();
     const Range own = down.within(band);
     if (!own.size()) return;
@@ -117,7 +132,6 @@ void multiply_class(const Window<T>& w, const T* x, int64_t ldx, int64_t rows, i
     const int64_t next_tile = band.size() * to.width * to.lanes;
     const int64_t vectors = panels * to.lanes / width<T>, next = w.depth() * to.lanes;
     Chunks<T> chunks = {w, down, along};
-    bool add = false;
     while (chunks.next()) {
         window_grid(from, w.panel(panel), next, chunks.segments, chunks.count, at, next_tile, grid,
                     vectors, add);
@@ -166,18 +180,19 @@ void window_product(const Window<T>& w, const T* x, int64_t ldx, int64_t rows, i
     const Side& to = w.product();
     const Bands bands = bands_of(w, rows, ranks);
     const Range own = share(bands.units(), rank, ranks);
+    const bool singly = rows < FEW_CHAINS && w.in.lanes > 1 && !w.depthwise;
     for (int64_t u = own.begin; u < own.end; ++u) {
         const int64_t panel = u / bands.count * bands.panels, y = u % bands.count * bands.height;
         const int64_t left = to.blocks() - panel;
         const int64_t panels = left < bands.panels ? left : bands.panels;
         const Range band = {y, y + bands.height < to.height ? y + bands.height : to.height};
         const int64_t size = band.size() * to.width * to.lanes, stride = panels * size;
-        for (int64_t a = 0; a < w.y.size; ++a)
-            for (int64_t b = 0; b < w.x.size; ++b) {
-                const AxisClass &down = w.y.classes[a], &along = w.x.classes[b];
+        if (singly) fill(scratch, T(0), rows * stride);
+        for (const AxisClass& down : singly ? w.y.singly : w.y.together)
+            for (const AxisClass& along : singly ? w.x.singly : w.x.together) {
                 if (!w.depthwise)
                     multiply_class(w, x, ldx, rows, panel, panels, down, along, band, scratch,
-                                   stride);
+                                   stride, singly);
                 for (int64_t p = 0; w.depthwise && p < panels; ++p)
                     multiply_each(w, x, ldx, rows, panel + p, down, along, band,
                                   scratch + p * size, stride);

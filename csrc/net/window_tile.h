@@ -12,14 +12,23 @@ struct Segment {
 };
 
 // tile [M, V vectors] (+)= x times V vectors of outputs, in panels of at most two; the tile's part
-// of the second panel lies `next_tile` further.
+// of the second panel lies `next_tile` further. A sum goes on where the last chunk of k left it, so
+// that its bits do not depend on how k is cut.
 template <typename T, int M, int V>
 void window_tile(const T* x, int64_t ldx, const T* panel, int64_t next_panel,
                  const Segment* segments, int64_t count, T* tile, int64_t ldt, int64_t next_tile,
                  bool add) {
     constexpr int quads = (M + 3) / 4, each = V < 2 ? V : 2;
     constexpr int64_t lanes = each * width<T>;
+    const auto at = [=](int m, int v) VAEFAST_FLAT {
+        return tile + v / each * next_tile + m * ldt + v % each * width<T>;
+    };
     Vec<T> sums[M][V] = {};
+    if (add)
+#pragma GCC unroll 16
+        for (int m = 0; m < M; ++m)
+#pragma GCC unroll 4
+            for (int v = 0; v < V; ++v) sums[m][v] = load(at(m, v));
     for (int64_t s = 0; s < count; ++s) {
         const T* quad[quads];
         for (int q = 0; q < quads; ++q) quad[q] = x + segments[s].x + 4 * q * ldx;
@@ -45,10 +54,7 @@ void window_tile(const T* x, int64_t ldx, const T* panel, int64_t next_panel,
 #pragma GCC unroll 16
     for (int m = 0; m < M; ++m)
 #pragma GCC unroll 4
-        for (int v = 0; v < V; ++v) {
-            T* to = tile + v / each * next_tile + m * ldt + v % each * width<T>;
-            store<T>(to, add ? load(to) + sums[m][v] : sums[m][v]);
-        }
+        for (int v = 0; v < V; ++v) store<T>(at(m, v), sums[m][v]);
 }
 
 template <typename T>
