@@ -88,7 +88,12 @@ template <typename T>
 int64_t block_rows(const Network<T>& net, bool slopes) {
     Arena count = {};
     take_tape(count, net, ROWS, slopes);
-    const int64_t rows = BLOCK_BYTES / (count.used / ROWS + 1) / ROWS * ROWS;
+    const int64_t bytes = count.used / ROWS + 1;
+    if (!net.is_mlp()) {  // pixels fill the register tiles too
+        const int64_t fit = 2 * BLOCK_BYTES / bytes;
+        return fit < 1 ? 1 : fit > MOST_ROWS ? MOST_ROWS : fit;
+    }
+    const int64_t rows = BLOCK_BYTES / bytes / ROWS * ROWS;
     return rows < ROWS ? ROWS : rows > MOST_ROWS ? MOST_ROWS : rows;
 }
 
@@ -268,10 +273,27 @@ void add_skip(const Pass<T>& pass, int64_t l, const Tile<T>& tile) {
         add_places(side, tile.first, tile.count, side, skip + r * padded<T>(side.size()), tile[r]);
 }
 
+// Rows (b, k) in order, of which the first is b·K + k = `first`; b counts the tape's inputs.
+struct ProbeRows {
+    int64_t first, K;
+
+    int64_t input(int64_t r) const { return (first + r) / K; }
+    // body(r, b, k) for rows `own`.
+    template <typename Body>
+    VAEFAST_INLINE void each(Range own, Body body) const {
+        int64_t b = (first + own.begin) / K, k = (first + own.begin) % K;
+        for (int64_t r = own.begin; r < own.end; ++r) {
+            body(r, b, k);
+            if (++k == K) k = 0, ++b;
+        }
+    }
+};
+constexpr ProbeRows ONE_EACH = {0, 1};  // rows are the tape's inputs
+
 // The cotangent up[0] of the last layer's pre-activations goes back to the first layer's; returns
 // where it then lies. The team's barrier follows each layer.
 template <typename T>
-const T* backward_to_first(const Pass<T>& pass) {
+const T* backward_to_first(const Pass<T>& pass, const ProbeRows& at = ONE_EACH) {
     const Tape<T>& tape = pass.tape;
     int64_t now = 0;
     for (int64_t l = pass.net.depth - 1; l > 0; --l) {
@@ -280,11 +302,11 @@ const T* backward_to_first(const Pass<T>& pass) {
         keep_skip(pass, l, tape.up[now]);
         pass.go_back(tape.up[now], tape.up_stride, pass.net[l], [&](const Tile<T>& tile) {
             add_skip(pass, l - 1, tile);
-            for (int64_t r = 0; r < pass.rows; ++r) {
+            at.each({0, pass.rows}, [&](int64_t r, int64_t b, int64_t) VAEFAST_FLAT {
                 T* row = to + r * tape.up_stride + tile.first;
-                const T* slope = tape.slope[l - 1] + r * tape.stride[l - 1] + tile.first;
+                const T* slope = tape.slope[l - 1] + b * tape.stride[l - 1] + tile.first;
                 multiply_slope<T>(below.activation, slope, tile[r], row, tile.padded);
-            }
+            });
         });
         pass.worker.sync();
         now = 1 - now;
@@ -295,8 +317,8 @@ const T* backward_to_first(const Pass<T>& pass) {
 
 // The same to the network's input: epilogue(tile) gets its cotangents.
 template <typename T, typename Epilogue>
-void backward_to_input(const Pass<T>& pass, Epilogue epilogue) {
-    const T* up = backward_to_first(pass);
+void backward_to_input(const Pass<T>& pass, const ProbeRows& at, Epilogue epilogue) {
+    const T* up = backward_to_first(pass, at);
     pass.go_back(up, pass.tape.up_stride, pass.net[0], [&](const Tile<T>& tile) {
         add_skip(pass, -1, tile);
         epilogue(tile);

@@ -77,7 +77,7 @@ void log_likelihood_vjp(const Pass<T>& pass, const Target<T>& target, int64_t fi
     if (hidden) z = pass.tape.post[hidden - 1], stride = pass.tape.stride[hidden - 1];
     log_likelihood_block(pass, target, first, z, stride, energies);
     pass.worker.check_stop();  // between two syncs: no mate still reads what the last look found
-    backward_to_input(pass, epilogue);
+    backward_to_input(pass, ONE_EACH, epilogue);
     pass.worker.sync();
 }
 

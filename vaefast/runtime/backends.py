@@ -59,7 +59,7 @@ def declare(op: str, backends: tuple[str, ...]) -> None:
     _implemented[op] = backends
 
 
-MLP_ONLY = ("net_jvp", "net_vjp", "net_jacobian_gram")  # no pixels yet
+MLP_ONLY: tuple[str, ...] = ()
 
 
 def has(op: str, backend: str) -> bool:
