@@ -70,7 +70,8 @@ def layers_of(
 ) -> tuple[tuple[list[tuple], int, int, list[list[int]]], list[Tensor | None]]:
     """A network's layers and pack as the kernels take them, and the tensors they point into."""
     biases = [None if bias is None else bias.contiguous() for bias in biases]
-    names, pixels, widths = tuple(layers), [], [w.shape for w in weights]
+    names, widths = tuple(layers), [(*w.shape,) for w in weights]
+    pixels: list[list[int]] = []
     if not all_linear(layers):
         weights = [w if w.ndim == 2 else w.contiguous() for w in weights]
         pixels, widths = _with_pixels(names, tuple(w.shape for w in weights))
@@ -88,14 +89,14 @@ def layers_of(
 def _matrix_at(weight: Tensor) -> tuple[int, int, int]:
     """Address and strides of a matrix; a convolution's weights are contiguous, a pooling's none."""
     if weight.ndim == 2:
-        return weight.data_ptr(), *weight.stride()
+        return weight.data_ptr(), weight.stride(0), weight.stride(1)
     return (weight.data_ptr() if weight.numel() else 0), 0, 0
 
 
 @lru_cache(maxsize=256)
 def _with_pixels(
     names: tuple[str, ...], shapes: tuple[tuple[int, ...], ...]
-) -> tuple[list[list[int]], list[tuple[int, int]]]:
+) -> tuple[list[list[int]], list[tuple[int, ...]]]:
     """Per layer its sizes in the order of csrc/bind/network.h, and outputs and inputs."""
     layers = [parse_layer(name, tuple(shape)) for name, shape in zip(names, shapes)]
     return [_sizes(layer) for layer in layers], [(la.out_features, la.in_features) for la in layers]
