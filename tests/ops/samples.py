@@ -40,6 +40,8 @@ SHAPES = {  # each takes other routes through the C++ kernels
     "odd widths": Shape(41, 1, (17, 101, 334, 300), "relu,maxmin,identity"),
     "one layer": Shape(41, 1, (5, 7), "sigmoid"),
     "deep sums": Shape(41, 1, (700, 9), "identity"),
+    "pixels": Shape(41, 1, (5, 72), "mixed"),
+    "convolutions": Shape(41, 1, (9, 784), "published"),
 }
 
 
