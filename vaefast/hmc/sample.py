@@ -58,9 +58,9 @@ def sample(
     A decoder that lowers to a network, with the prior N(0, I), runs in the fused ops; any other
     decoder or prior goes through autograd, on CUDA with the transition captured once per shape and
     replayed as one graph (:mod:`vaefast.runtime.capture`). Both make the same transition to
-    round-off; long chains, which amplify it, agree in law. On the second path rows stand in blocks
-    of 64 chains (:mod:`vaefast.runtime.batching`), so a lone chain costs as much as 64;
-    ``vaefast.set_block(1)`` samples each input by itself.
+    round-off; long chains, which amplify it, agree in law. On the second path a row depends on the
+    batch that it stands in by round-off (``reproducible="round-off"``); ``vaefast.same_bits()``
+    keeps even its bits (:mod:`vaefast.runtime.batching`).
 
     Args:
         vae: the model; it is neither moved nor changed.
