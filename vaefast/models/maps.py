@@ -18,12 +18,14 @@ from vaefast.models.calls import HALF as HALF_DTYPES
 from vaefast.models.calls import as_event
 from vaefast.models.compose import chained, followed_by, in_float32, joined, missing_kernel
 from vaefast.models.context import Context
-from vaefast.models.example import Example, Shared
+from vaefast.models.example import Example
 from vaefast.models.footprint import activation_bytes
+from vaefast.models.forms import Forms
 from vaefast.models.likelihoods import LikelihoodAt
 from vaefast.models.one_function import of_decode, of_encode
 from vaefast.models.packs import packs_of
 from vaefast.models.products import HalfMap, Map, ModuleMap, NetworkMap
+from vaefast.models.shared import Shared
 from vaefast.models.vae import VAE
 from vaefast.types import Network
 
@@ -46,7 +48,7 @@ class Maps:
 
     def __init__(self, call: Shared, context: Context, rows: int) -> None:
         self._call, self.context, self._rows = call, context, rows
-        self.vae, self.packs = call.vae, call.packs
+        self.vae, self.packs, self.forms = call.vae, call.packs, call.forms
 
     @classmethod
     def of(
@@ -65,7 +67,8 @@ class Maps:
         ``trusted``: take modules for functions of their rows without trying.
         """
         known = {"encoder", "decoder"} if trusted else set[str]()
-        call = Shared(vae, example, precision, backend, packs_of(vae), {}, known)
+        packs, forms = packs_of(vae), Forms(vae, example)
+        call = Shared(vae, example, precision, backend, packs, {}, known, forms)
         return cls(call, context, rows)
 
     def at(self, rows: slice | Tensor, count: int) -> Maps:
@@ -86,7 +89,8 @@ class Maps:
 
     def encode_by_module(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """``vae.encode``, whatever lowers."""
-        return self.vae.encode(x, **self._given(x))
+        given = self._given(x)
+        return self.forms.run(lambda vae: vae.encode(x, **given), "encoder")
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of q(z|x), [b, d] each."""
@@ -95,7 +99,8 @@ class Maps:
 
     def posterior_by_module(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """``vae.posterior``, whatever lowers."""
-        return self.vae.posterior(x, **self._given(x))
+        given = self._given(x)
+        return self.forms.run(lambda vae: vae.posterior(x, **given), "encoder")
 
     def fixed_std(self, mean: Tensor) -> Tensor:
         """σ [b, d] where it does not depend on x, for means [b, d]."""
@@ -109,18 +114,20 @@ class Maps:
 
     def decode_by_module(self, z: Tensor) -> Tensor:
         """``vae.decode``, whatever lowers."""
-        return self.vae.decode(z, **self._given(z))
+        given = self._given(z)
+        return self.forms.run(lambda vae: vae.decode(z, **given), "decoder")
 
     def likelihood_at(self, z: Tensor) -> LikelihoodAt:
         """p(x|z) at z, as ``vae.likelihood_at``."""
         if self.decoder.lowered is not None:
             return LikelihoodAt(self.vae.likelihood, self.decode(z), self.vae.likelihood_params)
-        return self.vae.likelihood_at(z, **self._given(z))
+        given = self._given(z)
+        return self.forms.run(lambda vae: vae.likelihood_at(z, **given), "decoder")
 
     def g(self, z: Tensor) -> Tensor:
         """The reconstruction in pixel scale [n, *event], as ``vae.g``."""
         if self.pixels.lowered is None:
-            return self.vae.g(z, **self._given(z))
+            return self._pixels_by_module(z)
         return as_event(self.pixels.value(z), len(z), self.vae.event_shape)
 
     def reconstruct(self, x: Tensor) -> Tensor:
@@ -180,7 +187,7 @@ class Maps:
     @cached_property
     def pixels(self) -> Map:
         """z ↦ g(z)."""
-        module = self._decoding(lambda z: self.vae.g(z, **self._given(z)))
+        module = self._decoding(self._pixels_by_module)
         return self._map("decoder", *self._lowered(lowering.pixels), module)
 
     @cached_property
@@ -189,7 +196,7 @@ class Maps:
         first, second = self.mean, self.pixels
         event, reason = self._call.example.x.shape[1:], first.why_not or second.why_not
         module = ModuleMap(
-            lambda x: self.vae.reconstruct(x, **self._given(x)),
+            self._reconstruct_by_module,
             event,
             second.outputs,
             lambda: self._encoder_bytes() + self._decoder_bytes(),
@@ -202,6 +209,14 @@ class Maps:
         whole = self._network("reconstruction", chained(*nets))
         half = self.generic("mean", "pixels")
         return HalfMap(**vars(module), products=whole) if half else whole
+
+    def _pixels_by_module(self, z: Tensor) -> Tensor:
+        given = self._given(z)
+        return self.forms.run(lambda vae: vae.g(z, **given), "decoder")
+
+    def _reconstruct_by_module(self, x: Tensor) -> Tensor:
+        given = self._given(x)
+        return self.forms.run(lambda vae: vae.reconstruct(x, **given), "encoder", "decoder")
 
     def _fixed_logvar(self, like: Tensor) -> Tensor:
         return cast(Tensor, self.vae.encoder.logvar).detach().to(like.dtype)
@@ -235,8 +250,7 @@ class Maps:
             return None, error.reason
 
     def _latents(self) -> Tensor:
-        x, z, *_, known = self._call.example
-        return z if known is None else self.vae.encode(x)[0]
+        return self._call.example.latents(self.vae)
 
     def _map(
         self, name: str, net: Network | None, reason: str, module: Callable[[str], ModuleMap]
@@ -254,7 +268,7 @@ class Maps:
 
     def _require_function(self, part: str) -> None:
         """A module whose rows would be random, or depend on each other, measures nothing."""
-        _, example, *_, known = self._call
+        example, known = self._call.example, self._call.functions
         if part in known:
             return
         known.add(part)

@@ -28,6 +28,7 @@ __all__ = [
     "Rows",
     "described",
     "evaluate",
+    "in_blocks",
     "pinned",
     "reproducible",
     "row_blocks",
@@ -109,6 +110,11 @@ def _checked(rows: int) -> int:
 def _size() -> int | None:
     """Rows of a block here and now; None where rows are taken as they come."""
     return _within.get() or _block
+
+
+def in_blocks() -> bool:
+    """Whether modules are evaluated in blocks here and now."""
+    return _size() is not None
 
 
 def described() -> str:
