@@ -19,7 +19,6 @@ from vaefast.models.calls import as_event
 from vaefast.models.compose import chained, followed_by, in_float32, joined, missing_kernel
 from vaefast.models.context import Context
 from vaefast.models.example import Example
-from vaefast.models.footprint import activation_bytes
 from vaefast.models.forms import Forms
 from vaefast.models.likelihoods import LikelihoodAt
 from vaefast.models.one_function import of_decode, of_encode
@@ -199,7 +198,7 @@ class Maps:
             self._reconstruct_by_module,
             event,
             second.outputs,
-            lambda: self._encoder_bytes() + self._decoder_bytes(),
+            lambda: self._call.encoder_bytes() + self._call.decoder_bytes(),
             reason,
         )
         exact = [p.products if isinstance(p, HalfMap) else p for p in (first, second)]
@@ -284,26 +283,12 @@ class Maps:
         return NetworkMap(net, name, self.packs, self._call.precision)
 
     def _encoding(self, function: Callable[[Tensor], Tensor]) -> Callable[[str], ModuleMap]:
-        event, bytes_of_row = self._call.example.x.shape[1:], self._encoder_bytes
+        event, bytes_of_row = self._call.example.x.shape[1:], self._call.encoder_bytes
         return lambda reason: ModuleMap(function, event, self.latents, bytes_of_row, reason)
 
     def _decoding(self, function: Callable[[Tensor], Tensor]) -> Callable[[str], ModuleMap]:
         pixels, event = self._call.example.x[0].numel(), self._call.example.z.shape[1:]
-        return lambda reason: ModuleMap(function, event, pixels, self._decoder_bytes, reason)
-
-    def _encoder_bytes(self) -> int:
-        return self._measured("encoder", self.vae.encode, self._call.example.x)
-
-    def _decoder_bytes(self) -> int:
-        return self._measured("decoder", self.vae.g, self._call.example.z)
-
-    def _measured(self, name: str, function: Callable[..., object], rows: Tensor) -> int:
-        """Bytes of one row of a module and its backward pass, measured once per call."""
-        costs, context = self._call.costs, self._call.example.context
-        if name not in costs:
-            given = conditions.as_keyword(conditions.rows(context, slice(0, 1)))
-            costs[name] = activation_bytes(lambda row: function(row, **given), rows, self.vae)
-        return costs[name]
+        return lambda reason: ModuleMap(function, event, pixels, self._call.decoder_bytes, reason)
 
     def _given(self, inputs: Tensor) -> dict[str, Any]:
         """The context of the inputs, as the VAE's methods take it."""
