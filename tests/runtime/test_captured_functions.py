@@ -69,6 +69,7 @@ def test_a_captured_chain_is_the_chain(vae, on_the_cpu, mass):
     """Three blocks, one of them partial, share one capture; steps and masses are inputs."""
     options = {"chains": 16, "steps": 12, "warmup": 6, "leapfrog": 3, "mass": mass}
     vf.set_memory(1 << 40)
+    vf.set_block(64)
     expected = hmc.sample(vae, images(10), **options)
     made = on_the_cpu()
     calls = []

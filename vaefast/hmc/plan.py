@@ -136,7 +136,7 @@ def draw_bytes(latents: int, itemsize: int) -> int:
 def _lowered(prepared: Prepared, options: Options) -> Network | None:
     """The decoder as a network, or None where only the generic path applies."""
     x, vae = prepared.x, prepared.vae
-    if options.memory_format != "contiguous" and x.ndim != 4:
+    if options.memory_format == "channels_last" and x.ndim != 4:
         raise ValueError('memory_format="channels_last" is for images [B, C, H, W]')
     reason = "" if is_standard(vae) else "the prior is not N(0, I)"
     if vae.decoder_output == "mean_logvar":

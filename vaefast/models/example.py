@@ -1,4 +1,4 @@
-"""By which rows a VAE's maps are recognised, and what the maps of one call share."""
+"""By which rows a VAE's maps are recognised."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from torch import Tensor
 
 from vaefast.models import lowering
 from vaefast.models.context import Context
-from vaefast.models.packs import Packs
 from vaefast.models.vae import VAE
 
-__all__ = ["Example", "Shared"]
+__all__ = ["Example"]
 
 
 class Example(NamedTuple):
@@ -31,14 +30,6 @@ class Example(NamedTuple):
     moments: tuple[Tensor, ...] = ()
     encoder: lowering.Encoder | None = None
 
-
-class Shared(NamedTuple):
-    """What a call's maps share with those of some of its rows."""
-
-    vae: VAE
-    example: Example
-    precision: str
-    backend: str | None
-    packs: Packs
-    costs: dict[str, int]  # measured bytes per row
-    functions: set[str]  # "encoder" and "decoder", once known to be functions of their rows
+    def latents(self, vae: VAE) -> Tensor:
+        """z, or what ``vae`` makes of x where that was not worth a look."""
+        return self.z if self.encoder is None else vae.encode(self.x)[0]

@@ -89,8 +89,8 @@ class Prepared:
             function: of some of the rows, in their order or padded with copies.
             bytes_per_row: what one row takes.
             width: rows that the model sees for each of these (chains, restarts, samples).
-            generic: whether the function evaluates a module, so that rows need positions of their
-                own (:mod:`vaefast.runtime.batching`); by default where encoder or decoder is one.
+            generic: whether the function evaluates a module, so that rows may need positions of
+                their own (:mod:`vaefast.runtime.batching`); by default where encoder or decoder is.
         """
         generic = self.generic if generic is None else generic
         return batching.evaluate(
