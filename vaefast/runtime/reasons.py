@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
-__all__ = ["Reasons", "listed", "reasons"]
+__all__ = ["Reasons", "listed", "marked", "reasons"]
 
 Reasons = tuple[str, ...]  # one per row, "" where nothing failed
 SHOWN = 5  # row numbers in a message
@@ -21,9 +21,16 @@ def reasons(rows: int, causes: Mapping[str, Tensor]) -> Reasons:
     """
     found = [""] * rows
     for cause, mask in reversed([*causes.items()]):
-        for row in mask.nonzero()[:, 0].tolist():
+        for row in marked(mask):
             found[row] = cause
     return tuple(found)
+
+
+def marked(mask: Tensor) -> list[int]:
+    """Numbers of the rows that a mask [B] holds for, also of a tensor that wraps others."""
+    if type(mask) is Tensor:
+        return mask.nonzero()[:, 0].tolist()
+    return [row for row in range(len(mask)) if bool(mask[row])]
 
 
 def listed(rows: Iterable[int]) -> str:
