@@ -23,7 +23,7 @@ def plain_parts(t: Tensor) -> list[Tensor]:
     wrapper that does not tell what it holds.
     """
     if hasattr(t, "to_local"):  # distributed; its flattening is for compilers and may raise
-        return plain_parts(t.detach().to_local())
+        return plain_parts(t.detach().to_local())  # type: ignore[attr-defined]
     if hasattr(t, "__tensor_flatten__"):
         names, _ = t.__tensor_flatten__()
         return [part for name in names for part in plain_parts(getattr(t, name))]
