@@ -138,7 +138,9 @@ def say(
         ran = rows[0] not in gone
         remedy = f"; {REMEDY.get(reason) or _finer(dtype)}" if ran else ""
         verb = "" if ran else " failed"
-        lines.append(f"{len(rows)} of {len(gone)} inputs ({listed(rows)}){verb}: {reason}{remedy}")
+        lines.append(
+            f"{len(rows)} of {len(reasons)} inputs ({listed(rows)}){verb}: {reason}{remedy}"
+        )
     line = f"{what}: {'; '.join(lines)} (see reasons)"
     warnings.warn(line, SamplerWarning, stacklevel=stacklevel)
 
