@@ -254,12 +254,12 @@ class Maps:
 
     def _require_function(self, part: str) -> None:
         """A module whose rows would be random, or depend on each other, measures nothing."""
-        _, example, *_, known = self._call
+        example, known = self._call.example, self._call.functions
         if part in known:
             return
         known.add(part)
         found = (
-            of_encode(self.vae, example.x, example.context)
+            of_encode(self.vae, example.x, example.context, example.moments)
             if part == "encoder"
             else of_decode(self.vae, self._latents(), example.context)
         )
