@@ -114,3 +114,14 @@ def test_a_frozen_model_is_taken_at_its_word(make):
     vae = wrapped(make())
     with vf.frozen(vae):
         vf.geometry.frobenius_norm(vae, X)
+
+
+def test_it_costs_three_passes_of_three_rows():
+    """Of encode one, beside what is known of two rows; of decode two."""
+    model, passes = Model(), []
+    model.e.register_forward_hook(lambda _, given, out: passes.append(("encode", len(out))))
+    model.d.register_forward_hook(lambda _, given, out: passes.append(("decode", len(out))))
+    vae = wrapped(model)
+    vf.geometry.frobenius_norm(vae, X, of="decoder")
+    assert passes.count(("encode", 3)) == 1
+    assert passes.count(("decode", 3)) == 2

@@ -12,7 +12,7 @@ from vaefast import checks
 from vaefast.functional.hmc import State
 from vaefast.hmc.resolution import Resolution
 from vaefast.runtime.batching import PaddedBatch
-from vaefast.runtime.reasons import Reasons, listed
+from vaefast.runtime.reasons import Reasons, listed, marked
 
 __all__ = ["Origin", "SamplerWarning", "check_copies", "immobile", "say", "unresolved"]
 
@@ -131,14 +131,16 @@ def say(
     """
     if not any(reasons):
         return
-    gone = failed.tolist()
+    gone = set(marked(failed))
     lines = []
     for reason in dict.fromkeys(filter(None, reasons)):
         rows = [row for row, own in enumerate(reasons) if own == reason]
-        ran = not gone[rows[0]]
+        ran = rows[0] not in gone
         remedy = f"; {REMEDY.get(reason) or _finer(dtype)}" if ran else ""
         verb = "" if ran else " failed"
-        lines.append(f"{len(rows)} of {len(gone)} inputs ({listed(rows)}){verb}: {reason}{remedy}")
+        lines.append(
+            f"{len(rows)} of {len(reasons)} inputs ({listed(rows)}){verb}: {reason}{remedy}"
+        )
     line = f"{what}: {'; '.join(lines)} (see reasons)"
     warnings.warn(line, SamplerWarning, stacklevel=stacklevel)
 

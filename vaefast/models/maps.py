@@ -272,7 +272,7 @@ class Maps:
             return
         known.add(part)
         found = (
-            of_encode(self.vae, example.x, example.context)
+            of_encode(self.vae, example.x, example.context, example.moments)
             if part == "encoder"
             else of_decode(self.vae, self._latents(), example.context)
         )
