@@ -109,7 +109,8 @@ struct Pixels {
 constexpr int64_t NO_RESIDUAL = -2;
 
 // h = φ(W x + b); element [j, k] of W lies at weight[j·row + k·column], bias may be null. With
-// pixels W is a convolution: weight [channels with fewer pixels, others / groups, y, x], contiguous.
+// pixels W is a convolution: weight [channels with fewer pixels, others / groups, y, x],
+// contiguous.
 template <typename T>
 struct Layer {
     const T* weight;

@@ -106,8 +106,7 @@ struct Layers {
         if (given >= int64_t(sizeof(PackHeader)) && !std::memcmp(pack->magic, PACK, sizeof PACK) &&
             pack->depth > 0 && pack->depth < given / int64_t(sizeof(int64_t)) &&
             given >= header_bytes(pack->depth) && is_text(pack->level))
-            got = described(pack->level, pack->element, packed_widths(), pack->depth,
-                            pack->pixels);
+            got = described(pack->level, pack->element, packed_widths(), pack->depth, pack->pixels);
         if (got == want && given >= bytes()) return;
         throw py::value_error("net.packed must be a whole pack for " + want + ", got " +
                               (got == want ? "a part of it" : got) + "; pass packed=None");

@@ -17,7 +17,7 @@ struct PackedLayer {
     Activation activation;
     Parameters<T> parameters;
     int64_t residual;
-    Side out;                          // how the output lies
+    Side out;                               // how the output lies
     Window<T> window_forward, window_back;  // of a layer with pixels, else without a layer
 
     bool has_pixels() const { return window_forward.layer; }
@@ -50,7 +50,8 @@ template <typename T>
 bool multiplies_transposed(const Network<T>& net, int64_t rows, int threads) {
     for (int64_t l = 0; l < net.depth; ++l)
         if (!net.layers[l].inputs) return false;
-    return net.is_mlp() && TRANSPOSES<T> && rows <= FEW_ROWS && 2 * weight_bytes(net) > threads * OWN_CACHE;
+    return net.is_mlp() && TRANSPOSES<T> && rows <= FEW_ROWS &&
+           2 * weight_bytes(net) > threads * OWN_CACHE;
 }
 
 // Rows that pay a thread for reading all weights by itself: one where these stay in its cache, or
@@ -115,8 +116,9 @@ PackedNetwork<T> take_network(Arena& arena, const Network<T>& net, bool backward
         const Side out = side_out(net, l);
         T* bias = arena.take<T>(padded<T>(out.size()));
         if (to.layers)
-            to.layers[l] = {own.forward,     own.backward,  bias, from.activation, from.parameters,
-                            from.residual, out,           windows[0],      windows[1]};
+            to.layers[l] = {own.forward,     own.backward,  bias, from.activation,
+                            from.parameters, from.residual, out,  windows[0],
+                            windows[1]};
     }
     return to;
 }

@@ -75,7 +75,8 @@ Tape<T> take_tape(Arena& arena, const Network<T>& net, int64_t rows, bool slopes
     if (products) tape.products = arena.take<T>(rows * products);
     for (int64_t l = -1; !net.is_mlp() && l + 1 < net.depth; ++l) {
         const Side side = l < 0 ? side_in(net, 0) : side_out(net, l);
-        T* skip = slopes && is_added(net, l) ? arena.take<T>(rows * padded<T>(side.size())) : nullptr;
+        T* skip =
+            slopes && is_added(net, l) ? arena.take<T>(rows * padded<T>(side.size())) : nullptr;
         if (arena.base) tape.skips[l + 1] = skip;
     }
     for (T*& up : tape.up) up = slopes ? arena.take<T>(rows * tape.up_stride) : nullptr;

@@ -27,9 +27,7 @@ struct Side {
         return (channel / lanes * pixels() + pixel) * lanes + channel % lanes;
     }
     // Where feature f lies, counted as callers do: channel by channel.
-    int64_t place(int64_t feature) const {
-        return place(feature / pixels(), feature % pixels());
-    }
+    int64_t place(int64_t feature) const { return place(feature / pixels(), feature % pixels()); }
     // The feature at a place, −1 where it pads.
     int64_t feature(int64_t place) const {
         const int64_t channel = place / (pixels() * lanes) * lanes + place % lanes;
@@ -38,9 +36,8 @@ struct Side {
     int64_t features() const { return channels * pixels(); }
     bool plain() const { return lanes == 1 || pixels() == 1; }  // features lie as callers count
     bool lies_as(const Side& other) const {
-        return (plain() && other.plain()) ||
-               (lanes == other.lanes && channels == other.channels && height == other.height &&
-                width == other.width);
+        return (plain() && other.plain()) || (lanes == other.lanes && channels == other.channels &&
+                                              height == other.height && width == other.width);
     }
 };
 

@@ -57,9 +57,8 @@ void forward_to_output(const Pass<T>& pass, const ProbeRows& at, Epilogue epilog
                 if (layer.residual != NO_RESIDUAL)
                     add_places(layer.out, tile.first, tile.count, pass.net.side(layer.residual),
                                skip(layer.residual, r), tile[r]);
-                multiply_slope(layer.activation,
-                               tape.slope[l] + b * tape.stride[l] + tile.first, tile[r],
-                               tile.padded);
+                multiply_slope(layer.activation, tape.slope[l] + b * tape.stride[l] + tile.first,
+                               tile[r], tile.padded);
                 if (l == last) return;
                 copy(to + r * tape.up_stride + tile.first, tile[r], tile.padded);
                 if (skip(l, r)) copy(skip(l, r) + tile.first, tile[r], tile.padded);
@@ -87,31 +86,29 @@ void load_rows(const NetProbes<T>& call, const Pass<T>& pass, const ProbeRows& a
     const int64_t last = pass.net.depth - 1;
     const int64_t width = back ? call.net.outputs() : call.net.inputs();
     const Tape<T>& tape = pass.tape;
-    at.each(share(pass.rows, pass.worker.rank, pass.worker.ranks),
-            [&](int64_t r, int64_t b, int64_t k) {
-                const T* probe = call.probes[call.shared ? k : n + r];
-                if (!all_finite(probe, width)) set_flag(nonfinite + (n + r) / at.K);
-                T* to = tape.up[back ? 0 : 1] + r * tape.up_stride;
-                copy_padded(to, probe, width);
-                if (back)
-                    multiply_slope(pass.net[last].activation,
-                                   tape.slope[last] + b * tape.stride[last], to,
-                                   panels_of<T>(width) * PANEL<T>);
-            });
+    at.each(share(pass.rows, pass.worker.rank, pass.worker.ranks), [&](int64_t r, int64_t b,
+                                                                       int64_t k) {
+        const T* probe = call.probes[call.shared ? k : n + r];
+        if (!all_finite(probe, width)) set_flag(nonfinite + (n + r) / at.K);
+        T* to = tape.up[back ? 0 : 1] + r * tape.up_stride;
+        copy_padded(to, probe, width);
+        if (back)
+            multiply_slope(pass.net[last].activation, tape.slope[last] + b * tape.stride[last], to,
+                           panels_of<T>(width) * PANEL<T>);
+    });
     pass.worker.sync();
 }
 
 // Rows [n, ...) of a call of net_jvp or net_vjp; `shares` [rows, panels] belong to the team.
 template <typename T>
-void probe_rows_whole(const NetProbes<T>& call, const Pass<T>& pass, const ProbeRows& at,
-                      int64_t n, bool back, bool* nonfinite, double* shares) {
+void probe_rows_whole(const NetProbes<T>& call, const Pass<T>& pass, const ProbeRows& at, int64_t n,
+                      bool back, bool* nonfinite, double* shares) {
     const int64_t width = back ? call.net.inputs() : call.net.outputs();
     const int64_t panels = panels_of<T>(width);
     load_rows(call, pass, at, n, back, nonfinite);
     const auto epilogue = [&](const Tile<T>& tile) {
         for (int64_t r = 0; r < pass.rows; ++r) {
-            if (call.products.data)
-                copy(call.products[n + r] + tile.first, tile[r], tile.count);
+            if (call.products.data) copy(call.products[n + r] + tile.first, tile[r], tile.count);
             for (int64_t j = 0; j < tile.count; j += PANEL<T>) {
                 T panel[PANEL<T>] = {};
                 const int64_t left = tile.count - j;
@@ -154,8 +151,7 @@ Outcome run_rows(const NetProbes<T>& call, const Call& how, bool back) {
             const Range block = {mine.begin + part.begin, mine.begin + part.end};
             const int64_t begin = block.begin / K, end = (block.end - 1) / K + 1;
             const Pass<T> primal(own.work, worker, end - begin);
-            pass_whole(primal, {call.x[begin], call.x.stride}, net.inputs(),
-                       own.nonfinite + begin);
+            pass_whole(primal, {call.x[begin], call.x.stride}, net.inputs(), own.nonfinite + begin);
             const Tape<T>& tape = primal.tape;
             const Range rows = share(end - begin, worker.rank, worker.ranks);
             for (int64_t b = begin + rows.begin; b < begin + rows.end; ++b)

@@ -1,8 +1,9 @@
 // A convolution in one direction: its taps, its sides, its weights in panels.
 //
 // Rows of the product are pixels of any of the call's rows, k runs over the input channels for each
-// tap, or over the taps of each channel where pixels run fastest. Where the outputs are a caller's image, each input
-// pixel is multiplied with all taps at once and their products are summed: see spread.h.
+// tap, or over the taps of each channel where pixels run fastest. Where the outputs are a caller's
+// image, each input pixel is multiplied with all taps at once and their products are summed: see
+// spread.h.
 #pragma once
 
 #include "net/axis.h"
@@ -23,7 +24,7 @@ struct Window {
     Side in = {}, out = {};
     Axis y = {}, x = {};
     bool depthwise = false;
-    Side columns = {};       // of the products of all taps, where they spread; else no channels
+    Side columns = {};         // of the products of all taps, where they spread; else no channels
     int32_t* begin = nullptr;  // [pixels + 1]: the sources of each output pixel
     Source* sources = nullptr;
     T* weights = nullptr;
@@ -83,8 +84,7 @@ void fill_sources(const Window<T>& w, Tap* rows, Tap* columns) {
                 for (int64_t j = 0; j < across; ++j)
                     w.sources[used++] = {
                         int32_t(rows[i].weight * p.x.kernel + columns[j].weight),
-                        int32_t((rows[i].input * w.in.width + columns[j].input) *
-                                w.columns.lanes)};
+                        int32_t((rows[i].input * w.in.width + columns[j].input) * w.columns.lanes)};
         }
     }
     w.begin[w.out.pixels()] = used;

@@ -8,10 +8,10 @@
 namespace vaefast {
 namespace VAEFAST_LEVEL {
 
-constexpr int64_t BAND_BYTES = 96 << 10;   // of sums that a band keeps in cache
-constexpr int64_t WINDOW_DEPTH = 128;      // of k at a time: its weights stay in L1
-constexpr int64_t SEGMENTS = 32;           // of a chunk
-constexpr int64_t FEW_CHAINS = 6;          // too few rows for tiles of one pixel
+constexpr int64_t BAND_BYTES = 96 << 10;  // of sums that a band keeps in cache
+constexpr int64_t WINDOW_DEPTH = 128;     // of k at a time: its weights stay in L1
+constexpr int64_t SEGMENTS = 32;          // of a chunk
+constexpr int64_t FEW_CHAINS = 6;         // too few rows for tiles of one pixel
 
 // Output rows of pixels that a unit of work takes, for one panel or two.
 struct Bands {
@@ -76,7 +76,7 @@ struct Chunks {
         return count > 0;
     }
 
-   private:
+  private:
     bool by_channel() const { return w.in.lanes == 1 && !w.spreads(); }
     int64_t outers() const { return by_channel() ? w.in.channels : 1; }
     Segment segment() const {
@@ -194,8 +194,8 @@ void window_product(const Window<T>& w, const T* x, int64_t ldx, int64_t rows, i
                     multiply_class(w, x, ldx, rows, panel, panels, down, along, band, scratch,
                                    stride, singly);
                 for (int64_t p = 0; w.depthwise && p < panels; ++p)
-                    multiply_each(w, x, ldx, rows, panel + p, down, along, band,
-                                  scratch + p * size, stride);
+                    multiply_each(w, x, ldx, rows, panel + p, down, along, band, scratch + p * size,
+                                  stride);
             }
         for (int64_t p = 0; p < panels; ++p) {
             const int64_t first = to.place((panel + p) * to.lanes, y * to.width);

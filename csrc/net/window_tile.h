@@ -65,7 +65,7 @@ constexpr int64_t WIDE_ROWS = ROWS / 2;  // of a tile of four vectors
 
 template <typename T>
 WindowTile<T> window_tile_of(int64_t rows, int64_t vectors) {
-#define VAEFAST_SIX(V, first)                                                            \
+#define VAEFAST_SIX(V, first)                                                             \
     window_tile<T, first, V>, window_tile<T, first + 1, V>, window_tile<T, first + 2, V>, \
         window_tile<T, first + 3, V>, window_tile<T, first + 4, V>, window_tile<T, first + 5, V>
     static constexpr WindowTile<T> one[] = {VAEFAST_SIX(1, 1),

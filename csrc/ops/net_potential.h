@@ -24,7 +24,8 @@ void log_likelihood_rows(const Pass<T>& pass, const Target<T>& target, int64_t f
             T* up = tape.up[0] + r * tape.up_stride + tile.first;
             const int64_t b = (first + r) / target.chains;
             const T* x = target.x[b] + tile.first;
-            activate_row(pass, last, tile, r, out, has_output_slope ? tape.slope[last] + at : nullptr);
+            activate_row(pass, last, tile, r, out,
+                         has_output_slope ? tape.slope[last] + at : nullptr);
             score<Kind>(target.std, b, tile.first, out, x, up, tile.count);
             if (has_output_slope)
                 multiply_slope(layer.activation, tape.slope[last] + at, up, tile.padded);
