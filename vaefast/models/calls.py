@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from vaefast import checks
 from vaefast.models.context import Context, repeated
+from vaefast.models.finite_model import NO_VALUES
 from vaefast.models.results import described
 
 __all__ = [
@@ -43,6 +44,8 @@ def to_model(value: Tensor, name: str, module: nn.Module) -> Tensor:
     like = next((t for t in state if t.is_floating_point()), None)
     if like is None:
         return value
+    if like.is_meta and not value.is_meta:
+        raise ValueError(NO_VALUES)
     checks.same_device(model=like, **{name: value})
     if like.dtype in HALF:
         return value.to(like.dtype)
