@@ -119,6 +119,41 @@ def test_a_model_without_values_says_so(model, name, x):
         CALLS[name](model().to("meta"), x)
 
 
+@pytest.mark.parametrize("name", CALLS)
+def test_a_model_of_several_dtypes_says_so(name):
+    mixed, complex_ = lowers(), lowers()
+    mixed.decoder.double()
+    if name not in ("latent", "frobenius_norm", "jacobian"):  # which need no decoder
+        with pytest.raises(TypeError, match="give encoder and decoder one dtype"):
+            CALLS[name](mixed, X)
+    for part in complex_.modules():
+        for key, weight in part._parameters.items():
+            part._parameters[key] = nn.Parameter(weight + 0j)
+    with pytest.raises(TypeError, match="weights must be floating, got complex64 in"):
+        CALLS[name](complex_, X)
+
+
+@pytest.mark.parametrize(
+    ("conditions", "words"),
+    [
+        (torch.zeros(3, 1, device="meta"), r"context is on meta, x on cpu; pass context.to\('cpu'"),
+        (np.zeros((3, 1)), r"got ndarray; pass torch.as_tensor\(context\)"),
+        ({"a": [0, 1, 2]}, r"got list; pass torch.as_tensor\(context\['a'\]\)"),
+    ],
+    ids=["meta", "array", "list"],
+)
+@pytest.mark.parametrize("name", ["sample", "latent", "margin", "frobenius_norm"])
+def test_conditions_of_other_kinds(name, conditions, words):
+    calls = {
+        "sample": lambda v: vf.hmc.sample(v, X, context=conditions, **HMC),
+        "latent": lambda v: vf.attacks.latent(v, X, eps=0.1, context=conditions),
+        "margin": lambda v: vf.certify.margin(v, X, 1.0, context=conditions),
+        "frobenius_norm": lambda v: vf.geometry.frobenius_norm(v, X, context=conditions),
+    }
+    with pytest.raises((TypeError, ValueError), match=words):
+        calls[name](lowers())
+
+
 @pytest.mark.parametrize(
     ("y", "words"),
     [
