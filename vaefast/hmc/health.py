@@ -89,7 +89,7 @@ class Origin(NamedTuple):
         return found
 
     def _finite(self, values: Tensor) -> Tensor:
-        return torch.isfinite(values).view(len(self.x), -1).all(1)
+        return torch.isfinite(values).reshape(len(self.x), -1).all(1)
 
     def _usable_mass(self) -> Tensor:
         mass = self.inv_mass

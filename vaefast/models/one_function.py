@@ -24,6 +24,10 @@ RANDOM = (
     "training=False is passed, encode must return the mean, not a draw, and what differs from row "
     "to row goes into context="
 )
+OF_THE_PLACE = (
+    "gives two equal rows different results by their place in the batch, as a buffer of conditions "
+    "does; what differs from row to row goes into context="
+)
 OF_THE_BATCH = (
     "gives a row another result beside another row, as batch norm without running statistics does"
 )
@@ -82,7 +86,7 @@ def _compare(
         alike = alike or function(torch.stack([row, row, row]))
     eps = _eps(vae, row)
     if not all(_same(eps, out[0], out[1]) for out in beside):
-        return f"{_differing(vae, function, row, eps)} {RANDOM}"
+        return _differing(vae, function, row, eps)
     if all(_same(eps, a[0], b[0]) for a, b in zip(beside, alike)):
         return ""
     guilty = (m for m in vae.modules() if _of_its_batch(m))
@@ -108,12 +112,15 @@ def _other(x: Tensor) -> Tensor:
     return 0.5 * x[0] + 0.25 if found is None else found
 
 
-def _differing(vae: VAE, function: Callable[[Tensor], object], row: Tensor, eps: float) -> str:
-    """The innermost module that gives two equal rows different results."""
+def _differing(
+    vae: VAE, function: Callable[[Tensor], tuple[Tensor, ...]], row: Tensor, eps: float
+) -> str:
+    """The innermost module that gives two equal rows different results, and how."""
     devices = [row.device] if row.device.type == "cuda" else []
     with torch.random.fork_rng(devices), _watched(vae, eps) as found:
-        function(torch.stack([row, row, row]))
-    return found[0] if found else "the model"
+        once, again = (function(torch.stack([row, row, row])) for _ in range(2))
+    drawn = not all(_same(eps, a, b) for a, b in zip(once, again))
+    return f"{found[0] if found else 'the model'} {RANDOM if drawn else OF_THE_PLACE}"
 
 
 @contextmanager

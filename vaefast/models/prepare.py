@@ -145,7 +145,7 @@ def prepare(
     if half == "refuse":
         _refuse_half(vae, x)
     index = checks.row_index(index, len(x), x.device)
-    contexts.check(context, len(x))
+    contexts.check(context, len(x), x)
     dtype, x = x.dtype, x.clone() if x.is_inference() else x.detach()
     x = x.float() if half == "widen" and x.element_size() < 4 else x
     example = _example(vae, x, context)
