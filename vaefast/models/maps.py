@@ -21,7 +21,6 @@ from vaefast.models.context import Context
 from vaefast.models.example import Example, Shared
 from vaefast.models.footprint import activation_bytes
 from vaefast.models.likelihoods import LikelihoodAt
-from vaefast.models.one_function import of_decode, of_encode
 from vaefast.models.packs import packs_of
 from vaefast.models.products import HalfMap, Map, ModuleMap, NetworkMap
 from vaefast.models.vae import VAE
@@ -175,19 +174,19 @@ class Maps:
     def decoder(self) -> Map:
         """z ↦ natural parameters."""
         module = self._decoding(self.decode_by_module)
-        return self._map("decoder", *self._lowered(lowering.decoder), module)
+        return self._map("decoder", *self._lowered_decoder, module)
 
     @cached_property
     def pixels(self) -> Map:
         """z ↦ g(z)."""
         module = self._decoding(lambda z: self.vae.g(z, **self._given(z)))
-        return self._map("decoder", *self._lowered(lowering.pixels), module)
+        return self._map("decoder", *self._lowered_pixels, module)
 
     @cached_property
     def reconstruction(self) -> Map:
         """x ↦ g(μ(x))."""
         first, second = self.mean, self.pixels
-        event, reason = self._call.example.x.shape[1:], first.why_not or second.why_not
+        event, reason = self._call.example.like.shape[1:], first.why_not or second.why_not
         module = ModuleMap(
             lambda x: self.vae.reconstruct(x, **self._given(x)),
             event,
@@ -224,57 +223,53 @@ class Maps:
         if self.context is not None:
             return lowering.Encoder(None, None, CONTEXT)
         example = self._call.example
-        return example.encoder or lowering.encoder(self.vae, example.x, example.moments)
+        if example.known is not None:
+            return example.known.encoder
+        return lowering.encoder(self.vae, example.x, example.moments)
+
+    @property
+    def _lowered_decoder(self) -> tuple[Network | None, str]:
+        net = self._call.known_decoder()
+        return self._lowered(lowering.decoder) if net is None else (net, "")
+
+    @property
+    def _lowered_pixels(self) -> tuple[Network | None, str]:
+        net = self._call.known_decoder()
+        if net is None:
+            return self._lowered(lowering.pixels)
+        return self._lowered(lambda vae, *_: lowering.in_pixels(vae, net))
 
     def _lowered(self, lower: Callable[..., Network]) -> tuple[Network | None, str]:
         if self.context is not None:
             return None, CONTEXT
         try:
-            return lower(self.vae, self._call.example.z, self._latents), ""
+            return lower(self.vae, self._call.example.z, self._call.latents), ""
         except lowering.CannotLower as error:
             return None, error.reason
-
-    def _latents(self) -> Tensor:
-        x, z, *_, known = self._call.example
-        return z if known is None else self.vae.encode(x)[0]
 
     def _map(
         self, name: str, net: Network | None, reason: str, module: Callable[[str], ModuleMap]
     ) -> Map:
         if net is None:
-            self._require_function("decoder" if name == "decoder" else "encoder")
+            self._call.require_function("decoder" if name == "decoder" else "encoder")
             return module(reason)
         half = net.weights[0].dtype in HALF_DTYPES
         net = in_float32(net) if half else net
-        reason = missing_kernel(net, self._call.example.x, self._call.backend)
+        reason = missing_kernel(net, self._call.example.like, self._call.backend)
         if reason:
             return module(reason)
         whole = self._network(name, net)
         return HalfMap(**vars(module(HALF)), products=whole) if half else whole
 
-    def _require_function(self, part: str) -> None:
-        """A module whose rows would be random, or depend on each other, measures nothing."""
-        _, example, *_, known = self._call
-        if part in known:
-            return
-        known.add(part)
-        found = (
-            of_encode(self.vae, example.x, example.context)
-            if part == "encoder"
-            else of_decode(self.vae, self._latents(), example.context)
-        )
-        if found:
-            raise RuntimeError(found)
-
     def _network(self, name: str, net: Network) -> NetworkMap:
         return NetworkMap(net, name, self.packs, self._call.precision)
 
     def _encoding(self, function: Callable[[Tensor], Tensor]) -> Callable[[str], ModuleMap]:
-        event, bytes_of_row = self._call.example.x.shape[1:], self._encoder_bytes
+        event, bytes_of_row = self._call.example.like.shape[1:], self._encoder_bytes
         return lambda reason: ModuleMap(function, event, self.latents, bytes_of_row, reason)
 
     def _decoding(self, function: Callable[[Tensor], Tensor]) -> Callable[[str], ModuleMap]:
-        pixels, event = self._call.example.x[0].numel(), self._call.example.z.shape[1:]
+        pixels, event = self._call.example.like.shape[1:].numel(), self._call.example.z.shape[1:]
         return lambda reason: ModuleMap(function, event, pixels, self._decoder_bytes, reason)
 
     def _encoder_bytes(self) -> int:

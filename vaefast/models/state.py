@@ -30,7 +30,7 @@ class State:
         self._ids = [id(value) for value in values]
         self._held = [value for value in values if isinstance(value, _HELD)]
         self._weak = [*filter(None, map(_weakly, {id(value): value for value in values}.values()))]
-        self._tensors = [*module.parameters(), *module.buffers()]
+        self.tensors = [*module.parameters(), *module.buffers()]
 
     @cached_property
     def is_all(self) -> bool:
@@ -48,7 +48,7 @@ class State:
     def versions(self) -> list[tuple[int, int]] | None:
         """None where a tensor counts no versions, as those of inference mode and lazy ones."""
         try:
-            return [(t._version, t.data_ptr()) for t in self._tensors]
+            return [(t._version, t.data_ptr()) for t in self.tensors]
         except (RuntimeError, ValueError):
             return None
 
