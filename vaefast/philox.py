@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from enum import IntEnum
+from itertools import accumulate
 from numbers import Integral
 from typing import NamedTuple, TypeVar
 
@@ -39,9 +40,10 @@ WEYL = (0x9E3779B9, 0xBB67AE85)
 ROUNDS = 10
 MAX_INDEX = 1 << 44
 MAX_LANE = 1 << 12
+VERY_FEW = 12  # counters for which numpy's operations take longer than Python's
 FEW = 1 << 12  # counters for which numpy's smaller overhead counts for more than torch's threads
 
-T = TypeVar("T", Tensor, np.ndarray)
+T = TypeVar("T", Tensor, np.ndarray, int)
 
 
 class Use(IntEnum):
@@ -226,7 +228,7 @@ def _together_few(
     draws: Sequence[Draw], seed: int, index: Tensor, step: int | Tensor
 ) -> list[Tensor]:
     """As :func:`together`, in numpy, whose operations on few numbers take a third of the time."""
-    ends = np.cumsum([0, *((draw.numbers + 3) // 4 for draw in draws)]).tolist()
+    ends = [*accumulate(((draw.numbers + 3) // 4 for draw in draws), initial=0)]
     rows, words = index.numpy(), np.empty((4, len(index), ends[-1]), dtype=np.int64)
     words[1] = step.numpy().reshape(-1, 1) & MASK if isinstance(step, Tensor) else int(step) & MASK
     words[2] = (rows & MASK)[:, None]
@@ -235,9 +237,16 @@ def _together_few(
         lane = given.numpy() if isinstance(given, Tensor) else int(given)
         words[0, :, start:end] = np.arange(end - start)
         words[3, :, start:end] = ((rows >> 32) | (lane << 12) | (int(draw.use) << 24))[:, None]
-    bits = np.stack(_philox(tuple(words), (seed & MASK, (seed >> 32) & MASK)), axis=-1)
+    bits = _encrypted(words.reshape(4, -1), (seed & MASK, (seed >> 32) & MASK))
     flat = torch.from_numpy(bits.reshape(len(index), 4 * ends[-1]))
     return [flat[:, 4 * start : 4 * start + draw.numbers] for draw, start in zip(draws, ends)]
+
+
+def _encrypted(words: np.ndarray, key: tuple[int, int]) -> np.ndarray:
+    """The cipher of counters [4, n] as [n, 4]; of very few in Python's own integers."""
+    if words.shape[1] > VERY_FEW:
+        return np.stack(_philox(tuple(words), key), axis=-1)
+    return np.array([_philox(counter, key) for counter in zip(*words.tolist())], dtype=np.int64)
 
 
 def _checked(lane: int | Tensor) -> int | Tensor:
@@ -247,10 +256,10 @@ def _checked(lane: int | Tensor) -> int | Tensor:
 
 
 def _philox(counter: tuple[T, ...], key: tuple[int, int]) -> tuple[T, ...]:
-    """The cipher's rounds on four words, int64 arrays or tensors.
+    """The cipher's rounds on four words: int64 arrays or tensors, or Python's integers.
 
-    A product wraps modulo 2⁶⁴, so its bits are those of the exact one; what stands above the low
-    32 bits of a word is cut when the word is next multiplied, or at the end.
+    A tensor's product wraps modulo 2⁶⁴, so its bits are those of the exact one; what stands above
+    the low 32 bits of a word is cut when the word is next multiplied, or at the end.
     """
     c0, c1, c2, c3 = counter
     k0, k1 = key

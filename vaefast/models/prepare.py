@@ -72,6 +72,8 @@ class Prepared:
 
     def at(self, rows: Rows) -> Prepared:
         """Some of the rows."""
+        if _is_all(rows, len(self.x)) and _is_all(self.gather, len(self.x)):
+            return self
         x = self.x[rows]
         return Prepared(self.maps.at(rows, len(x)), x, self.index[rows], rows, self.dtype)
 
@@ -168,6 +170,10 @@ def check_vae(vae: object) -> VAE:
             f"vae must be a vaefast.VAE, got {type(vae).__name__}; wrap it with vaefast.as_vae"
         )
     return vae
+
+
+def _is_all(rows: Rows, count: int) -> bool:
+    return isinstance(rows, slice) and rows in (slice(None), slice(0, count))
 
 
 def _refuse_half(vae: VAE, x: Tensor) -> None:
