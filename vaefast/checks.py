@@ -81,7 +81,7 @@ def row_index(index: Tensor | None, rows: int, device: torch.device) -> Tensor:
     if list(index.shape) != [rows]:
         raise ValueError(f"index must be [B] = [{rows}], got {list(index.shape)}")
     if rows and not torch.compiler.is_compiling():  # a traced index has no values yet
-        lowest, highest = int(index.min()), int(index.max())
+        lowest, highest = (int(end) for end in index.aminmax())
         if lowest < 0 or highest >= MAX_INDEX:
             raise ValueError(f"index must lie in [0, 2**44), got {lowest} to {highest}")
     return index.to(device)

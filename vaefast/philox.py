@@ -129,13 +129,15 @@ def together(
     The cipher is a hundred small operations, whatever the number of integers.
     """
     if _is_few(draws, index, step):
-        return _together_few(draws, seed, index, step)
-    counters = [_counter(draw, index, step) for draw in draws]
-    words = counters[0]
-    if len(counters) > 1:
-        words = tuple(torch.cat(word, dim=-1) for word in zip(*counters))
-    bits = _philox(words, (seed & MASK, (seed >> 32) & MASK))
-    parts = zip(*(word.split([c[0].shape[-1] for c in counters], dim=-1) for word in bits))
+        counters = len(index) * sum([(draw.numbers + 3) // 4 for draw in draws])
+        run = _together_very_few if 0 < counters <= VERY_FEW else _together_few
+        return run(draws, seed, index, step)
+    words = [_counter(draw, index, step) for draw in draws]
+    joined = words[0]
+    if len(words) > 1:
+        joined = tuple(torch.cat(word, dim=-1) for word in zip(*words))
+    bits = _philox(joined, (seed & MASK, (seed >> 32) & MASK))
+    parts = zip(*(word.split([w[0].shape[-1] for w in words], dim=-1) for word in bits))
     return [
         torch.stack(part, dim=-1).flatten(-2)[..., : draw.numbers]  # [N, count]
         for draw, part in zip(draws, parts)
@@ -237,16 +239,31 @@ def _together_few(
         lane = given.numpy() if isinstance(given, Tensor) else int(given)
         words[0, :, start:end] = np.arange(end - start)
         words[3, :, start:end] = ((rows >> 32) | (lane << 12) | (int(draw.use) << 24))[:, None]
-    bits = _encrypted(words.reshape(4, -1), (seed & MASK, (seed >> 32) & MASK))
+    bits = np.stack(_philox(tuple(words), (seed & MASK, (seed >> 32) & MASK)), axis=-1)
     flat = torch.from_numpy(bits.reshape(len(index), 4 * ends[-1]))
     return [flat[:, 4 * start : 4 * start + draw.numbers] for draw, start in zip(draws, ends)]
 
 
-def _encrypted(words: np.ndarray, key: tuple[int, int]) -> np.ndarray:
-    """The cipher of counters [4, n] as [n, 4]; of very few in Python's own integers."""
-    if words.shape[1] > VERY_FEW:
-        return np.stack(_philox(tuple(words), key), axis=-1)
-    return np.array([_philox(counter, key) for counter in zip(*words.tolist())], dtype=np.int64)
+def _together_very_few(
+    draws: Sequence[Draw], seed: int, index: Tensor, step: int | Tensor
+) -> list[Tensor]:
+    """As :func:`together`, in Python's own integers."""
+    rows, key = index.tolist(), (seed & MASK, (seed >> 32) & MASK)
+    steps, found = _per_row(step, len(rows)), []
+    for draw in draws:
+        bits = [
+            _philox((e, t & MASK, i & MASK, i >> 32 | lane << 12 | int(draw.use) << 24), key)
+            for i, t, lane in zip(rows, steps, _per_row(_checked(draw.lane), len(rows)))
+            for e in range((draw.numbers + 3) // 4)
+        ]
+        words = torch.tensor(bits, dtype=torch.int64, device="cpu")
+        found.append(words.view(len(rows), -1)[:, : draw.numbers])
+    return found
+
+
+def _per_row(value: int | Tensor, rows: int) -> list[int]:
+    given = value.reshape(-1).tolist() if isinstance(value, Tensor) else [int(value)]
+    return given if len(given) == rows else given * rows
 
 
 def _checked(lane: int | Tensor) -> int | Tensor:

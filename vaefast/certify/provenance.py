@@ -71,20 +71,19 @@ def _model(vae: VAE) -> int:
     known = [vae.likelihood, vae.decoder_output, None if isinstance(std, Tensor) else std]
     entries = []
     for layer in checks.layers(vae):
-        for tensors in (layer._parameters, layer._buffers):
-            for t in tensors.values():
-                if t is not None:
-                    known.append(t.numel())
-                    entries.append(_spread(t))
+        for t in (*layer._parameters.values(), *layer._buffers.values()):
+            if t is not None:
+                known.append(size := t.numel())
+                entries.append(_spread(t, size))
     floats = np.concatenate([*entries, NOTHING], dtype=np.float32, casting="unsafe")
     return crc32(floats.tobytes(), crc32(repr(known).encode()))
 
 
-def _spread(t: Tensor) -> np.ndarray:
+def _spread(t: Tensor, size: int) -> np.ndarray:
     """Up to ENTRIES + 1 entries at equal distances."""
-    step = max(1, t.numel() // ENTRIES)
+    step = size // ENTRIES or 1
     try:
-        if t.device.type == "cpu" and t.dtype is not torch.bfloat16:
+        if t.is_cpu and t.dtype is not torch.bfloat16:
             return t.detach().numpy().reshape(-1)[::step]
         return t.detach().reshape(-1)[::step].float().cpu().numpy()
     except (RuntimeError, TypeError):  # wrapped or quantised weights have no plain entries
