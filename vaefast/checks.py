@@ -97,8 +97,11 @@ def per_row(
             f"pass torch.as_tensor({name})"
         )
     if not isinstance(value, Tensor):
-        value = torch.full((rows,), number(value, name), dtype=like.dtype, device=like.device)
-    elif value.is_complex() or value.dtype == torch.bool:
+        value = number(value, name)
+        if minimum is not None and value < minimum:
+            raise ValueError(f"{name} must be at least {minimum:g}, got {value:g}")
+        return torch.full((rows,), value, dtype=like.dtype, device=like.device)
+    if value.is_complex() or value.dtype == torch.bool:
         raise TypeError(f"{name} must hold real numbers, got {short(value.dtype)}")
     elif value.ndim == 0:
         value = value.to(like).expand(rows)
