@@ -156,3 +156,15 @@ def test_a_model_is_not_kept_alive(x):
     kept = len(known._last)
     del vae
     assert len(known._last) == kept - 1
+
+
+@pytest.mark.parametrize("change", CHANGES[:-1], ids=lambda change: change.__name__)
+def test_a_fingerprint_is_that_of_now(change, x):
+    vae, fresh = make(), make()
+    for _ in range(3):
+        before = vf.certify.robust_probability(vae, x, 0.5, samples=5).fingerprint
+    assert before == vf.certify.robust_probability(fresh, x, 0.5, samples=5).fingerprint
+    change(vae), change(fresh)
+    after = vf.certify.robust_probability(vae, x, 0.5, samples=5).fingerprint
+    assert after == vf.certify.robust_probability(fresh, x, 0.5, samples=5).fingerprint
+    assert (after == before) == (change is hook or change is other_activation)

@@ -108,8 +108,8 @@ class _Chains:
         failed, options = self._failed, self._options
         rows = len(failed), options.chains
         z, U = kept_draws(options, self._parts)
-        accepted = torch.stack([run.accepted for _, run in self._parts]).sum(0)
-        divergent = torch.stack([run.divergent for _, run in self._parts]).sum(0)
+        accepted = _total([run.accepted for _, run in self._parts])
+        divergent = _total([run.divergent for _, run in self._parts])
         step = self._step if isinstance(self._step, Tensor) else self._step.step_size
         fine = resolution(
             partial(self.target.potential, safe=self.state.z),
@@ -223,6 +223,10 @@ def _step_size(options: Options, inputs: Inputs, failed: Tensor) -> Tensor | Ste
         return GroupStepSize(inputs.step_size, inputs.group, ~failed)
     dual = options.adapt == "dual_averaging"
     return DualAveraging(inputs.step_size) if dual else inputs.step_size
+
+
+def _total(counts: list[Tensor]) -> Tensor:
+    return counts[0] if len(counts) == 1 else torch.stack(counts).sum(0)
 
 
 def _as_it_is(values: Tensor) -> Tensor:

@@ -9,7 +9,9 @@ whole VAE and at the weights' versions says as much.
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from itertools import chain
+from typing import Any, TypeVar
 
 from torch import Tensor
 
@@ -20,6 +22,8 @@ from vaefast.models.vae import VAE
 from vaefast.types import Network
 
 __all__ = ["Known", "known"]
+
+T = TypeVar("T")
 
 _last: weakref.WeakKeyDictionary[VAE, Known] = weakref.WeakKeyDictionary()
 
@@ -37,6 +41,7 @@ class Known:
     def __init__(self, vae: VAE, x: Tensor, encoder: lowering.Encoder, certain: bool) -> None:
         self.encoder = encoder
         self._decoder: Network | None = None
+        self._made: dict[Callable[[VAE], Any], Any] = {}
         self._kind = x.shape[1:], x.dtype, x.device
         self._places = {t.data_ptr() for t in chain(vae.parameters(), vae.buffers())}
         nets = encoder.mean, encoder.logvar, encoder.std
@@ -63,6 +68,14 @@ class Known:
             net = lowering.known_decoder(vae, z)
             self._decoder = net if self._is_live(net) else None
         return self._decoder
+
+    def once(self, make: Callable[[VAE], T], vae: VAE) -> T:
+        """What the function makes of the VAE's settings and the places of its tensors, kept."""
+        if self._state is None:
+            return make(vae)
+        if make not in self._made:
+            self._made[make] = make(vae)
+        return self._made[make]
 
     def _is_live(self, net: Network | None) -> bool:
         """Whether it holds the VAE's own tensors, whose values are always those of now."""

@@ -20,6 +20,7 @@ from vaefast.models.compose import chained, followed_by, in_float32, joined, mis
 from vaefast.models.context import Context
 from vaefast.models.example import Example, Shared
 from vaefast.models.footprint import activation_bytes
+from vaefast.models.known import Known
 from vaefast.models.likelihoods import LikelihoodAt
 from vaefast.models.packs import packs_of
 from vaefast.models.products import HalfMap, Map, ModuleMap, NetworkMap
@@ -129,6 +130,11 @@ class Maps:
     def log_prior(self, z: Tensor) -> Tensor:
         """log p(z) [n] float64 in nats, as ``vae.log_prior``."""
         return self.vae.log_prior(z, **self._given(z))
+
+    @property
+    def known(self) -> Known | None:
+        """The VAE as its last call found it, where nothing has changed since."""
+        return self._call.example.known
 
     @property
     def latents(self) -> int:

@@ -16,6 +16,7 @@ from vaefast.models.encoders import GaussianEncoder
 __all__ = ["State", "watched"]
 
 _HELD = (Tensor, int, float, complex, str, bytes, bool, torch.dtype, torch.device, type(None))
+_PLAIN = (*_HELD, list, dict, set)
 _GLOBAL_HOOKS = ("_global_forward_hooks", "_global_forward_pre_hooks")
 _STATE = ("_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks")
 
@@ -80,8 +81,8 @@ def _values(modules: list[Any]) -> Iterator[Any]:
 
 
 def _weakly(value: Any) -> weakref.ref | None:
-    """None for what is held, and for lists and dicts, which are known by their ids alone."""
-    if isinstance(value, _HELD):
+    """None for what is held, and for lists, dicts and sets, which are known by their ids alone."""
+    if isinstance(value, _PLAIN):
         return None
     try:
         return weakref.ref(value)
