@@ -123,7 +123,7 @@ def transition(
         steps = (steps * noise.jitter).to(step.dtype)
     z, p_end, grad, U = trajectory(state.z, p, state.grad, step=steps)
     error = (U + _kinetic(p_end, mass)) - (state.U + _kinetic(p, mass))
-    divergent = ~torch.isfinite(error) | (error > DIVERGENCE)
+    divergent = ~((error <= DIVERGENCE) & (error > -torch.inf))  # so is NaN
     accept_prob = torch.exp(-error.clamp(min=0.0)).masked_fill(divergent, 0.0)
     accepted = noise.acceptance < accept_prob
     moved = accepted.unsqueeze(-1)
