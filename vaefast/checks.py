@@ -85,7 +85,7 @@ def row_index(index: Tensor | None, rows: int, device: torch.device) -> Tensor:
     if list(index.shape) != [rows]:
         raise ValueError(f"index must be [B] = [{rows}], got {list(index.shape)}")
     if rows and not torch.compiler.is_compiling():  # a traced index has no values yet
-        lowest, highest = int(index.min()), int(index.max())
+        lowest, highest = (int(end) for end in index.aminmax())
         if lowest < 0 or highest >= MAX_INDEX:
             raise ValueError(f"index must lie in [0, 2**44), got {lowest} to {highest}")
     return index.to(device)
@@ -101,8 +101,11 @@ def per_row(
             f"pass torch.as_tensor({name})"
         )
     if not isinstance(value, Tensor):
-        value = torch.full((rows,), number(value, name), dtype=like.dtype, device=like.device)
-    elif value.is_complex() or value.dtype == torch.bool:
+        value = number(value, name)
+        if minimum is not None and value < minimum:
+            raise ValueError(f"{name} must be at least {minimum:g}, got {value:g}")
+        return torch.full((rows,), value, dtype=like.dtype, device=like.device)
+    if value.is_complex() or value.dtype == torch.bool:
         raise TypeError(f"{name} must hold real numbers, got {short(value.dtype)}")
     elif value.ndim == 0:
         value = value.to(like).expand(rows)

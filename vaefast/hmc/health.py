@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from vaefast import checks
 from vaefast.functional.hmc import State
+from vaefast.functional.rows import finite
 from vaefast.hmc.resolution import Resolution
 from vaefast.runtime.batching import PaddedBatch
 from vaefast.runtime.reasons import Reasons, listed, marked
@@ -89,7 +90,7 @@ class Origin(NamedTuple):
         return found
 
     def _finite(self, values: Tensor) -> Tensor:
-        return torch.isfinite(values).reshape(len(self.x), -1).all(1)
+        return finite(values).reshape(len(self.x), -1).all(1)
 
     def _usable_mass(self) -> Tensor:
         mass = self.inv_mass

@@ -112,7 +112,8 @@ def planned(
     result = _empty(prepared, inputs, options)
     decoder = _lowered(prepared, options)
     if decoder is not None:
-        decoder = prepared.packs.packed("decoder", decoder, backend=backend)
+        uses = options.transitions + 1
+        decoder = prepared.packs.packed("decoder", decoder, backend=backend, uses=uses)
     result = replace(result, reproducible=_promise(prepared, decoder, inputs, options, backend))
     generic, x, vae = decoder is None, prepared.x, prepared.vae
     cost = draw_bytes(result.z.shape[-1], result.z.element_size())

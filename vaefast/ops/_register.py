@@ -143,7 +143,7 @@ def _caller(
             return transformed(call) if active() else through(call)
         layers = () if at is None else call[at].layers
         chosen = backends.resolve(name, call[-1], call[0], layers)
-        result = implement(call._replace(backend=chosen))
+        result = implement(call, chosen)
         return result if made is None or type(result) is made else made(*result)
 
     return call_op
@@ -195,18 +195,18 @@ def _implementation(name: str, op: Registered) -> Callable[..., Any]:
 
     def run(*arguments):
         refuse_tangents(name, arguments)
-        return implement(rebuilt(arguments))
+        return implement(rebuilt(arguments), arguments[-1])
 
     return run
 
 
-def _implement(op: Registered) -> Callable[[Any], Any]:
-    """The implementation of the backend that a Call names, below autograd."""
+def _implement(op: Registered) -> Callable[[Any, str], Any]:
+    """A backend's implementation, below autograd, whatever backend the Call names."""
     implementations, written = op.implementations, op.layout.written
 
-    def run(call):
-        if call.backend != "reference":
-            result = implementations[call.backend](call)
+    def run(call, backend):
+        if backend != "reference":
+            result = implementations[backend](call)
         else:
             with torch.no_grad():  # below the dispatcher's autograd no graph may be recorded
                 result = implementations["reference"](call)

@@ -11,7 +11,8 @@ from torch import Tensor
 from vaefast.ops._autograd import Pulled
 from vaefast.ops._cpp import kernel, layers_of, like_of, plain_rows, rows_at
 from vaefast.ops._derivatives import potential_gradients
-from vaefast.ops._inputs import check_likelihood, check_precision, check_target
+from vaefast.ops._inputs import check_precision, check_target
+from vaefast.ops._likelihood import check_likelihood
 from vaefast.ops._register import lazy, register
 from vaefast.reference.net_potential import net_potential as reference
 from vaefast.runtime import threads
