@@ -62,7 +62,7 @@ class Job:
                 step_size=STEP, adapt=None, jitter=0.0, keep="last", precision=precision, **layout,
             )  # fmt: skip
         finally:
-            vf.set_block(64)
+            vf.set_block(None)
 
     def compared(self, sample: Callable, precision: str) -> tuple[Tensor, Tensor]:
         """The energy that is reported of the last states, and that of the float32 decoder."""

@@ -95,7 +95,7 @@ def _fresh_settings():
     """No test leaves a memory budget, a block or a tile behind."""
     yield
     vf.set_memory(1 << 30)
-    vf.set_block(64)
+    vf.set_block(None)
     vf.set_tile(None)
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from vaefast.ops import supports
     from vaefast.ops.pgd_step import pgd_step
     from vaefast.runtime.backends import use_backend
-    from vaefast.runtime.batching import set_block
+    from vaefast.runtime.batching import same_bits, set_block
     from vaefast.runtime.environment import info
     from vaefast.runtime.memory import set_memory
     from vaefast.runtime.tiles import set_tile
@@ -42,6 +42,7 @@ __all__ = [
     "models",
     "ops",
     "pgd_step",
+    "same_bits",
     "set_block",
     "set_memory",
     "set_tile",
@@ -60,6 +61,7 @@ _HOMES = {
     "info": "vaefast.ops",
     "lower": "vaefast.models.lowering",
     "pgd_step": "vaefast.ops",
+    "same_bits": "vaefast.runtime.batching",
     "set_block": "vaefast.runtime.batching",
     "set_memory": "vaefast.runtime.memory",
     "set_tile": "vaefast.runtime.tiles",

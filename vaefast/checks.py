@@ -32,7 +32,10 @@ def batch(x: Tensor, name: str = "x") -> Tensor:
     """A floating tensor [B, *event] with at least one event dimension."""
     tensor(x, name)
     if not x.is_floating_point():
-        raise TypeError(f"{name} must be floating, got {short(x.dtype)}; pass {name}.float()")
+        remedy = f"{name}.real or {name}.abs()" if x.is_complex() else f"{name}.float()"
+        raise TypeError(f"{name} must be floating, got {short(x.dtype)}; pass {remedy}")
+    if x.layout != torch.strided:
+        raise TypeError(f"{name} must be dense, got {short(x.layout)}; pass {name}.to_dense()")
     if x.ndim < 2:
         raise ValueError(
             f"{name} must be [B, *event], got {list(x.shape)}; add the batch with {name}[None]"
@@ -42,7 +45,8 @@ def batch(x: Tensor, name: str = "x") -> Tensor:
 
 def tensor(x: object, name: str) -> Tensor:
     if not isinstance(x, Tensor):
-        raise TypeError(f"{name} must be a torch.Tensor, got {type(x).__name__}")
+        remedy = f"; pass torch.as_tensor({name})" if hasattr(x, "__len__") else ""
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(x).__name__}{remedy}")
     return x
 
 
@@ -224,6 +228,6 @@ def differentiable(module: nn.Module) -> None:
         )
 
 
-def short(dtype: torch.dtype) -> str:
+def short(dtype: torch.dtype | torch.layout) -> str:
     """``float32`` rather than ``torch.float32``."""
     return str(dtype).removeprefix("torch.")

@@ -50,7 +50,6 @@ def test_the_number_of_operators_does_not_grow_with_restarts(attack, make_vae, m
 def test_the_target_is_encoded_once(make_vae, make_images):
     vae, x, target = make_vae(opaque=True), make_images(4), make_images(4, seed=7)
     rows = []
-    vf.set_block(None)
     vae.encoder.register_forward_hook(lambda m, inputs, o: rows.append(inputs[0].detach().clone()))
     run("latent", vae, x, target=target, restarts=2)
     matches = [

@@ -71,7 +71,6 @@ def audited(attention):
     vae = vf.as_vae(Autoencoder(attention).eval(), likelihood="gaussian", obs_std=0.5)
     x = torch.rand(8, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     data = Dataset("made-up", x[:4], torch.arange(4) % 2, x[4:], torch.arange(4) % 2, "")
-    vf.set_block(2)  # as many rows as there are
     with Stages() as stages:
         return audit(vae, data, SETTINGS, stages)
 
@@ -111,7 +110,6 @@ def test_the_command_line_too(run, here):
     words = ["audit", "--data", "digits", "--model", "mine.py:make_vae", "--out", "r"]
     words += ["--likelihood", "gaussian", "--obs-std", 0.5, "--inputs", 2, "--eps", 0.1]
     words += ["--steps", 2, "--restarts", 1, "--warmup", 2, "--transitions", 2, "--samples", 10]
-    vf.set_block(2)
     code, _, stderr = run(*words, "--threads", 1)
     assert code == 0, stderr
     assert (here / "r" / "report.html").is_file()

@@ -3,11 +3,13 @@
 import pytest
 import torch
 from torch import nn
+from unlowered import unlowered
 
 import vaefast as vf
 from vaefast import hmc
 from vaefast.hmc.target import GenericTarget
-from vaefast.models import ConvVAE
+from vaefast.models.example import Example
+from vaefast.models.forms import Forms
 from vaefast.runtime import numerics
 
 EXACT = {"rtol": 0, "atol": 0}
@@ -15,14 +17,15 @@ EXACT = {"rtol": 0, "atol": 0}
 
 @pytest.fixture
 def vae():
-    return ConvVAE((1, 8, 8), channels=3, latent=3, seed=3).eval()
+    return unlowered((1, 8, 8), channels=3, latent=3, seed=3)
 
 
-def target(vae, **options):
+def target(vae, memory_format="contiguous", **options):
     x = torch.rand(2, 64, generator=torch.Generator().manual_seed(1))
     given = {"likelihood": vae.likelihood, "inv_mass": None, "leapfrog": 5, "backend": None}
     vae.event_shape = (1, 8, 8)
-    return GenericTarget(x=x, vae=vae, **{**given, **options})
+    example = Example(x.view(2, 1, 8, 8), torch.zeros(2, 3), None)
+    return GenericTarget(x=x, forms=Forms(vae, example, memory_format), **{**given, **options})
 
 
 def state(rows=4, d=3, dtype=torch.float32):

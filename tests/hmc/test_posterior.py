@@ -7,17 +7,10 @@ import torch
 from scipy import stats
 from torch import nn
 
-import vaefast as vf
 from vaefast.hmc import sample
 from vaefast.models.vae import VAE
 
 A = torch.tensor([[1.0, 0.2, 0.0], [0.3, 2.0, 0.1], [0.0, -0.4, 0.3], [0.5, 0.0, 0.0]]).double()
-
-
-@pytest.fixture(autouse=True)
-def _no_padding():
-    """Many chains of few inputs in law: copies would only cost time."""
-    vf.set_block(1)
 
 
 def last_states(vae, x, chains, **options):

@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch import nn
 
-import vaefast as vf
 from vaefast.hmc import sample
 from vaefast.models.vae import VAE
 from vaefast.philox import Use, normal
@@ -210,7 +209,6 @@ def test_the_step_size_is_frozen_after_the_warm_up(mlp_vae):
 def test_one_jitter_per_row_and_transition(mlp_vae, monkeypatch):
     from vaefast import ops
 
-    vf.set_block(None)  # no padding among the rows that are looked at
     steps = []
     leapfrog_step = ops.leapfrog_step
 

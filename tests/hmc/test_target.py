@@ -9,6 +9,8 @@ from torch import nn
 
 from vaefast.hmc.target import GenericTarget, NetworkTarget
 from vaefast.models import lowering
+from vaefast.models.example import Example
+from vaefast.models.forms import Forms
 
 LIKELIHOODS = ("bernoulli", "gaussian", "continuous_bernoulli", "clamped_bernoulli")
 
@@ -20,7 +22,8 @@ def pixels(rows=2, D=6):
 def target(vae, x, *, generic, inv_mass=None, leapfrog=5):
     shared = {"x": x, "likelihood": vae.likelihood, "inv_mass": inv_mass, "leapfrog": leapfrog}
     if generic:
-        return GenericTarget(vae=vae, backend=None, **shared)
+        forms = Forms(vae, Example(x, x.new_zeros(2, 2), None))
+        return GenericTarget(forms=forms, backend=None, **shared)
     return NetworkTarget(
         net=lowering.decoder(vae),
         likelihood_params=vae.likelihood_params,

@@ -1,12 +1,19 @@
-"""A row has one set of bits, however the batch is cut: in blocks, or in the C++ ops."""
+"""A row has one set of bits, however the batch is cut: in blocks, or in the C++ ops.
+
+Modules outside of blocks agree to round-off instead.
+"""
+
+import contextvars
+import threading
 
 import pytest
 import torch
+from unlowered import unlowered
 
 import vaefast as vf
 from vaefast import attacks, certify, geometry, hmc
 from vaefast.elbo import evaluate_elbo
-from vaefast.models import MLPVAE, ConvVAE
+from vaefast.models import MLPVAE
 from vaefast.models.prepare import prepare
 from vaefast.runtime import batching
 
@@ -17,7 +24,7 @@ FIELDS = ("z", "energy", "step_size", "x_adv", "objective", "hits", "p_lower", "
 
 
 MODELS = {
-    "blocks": ConvVAE((1, 8, 8), channels=3, latent=3, seed=3).eval(),
+    "blocks": unlowered((1, 8, 8), channels=3, latent=3, seed=3),
     "bits": MLPVAE((1, 8, 8), hidden=(70, 33), latent=3, seed=3).eval(),
 }
 NEEDS_CPP = pytest.mark.skipif(
@@ -32,7 +39,12 @@ def vae():
 
 @pytest.fixture(params=["blocks", pytest.param("bits", marks=NEEDS_CPP)])
 def kind(request):
-    return request.param
+    """Networks have the promise without asking for it."""
+    if request.param == "bits":
+        yield request.param
+        return
+    with vf.same_bits():
+        yield request.param
 
 
 @pytest.fixture(scope="module")
@@ -114,9 +126,10 @@ def test_the_number_of_threads_changes_no_bit(kind, x, call):
 def test_every_model_call_has_one_shape(vae, x):
     sizes = set()
     handle = vae.decoder.register_forward_hook(lambda m, i, out: sizes.add(len(out)))
-    hmc.sample(vae, x, chains=4, **SHORT)
+    with vf.same_bits():
+        hmc.sample(vae, x, chains=4, **SHORT)
     handle.remove()
-    assert sizes == {1, 2, 64}  # 1: what a row costs, 2: what recognises the model
+    assert sizes == {1, 2, 3, 64}  # a row's cost; recognition; is it a function of its row
 
 
 @pytest.mark.parametrize("size", [1, 4, 64])
@@ -136,26 +149,87 @@ def test_places_follow_the_index(size):
 
 def test_a_small_budget_makes_smaller_blocks():
     vf.set_memory(1000)
-    sizes = {b.size for b in batching.row_blocks(torch.arange(100), 90, generic=True)}
-    assert sizes == {8}
-    sizes = {b.size for b in batching.row_blocks(torch.arange(100), 1, generic=True, width=5)}
-    assert sizes == {8}
+    with vf.same_bits():
+        sizes = {b.size for b in batching.row_blocks(torch.arange(100), 90, generic=True)}
+        assert sizes == {8}
+        sizes = {b.size for b in batching.row_blocks(torch.arange(100), 1, generic=True, width=5)}
+        assert sizes == {8}
 
 
-def test_without_blocks_results_hold_to_round_off(vae, x):
+@pytest.mark.parametrize("call", CALLS)
+def test_unasked_a_cut_changes_round_off_alone(vae, x, call):
+    """What is counted (hits) may differ where a distance lies on the radius; here none does."""
+    run, index = CALLS[call], torch.arange(ROWS) + 30
+    whole = run(vae, x, index)
+    parts = [tensors(run(vae, x[a:b], index[a:b])) for a, b in CUTS]
+    for expected, pieces in zip(tensors(whole), zip(*parts)):
+        torch.testing.assert_close(torch.cat(pieces), expected, rtol=1e-3, atol=1e-3)
+    if hasattr(whole, "reproducible"):
+        assert whole.reproducible == "round-off"
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_unasked_the_same_call_gives_the_same_bits_again(vae, x, call):
+    once, again = (tensors(CALLS[call](vae, x, torch.arange(ROWS))) for _ in range(2))
+    assert all(torch.equal(one, two) for one, two in zip(once, again))
+
+
+def test_unasked_the_rows_come_in_one_batch_on_all_threads(vae, x):
+    seen, before = set(), torch.get_num_threads()
+    torch.set_num_threads(2)
+    handle = vae.decoder.register_forward_hook(
+        lambda m, i, out: seen.add((len(out), torch.get_num_threads()))
+    )
+    try:
+        hmc.sample(vae, x[:7], chains=3, **SHORT)
+    finally:
+        handle.remove()
+        torch.set_num_threads(before)
+    assert (21, 2) in seen
+    assert {size for size, _ in seen} <= {1, 2, 3, 21}  # the others look at a row or two
+
+
+def test_blocks_are_asked_for_in_a_place_or_in_the_process():
+    def sizes():
+        rows = torch.arange(5)
+        return [block.size for block in batching.row_blocks(rows, 1, generic=True)]
+
+    assert sizes() == [5]
+    with vf.same_bits():
+        assert sizes() == [64]
+        with vf.same_bits(2):
+            assert sizes() == [2, 2, 2]
+        assert sizes() == [64]
+        inside: list[list[int]] = []
+        thread = threading.Thread(target=lambda: inside.append(sizes()))
+        thread.start()
+        thread.join()
+        assert inside == [[5]]
+        assert contextvars.copy_context().run(sizes) == [64]
+        vf.set_block(4)
+        assert sizes() == [64]
+    assert sizes() == [4, 4]
     vf.set_block(None)
-    result = certify.robust_probability(vae, x, 1.0, samples=5)
-    assert result.reproducible == "round-off"
+    assert sizes() == [5]
+    assert [b.size for b in batching.row_blocks(torch.arange(5), 1, generic=False)] == [5]
+
+
+def test_an_error_inside_ends_the_blocks():
+    with pytest.raises(RuntimeError, match="inside"), vf.same_bits():
+        raise RuntimeError("inside")
+    assert "as they come" in batching.described()
 
 
 def test_a_lowered_model_says_what_its_ops_give(x):
     vae = MLPVAE((1, 8, 8), hidden=(12,), latent=3).eval()
     found = certify.robust_probability(vae, x, 1.0, samples=5).reproducible
     fused = ("net_forward", "decode_distance")
-    assert found == ("bits" if all(vf.supports(op, "cpp") for op in fused) else "blocks")
+    assert found == ("bits" if all(vf.supports(op, "cpp") for op in fused) else "round-off")
 
 
 @pytest.mark.parametrize("rows", [0, 3, 8192, 2.0, True])
 def test_a_block_is_a_power_of_two(rows):
     with pytest.raises(ValueError, match="power of two up to 4096 or None"):
         vf.set_block(rows)
+    with pytest.raises(ValueError, match="power of two up to 4096"), vf.same_bits(rows):
+        pass

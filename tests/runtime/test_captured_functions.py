@@ -8,10 +8,10 @@ import torch
 from capturers import Capturer, Failing
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from unlowered import unlowered
 
 import vaefast as vf
 from vaefast import attacks, hmc
-from vaefast.models import ConvVAE
 from vaefast.runtime import capture
 from vaefast.runtime.capture import EAGER_RUNS, WORTH, Graphs
 
@@ -57,7 +57,7 @@ def on_the_cpu(monkeypatch):
 
 @pytest.fixture
 def vae():
-    return ConvVAE((1, 8, 8), channels=3, latent=3, seed=3).eval()
+    return unlowered((1, 8, 8), channels=3, latent=3, seed=3)
 
 
 def images(rows):
@@ -69,6 +69,7 @@ def test_a_captured_chain_is_the_chain(vae, on_the_cpu, mass):
     """Three blocks, one of them partial, share one capture; steps and masses are inputs."""
     options = {"chains": 16, "steps": 12, "warmup": 6, "leapfrog": 3, "mass": mass}
     vf.set_memory(1 << 40)
+    vf.set_block(64)
     expected = hmc.sample(vae, images(10), **options)
     made = on_the_cpu()
     calls = []

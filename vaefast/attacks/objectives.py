@@ -73,7 +73,7 @@ class LatentClassChange:
         target: [B, *event] in their dtype (their predicted class is the target), classes [B]
             int64, or None. Classes are labels where the classifier has ``classes``, the label of
             each logit [K], and columns of the logits elsewhere.
-        classifier: h, from means [n, d] to logits [n, K]; a module, so rows stand in blocks.
+        classifier: h, from means [n, d] to logits [n, K]; evaluated as a module.
     """
 
     generic = True

@@ -38,7 +38,7 @@ class Objective(Protocol):
     """What an attack maximises.
 
     Args:
-        generic: some part is evaluated as a module, so rows stand in blocks.
+        generic: some part is evaluated as a module.
         ops: the registered ops that all else goes through.
         width: rows that the model sees for one point.
         modules: whose weights the objective reads; what is no module is passed over.

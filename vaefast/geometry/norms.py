@@ -116,7 +116,9 @@ def frobenius(prepared: Prepared, of: str = "encoder", *, whiten: bool = False) 
     """The exact :func:`frobenius_norm`, for what was prepared."""
 
     def squared(points: Points) -> tuple[Tensor, ...]:
-        gram = factor(points.maps, points.x, of, inv_std=points.inv_std).gram
+        if of == "encoder":
+            return (points.maps.mean.row_squares(points.x, points.inv_std).sum(1),)
+        gram = factor(points.maps, points.x, of).gram
         return (gram.diagonal(dim1=1, dim2=2).sum(1),)
 
     (square,) = evaluate(prepared, of, squared, whiten=whiten)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from vaefast import checks
-from vaefast.hmc.potential import MEMORY_FORMATS
+from vaefast.models.forms import LAYOUTS
 from vaefast.philox import MAX_LANE, check_seed
 
 __all__ = ["Options", "chain_starts", "inverse_mass", "positive_step_size"]
@@ -31,7 +31,7 @@ class Options(NamedTuple):
     kept: int
     posterior_mass: bool
     precision: str
-    memory_format: str
+    memory_format: str | None
     seed: int
 
     @property
@@ -57,7 +57,7 @@ class Options(NamedTuple):
         schedule: str | None,
         keep: str | int | None,
         precision: str,
-        memory_format: str,
+        memory_format: str | None,
         seed: int,
     ) -> Options:
         """Check every option; None becomes the default of the schedule."""
@@ -81,7 +81,7 @@ class Options(NamedTuple):
             kept=_kept(default_keep if keep is None else keep, steps),
             posterior_mass=_posterior_mass(mass),
             precision=_products(precision),
-            memory_format=checks.option(memory_format, "memory_format", MEMORY_FORMATS),
+            memory_format=_layout(memory_format),
             seed=check_seed(seed),
         )
 
@@ -160,6 +160,12 @@ def _products(precision: str) -> str:
     """Of the gradients' products; float64 is that of everything, see vaefast/hmc/promotion.py."""
     checks.option(precision, "precision", PRECISIONS)
     return "ieee" if precision == "float64" else precision
+
+
+def _layout(memory_format: str | None) -> str | None:
+    if memory_format is None:
+        return None
+    return checks.option(memory_format, "memory_format", LAYOUTS)
 
 
 def _kept(keep: str | int, steps: int) -> int:

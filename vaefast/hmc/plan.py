@@ -15,6 +15,7 @@ from vaefast.hmc.potential import is_standard
 from vaefast.hmc.result import HMCResult, Transitions
 from vaefast.hmc.spans import Span, op_thin, passed_draws, spans
 from vaefast.models.calls import HALF
+from vaefast.models.likelihoods import squashed
 from vaefast.models.prepare import Prepared
 from vaefast.runtime import batching, capture, memory
 from vaefast.runtime.batching import PaddedBatch, Rows
@@ -139,7 +140,7 @@ def draw_bytes(latents: int, itemsize: int) -> int:
 def _lowered(prepared: Prepared, options: Options) -> Network | None:
     """The decoder as a network, or None where only the generic path applies."""
     x, vae = prepared.x, prepared.vae
-    if options.memory_format != "contiguous" and x.ndim != 4:
+    if options.memory_format == "channels_last" and x.ndim != 4:
         raise ValueError('memory_format="channels_last" is for images [B, C, H, W]')
     reason = "" if is_standard(vae) else "the prior is not N(0, I)"
     if vae.decoder_output == "mean_logvar":
@@ -147,8 +148,11 @@ def _lowered(prepared: Prepared, options: Options) -> Network | None:
     if x.dtype in HALF:
         reason = "x is in half precision"
     reason = reason or prepared.maps.decoder.why_not
+    net = prepared.maps.decoder.lowered
+    if not reason and net is not None:
+        reason = squashed(vae.likelihood, net)
     if not reason:
-        return prepared.maps.decoder.lowered
+        return net
     if options.precision != "ieee" and not x.is_cuda:
         raise ValueError(
             f"precision={options.precision!r} on the CPU needs a decoder that lowers: {reason}; "

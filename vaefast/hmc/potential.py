@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from threading import Lock
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
-from torch.func import functional_call
+from torch import Tensor
 
 from vaefast import ops
 from vaefast.functional.priors import prior_energy, prior_gradient
 from vaefast.hmc.refusals import OUT_OF_MEMORY, refused
 from vaefast.models.context import Context
+from vaefast.models.forms import Forms
 from vaefast.models.vae import VAE
 from vaefast.runtime import numerics
 
-__all__ = ["MEMORY_FORMATS", "Potential", "is_standard"]
+__all__ = ["Potential", "is_standard"]
 
-MEMORY_FORMATS = ("contiguous", "channels_last")
 DECODE, PRIOR = "decode(z)", "the prior's log_prob"
 DETACHED = (
     "{0} changes with z but carries no gradient to z; "
@@ -28,13 +25,11 @@ DETACHED = (
 )
 NUDGE = 1e-3  # relative, of z: where an output without gradient is looked at once more
 
-_swapping = Lock()  # one thread at a time may exchange a decoder's weights for the copies
-
 
 class Decoding(NamedTuple):
     """z ↦ natural parameters, and the context that it and the prior take."""
 
-    decode: Callable[..., Tensor]
+    forms: Forms  # of the decoder
     context: Context  # of the chains
 
     @property
@@ -43,7 +38,12 @@ class Decoding(NamedTuple):
         return {} if self.context is None else {"context": self.context}
 
     def __call__(self, z: Tensor) -> Tensor:
-        return self.decode(z, **self.given)
+        return self.forms.run(lambda vae: vae.decode(z, **self.given), "decoder")
+
+    def log_prob(self, z: Tensor, x: Tensor) -> Tensor:
+        """log p(x|z) [N] float64, where more than the natural parameters depends on z."""
+        here = self.forms.run(lambda vae: vae.likelihood_at(z, **self.given), "decoder")
+        return here.log_prob(x)
 
 
 class _Terms(NamedTuple):
@@ -59,38 +59,26 @@ class Potential:
 
     Args:
         precision: of the products that make a rounded gradient.
-        memory_format: of the decoder's convolutions, one of MEMORY_FORMATS; with "channels_last"
-            they take copies of the weights in that layout.
+        forms: of the decoder, in which it runs.
         names: of the tensors of a context that is a dict.
     """
 
-    vae: VAE
+    forms: Forms
     likelihood: str
     backend: str | None
     precision: str = "ieee"
-    memory_format: str = "contiguous"
     names: tuple[str, ...] | None = None
 
+    @property
+    def vae(self) -> VAE:
+        return self.forms.vae
+
     def decoding(self, *context: Tensor) -> Decoding:
-        """The decoder with the weights as they are now, and the context's tensors."""
+        """The decoder, and the context's tensors."""
         given: Context = context[0] if context else None
         if self.names is not None:
             given = dict(zip(self.names, context, strict=True))
-        if self.memory_format == "contiguous":
-            return Decoding(self.vae.decode, given)
-        weights = {
-            f"vae.decoder.{name}": t.detach().contiguous(memory_format=torch.channels_last)
-            for name, t in self.vae.decoder.named_parameters()
-            if t.ndim == 4
-        }
-        decoder = _Decoder(self.vae)
-
-        # tie_weights would leave a module that is in two places with the copies for good
-        def decode(z: Tensor, **given: Any) -> Tensor:
-            with _swapping:
-                return functional_call(decoder, weights, (z,), given, tie_weights=False)
-
-        return Decoding(decode, given)
+        return Decoding(self.forms, given)
 
     def exact(
         self, z: Tensor, x: Tensor, decode: Decoding, safe: Tensor | None = None
@@ -177,7 +165,7 @@ class Potential:
         """Natural parameters [N, D] at z, or log p(x|z) [N] where more than those depends on z."""
         if self._fused:
             return decode(z).flatten(1)
-        return self.vae.likelihood_at(z, **decode.given).log_prob(x)
+        return decode.log_prob(z, x)
 
     @torch.no_grad()
     def _likelihood(self, out: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -213,14 +201,3 @@ def _gradient(out: Tensor, z: Tensor, outer: Tensor) -> Tensor | None:
 
 def _nan_unless(usable: Tensor, values: Tensor) -> Tensor:
     return values.masked_fill(~usable[:, None], torch.nan)
-
-
-class _Decoder(nn.Module):
-    """``vae.decode`` as a module, so that it can be called with other weights."""
-
-    def __init__(self, vae: VAE) -> None:
-        super().__init__()
-        self.vae = vae
-
-    def forward(self, z: Tensor, **given: Any) -> Tensor:
-        return self.vae.decode(z, **given)

@@ -36,7 +36,7 @@ def sample(
     group: int | Tensor | None = None,
     keep: str | int | None = None,
     precision: str = "ieee",
-    memory_format: str = "contiguous",
+    memory_format: str | None = None,
     seed: int = 0,
     index: Tensor | None = None,
     context: Context = None,
@@ -58,9 +58,9 @@ def sample(
     A decoder that lowers to a network, with the prior N(0, I), runs in the fused ops; any other
     decoder or prior goes through autograd, on CUDA with the transition captured once per shape and
     replayed as one graph (:mod:`vaefast.runtime.capture`). Both make the same transition to
-    round-off; long chains, which amplify it, agree in law. On the second path rows stand in blocks
-    of 64 chains (:mod:`vaefast.runtime.batching`), so a lone chain costs as much as 64;
-    ``vaefast.set_block(1)`` samples each input by itself.
+    round-off; long chains, which amplify it, agree in law. On the second path a row depends on the
+    batch that it stands in by round-off (``reproducible="round-off"``); ``vaefast.same_bits()``
+    keeps even its bits (:mod:`vaefast.runtime.batching`).
 
     Args:
         vae: the model; it is neither moved nor changed.
@@ -94,8 +94,8 @@ def sample(
             CUDA. ``"float64"`` takes copies of the model, x and everything else in float64, as
             ``vae.double()`` and ``x.double()`` would: where a result says ``unresolved``.
         memory_format: ``"contiguous"`` or ``"channels_last"``, the layout of a convolutional
-            decoder's weights and images; tensor cores prefer the second. Equal to round-off, and
-            of no use to the fused ops.
+            decoder's weights (copies) and images; tensor cores prefer the second. None: the faster
+            one on a CPU, contiguous on a GPU. Equal to round-off, and of no use to the fused ops.
         seed: seed of all random numbers.
         index: [B] int64, the global indices of the inputs; default 0 to B − 1.
         context: conditions per row for a conditional VAE, [B, ...] or a dict of such; handed to

@@ -196,13 +196,12 @@ def _target(plan: Plan, rows: Prepared, inv_mass: Tensor | None, dtype: torch.dt
     if plan.decoder is None:
         return GenericTarget(
             x=pixels,
-            vae=rows.vae,
+            forms=rows.maps.forms.in_layout(options.memory_format),
             likelihood=plan.likelihood,
             inv_mass=inv_mass,
             leapfrog=options.leapfrog,
             backend=plan.backend,
             precision=options.precision,
-            memory_format=options.memory_format,
             captures=plan.captures,
             context=conditions.repeated(rows.context, options.chains),
         )

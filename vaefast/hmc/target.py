@@ -18,7 +18,7 @@ from vaefast.hmc.generic import CapturableTransition, Trajectory
 from vaefast.hmc.potential import Potential
 from vaefast.models import context as conditions
 from vaefast.models.context import Context
-from vaefast.models.vae import VAE
+from vaefast.models.forms import Forms
 from vaefast.runtime import capture
 from vaefast.types import Network
 
@@ -144,13 +144,12 @@ class GenericTarget:
     """Any decoder and any prior: autograd through them, the fused ops around them."""
 
     x: Tensor  # [B, D]
-    vae: VAE
+    forms: Forms  # of the decoder
     likelihood: str
     inv_mass: Tensor | None  # [B, d]
     leapfrog: int
     backend: str | None
     precision: str = "ieee"
-    memory_format: str = "contiguous"
     captures: capture.Graphs = capture.OFF
     context: Context = None  # of the N chains
 
@@ -211,9 +210,7 @@ class GenericTarget:
 
     def _potential(self) -> Potential:
         names = tuple(self.context) if isinstance(self.context, dict) else None
-        return Potential(
-            self.vae, self.likelihood, self.backend, self.precision, self.memory_format, names
-        )
+        return Potential(self.forms, self.likelihood, self.backend, self.precision, names)
 
     def _conditions(self) -> tuple[Tensor, ...]:
         """The context as tensors, which a capture takes for inputs."""

@@ -10,37 +10,54 @@ in dimension 1.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
 from vaefast.runtime import memory
-from vaefast.runtime.numerics import twice_differentiable
+from vaefast.runtime.numerics import twice_differentiable, without_fallback_warnings
 
-__all__ = ["Function", "Push", "obstacle", "pull", "pull_by_units", "trusted"]
+__all__ = ["Function", "Push", "obstacle", "pull", "pull_by_units", "pulled", "trusted"]
 
 Function = Callable[[Tensor], Tensor]
 Push = Callable[[Function, Tensor, Tensor], Tensor]  # (function, x, v [b, K, n]) -> Jv [b, K, m]
 
+ROWS = 256  # at once in backward passes: they fill the processors and stay in their caches
 ULPS = 1e3  # by which ⟨u, Jv⟩ and ⟨Jᵀu, v⟩ may differ, of the sum of their terms' magnitudes
 
 
 def pull(function: Function, x: Tensor, u: Tensor) -> Tensor:
-    """Jᵀu [b, K, n] for u [b, K, m]: one forward pass, K backward passes in a batch.
+    """Jᵀu [b, K, n] for u [b, K, m]: one forward pass, K backward passes in a batch."""
+    return next(pulled(function, x, u, [slice(None)]))
+
+
+def pulled(function: Function, x: Tensor, u: Tensor, probes: list[slice]) -> Iterator[Tensor]:
+    """Jᵀu for some of the K probes at a time, [b, k, n], for u [b, K, m] and one forward pass.
 
     0 where the function does not depend on x.
     """
     with torch.enable_grad():
         point = x.detach().requires_grad_()
         y = function(point)
-    if not y.requires_grad:
-        return x.new_zeros(*u.shape[:2], x.shape[1])
     cotangents = u.transpose(0, 1)
-    try:
-        return _grad(y, point, cotangents, is_grads_batched=True).transpose(0, 1)
-    except RuntimeError:  # a layer without a batching rule
-        return torch.stack([_grad(y, point, c) for c in cotangents], dim=1)
+    for part in probes:
+        if y.requires_grad:
+            yield _pulled(y, point, cotangents[part]).transpose(0, 1)
+        else:
+            yield torch.zeros_like(u[:, part, :1]).expand(-1, -1, x.shape[1])
+
+
+def _pulled(y: Tensor, point: Tensor, cotangents: Tensor) -> Tensor:
+    if len(cotangents) > 1:
+        try:
+            with without_fallback_warnings():
+                return torch.func.vmap(lambda c: _grad(y, point, c))(cotangents)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception:
+            pass
+    return torch.stack([_grad(y, point, c) for c in cotangents])
 
 
 def push_forward(function: Function, x: Tensor, v: Tensor) -> Tensor:
@@ -157,10 +174,8 @@ def _normal(size: int, draw: torch.Generator, like: Tensor) -> Tensor:
     return vector.to(like).expand(len(like), -1)
 
 
-def _grad(y: Tensor, point: Tensor, cotangent: Tensor, **options: bool) -> Tensor:
-    return torch.autograd.grad(
-        y, point, cotangent, retain_graph=True, materialize_grads=True, **options
-    )[0]
+def _grad(y: Tensor, point: Tensor, cotangent: Tensor) -> Tensor:
+    return torch.autograd.grad(y, point, cotangent, retain_graph=True, materialize_grads=True)[0]
 
 
 def _transposed(product: Function, x: Tensor, w: Tensor, size: int) -> Tensor:

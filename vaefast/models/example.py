@@ -1,4 +1,4 @@
-"""By which rows a VAE's maps are recognised, and what the maps of one call share."""
+"""By which rows a VAE's maps are recognised."""
 
 from __future__ import annotations
 
@@ -8,12 +8,10 @@ from torch import Tensor
 
 from vaefast.models.context import Context
 from vaefast.models.known import Known
-from vaefast.models.one_function import of_decode, of_encode
-from vaefast.models.packs import Packs
 from vaefast.models.vae import VAE
 from vaefast.types import Network
 
-__all__ = ["Example", "Shared", "first_two"]
+__all__ = ["Example", "first_two"]
 
 
 class Example(NamedTuple):
@@ -38,44 +36,13 @@ class Example(NamedTuple):
         """The two rows [2, *event], finite."""
         return self.like if self.known is None else first_two(self.like)
 
+    def latents(self, vae: VAE) -> Tensor:
+        """z, or what ``vae`` makes of x where that was not worth a look."""
+        return self.z if self.known is None else vae.encode(self.x)[0]
 
-class Shared(NamedTuple):
-    """What a call's maps share with those of some of its rows."""
-
-    vae: VAE
-    example: Example
-    precision: str
-    backend: str | None
-    packs: Packs
-    costs: dict[str, int]  # measured bytes per row
-    functions: set[str]  # "encoder" and "decoder", once known to be functions of their rows
-
-    def known_decoder(self) -> Network | None:
+    def decoder(self, vae: VAE) -> Network | None:
         """z ↦ natural parameters, where that is known without lowering."""
-        known = self.example.known
-        return None if known is None else known.decoder(self.vae, self.example.z)
-
-    def latents(self) -> Tensor:
-        """Posterior means [2, d] of the example's rows."""
-        example = self.example
-        return example.z if example.known is None else self.vae.encode(example.x)[0]
-
-    def require_function(self, part: str) -> None:
-        """Refuse an encoder or decoder whose rows are random, or depend on each other.
-
-        Raises RuntimeError: it measures nothing.
-        """
-        if part in self.functions:
-            return
-        self.functions.add(part)
-        context = self.example.context
-        found = (
-            of_encode(self.vae, self.example.x, context)
-            if part == "encoder"
-            else of_decode(self.vae, self.latents(), context)
-        )
-        if found:
-            raise RuntimeError(found)
+        return None if self.known is None else self.known.decoder(vae, self.z)
 
 
 def first_two(t: Tensor) -> Tensor:

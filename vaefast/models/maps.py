@@ -18,12 +18,13 @@ from vaefast.models.calls import HALF as HALF_DTYPES
 from vaefast.models.calls import as_event
 from vaefast.models.compose import chained, followed_by, in_float32, joined, missing_kernel
 from vaefast.models.context import Context
-from vaefast.models.example import Example, Shared
-from vaefast.models.footprint import activation_bytes
+from vaefast.models.example import Example
+from vaefast.models.forms import Forms
 from vaefast.models.known import Known
 from vaefast.models.likelihoods import LikelihoodAt
 from vaefast.models.packs import packs_of
 from vaefast.models.products import HalfMap, Map, ModuleMap, NetworkMap
+from vaefast.models.shared import Shared
 from vaefast.models.vae import VAE
 from vaefast.types import Network
 
@@ -46,7 +47,7 @@ class Maps:
 
     def __init__(self, call: Shared, context: Context, rows: int) -> None:
         self._call, self.context, self._rows = call, context, rows
-        self.vae, self.packs = call.vae, call.packs
+        self.vae, self.packs, self.forms = call.vae, call.packs, call.forms
 
     @classmethod
     def of(
@@ -65,7 +66,8 @@ class Maps:
         ``trusted``: take modules for functions of their rows without trying.
         """
         known = {"encoder", "decoder"} if trusted else set[str]()
-        call = Shared(vae, example, precision, backend, packs_of(vae), {}, known)
+        packs, forms = packs_of(vae), Forms(vae, example)
+        call = Shared(vae, example, precision, backend, packs, {}, known, forms)
         return cls(call, context, rows)
 
     def at(self, rows: slice | Tensor, count: int) -> Maps:
@@ -86,7 +88,8 @@ class Maps:
 
     def encode_by_module(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """``vae.encode``, whatever lowers."""
-        return self.vae.encode(x, **self._given(x))
+        given = self._given(x)
+        return self.forms.run(lambda vae: vae.encode(x, **given), "encoder")
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of q(z|x), [b, d] each."""
@@ -95,7 +98,8 @@ class Maps:
 
     def posterior_by_module(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """``vae.posterior``, whatever lowers."""
-        return self.vae.posterior(x, **self._given(x))
+        given = self._given(x)
+        return self.forms.run(lambda vae: vae.posterior(x, **given), "encoder")
 
     def fixed_std(self, mean: Tensor) -> Tensor:
         """σ [b, d] where it does not depend on x, for means [b, d]."""
@@ -109,18 +113,20 @@ class Maps:
 
     def decode_by_module(self, z: Tensor) -> Tensor:
         """``vae.decode``, whatever lowers."""
-        return self.vae.decode(z, **self._given(z))
+        given = self._given(z)
+        return self.forms.run(lambda vae: vae.decode(z, **given), "decoder")
 
     def likelihood_at(self, z: Tensor) -> LikelihoodAt:
         """p(x|z) at z, as ``vae.likelihood_at``."""
         if self.decoder.lowered is not None:
             return LikelihoodAt(self.vae.likelihood, self.decode(z), self.vae.likelihood_params)
-        return self.vae.likelihood_at(z, **self._given(z))
+        given = self._given(z)
+        return self.forms.run(lambda vae: vae.likelihood_at(z, **given), "decoder")
 
     def g(self, z: Tensor) -> Tensor:
         """The reconstruction in pixel scale [n, *event], as ``vae.g``."""
         if self.pixels.lowered is None:
-            return self.vae.g(z, **self._given(z))
+            return self._pixels_by_module(z)
         return as_event(self.pixels.value(z), len(z), self.vae.event_shape)
 
     def reconstruct(self, x: Tensor) -> Tensor:
@@ -185,7 +191,7 @@ class Maps:
     @cached_property
     def pixels(self) -> Map:
         """z ↦ g(z)."""
-        module = self._decoding(lambda z: self.vae.g(z, **self._given(z)))
+        module = self._decoding(self._pixels_by_module)
         return self._map("decoder", *self._lowered_pixels, module)
 
     @cached_property
@@ -194,10 +200,10 @@ class Maps:
         first, second = self.mean, self.pixels
         event, reason = self._call.example.like.shape[1:], first.why_not or second.why_not
         module = ModuleMap(
-            lambda x: self.vae.reconstruct(x, **self._given(x)),
+            self._reconstruct_by_module,
             event,
             second.outputs,
-            lambda: self._encoder_bytes() + self._decoder_bytes(),
+            lambda: self._call.encoder_bytes() + self._call.decoder_bytes(),
             reason,
         )
         exact = [p.products if isinstance(p, HalfMap) else p for p in (first, second)]
@@ -207,6 +213,14 @@ class Maps:
         whole = self._network("reconstruction", chained(*nets))
         half = self.generic("mean", "pixels")
         return HalfMap(**vars(module), products=whole) if half else whole
+
+    def _pixels_by_module(self, z: Tensor) -> Tensor:
+        given = self._given(z)
+        return self.forms.run(lambda vae: vae.g(z, **given), "decoder")
+
+    def _reconstruct_by_module(self, x: Tensor) -> Tensor:
+        given = self._given(x)
+        return self.forms.run(lambda vae: vae.reconstruct(x, **given), "encoder", "decoder")
 
     def _fixed_logvar(self, like: Tensor) -> Tensor:
         return cast(Tensor, self.vae.encoder.logvar).detach().to(like.dtype)
@@ -235,12 +249,12 @@ class Maps:
 
     @property
     def _lowered_decoder(self) -> tuple[Network | None, str]:
-        net = self._call.known_decoder()
+        net = self._call.example.decoder(self.vae)
         return self._lowered(lowering.decoder) if net is None else (net, "")
 
     @property
     def _lowered_pixels(self) -> tuple[Network | None, str]:
-        net = self._call.known_decoder()
+        net = self._call.example.decoder(self.vae)
         if net is None:
             return self._lowered(lowering.pixels)
         return self._lowered(lambda vae, *_: lowering.in_pixels(vae, net))
@@ -248,8 +262,9 @@ class Maps:
     def _lowered(self, lower: Callable[..., Network]) -> tuple[Network | None, str]:
         if self.context is not None:
             return None, CONTEXT
+        example = self._call.example
         try:
-            return lower(self.vae, self._call.example.z, self._call.latents), ""
+            return lower(self.vae, example.z, lambda: example.latents(self.vae)), ""
         except lowering.CannotLower as error:
             return None, error.reason
 
@@ -271,26 +286,12 @@ class Maps:
         return NetworkMap(net, name, self.packs, self._call.precision)
 
     def _encoding(self, function: Callable[[Tensor], Tensor]) -> Callable[[str], ModuleMap]:
-        event, bytes_of_row = self._call.example.like.shape[1:], self._encoder_bytes
+        event, bytes_of_row = self._call.example.like.shape[1:], self._call.encoder_bytes
         return lambda reason: ModuleMap(function, event, self.latents, bytes_of_row, reason)
 
     def _decoding(self, function: Callable[[Tensor], Tensor]) -> Callable[[str], ModuleMap]:
         pixels, event = self._call.example.like.shape[1:].numel(), self._call.example.z.shape[1:]
-        return lambda reason: ModuleMap(function, event, pixels, self._decoder_bytes, reason)
-
-    def _encoder_bytes(self) -> int:
-        return self._measured("encoder", self.vae.encode, self._call.example.x)
-
-    def _decoder_bytes(self) -> int:
-        return self._measured("decoder", self.vae.g, self._call.example.z)
-
-    def _measured(self, name: str, function: Callable[..., object], rows: Tensor) -> int:
-        """Bytes of one row of a module and its backward pass, measured once per call."""
-        costs, context = self._call.costs, self._call.example.context
-        if name not in costs:
-            given = conditions.as_keyword(conditions.rows(context, slice(0, 1)))
-            costs[name] = activation_bytes(lambda row: function(row, **given), rows, self.vae)
-        return costs[name]
+        return lambda reason: ModuleMap(function, event, pixels, self._call.decoder_bytes, reason)
 
     def _given(self, inputs: Tensor) -> dict[str, Any]:
         """The context of the inputs, as the VAE's methods take it."""

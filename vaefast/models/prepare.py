@@ -91,8 +91,8 @@ class Prepared:
             function: of some of the rows, in their order or padded with copies.
             bytes_per_row: what one row takes.
             width: rows that the model sees for each of these (chains, restarts, samples).
-            generic: whether the function evaluates a module, so that rows need positions of their
-                own (:mod:`vaefast.runtime.batching`); by default where encoder or decoder is one.
+            generic: whether the function evaluates a module, so that rows may need positions of
+                their own (:mod:`vaefast.runtime.batching`); by default where encoder or decoder is.
         """
         generic = self.generic if generic is None else generic
         return batching.evaluate(
@@ -147,7 +147,7 @@ def prepare(
     if half == "refuse":
         _refuse_half(vae, x)
     index = checks.row_index(index, len(x), x.device)
-    contexts.check(context, len(x))
+    contexts.check(context, len(x), x)
     dtype, x = x.dtype, x.clone() if x.is_inference() else x.detach()
     x = x.float() if half == "widen" and x.element_size() < 4 else x
     example = _example(vae, x, context)

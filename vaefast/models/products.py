@@ -61,6 +61,9 @@ class Map(Protocol):
     def gram(self, x: Tensor, inv_std: Tensor | None = None) -> Tensor:
         """diag(inv_std) JJᵀ diag(inv_std), [b, m, m] float64."""
 
+    def row_squares(self, x: Tensor, inv_std: Tensor | None = None) -> Tensor:
+        """Its diagonal [b, m]: ‖·‖² of J's rows, each times inv_std."""
+
 
 class NetworkMap(NamedTuple):
     """A lowered network, by the fused ops.
@@ -112,6 +115,9 @@ class NetworkMap(NamedTuple):
     def gram(self, x: Tensor, inv_std: Tensor | None = None) -> Tensor:
         net, precision = self.packed(), self.precision
         return ops.net_jacobian_gram(x, net, inv_std=inv_std, precision=precision).double()
+
+    def row_squares(self, x: Tensor, inv_std: Tensor | None = None) -> Tensor:
+        return self.gram(x, inv_std).diagonal(dim1=1, dim2=2)
 
     def _vjp(self, x: Tensor, u: Tensor, *, full: bool = False) -> tuple[Tensor, ...]:
         return ops.net_vjp(x, u, self.packed(backward=True), full=full, precision=self.precision)
@@ -168,12 +174,10 @@ class ModuleMap:
 
     def vjp(self, x: Tensor, u: Tensor) -> Tensor:
         """By backward passes; where the function has none, by forward mode."""
-        if not u.shape[1]:
-            return x.new_zeros(*u.shape[:2], x.shape[1])
-        return torch.cat([self._pull(x, u[:, part]) for part in self._probes(x, u)], dim=1)
+        return self._pulled(x, u, lambda part: part)
 
     def vjp_squares(self, x: Tensor, u: Tensor) -> Tensor:
-        return self.vjp(x, u).double().square().sum(-1)
+        return self._pulled(x, u, _squares)
 
     def jvp(self, x: Tensor, v: Tensor) -> Tensor:
         """By forward mode where it agrees with backward passes, else by these."""
@@ -184,42 +188,62 @@ class ModuleMap:
         return torch.cat([push(self.value, x, v[:, p]) for p in self._probes(x, v)], dim=1)
 
     def jvp_squares(self, x: Tensor, v: Tensor) -> Tensor:
-        return self.jvp(x, v).double().square().sum(-1)
+        return _squares(self.jvp(x, v))
 
     def gram(self, x: Tensor, inv_std: Tensor | None = None) -> Tensor:
-        unit = torch.eye(self.outputs, dtype=x.dtype, device=x.device).expand(len(x), -1, -1)
-        rows = self.vjp(x, unit).double()
+        rows = self.vjp(x, self._units(x)).double()
         if inv_std is not None:
             rows = rows * inv_std.double().unsqueeze(-1)
         return rows @ rows.mT
 
+    def row_squares(self, x: Tensor, inv_std: Tensor | None = None) -> Tensor:
+        squares = self.vjp_squares(x, self._units(x))
+        return squares if inv_std is None else squares * inv_std.double().square()
+
     def obstacle(self, x: Tensor) -> str:
         """What keeps products with the Jacobian at x [b, n] from being taken, or nothing."""
         return derivatives.obstacle(self.value, x)
+
+    def _units(self, x: Tensor) -> Tensor:
+        return torch.eye(self.outputs, dtype=x.dtype, device=x.device).expand(len(x), -1, -1)
 
     def _bytes_per_probe(self, itemsize: int) -> int:
         """What a probe has in flight besides: no more than the layers' values once."""
         return self.working() // WORKING + 4 * itemsize * (self.event.numel() + self.outputs)
 
     def _probes(self, x: Tensor, u: Tensor) -> Iterator[slice]:
-        return memory.row_chunks(u.shape[1], len(x) * self._bytes_per_probe(x.element_size()))
+        """As many at once as the memory budget holds, and as pays."""
+        most = max(1, derivatives.ROWS // len(x))
+        for part in memory.row_chunks(u.shape[1], len(x) * self._bytes_per_probe(x.element_size())):
+            for start in range(part.start, part.stop, most):
+                yield slice(start, min(start + most, part.stop))
 
-    def _pull(self, x: Tensor, u: Tensor) -> Tensor:
+    def _pulled(self, x: Tensor, u: Tensor, of: Callable[[Tensor], Tensor]) -> Tensor:
+        """``of`` the products Jᵀu, [b, K, ...], a part of the probes at a time."""
+        if not (len(x) and u.shape[1]):
+            return of(x.new_zeros(*u.shape[:2], x.shape[1]))
+        probes = list(self._probes(x, u))
         try:
-            return derivatives.pull(self.value, x, u)
+            return torch.cat([of(p) for p in derivatives.pulled(self.value, x, u, probes)], dim=1)
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:  # an operation without a backward
             try:
-                return derivatives.pull_by_units(self.value, x, u)
+                parts = [derivatives.pull_by_units(self.value, x, u[:, p]) for p in probes]
             except RuntimeError:
                 raise error from None
+            return torch.cat([of(part) for part in parts], dim=1)
 
     def _push(self, x: Tensor) -> derivatives.Push:
         """The way to Jv, chosen at the map's first points."""
         if "way" not in self.__dict__:
             self.__dict__["way"] = derivatives.trusted(self.value, x)
         return self.__dict__["way"]
+
+
+def _squares(products: Tensor) -> Tensor:
+    """‖·‖² of each, [b, K] float64."""
+    return torch.linalg.vector_norm(products, dim=-1, dtype=torch.float64).square()
 
 
 @dataclass(frozen=True)
@@ -248,3 +272,6 @@ class HalfMap(ModuleMap):
 
     def gram(self, x: Tensor, inv_std: Tensor | None = None) -> Tensor:
         return self.products.gram(x.float(), None if inv_std is None else inv_std.float())
+
+    def row_squares(self, x: Tensor, inv_std: Tensor | None = None) -> Tensor:
+        return self.gram(x, inv_std).diagonal(dim1=1, dim2=2)

@@ -12,8 +12,9 @@ from torch.overrides import TorchFunctionMode
 from vaefast.models.context import Context, call, repeated, rows
 from vaefast.models.likelihoods import clamped_logit
 from vaefast.models.results import image
+from vaefast.models.twins import shallow
 
-__all__ = ["LogitDecoder", "final_sigmoid", "is_plain_sequential"]
+__all__ = ["LogitDecoder", "final_sigmoid", "is_plain_sequential", "without"]
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -97,7 +98,7 @@ class LogitDecoder:
         if not self.exact(decoder, z, context):
             return clamped_logit(image(call(decoder, z, context), PROBABILITIES))
         if self.path is not None:
-            return image(call(_without(decoder, self.path), z, context), PROBABILITIES)
+            return image(call(without(decoder, self.path), z, context), PROBABILITIES)
         with _Sigmoids(self.left_out):
             return image(call(decoder, z, context), PROBABILITIES)
 
@@ -138,15 +139,13 @@ def is_plain_sequential(module: nn.Module) -> bool:
     return forward is nn.Sequential.forward and "forward" not in vars(module)
 
 
-def _without(module: M, path: str) -> M:
+def without(module: M, path: str) -> M:
     """The module with an Identity at ``path``, sharing everything else with the original."""
     name, _, rest = path.partition(".")
     child = module._modules[name]
     assert child is not None
-    copy = type(module).__new__(type(module))
-    copy.__dict__.update(vars(module))
-    replaced = _without(child, rest) if rest else nn.Identity()
-    copy.__dict__["_modules"] = {**module._modules, name: replaced}
+    copy = shallow(module)
+    copy._modules[name] = without(child, rest) if rest else nn.Identity()
     return copy
 
 

@@ -23,9 +23,9 @@ from vaefast.ops._transforms import (
 from vaefast.runtime import backends
 from vaefast.runtime.grad_mode import without_autocast
 from vaefast.runtime.observers import unobserved
-from vaefast.types import Network, all_linear
+from vaefast.types import Network
 
-__all__ = ["Registered", "lazy", "refuse_layers", "register", "registered"]
+__all__ = ["Registered", "lazy", "register", "registered"]
 
 PLAIN = (Tensor, torch.nn.Parameter)
 
@@ -128,7 +128,6 @@ def _caller(
                 return implementations["reference"](call)
             _refuse(name, [field for field in wanted if field not in derived], derived)
             if at is not None:
-                refuse_layers(name, values[at])
                 values[at] = with_biases(values[at])
         if at is None:
             result = run(*values[:-1], chosen)
@@ -180,14 +179,6 @@ def _refuse(name: str, fields: list[str], derived: tuple[str, ...]) -> None:
     if fields:
         where = f" in {', '.join(fields)}" if derived else ""
         raise RuntimeError(f'{name} is not differentiable{where}; use backend="reference"')
-
-
-def refuse_layers(name: str, net: Network) -> None:
-    """The closed forms of derivatives are those of linear layers."""
-    if not all_linear(net.layers):
-        raise RuntimeError(
-            f'{name} has derivatives for linear layers only; use backend="reference"'
-        )
 
 
 def _rebuilder(call: Any, net: int | None) -> Callable[[tuple], Any]:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 
-__all__ = ["autocast", "one_kernel", "products", "twice_differentiable"]
+__all__ = [
+    "autocast",
+    "one_kernel",
+    "products",
+    "twice_differentiable",
+    "without_fallback_warnings",
+]
 
 
 @contextmanager
@@ -59,6 +66,14 @@ def twice_differentiable() -> Iterator[None]:
             yield
     finally:
         mha.set_fastpath_enabled(before)
+
+
+@contextmanager
+def without_fallback_warnings() -> Iterator[None]:
+    """vmap takes operations without a batching rule one by one and warns of it: no news here."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="There is a performance drop because we have not")
+        yield
 
 
 class _Matmul:
