@@ -69,10 +69,8 @@ class Origin(NamedTuple):
 
     def failed(self) -> Tensor:
         """[B] bool: something about the row's start is not finite."""
-        finite = self._finite(self.x)
-        for values in self.start:
-            finite &= self._finite(values)
-        return ~finite if self.inv_mass is None else ~(finite & self._usable_mass())
+        good = finite(self.x) & finite(*self.start).reshape(len(self.x), -1).all(1)
+        return ~good if self.inv_mass is None else ~(good & self._usable_mass())
 
     def causes(self) -> dict[str, Tensor]:
         """Masks [B] by what is wrong, first what brings about the others; their union failed."""

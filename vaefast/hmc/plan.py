@@ -78,8 +78,10 @@ class Plan:
             yield PaddedBatch(rows, rows, slice(None), len(rows))
 
     def store(self, batch: PaddedBatch, part: HMCResult) -> None:
+        in_order = isinstance(batch.positions, slice)
         for field in FIELDS:
-            getattr(self.result, field)[batch.rows] = getattr(part, field)[batch.positions]
+            own = getattr(part, field)
+            getattr(self.result, field)[batch.rows] = own if in_order else own[batch.positions]
         if self.result.diverging is not None and part.diverging is not None:
             self.result.diverging[batch.rows] = part.diverging[batch.positions]
         if any(part.reasons):

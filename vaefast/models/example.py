@@ -9,6 +9,7 @@ from torch import Tensor
 from vaefast.models.context import Context
 from vaefast.models.known import Known
 from vaefast.models.vae import VAE
+from vaefast.types import Network
 
 __all__ = ["Example", "first_two"]
 
@@ -36,8 +37,12 @@ class Example(NamedTuple):
         return self.like if self.known is None else first_two(self.like)
 
     def latents(self, vae: VAE) -> Tensor:
-        """Posterior means [2, d] of the rows."""
+        """z, or what ``vae`` makes of x where that was not worth a look."""
         return self.z if self.known is None else vae.encode(self.x)[0]
+
+    def decoder(self, vae: VAE) -> Network | None:
+        """z ↦ natural parameters, where that is known without lowering."""
+        return None if self.known is None else self.known.decoder(vae, self.z)
 
 
 def first_two(t: Tensor) -> Tensor:

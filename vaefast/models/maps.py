@@ -6,7 +6,7 @@ Everything but training goes through here; :mod:`vaefast.models.prepare` makes t
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, cast
 
 import torch
@@ -249,12 +249,12 @@ class Maps:
 
     @property
     def _lowered_decoder(self) -> tuple[Network | None, str]:
-        net = self._call.known_decoder()
+        net = self._call.example.decoder(self.vae)
         return self._lowered(lowering.decoder) if net is None else (net, "")
 
     @property
     def _lowered_pixels(self) -> tuple[Network | None, str]:
-        net = self._call.known_decoder()
+        net = self._call.example.decoder(self.vae)
         if net is None:
             return self._lowered(lowering.pixels)
         return self._lowered(lambda vae, *_: lowering.in_pixels(vae, net))
@@ -262,9 +262,9 @@ class Maps:
     def _lowered(self, lower: Callable[..., Network]) -> tuple[Network | None, str]:
         if self.context is not None:
             return None, CONTEXT
+        example = self._call.example
         try:
-            example = self._call.example
-            return lower(self.vae, example.z, partial(example.latents, self.vae)), ""
+            return lower(self.vae, example.z, lambda: example.latents(self.vae)), ""
         except lowering.CannotLower as error:
             return None, error.reason
 

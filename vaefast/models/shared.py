@@ -15,7 +15,6 @@ from vaefast.models.forms import Forms
 from vaefast.models.one_function import of_decode, of_encode
 from vaefast.models.packs import Packs
 from vaefast.models.vae import VAE
-from vaefast.types import Network
 
 __all__ = ["Shared"]
 
@@ -32,20 +31,12 @@ class Shared(NamedTuple):
     functions: set[str]  # "encoder" and "decoder", once known to be functions of their rows
     forms: Forms  # of the modules
 
-    def known_decoder(self) -> Network | None:
-        """z ↦ natural parameters, where that is known without lowering."""
-        known = self.example.known
-        return None if known is None else known.decoder(self.vae, self.example.z)
-
     def require_function(self, part: str) -> None:
-        """Refuse an encoder or decoder whose rows are random, or depend on each other.
-
-        Raises RuntimeError: it measures nothing.
-        """
+        """A module whose rows would be random, or depend on each other, measures nothing."""
+        example = self.example
         if part in self.functions:
             return
         self.functions.add(part)
-        example = self.example
         found = (
             of_encode(self.vae, example.x, example.context, example.moments)
             if part == "encoder"
