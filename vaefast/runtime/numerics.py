@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
 
 __all__ = [
     "autocast",
+    "of_module",
     "one_kernel",
     "products",
     "twice_differentiable",
     "without_fallback_warnings",
 ]
+
+NOTHING = nullcontext()
 
 
 @contextmanager
@@ -43,10 +46,20 @@ def one_kernel(device: torch.device) -> Iterator[None]:
         yield
 
 
+def of_module(device: torch.device, precision: str) -> AbstractContextManager:
+    """:func:`products` and :func:`one_kernel`; nothing on the CPU."""
+    if device.type != "cuda":
+        return NOTHING
+    both = ExitStack()
+    both.enter_context(products(device, precision))
+    both.enter_context(one_kernel(device))
+    return both
+
+
 def autocast(device: torch.device, precision: str) -> AbstractContextManager:
     """Products of a forward pass in bfloat16 where ``precision`` is "bf16"; float64 stays."""
     if precision != "bf16":
-        return nullcontext()
+        return NOTHING
     return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
