@@ -167,6 +167,8 @@ def _split(parameters: tuple, like: Tensor, norm: str) -> tuple[list[float], lis
 
 def _matrix(value: float | Tensor, name: str, like: Tensor) -> Tensor:
     """One value, one per row or one per element as [1 or B, 1 or D] in ``like``'s dtype."""
+    if type(value) is Tensor and value.dtype == like.dtype and value.shape == like.shape[:1]:
+        return value.unsqueeze(1)
     if not isinstance(value, Tensor):
         value = like.new_full((), value, dtype=torch.float64)
     if value.is_complex() or value.dtype == torch.bool:
