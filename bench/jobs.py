@@ -27,11 +27,13 @@ JOBS = (  # in the order of what is asked of them on a GPU
     "net_vjp",
     "eigenvalue_bound",
     "hmc_defence",
+    "generic",
     "public_calls",
     "threads",
 )
 BESIDES = {
     "convolutional_hmc": "cuda",
+    "generic": "cpu",
     "hmc_defence": "cpu",
     "public_calls": "cpu",
     "threads": "cpu",

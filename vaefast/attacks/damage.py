@@ -22,7 +22,7 @@ from vaefast.models.prepare import Prepared
 from vaefast.models.vae import VAE
 from vaefast.philox import Use
 from vaefast.runtime.grad_mode import without_grad
-from vaefast.runtime.memory import row_chunks
+from vaefast.runtime.memory import cached, row_chunks
 
 __all__ = ["Options", "damage", "max_damage"]
 
@@ -206,7 +206,8 @@ class _Damage:
 
         def reported(point: Tensor) -> Tensor:
             total = torch.zeros(len(point), dtype=torch.float64, device=point.device)
-            for samples in row_chunks(self.fresh_samples, len(point) * self.sample_bytes):
+            cost, most = len(point) * self.sample_bytes, cached(len(point), point)
+            for samples in row_chunks(self.fresh_samples, cost, most if self.generic else None):
                 fresh = self._noise(part.index, mean, Use.FRESH, samples)
                 total += distances(point, centre, fresh).sum(1)
             return total / self.fresh_samples

@@ -195,6 +195,6 @@ class _Step:
 
 
 def _keep_better(best: Tensor, best_value: Tensor, point: Tensor, value: Tensor) -> None:
-    better = (value > best_value) & value.isfinite()
+    better = (value > best_value) & (value < torch.inf)
     torch.where(better, value, best_value, out=best_value)
     torch.where(better.reshape(-1, *[1] * (point.ndim - 1)), point, best, out=best)

@@ -43,7 +43,8 @@ class PosteriorChange:
     def bind(self, part: Prepared) -> tuple[Bound, Value]:
         source = part.x if self.target is None else self.target[part.gather]
         value = _Change(part.maps, self.divergence, 1.0 if self.target is None else -1.0)
-        bound = Bound(value, (*part.maps.encode(source), _nan_unless_finite(source)))
+        reference = [t.double() for t in part.maps.encode(source)]
+        bound = Bound(value, (*reference, _nan_unless_finite(source)))
         return bound, bound
 
 
@@ -60,7 +61,8 @@ class _Change:
         if restarts > 1:
             reference = tuple([t.repeat_interleave(restarts, 0) for t in reference])
         mean, logvar, offset = reference
-        return self.sign * self.divergence(*self.maps.encode(point), mean, logvar) + offset
+        change = self.divergence(*self.maps.encode(point), mean, logvar)
+        return change + offset if self.sign > 0 else offset - change
 
 
 class LatentClassChange:

@@ -82,7 +82,8 @@ def count_hits(
     pixels, d = own.centre.shape[1], own.mean.shape[1]
     bytes_per_sample = maps.pixels.bytes_per_row(own.mean.element_size(), 1) + DRAWING_BYTES * d
     counted = torch.zeros(len(r), dtype=torch.int64, device=r.device)
-    for part in memory.row_chunks(samples, max(len(r), 1) * bytes_per_sample):
+    rows = max(len(r), 1)
+    for part in memory.row_chunks(samples, rows * bytes_per_sample, memory.cached(rows, r)):
         numbers = torch.arange(part.start, part.stop, device=r.device)
         noise = philox.normal(
             d,

@@ -18,8 +18,8 @@ from vaefast.geometry.estimators import (
     operator,
     power_iteration,
 )
-from vaefast.geometry.metric import factor, largest_eigenvalue
-from vaefast.geometry.points import Points, check_map, evaluate, zeros_said
+from vaefast.geometry.metric import factor, largest_eigenvalue, largest_of_modules
+from vaefast.geometry.points import Points, check_map, evaluate, is_generic, zeros_said
 from vaefast.models import VAE
 from vaefast.models.context import Context
 from vaefast.models.prepare import Prepared, prepare
@@ -202,9 +202,11 @@ def spectral(
 ) -> Tensor:
     """:func:`spectral_norm` by eigenvalues, for what was prepared: "upper" or "estimate"."""
 
+    largest = largest_of_modules if is_generic(prepared.maps, of) else largest_eigenvalue
+
     def norm(points: Points) -> tuple[Tensor, ...]:
         gram = factor(points.maps, points.x, of, inv_std=points.inv_std).gram
-        return (largest_eigenvalue(gram).sqrt(),)
+        return (largest(gram).sqrt(),)
 
     (value,) = evaluate(prepared, of, norm, whiten=whiten)
     return value * (1.0 + SIDES[bound] * rounding(prepared))

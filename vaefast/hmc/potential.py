@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -38,17 +39,16 @@ class Decoding(NamedTuple):
         return {} if self.context is None else {"context": self.context}
 
     def __call__(self, z: Tensor) -> Tensor:
-        return self.forms.run(lambda vae: vae.decode(z, **self.given), "decoder")
+        return self.forms.decode(z, self.context)
 
     def log_prob(self, z: Tensor, x: Tensor) -> Tensor:
         """log p(x|z) [N] float64, where more than the natural parameters depends on z."""
-        here = self.forms.run(lambda vae: vae.likelihood_at(z, **self.given), "decoder")
-        return here.log_prob(x)
+        return self.forms.likelihood_at(z, self.context).log_prob(x)
 
 
 class _Terms(NamedTuple):
     logp: Tensor  # [N] float64, log p(x|z)
-    log_prior: Tensor  # [N] float64
+    log_prior: Tensor | None  # [N] float64; None for N(0, I)
     grad: Tensor  # [N, d] of U
     constant: tuple[str, ...]  # what carries no gradient to z, so that it counts as 0
 
@@ -60,6 +60,7 @@ class Potential:
     Args:
         precision: of the products that make a rounded gradient.
         forms: of the decoder, in which it runs.
+        captured: whether it may become part of a graph, so that no value of a tensor may be read.
         names: of the tensors of a context that is a dict.
     """
 
@@ -68,6 +69,7 @@ class Potential:
     backend: str | None
     precision: str = "ieee"
     names: tuple[str, ...] | None = None
+    captured: bool = False
 
     @property
     def vae(self) -> VAE:
@@ -95,9 +97,14 @@ class Potential:
         """
         terms, usable = self._usable(z, x, decode, "ieee", safe)
         if terms.constant and safe is None:
-            self._require_constant(terms.constant, z.masked_fill(~usable[:, None], 0.0), decode)
-        U = -terms.logp - terms.log_prior
-        return U.masked_fill(~usable, torch.nan), _nan_unless(usable, terms.grad)
+            self._require_constant(terms.constant, _zero_unless(usable, z), decode)
+        if terms.log_prior is None:
+            U = prior_energy(_zero_unless(usable, z).double()) - terms.logp
+        else:
+            U = -terms.logp - terms.log_prior
+        if usable is not None:
+            U = U.masked_fill(~usable, torch.nan)
+        return U, _nan_unless(usable, terms.grad)
 
     def rounded(self, z: Tensor, x: Tensor, decode: Decoding, safe: Tensor) -> Tensor:
         """The gradient [N, d] in ``precision``: a function of z, but not that of U."""
@@ -124,10 +131,11 @@ class Potential:
 
     def _usable(
         self, z: Tensor, x: Tensor, decode: Decoding, precision: str, safe: Tensor | None
-    ) -> tuple[_Terms, Tensor]:
-        """The terms, and the rows [N] bool for which they mean something."""
-        usable = torch.isfinite(z).all(1)  # no module or prior of the user's is given NaN
-        z = z.masked_fill(~usable[:, None], 0.0)
+    ) -> tuple[_Terms, Tensor | None]:
+        """The terms, and the rows [N] bool for which they mean something; None for all."""
+        all_finite = not self.captured and math.isfinite(z.sum().item())
+        usable = None if all_finite else torch.isfinite(z).all(1)
+        z = _zero_unless(usable, z)  # no module or prior of the user's is given NaN
         try:
             return self._terms(z, x, decode, precision), usable
         except OUT_OF_MEMORY:
@@ -136,49 +144,53 @@ class Potential:
             if safe is None:
                 raise
         safe = safe.nan_to_num(0.0, 0.0, 0.0)
-        usable = usable & ~refused(lambda at: self._terms(at, x, decode, precision), z, safe)
+        accepted = ~refused(lambda at: self._terms(at, x, decode, precision), z, safe)
+        usable = accepted if usable is None else usable & accepted
         z = torch.where(usable[:, None], z, safe)
         return self._terms(z, x, decode, precision), usable
 
     def _terms(self, z: Tensor, x: Tensor, decode: Decoding, precision: str) -> _Terms:
-        device = z.device
-        with numerics.products(device, precision), numerics.one_kernel(device):
+        device, log_prior = z.device, None
+        with numerics.of_module(device, precision):
             with torch.enable_grad():
                 z = z.detach().requires_grad_()
                 with numerics.autocast(device, precision):
                     out = self._at(z, x, decode)
-            logp, dlogp_dout = self._likelihood(out.detach(), x)
-            found = {DECODE: _gradient(out, z, -dlogp_dout)}
+            logp, slope = self._likelihood(out.detach(), x)
+            pulled = _gradient(out, z, slope)
+            constant: tuple[str, ...] = (DECODE,) if pulled is None else ()
+            z = z.detach()
             if is_standard(self.vae):
-                log_prior = -prior_energy(z.detach().double())
-                found[PRIOR] = prior_gradient(z.detach())
+                grad = prior_gradient(z)
             else:
-                with torch.enable_grad():
-                    log_prior = self.vae.log_prior(z, **decode.given)  # [N] float64
-                found[PRIOR] = _gradient(log_prior, z, torch.full_like(log_prior, -1.0))
-        grads = [grad for grad in found.values() if grad is not None]
-        grad = sum(grads[1:], grads[0]) if grads else torch.zeros_like(z, requires_grad=False)
-        constant = tuple(name for name, grad in found.items() if grad is None)
-        return _Terms(logp, log_prior.detach(), grad, constant)
+                log_prior, pulled_prior = self._prior(z, decode)
+                constant += (PRIOR,) if pulled_prior is None else ()
+                grad = torch.zeros_like(z) if pulled_prior is None else -pulled_prior
+        return _Terms(logp, log_prior, grad if pulled is None else grad - pulled, constant)
+
+    def _prior(self, z: Tensor, decode: Decoding) -> tuple[Tensor, Tensor | None]:
+        """log p(z) [N] float64 and its gradient."""
+        with torch.enable_grad():
+            z = z.detach().requires_grad_()
+            log_prior = self.vae.log_prior(z, **decode.given)
+        return log_prior.detach(), _gradient(log_prior, z, torch.ones_like(log_prior))
 
     def _at(self, z: Tensor, x: Tensor, decode: Decoding) -> Tensor:
-        """Natural parameters [N, D] at z, or log p(x|z) [N] where more than those depends on z."""
-        if self._fused:
-            return decode(z).flatten(1)
-        return decode.log_prob(z, x)
+        """Natural parameters [N, ...] at z, or log p(x|z) [N] where more depends on z."""
+        return decode(z) if self._fused else decode.log_prob(z, x)
 
-    @torch.no_grad()
     def _likelihood(self, out: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """log p(x|z) [N] float64 and its derivative in ``out``."""
         if not self._fused:
             return out, torch.ones_like(out)
-        return ops.log_likelihood(
-            out,
+        logp, slope = ops.log_likelihood(
+            out.flatten(1),
             x,
             likelihood=self.likelihood,
             likelihood_params=self.vae.likelihood_params,
             backend=self.backend,
         )
+        return logp, slope.view(out.shape)
 
     @property
     def _fused(self) -> bool:
@@ -199,5 +211,9 @@ def _gradient(out: Tensor, z: Tensor, outer: Tensor) -> Tensor | None:
     return grad
 
 
-def _nan_unless(usable: Tensor, values: Tensor) -> Tensor:
-    return values.masked_fill(~usable[:, None], torch.nan)
+def _zero_unless(usable: Tensor | None, z: Tensor) -> Tensor:
+    return z if usable is None else z.masked_fill(~usable[:, None], 0.0)
+
+
+def _nan_unless(usable: Tensor | None, values: Tensor) -> Tensor:
+    return values if usable is None else values.masked_fill(~usable[:, None], torch.nan)

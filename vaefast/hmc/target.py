@@ -210,7 +210,8 @@ class GenericTarget:
 
     def _potential(self) -> Potential:
         names = tuple(self.context) if isinstance(self.context, dict) else None
-        return Potential(self.forms, self.likelihood, self.backend, self.precision, names)
+        captured = self.captures.active or self.x.is_cuda
+        return Potential(self.forms, self.likelihood, self.backend, self.precision, names, captured)
 
     def _conditions(self) -> tuple[Tensor, ...]:
         """The context as tensors, which a capture takes for inputs."""

@@ -11,14 +11,18 @@ from __future__ import annotations
 import copy
 import weakref
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from vaefast.models import context as contexts
+from vaefast.models.again import Again
 from vaefast.models.compiled import CompileError, compiled_twin
+from vaefast.models.context import Context
 from vaefast.models.example import Example
+from vaefast.models.likelihoods import LikelihoodAt
 from vaefast.models.sigmoid import without
 from vaefast.models.state import State
 from vaefast.models.twins import channels_last, pays, shallow
@@ -34,6 +38,7 @@ SMALL = "no 2-D convolution in float32 that is large enough for channels_last"
 GRADIENT = 0.05  # by which gradients may differ, relative: a unit at its kink may fall otherwise
 
 T = TypeVar("T")
+Call = Callable[[Again, Tensor, Context], T]
 
 
 class _Verdict(NamedTuple):
@@ -59,7 +64,6 @@ class Forms:
         self.vae, self._example, self._layout = vae, example, layout
         self._twins: dict[str, nn.Module] = {}  # by part, where its form is another
         self._found: dict[str, str] = {}  # by part: what runs
-        self._assembled = vae
 
     def in_layout(self, layout: str | None) -> Forms:
         """Those of the same call with another layout."""
@@ -71,7 +75,45 @@ class Forms:
         self._choose(part)
         return self._found[part]
 
-    def run(self, call: Callable[[VAE], T], *parts: str) -> T:
+    @cached_property
+    def _own(self) -> Again:
+        return Again(self.vae)
+
+    @cached_property
+    def _assembled(self) -> Again:
+        return self._own.of(self._with(self._twins)) if self._twins else self._own
+
+    def encode(self, x: Tensor, context: Context) -> tuple[Tensor, Tensor]:
+        """As ``vae.encode``, of x like the example's."""
+        return self._run(Again.encode, x, context, "encoder")
+
+    def posterior(self, x: Tensor, context: Context) -> tuple[Tensor, Tensor]:
+        """As ``vae.posterior``."""
+        return self._run(Again.posterior, x, context, "encoder")
+
+    def decode(self, z: Tensor, context: Context) -> Tensor:
+        """As ``vae.decode``, of z [n, d]."""
+        return self._run(Again.decode, z, context, "decoder")
+
+    def g(self, z: Tensor, context: Context) -> Tensor:
+        """As ``vae.g``, of z [n, d]."""
+        return self._run(Again.g, z, context, "decoder")
+
+    def likelihood_at(self, z: Tensor, context: Context) -> LikelihoodAt:
+        """As ``vae.likelihood_at``."""
+        return self._run(Again.likelihood_at, z, context, "decoder")
+
+    def reconstruct(self, x: Tensor, context: Context) -> Tensor:
+        """As ``vae.reconstruct``."""
+        return self._run(Again.reconstruct, x, context, "encoder", "decoder")
+
+    def _run(
+        self,
+        call: Callable[[Again, Tensor, Context], T],
+        rows: Tensor,
+        context: Context,
+        *parts: str,
+    ) -> T:
         """``call`` of a VAE whose ``parts``, "encoder" and "decoder", have their forms.
 
         Where it raises, of the caller's own VAE, which may raise the same.
@@ -79,14 +121,14 @@ class Forms:
         for part in parts:
             if part not in self._found:
                 self._choose(part)
-        if self._assembled is self.vae:
-            return call(self.vae)
+        if self._assembled is self._own:
+            return call(self._own, rows, context)
         try:
-            return call(self._assembled)
+            return call(self._assembled, rows, context)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
-            result = call(self.vae)
+            result = call(self._own, rows, context)
             self._refuse([part for part in parts if part in self._twins], error)
             return result
 
@@ -162,7 +204,7 @@ class Forms:
 
     def _take(self, part: str, twin: nn.Module, how: str) -> None:
         self._twins[part], self._found[part] = twin, how
-        self._assembled = self._with(self._twins)
+        self.__dict__.pop("_assembled", None)
 
     def _with(self, twins: dict[str, nn.Module]) -> VAE:
         """The VAE with these in place of its parts."""
@@ -209,7 +251,7 @@ class Forms:
             _verdicts.setdefault(owner, {})[self._key(part)] = _Verdict(State(owner), _line(error))
             self._found[part] = f"{PLAIN}: {_line(error)}"
             del self._twins[part]
-        self._assembled = self._with(self._twins)
+        self.__dict__.pop("_assembled", None)
 
 
 def _line(error: Exception) -> str:

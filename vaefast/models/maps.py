@@ -88,8 +88,7 @@ class Maps:
 
     def encode_by_module(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """``vae.encode``, whatever lowers."""
-        given = self._given(x)
-        return self.forms.run(lambda vae: vae.encode(x, **given), "encoder")
+        return self.forms.encode(x, self._of(x))
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of q(z|x), [b, d] each."""
@@ -98,8 +97,7 @@ class Maps:
 
     def posterior_by_module(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """``vae.posterior``, whatever lowers."""
-        given = self._given(x)
-        return self.forms.run(lambda vae: vae.posterior(x, **given), "encoder")
+        return self.forms.posterior(x, self._of(x))
 
     def fixed_std(self, mean: Tensor) -> Tensor:
         """σ [b, d] where it does not depend on x, for means [b, d]."""
@@ -113,15 +111,13 @@ class Maps:
 
     def decode_by_module(self, z: Tensor) -> Tensor:
         """``vae.decode``, whatever lowers."""
-        given = self._given(z)
-        return self.forms.run(lambda vae: vae.decode(z, **given), "decoder")
+        return self.forms.decode(z, self._of(z))
 
     def likelihood_at(self, z: Tensor) -> LikelihoodAt:
         """p(x|z) at z, as ``vae.likelihood_at``."""
         if self.decoder.lowered is not None:
             return LikelihoodAt(self.vae.likelihood, self.decode(z), self.vae.likelihood_params)
-        given = self._given(z)
-        return self.forms.run(lambda vae: vae.likelihood_at(z, **given), "decoder")
+        return self.forms.likelihood_at(z, self._of(z))
 
     def g(self, z: Tensor) -> Tensor:
         """The reconstruction in pixel scale [n, *event], as ``vae.g``."""
@@ -215,12 +211,10 @@ class Maps:
         return HalfMap(**vars(module), products=whole) if half else whole
 
     def _pixels_by_module(self, z: Tensor) -> Tensor:
-        given = self._given(z)
-        return self.forms.run(lambda vae: vae.g(z, **given), "decoder")
+        return self.forms.g(z, self._of(z))
 
     def _reconstruct_by_module(self, x: Tensor) -> Tensor:
-        given = self._given(x)
-        return self.forms.run(lambda vae: vae.reconstruct(x, **given), "encoder", "decoder")
+        return self.forms.reconstruct(x, self._of(x))
 
     def _fixed_logvar(self, like: Tensor) -> Tensor:
         return cast(Tensor, self.vae.encoder.logvar).detach().to(like.dtype)
@@ -295,5 +289,10 @@ class Maps:
 
     def _given(self, inputs: Tensor) -> dict[str, Any]:
         """The context of the inputs, as the VAE's methods take it."""
-        repeated = conditions.repeated(self.context, len(inputs) // max(self._rows, 1))
-        return conditions.as_keyword(repeated)
+        return conditions.as_keyword(self._of(inputs))
+
+    def _of(self, inputs: Tensor) -> Context:
+        """The context of the inputs."""
+        if self.context is None:
+            return None
+        return conditions.repeated(self.context, len(inputs) // max(self._rows, 1))

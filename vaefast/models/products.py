@@ -213,10 +213,8 @@ class ModuleMap:
 
     def _probes(self, x: Tensor, u: Tensor) -> Iterator[slice]:
         """As many at once as the memory budget holds, and as pays."""
-        most = max(1, derivatives.ROWS // len(x))
-        for part in memory.row_chunks(u.shape[1], len(x) * self._bytes_per_probe(x.element_size())):
-            for start in range(part.start, part.stop, most):
-                yield slice(start, min(start + most, part.stop))
+        cost = len(x) * self._bytes_per_probe(x.element_size())
+        return memory.row_chunks(u.shape[1], cost, memory.cached(len(x), x, derivatives.ROWS))
 
     def _pulled(self, x: Tensor, u: Tensor, of: Callable[[Tensor], Tensor]) -> Tensor:
         """``of`` the products Jᵀu, [b, K, ...], a part of the probes at a time."""

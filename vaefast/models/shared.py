@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vaefast.models import context as contexts
 from vaefast.models.example import Example
-from vaefast.models.footprint import activation_bytes
+from vaefast.models.footprint import known_bytes
 from vaefast.models.forms import Forms
 from vaefast.models.one_function import of_decode, of_encode
 from vaefast.models.packs import Packs
@@ -57,5 +57,6 @@ class Shared(NamedTuple):
         if name not in self.costs:
             given = contexts.as_keyword(contexts.rows(self.example.context, slice(0, 1)))
             run = partial(function, **given)
-            self.costs[name] = activation_bytes(run, rows, self.vae)
+            owner, output = getattr(self.vae, name), self.vae.decoder_output
+            self.costs[name] = known_bytes(run, rows, self.vae, owner, (name, output))
         return self.costs[name]

@@ -66,7 +66,8 @@ def _twin(module: nn.Module, last: bool, made: dict[int, nn.Module]) -> nn.Modul
     twin = made[id(module)] = shallow(module)
     weight = _weight(module) if last else None
     if weight is not None:
-        turned = weight.detach().contiguous(memory_format=torch.channels_last)
+        # not .contiguous(): of one channel it leaves strides by which no library sees the layout
+        turned = weight.detach().to(memory_format=torch.channels_last, copy=True)
         twin._parameters["weight"] = nn.Parameter(turned, requires_grad=False)
     for name, child in module._modules.items():
         twin._modules[name] = None if child is None else _twin(child, last, made)

@@ -180,6 +180,8 @@ def _is_per_row(value: float | Tensor, like: Tensor) -> bool:
 
 def _matrix(value: float | Tensor, name: str, like: Tensor) -> Tensor:
     """One value, one per row or one per element as [1 or B, 1 or D] in ``like``'s dtype."""
+    if type(value) is Tensor and value.dtype == like.dtype and value.shape == like.shape[:1]:
+        return value.unsqueeze(1)
     if not isinstance(value, Tensor):
         value = like.new_full((), value, dtype=torch.float64)
     elif value.device != like.device:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-__all__ = ["require_fits", "row_chunks", "rows_within", "set_memory"]
+from torch import Tensor
+
+__all__ = ["cached", "require_fits", "row_chunks", "rows_within", "set_memory"]
+
+CACHED = 512  # rows of a module's values at once: with more, layers wait for the memory
 
 _budget = 1 << 30
 
@@ -29,11 +33,21 @@ def rows_within(bytes_per_row: int) -> int:
     return max(1, _budget // max(1, bytes_per_row))
 
 
-def row_chunks(rows: int, bytes_per_row: int) -> Iterator[slice]:
-    """Consecutive slices of ``range(rows)``, each within the budget and of at least one row."""
+def row_chunks(rows: int, bytes_per_row: int, most: int | None = None) -> Iterator[slice]:
+    """Consecutive slices of ``range(rows)``, each within the budget and of at least one row.
+
+    Args:
+        most: rows in a slice, where fewer than fit are faster.
+    """
     size = rows_within(bytes_per_row)
+    size = size if most is None else max(1, min(size, most))
     for start in range(0, rows, size):
         yield slice(start, min(start + size, rows))
+
+
+def cached(width: int, like: Tensor, rows: int = CACHED) -> int | None:
+    """How many of something that is ``width`` rows a module takes at once; None on a GPU."""
+    return None if like.is_cuda else max(1, rows // max(width, 1))
 
 
 def require_fits(bytes_needed: int, what: str, hint: str) -> None:

@@ -4,49 +4,55 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
 
 __all__ = [
     "autocast",
+    "of_module",
     "one_kernel",
     "products",
     "twice_differentiable",
     "without_fallback_warnings",
 ]
 
+NOTHING = nullcontext()
 
-@contextmanager
-def products(device: torch.device, precision: str) -> Iterator[None]:
+
+def products(device: torch.device, precision: str) -> AbstractContextManager:
     """float32 products in tf32 where ``precision`` is "tf32", else in full precision.
 
     For matrix products and convolutions on CUDA; forward and backward must both lie inside. The
     switches are the process's, as all of torch's are. Nothing is touched on the CPU.
     """
-    if device.type != "cuda":
-        yield
-        return
-    with _set(*_tf32_switches(precision == "tf32")):
-        yield
+    cuda = device.type == "cuda"
+    return _set(*_tf32_switches(precision == "tf32")) if cuda else NOTHING
 
 
-@contextmanager
-def one_kernel(device: torch.device) -> Iterator[None]:
+def one_kernel(device: torch.device) -> AbstractContextManager:
     """cuDNN takes the same deterministic kernel every time instead of timing several."""
     if device.type != "cuda":
-        yield
-        return
+        return NOTHING
     cudnn = torch.backends.cudnn
-    with _set((cudnn, "benchmark", False), (cudnn, "deterministic", True)):
-        yield
+    return _set((cudnn, "benchmark", False), (cudnn, "deterministic", True))
+
+
+def of_module(device: torch.device, precision: str) -> AbstractContextManager:
+    """:func:`products` and :func:`one_kernel`; nothing on the CPU."""
+    if device.type != "cuda":
+        return NOTHING
+    both = ExitStack()
+    both.enter_context(products(device, precision))
+    both.enter_context(one_kernel(device))
+    return both
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager:
     """Products of a forward pass in bfloat16 where ``precision`` is "bf16"; float64 stays."""
     if precision != "bf16":
-        return nullcontext()
+        return NOTHING
     return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
