@@ -27,12 +27,14 @@ JOBS = (  # in the order of what is asked of them on a GPU
     "net_vjp",
     "eigenvalue_bound",
     "hmc_defence",
+    "convolutional",
     "public_calls",
     "threads",
 )
 BESIDES = {
     "convolutional_hmc": "cuda",
     "hmc_defence": "cpu",
+    "convolutional": "cpu",
     "public_calls": "cpu",
     "threads": "cpu",
 }  # no ops; where they are measured
