@@ -133,9 +133,11 @@ def test_code_that_fails_later_runs_as_it_is():
 
     vae, x = colour(Later()), images()
     assert forms(vae, x).described("encoder") == "eager, channels_last"
-    found = CALLS["probability"](vae, x)
-    assert found.tolist() == [1.0] * ROWS
-    assert "view" in forms(vae, x).described("encoder")
+    assert CALLS["probability"](vae, x).tolist() == [1.0] * ROWS
+    found, expected = CALLS["latent"](vae, x), CALLS["latent"](colour(), x)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+    for part in ("encoder", "decoder"):
+        assert "view" in forms(vae, x).described(part)
 
 
 def test_errors_of_the_model_are_its_own():
