@@ -8,7 +8,7 @@ import torch
 import vaefast as vf
 from vaefast import checks
 from vaefast.elbo import evaluate_elbo
-from vaefast.models import MLPVAE, ConvVAE, lowering, maps, packs
+from vaefast.models import MLPVAE, ConvVAE, lowering, packs, shared
 
 OPTIONS = {"steps": 2, "eps": 0.1}
 CALLS = {
@@ -59,7 +59,7 @@ def counts(monkeypatch):
     watch(lowering, "decoder", lambda *_: "decoder lowered")
     watch(lowering, "pixels", lambda *_: "pixels lowered")
     watch(packs, "pack", lambda net, *_: "packed" if net.packed is None else "completed")
-    watch(maps, "activation_bytes", lambda *_: "footprints")
+    watch(shared, "known_bytes", lambda *_: "footprints")
     watch(checks, "eval_mode", lambda *_: "eval checks")
     watch(checks, "row_index", lambda *_: "index checks")
     watch(vf.VAE, "encode", lambda *_: "encode")
