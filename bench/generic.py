@@ -46,7 +46,7 @@ WORK = {
     "latent": Work(
         lambda vae, x, steps: vf.attacks.latent(vae, x, steps=steps, **ATTACK),
         lambda result: result.objective,
-        (100, 50, 20, 10),
+        (100, 50, 20, 20),
     ),
     "max_damage": Work(
         lambda vae, x, steps: vf.attacks.max_damage(vae, x, steps=steps, **ATTACK),
