@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from vaefast.bench.pixels import PIXEL_NETWORKS, pixel_network
 from vaefast.runtime.defaults import default_device
 from vaefast.types import Network
 
@@ -75,13 +76,18 @@ def network(
     device: str | None = None,
     seed: int = 0,
 ) -> Network:
-    """An MLP with Gaussian weights of standard deviation 1.5/√in and small biases."""
+    """An MLP with Gaussian weights of standard deviation 1.5/√in and small biases.
+
+    Or one of :data:`vaefast.bench.pixels.PIXEL_NETWORKS`, named in place of the activations.
+    """
     generator = torch.Generator(device="cpu").manual_seed(seed)
 
     def draw(*shape: int) -> Tensor:
         drawn = torch.randn(shape, generator=generator, device="cpu", dtype=torch.float64)
         return _placed(drawn, device, dtype)
 
+    if activations in PIXEL_NETWORKS:
+        return pixel_network(activations, widths[0], widths[-1], draw)
     pairs = list(pairwise(widths))
     weights = [1.5 * draw(after, before) / max(before, 1) ** 0.5 for before, after in pairs]
     return Network.mlp(weights, [0.3 * draw(after) for _, after in pairs], activations)

@@ -28,6 +28,7 @@ JOBS = (  # in the order of what is asked of them on a GPU
     "eigenvalue_bound",
     "hmc_defence",
     "generic",
+    "convolutional",
     "public_calls",
     "threads",
 )
@@ -35,6 +36,7 @@ BESIDES = {
     "convolutional_hmc": "cuda",
     "generic": "cpu",
     "hmc_defence": "cpu",
+    "convolutional": "cpu",
     "public_calls": "cpu",
     "threads": "cpu",
 }  # no ops; where they are measured

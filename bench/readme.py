@@ -15,6 +15,7 @@ __all__ = ["main"]
 
 RESULTS = Path("bench/results/cpu.csv")
 GPU_RESULTS = Path("bench/results/gpu.csv")
+CONVOLUTIONAL = Path("bench/results/convolutional.csv")
 PLOT = Path("docs/images/pgd_step.svg")
 CASES = ("linf B=256 D=3072 float32 cpu", "l2 B=256 D=3072 float32 cpu")
 TICKS = (50, 100, 200, 500, 1000, 2000, 5000)  # µs
@@ -32,6 +33,7 @@ ENGINE = (
 )
 HEADLINES = (("hmc_defence", "32-512-512-784 tanh"), ("net_chain", "32-512-512-784 tanh N=1 "))
 SMALL = ("17-100-333-300", "8-64-3072", "300-333-100-17", "3072-64-8")  # shapes of the second table
+ELSEWHERE = (*SMALL, "convolutional")
 CEILING = "matrix products alone"
 RENAMED = re.compile("^mlp_")
 
@@ -133,7 +135,7 @@ def machine(row: Row) -> str:
 
 def engine(rows: list[Row]) -> str:
     """Ours beside the best peer on the large networks."""
-    return against_peers([row for row in rows if not row["case"].startswith(SMALL)])
+    return against_peers([row for row in rows if not row["case"].startswith(ELSEWHERE)])
 
 
 def engine_small(rows: list[Row]) -> str:
@@ -174,6 +176,32 @@ def line(rows: list[Row]) -> str:
 def peers(rows: list[Row]) -> list[Row]:
     """The rows of what is neither ours nor the limit."""
     return [r for r in rows if r["provider"] != CEILING and not r["provider"].startswith("vaef")]
+
+
+def convolutional(rows: list[Row]) -> str:
+    """Networks with pixels, or that they are not measured; the other CPU rows do not matter."""
+    if not CONVOLUTIONAL.exists():
+        return "Not yet measured.\n"
+    found = latest(CONVOLUTIONAL)
+    lines = [
+        "| op | case | ours, ms | GFLOP/s | of torch's product | best peer | its ms | times ours |",
+        "|---|---|---:|---:|---:|---|---:|---:|",
+    ]
+    lines += [convolutional_line(group) for group in cases(found)]
+    rates = sorted(float(row["gflop_per_s"]) for row in found if row["provider"] == CEILING)
+    product = f"torch's product of 1024x512x512 {rates[0]:.0f} to {rates[-1]:.0f} GFLOP/s"
+    return "\n".join([*lines, "", f"{machine(found[-1])} In the same run {product}.", ""])
+
+
+def convolutional_line(rows: list[Row]) -> str:
+    ours, *others = rows
+    first = min(peers(others), key=lambda row: float(row["median_us"]))
+    rate, share = float(ours["gflop_per_s"]), float(ours["percent_of_ceiling"])
+    rates = "| |" if math.isnan(share) else f"| {rate:.0f} | {share:.0f} % |"
+    return (
+        f"| `{ours['op']}` | {ours['case'].replace(' float32 cpu', '')} | {ms(ours)} "
+        f"{rates} {first['provider']} | {ms(first)} | **{float(first['times_ours']):.2f}** |"
+    )
 
 
 def gpu(rows: list[Row]) -> str:
@@ -254,6 +282,7 @@ BLOCKS = {
     "table": table,
     "engine": engine,
     "engine_small": engine_small,
+    "convolutional": convolutional,
     "gpu": gpu,
 }
 

@@ -92,15 +92,35 @@ enum class Likelihood : int { bernoulli, gaussian, continuous_bernoulli, clamped
 
 enum class Outcome : int { done, interrupted, no_memory };
 
-// h = φ(W x + b); element [j, k] of W lies at weight[j·row + k·column], bias may be null.
+// One axis of a layer with pixels. Input i of the side with more pixels (the output of a transposed
+// convolution) meets tap t of output o of the other where i = o·stride + t·dilation − padding.
+struct AxisSizes {
+    int64_t in, out, kernel, stride, padding, dilation;
+};
+
+// A convolution's channels and pixels; pooling and upsampling are convolutions of one channel each.
+struct Pixels {
+    bool transposed;
+    int64_t in_channels, out_channels, groups;
+    AxisSizes y, x;
+    double weight;  // of all taps, where the layer has no weights
+};
+
+constexpr int64_t NO_RESIDUAL = -2;
+
+// h = φ(W x + b); element [j, k] of W lies at weight[j·row + k·column], bias may be null. With
+// pixels W is a convolution: weight [channels with fewer pixels, others / groups, y, x],
+// contiguous.
 template <typename T>
 struct Layer {
     const T* weight;
     int64_t row, column;
-    const T* bias;
+    const T* bias;  // of a convolution one per channel
     int64_t outputs, inputs;
     Activation activation;
     Parameters<T> parameters;
+    int64_t residual = NO_RESIDUAL;  // layer whose output is added before φ, −1: the input's
+    const Pixels* pixels = nullptr;
 };
 
 // What a pack of weights holds: the panels that multiply by W, and those by Wᵀ.
@@ -115,6 +135,11 @@ struct Network {
 
     int64_t inputs() const { return layers[0].inputs; }
     int64_t outputs() const { return layers[depth - 1].outputs; }
+    bool is_mlp() const {
+        for (int64_t l = 0; l < depth; ++l)
+            if (layers[l].pixels || layers[l].residual != NO_RESIDUAL) return false;
+        return true;
+    }
 };
 
 // How a call runs: its threads, and what the calling thread asks every 50 ms.

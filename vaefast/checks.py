@@ -32,7 +32,10 @@ def batch(x: Tensor, name: str = "x") -> Tensor:
     """A floating tensor [B, *event] with at least one event dimension."""
     tensor(x, name)
     if not x.is_floating_point():
-        raise TypeError(f"{name} must be floating, got {short(x.dtype)}; pass {name}.float()")
+        remedy = f"{name}.real or {name}.abs()" if x.is_complex() else f"{name}.float()"
+        raise TypeError(f"{name} must be floating, got {short(x.dtype)}; pass {remedy}")
+    if x.layout != torch.strided:
+        raise TypeError(f"{name} must be dense, got {short(x.layout)}; pass {name}.to_dense()")
     if x.ndim < 2:
         raise ValueError(
             f"{name} must be [B, *event], got {list(x.shape)}; add the batch with {name}[None]"
@@ -42,7 +45,8 @@ def batch(x: Tensor, name: str = "x") -> Tensor:
 
 def tensor(x: object, name: str) -> Tensor:
     if not isinstance(x, Tensor):
-        raise TypeError(f"{name} must be a torch.Tensor, got {type(x).__name__}")
+        remedy = f"; pass torch.as_tensor({name})" if hasattr(x, "__len__") else ""
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(x).__name__}{remedy}")
     return x
 
 
@@ -81,7 +85,7 @@ def row_index(index: Tensor | None, rows: int, device: torch.device) -> Tensor:
     if list(index.shape) != [rows]:
         raise ValueError(f"index must be [B] = [{rows}], got {list(index.shape)}")
     if rows and not torch.compiler.is_compiling():  # a traced index has no values yet
-        lowest, highest = int(index.min()), int(index.max())
+        lowest, highest = (int(end) for end in index.aminmax())
         if lowest < 0 or highest >= MAX_INDEX:
             raise ValueError(f"index must lie in [0, 2**44), got {lowest} to {highest}")
     return index.to(device)
@@ -97,8 +101,11 @@ def per_row(
             f"pass torch.as_tensor({name})"
         )
     if not isinstance(value, Tensor):
-        value = torch.full((rows,), number(value, name), dtype=like.dtype, device=like.device)
-    elif value.is_complex() or value.dtype == torch.bool:
+        value = number(value, name)
+        if minimum is not None and value < minimum:
+            raise ValueError(f"{name} must be at least {minimum:g}, got {value:g}")
+        return torch.full((rows,), value, dtype=like.dtype, device=like.device)
+    if value.is_complex() or value.dtype == torch.bool:
         raise TypeError(f"{name} must hold real numbers, got {short(value.dtype)}")
     elif value.ndim == 0:
         value = value.to(like).expand(rows)
@@ -221,6 +228,6 @@ def differentiable(module: nn.Module) -> None:
         )
 
 
-def short(dtype: torch.dtype) -> str:
+def short(dtype: torch.dtype | torch.layout) -> str:
     """``float32`` rather than ``torch.float32``."""
     return str(dtype).removeprefix("torch.")

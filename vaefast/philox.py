@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from enum import IntEnum
+from itertools import accumulate
 from numbers import Integral
 from typing import NamedTuple, TypeVar
 
@@ -39,9 +40,10 @@ WEYL = (0x9E3779B9, 0xBB67AE85)
 ROUNDS = 10
 MAX_INDEX = 1 << 44
 MAX_LANE = 1 << 12
+VERY_FEW = 12  # counters for which numpy's operations take longer than Python's
 FEW = 1 << 12  # counters for which numpy's smaller overhead counts for more than torch's threads
 
-T = TypeVar("T", Tensor, np.ndarray)
+T = TypeVar("T", Tensor, np.ndarray, int)
 
 
 class Use(IntEnum):
@@ -127,13 +129,15 @@ def together(
     The cipher is a hundred small operations, whatever the number of integers.
     """
     if _is_few(draws, index, step):
-        return _together_few(draws, seed, index, step)
-    counters = [_counter(draw, index, step) for draw in draws]
-    words = counters[0]
-    if len(counters) > 1:
-        words = tuple(torch.cat(word, dim=-1) for word in zip(*counters))
-    bits = _philox(words, (seed & MASK, (seed >> 32) & MASK))
-    parts = zip(*(word.split([c[0].shape[-1] for c in counters], dim=-1) for word in bits))
+        counters = len(index) * sum([(draw.numbers + 3) // 4 for draw in draws])
+        run = _together_very_few if 0 < counters <= VERY_FEW else _together_few
+        return run(draws, seed, index, step)
+    words = [_counter(draw, index, step) for draw in draws]
+    joined = words[0]
+    if len(words) > 1:
+        joined = tuple(torch.cat(word, dim=-1) for word in zip(*words))
+    bits = _philox(joined, (seed & MASK, (seed >> 32) & MASK))
+    parts = zip(*(word.split([w[0].shape[-1] for w in words], dim=-1) for word in bits))
     return [
         torch.stack(part, dim=-1).flatten(-2)[..., : draw.numbers]  # [N, count]
         for draw, part in zip(draws, parts)
@@ -226,7 +230,7 @@ def _together_few(
     draws: Sequence[Draw], seed: int, index: Tensor, step: int | Tensor
 ) -> list[Tensor]:
     """As :func:`together`, in numpy, whose operations on few numbers take a third of the time."""
-    ends = np.cumsum([0, *((draw.numbers + 3) // 4 for draw in draws)]).tolist()
+    ends = [*accumulate(((draw.numbers + 3) // 4 for draw in draws), initial=0)]
     rows, words = index.numpy(), np.empty((4, len(index), ends[-1]), dtype=np.int64)
     words[1] = step.numpy().reshape(-1, 1) & MASK if isinstance(step, Tensor) else int(step) & MASK
     words[2] = (rows & MASK)[:, None]
@@ -240,6 +244,28 @@ def _together_few(
     return [flat[:, 4 * start : 4 * start + draw.numbers] for draw, start in zip(draws, ends)]
 
 
+def _together_very_few(
+    draws: Sequence[Draw], seed: int, index: Tensor, step: int | Tensor
+) -> list[Tensor]:
+    """As :func:`together`, in Python's own integers."""
+    rows, key = index.tolist(), (seed & MASK, (seed >> 32) & MASK)
+    steps, found = _per_row(step, len(rows)), []
+    for draw in draws:
+        bits = [
+            _philox((e, t & MASK, i & MASK, i >> 32 | lane << 12 | int(draw.use) << 24), key)
+            for i, t, lane in zip(rows, steps, _per_row(_checked(draw.lane), len(rows)))
+            for e in range((draw.numbers + 3) // 4)
+        ]
+        words = torch.tensor(bits, dtype=torch.int64, device="cpu")
+        found.append(words.view(len(rows), -1)[:, : draw.numbers])
+    return found
+
+
+def _per_row(value: int | Tensor, rows: int) -> list[int]:
+    given = value.reshape(-1).tolist() if isinstance(value, Tensor) else [int(value)]
+    return given if len(given) == rows else given * rows
+
+
 def _checked(lane: int | Tensor) -> int | Tensor:
     if isinstance(lane, int) and not 0 <= lane < MAX_LANE:
         raise ValueError(f"lane must lie in [0, {MAX_LANE}), got {lane}")
@@ -247,10 +273,10 @@ def _checked(lane: int | Tensor) -> int | Tensor:
 
 
 def _philox(counter: tuple[T, ...], key: tuple[int, int]) -> tuple[T, ...]:
-    """The cipher's rounds on four words, int64 arrays or tensors.
+    """The cipher's rounds on four words: int64 arrays or tensors, or Python's integers.
 
-    A product wraps modulo 2⁶⁴, so its bits are those of the exact one; what stands above the low
-    32 bits of a word is cut when the word is next multiplied, or at the end.
+    A tensor's product wraps modulo 2⁶⁴, so its bits are those of the exact one; what stands above
+    the low 32 bits of a word is cut when the word is next multiplied, or at the end.
     """
     c0, c1, c2, c3 = counter
     k0, k1 = key

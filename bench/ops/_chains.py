@@ -19,6 +19,7 @@ from vaefast.bench.cases import Posterior
 from vaefast.bench.ops import _hmc as hmc
 from vaefast.bench.ops import _jax as jx
 from vaefast.bench.ops import _nets as nets
+from vaefast.bench.ops._stacks import Stack
 from vaefast.bench.place import Place, net_at
 from vaefast.types import Network
 
@@ -115,13 +116,13 @@ def replayed(place: Place, step: Step, start: State) -> Callable[[Tensor, Tensor
 
 
 def jax_parts(
-    net: Network, precision: str, gpu: bool
+    net: Network | Stack, precision: str, gpu: bool
 ) -> dict[str, tuple[Callable, Callable, tuple]]:
     """Name to the inner gradient, the last one with its energy, and the networks for both."""
     if not jx.installed(gpu=gpu):
         return {}
     weights, biases, _ = jx.network(net)
-    rounded = net_at(net, precision)
+    rounded = net if isinstance(net, Stack) else net_at(net, precision)
     inner = jx.network(rounded)
 
     def last(z, x, *networks):
@@ -133,7 +134,8 @@ def jax_parts(
     def by_hand(z, x, *networks):
         return jx.hand_gradient(z, x, *networks[:4])
 
-    return {
-        "JAX jit, gradient by hand": (by_hand, last, (*inner, rounded.weights, weights, biases)),
-        "JAX jit": (plain, last, (*inner, weights, biases)),
-    }
+    by_grad = {"JAX jit": (plain, last, (*inner, weights, biases))}
+    if isinstance(net, Stack):
+        return by_grad
+    networks = (*inner, rounded.weights, weights, biases)
+    return {"JAX jit, gradient by hand": (by_hand, last, networks), **by_grad}

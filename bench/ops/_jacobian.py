@@ -8,13 +8,14 @@ from torch.func import jacrev, jvp, vjp, vmap
 
 from vaefast.bench.ops import _jax as jx
 from vaefast.bench.ops import _nets as nets
+from vaefast.bench.ops._stacks import Stack
 from vaefast.types import Network
 
 __all__ = ["gram_by_func", "gram_by_hand", "gram_by_jax", "jvp_by_func", "jvp_by_hand"]
 __all__ += ["jvp_by_jax", "vjp_by_func", "vjp_by_hand", "vjp_by_jax"]
 
 
-def gram_by_func(x: Tensor, inv_std: Tensor, net: Network) -> Tensor:
+def gram_by_func(x: Tensor, inv_std: Tensor, net: Network | Stack) -> Tensor:
     J = vmap(jacrev(lambda row: nets.forward(row, net)))(x)  # [B, d, D]
     J = (inv_std[:, :, None] * J).to(net.weights[0].dtype)
     return (J @ J.mT).to(x.dtype)

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vaefast.bench.ops import _jax_stacks as jax_stacks
+from vaefast.bench.ops._stacks import Stack
 from vaefast.types import Network
 
 __all__ = ["arrays", "forward", "found", "gradient", "gradient_and_energy", "installed", "jitted"]
@@ -51,11 +53,17 @@ def missing(gpu: bool = False) -> str:
     return f"it has no {'GPU' if gpu else 'CPU'} here, only {kind}"
 
 
-def network(net: Network) -> tuple[list[Tensor], list[Tensor], Static]:
-    """An MLP as the arguments that the functions below take, weights [in, out].
+def network(net: Network | Stack) -> tuple[list[Tensor], list[Tensor], Static]:
+    """A network as the arguments that the functions below take, weights [in, out].
 
     XLA's product of one row with a transposed [out, in] is seven times as slow.
     """
+    if isinstance(net, Stack):
+        return (
+            jax_stacks.weights(net),
+            [b for b in net.biases if b is not None],
+            Static(jax_stacks.text(net)),
+        )
     weights = [weight.T.contiguous() for weight in net.weights]
     return weights, [b for b in net.biases if b is not None], Static(",".join(net.activations))
 
@@ -91,6 +99,8 @@ def jitted(function: Callable, *arguments: Any, name: str = "JAX jit") -> dict[s
 
 
 def forward(z, weights, biases, activations: str):
+    if jax_stacks.SEPARATOR in activations:
+        return jax_stacks.forward(z, weights, biases, activations)
     import jax
 
     functions = {"tanh": jax.numpy.tanh, "relu": jax.nn.relu, "silu": jax.nn.silu}

@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vaefast.bench.cases import Posterior, network, posterior
+from vaefast.bench.ops import _stacks as stacks
+from vaefast.bench.ops._activate import activate, pull
 from vaefast.bench.place import PRODUCTS, Place
 from vaefast.bench.runner import Provider
 from vaefast.types import Network
@@ -18,7 +20,6 @@ __all__ = [
     "TABLE",
     "Product",
     "Shape",
-    "activate",
     "backward_products",
     "by_autograd",
     "by_hand",
@@ -84,7 +85,9 @@ def encoder(shape: Shape, device: str) -> Network:
 
 
 def flop(net: Network, rows: int) -> int:
-    """Multiplications and additions of the matrix products of one pass over the rows."""
+    """Multiplications and additions of the products of one pass over the rows."""
+    if not net.is_mlp:
+        return stacks.flop(net, rows)
     return 2 * rows * sum(weight.numel() for weight in net.weights)
 
 
@@ -125,22 +128,10 @@ def _alone(products: list[Product], repeat: int) -> Callable[[], Tensor]:
     return run
 
 
-def activate(kind: str, a: Tensor) -> Tensor:
-    return {"identity": lambda t: t, "tanh": torch.tanh, "relu": torch.relu, "silu": F.silu,
-            "sigmoid": torch.sigmoid}[kind](a)  # fmt: skip
-
-
-def pull(kind: str, g: Tensor, a: Tensor, h: Tensor) -> Tensor:
-    """g times the activation's derivative, from its argument a or its value h."""
-    if kind == "tanh":
-        return torch.ops.aten.tanh_backward(g, h)
-    if kind == "relu":
-        return torch.ops.aten.threshold_backward(g, h, 0)
-    return torch.ops.aten.silu_backward(g, a)
-
-
-def forward(z: Tensor, net: Network) -> Tensor:
+def forward(z: Tensor, net: Network | stacks.Stack) -> Tensor:
     """The network in plain torch, in its weights' dtype."""
+    if isinstance(net, stacks.Stack):
+        return stacks.forward(z, net)
     z = z.to(net.weights[0].dtype)
     for weight, bias, kind in zip(net.weights, net.biases, net.activations):
         z = activate(kind, F.linear(z, weight, bias))
@@ -164,7 +155,7 @@ def slopes(layers: list[tuple[str, Tensor, Tensor]]) -> list[Tensor]:
 
 
 def by_autograd(
-    z: Tensor, x: Tensor, net: Network, energy: bool = True
+    z: Tensor, x: Tensor, net: Network | stacks.Stack, energy: bool = True
 ) -> tuple[Tensor | None, Tensor]:
     """U less its constant where asked, and ∇U, as one writes them; a row of z per row of x."""
     with torch.enable_grad():
@@ -180,9 +171,11 @@ def by_autograd(
 
 
 def by_hand(
-    z: Tensor, x: Tensor, net: Network, energy: bool = True
+    z: Tensor, x: Tensor, net: Network | stacks.Stack, energy: bool = True
 ) -> tuple[Tensor | None, Tensor]:
     """The same as :func:`by_autograd` with the backward pass written out."""
+    if isinstance(net, stacks.Stack):
+        return stacks.by_hand(z, x, net, energy)
     dtype = net.weights[0].dtype
     logits, layers = tape(z, net)
     logits = logits.to(x.dtype)

@@ -20,6 +20,7 @@ from vaefast import ops
 from vaefast.bench.memory import peak_growth
 from vaefast.bench.ops import _jax as jx
 from vaefast.bench.ops import _nets as nets
+from vaefast.bench.ops._stacks import Stack
 from vaefast.bench.place import Place, net_at
 from vaefast.bench.runner import Benchmark, Case, Check, Provider, tensor_of
 from vaefast.functional.latents import latents
@@ -50,12 +51,16 @@ class Job:
         plain = nets.decoder(shape, 1, place.device).net
         self.net = plain.with_epilogue("sigmoid")
         self.peer = net_at(self.net, precision)
-        self.mean = place.normal(self.B, self.net.in_features)
+        self.chunks = place.table(CHUNKS, (CHUNK,), (2,))
+        self.draw(self.net)
+
+    def draw(self, net: Network | Stack) -> None:
+        self.mean = self.place.normal(self.B, self.net.in_features)
         self.std = torch.full_like(self.mean, STD)
-        self.centre = nets.forward(self.mean, self.net)
+        self.centre = nets.forward(self.mean, net)
         some = self.mean[:64]
-        draws = some + STD * place.normal(50, *some.shape, seed=1)
-        images = nets.forward(draws, self.net)
+        draws = some + STD * self.place.normal(50, *some.shape, seed=1)
+        images = nets.forward(draws.flatten(0, 1), net).unflatten(0, draws.shape[:2])
         self.r = (images - self.centre[:64]).norm(dim=-1).median().item()
 
     def rows(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -153,10 +158,6 @@ def call(row: int, inputs: int, samples: int) -> Callable[[], Tensor]:
     return lambda: ops.decode_distance(*rows, job.r, job.net, samples=samples)
 
 
-def chunks(job: Job) -> tuple[int, ...]:
-    return job.place.table(CHUNKS, (CHUNK,), (2,))
-
-
 def in_torch(job: Job) -> Peers:
     compiled = job.place.compiled(count)
 
@@ -178,8 +179,8 @@ def in_torch(job: Job) -> Peers:
         chunk = chunk if job.place.on_cpu else job.checked
         return hits(run, job.checked, chunk, job.draws(job.checked)), job.ours(job.checked)
 
-    runs = {f"torch.compile, {n} inputs at a time": (compiled, n) for n in chunks(job)}
-    runs[f"eager, {chunks(job)[0]} inputs at a time"] = count, chunks(job)[0]
+    runs = {f"torch.compile, {n} inputs at a time": (compiled, n) for n in job.chunks}
+    runs[f"eager, {job.chunks[0]} inputs at a time"] = count, job.chunks[0]
     return (
         {name: partial(hits, run, job.theirs, n, None) for name, (run, n) in runs.items()},
         {name: partial(check, *run) for name, run in runs.items()},
@@ -190,7 +191,7 @@ def in_jax(job: Job) -> Peers:
     found: dict[str, Provider] = {}
     checks: dict[str, Check] = {}
     network = jx.network(job.peer)
-    for chunk in chunks(job) if jx.installed(gpu=job.mean.is_cuda) else ():
+    for chunk in job.chunks if jx.installed(gpu=job.mean.is_cuda) else ():
         name = f"JAX jit, {chunk} inputs at a time"
         run = jax_count(job.r, job.theirs, job.S, chunk, draw=True)
         given = job.mean[: job.theirs], *job.rows(job.theirs)
@@ -207,7 +208,7 @@ def checked_in_jax(job: Job, chunk: int) -> tuple[Tensor, Tensor]:
 
 
 def count(
-    noise: Tensor, mean: Tensor, std: Tensor, centre: Tensor, r: float, net: Network
+    noise: Tensor, mean: Tensor, std: Tensor, centre: Tensor, r: float, net: Network | Stack
 ) -> Tensor:
     """Hits [b] of noise [b, S, d]."""
     z = mean[:, None] + std[:, None] * noise

@@ -21,6 +21,7 @@ from vaefast.bench.ops import _chains as chains
 from vaefast.bench.ops import _hmc as hmc
 from vaefast.bench.ops import _jax as jx
 from vaefast.bench.ops import _nets as nets
+from vaefast.bench.ops._stacks import Stack
 from vaefast.bench.place import Place
 from vaefast.bench.runner import Benchmark, Case, Check, Provider
 from vaefast.ops.net_chain import Chain
@@ -213,11 +214,12 @@ def drawing_peers(job: Job, runs: dict[str, Callable[[Tensor, Tensor], Tensor]])
     )
 
 
-def in_jax(job: Job) -> Peers:
+def in_jax(job: Job, stack: Stack | None = None) -> Peers:
+    """``stack`` stands for a decoder with pixels."""
     z, x, net = job.posterior
     found: dict[str, Provider] = {}
     checks: dict[str, Check] = {}
-    parts = chains.jax_parts(net, job.precision, z.is_cuda)
+    parts = chains.jax_parts(stack or net, job.precision, z.is_cuda)
     for name, (gradient, last, networks) in parts.items():
         chain = hmc.jax_transitions(gradient, job.L, last)
         own = drawing(chain, (job.theirs, *z.shape))

@@ -9,8 +9,11 @@ namespace {
 // weight, its row and column stride, bias or 0, outputs, inputs, activation and its two parameters
 using LayerAt =
     std::tuple<Address, int64_t, int64_t, Address, int64_t, int64_t, int, double, double>;
-// Layers, address of the pack (0 for none) and its bytes.
-using LayersAt = std::tuple<std::vector<LayerAt>, Address, int64_t>;
+// Of a layer among convolutions: 1 where it is one and 0 for a linear one, transposed, channels in
+// and out, groups; of either axis in, out, kernel, stride, padding, dilation; the residual's layer.
+using PixelsAt = std::array<int64_t, 18>;
+// Layers, address of the pack (0 for none) and its bytes, pixels (none for an MLP).
+using LayersAt = std::tuple<std::vector<LayerAt>, Address, int64_t, std::vector<PixelsAt>>;
 
 constexpr char PACK[8] = "vf-pack";
 
@@ -21,6 +24,7 @@ struct PackHeader {
     int64_t element;  // bytes
     int64_t depth;
     int64_t directions;
+    uint64_t pixels;  // a hash of the convolutions' sizes, 0 for an MLP
 };
 
 constexpr int64_t header_bytes(int64_t depth) {
@@ -36,10 +40,29 @@ bool is_text(const char (&level)[16]) {
     return false;
 }
 
-std::string described(const char* level, int64_t element, const int64_t* widths, int64_t depth) {
+std::string described(const char* level, int64_t element, const int64_t* widths, int64_t depth,
+                      uint64_t pixels) {
     std::string text = std::string(level) + (element == 4 ? ", float32, " : ", float64, ");
     for (int64_t l = 0; l <= depth; ++l) text += (l ? "-" : "") + std::to_string(widths[l]);
-    return text;
+    return pixels ? text + ", convolutions " + std::to_string(pixels % 1000000) : text;
+}
+
+uint64_t hash_of(const std::vector<PixelsAt>& pixels) {
+    uint64_t hash = pixels.empty() ? 0 : 14695981039346656037u;  // FNV-1a
+    for (const auto& layer : pixels)
+        for (const int64_t size : layer) hash = (hash ^ uint64_t(size)) * 1099511628211u;
+    return hash;
+}
+
+Pixels pixels_of(const PixelsAt& p) {
+    const double weight = p[1] ? 1 : 1 / (double(p[7]) * double(p[13]));
+    return {p[1] != 0,
+            p[2],
+            p[3],
+            p[4],
+            {p[5], p[6], p[7], p[8], p[9], p[10]},
+            {p[11], p[12], p[13], p[14], p[15], p[16]},
+            weight};
 }
 
 // The layers of a call, and its pack.
@@ -47,6 +70,8 @@ template <typename T>
 struct Layers {
     std::vector<Layer<T>> layers;
     PackHeader* pack;
+    std::vector<Pixels> pixels = {};  // the layers point into it
+    uint64_t hash = 0;
 
     std::vector<int64_t> widths() const {
         std::vector<int64_t> widths = {layers[0].inputs};
@@ -68,6 +93,7 @@ struct Layers {
         std::strncpy(pack->level, active().name.c_str(), sizeof pack->level - 1);
         pack->element = sizeof(T);
         pack->depth = int64_t(layers.size());
+        pack->pixels = hash;
         const auto own = widths();
         std::memcpy(packed_widths(), own.data(), own.size() * sizeof(int64_t));
     }
@@ -75,12 +101,12 @@ struct Layers {
     void check(int64_t given) const {
         const auto own = widths();
         const std::string want =
-            described(active().name.c_str(), sizeof(T), own.data(), own.size() - 1);
+            described(active().name.c_str(), sizeof(T), own.data(), own.size() - 1, hash);
         std::string got = "something else";
         if (given >= int64_t(sizeof(PackHeader)) && !std::memcmp(pack->magic, PACK, sizeof PACK) &&
             pack->depth > 0 && pack->depth < given / int64_t(sizeof(int64_t)) &&
             given >= header_bytes(pack->depth) && is_text(pack->level))
-            got = described(pack->level, pack->element, packed_widths(), pack->depth);
+            got = described(pack->level, pack->element, packed_widths(), pack->depth, pack->pixels);
         if (got == want && given >= bytes()) return;
         throw py::value_error("net.packed must be a whole pack for " + want + ", got " +
                               (got == want ? "a part of it" : got) + "; pass packed=None");
@@ -89,7 +115,7 @@ struct Layers {
 
 template <typename T>
 Layers<T> layers_at(const LayersAt& given) {
-    const auto& [plain, packed, bytes] = given;
+    const auto& [plain, packed, bytes, pixels] = given;
     Layers<T> all = {{}, reinterpret_cast<PackHeader*>(packed)};
     for (const auto& [weight, row, column, bias, outputs, inputs, activation, p1, p2] : plain)
         all.layers.push_back({reinterpret_cast<const T*>(weight),
@@ -99,7 +125,15 @@ Layers<T> layers_at(const LayersAt& given) {
                               outputs,
                               inputs,
                               Activation(activation),
-                              {T(p1), T(p2)}});
+                              {T(p1), T(p2)},
+                              NO_RESIDUAL,
+                              nullptr});
+    for (const auto& sizes : pixels) all.pixels.push_back(pixels_of(sizes));
+    for (size_t l = 0; l < pixels.size(); ++l) {
+        all.layers[l].residual = pixels[l][17];
+        if (pixels[l][0]) all.layers[l].pixels = &all.pixels[l];
+    }
+    all.hash = hash_of(pixels);
     if (packed) all.check(bytes);
     return all;
 }
@@ -111,14 +145,14 @@ Network<T> network(const Layers<T>& all) {
 }
 
 template <typename T>
-int64_t net_pack_bytes(const std::vector<LayerAt>& layers) {
-    return layers_at<T>({layers, 0, 0}).bytes();
+int64_t net_pack_bytes(const LayersAt& net) {
+    return layers_at<T>(net).bytes();
 }
 
 // Begin a pack in memory of net_pack_bytes.
 template <typename T>
-void net_pack_start(const std::vector<LayerAt>& layers, Address pack) {
-    auto all = layers_at<T>({layers, 0, 0});
+void net_pack_start(const LayersAt& net, Address pack) {
+    auto all = layers_at<T>(net);
     all.pack = reinterpret_cast<PackHeader*>(pack);
     all.start();
 }

@@ -11,7 +11,7 @@ template <typename T>
 int64_t packed_bytes(const Network<T>& net) {
     Arena count = {};
     for (int64_t l = 0; l < net.depth; ++l)
-        take_panels(count, net.layers[l], forward_panels | backward_panels);
+        take_panels(count, net, l, forward_panels | backward_panels);
     return count.used;
 }
 
@@ -20,12 +20,18 @@ Outcome net_pack(const NetPack<T>& call, const Call& how) {
     return run_workers(how, 1, [&](const Worker& worker) {
         Arena pack = {call.net.packed, 0};
         for (int64_t l = 0; l < call.net.depth; ++l) {
-            const Layer<T>& from = call.net.layers[l];
-            const Panels<T> to = take_panels(pack, from, forward_panels | backward_panels);
-            if (call.directions & forward_panels)
-                pack_share(to.forward, from.weight, from.row, from.column, worker);
-            if (call.directions & backward_panels)
-                pack_share(to.backward, from.weight, from.column, from.row, worker);
+            Panels<T> to = take_panels(pack, call.net, l, forward_panels | backward_panels);
+            if (!(call.directions & forward_panels)) to.forward.data = to.window_forward = nullptr;
+            if (!(call.directions & backward_panels)) to.backward.data = to.window_back = nullptr;
+            if (!call.net.layers[l].pixels) {
+                pack_layer(to, call.net, l, worker);
+                continue;
+            }
+            for (int back = 0; back < 2; ++back) {
+                Window<T> window = window_of(call.net, l, back);
+                window.weights = back ? to.window_back : to.window_forward;
+                pack_window(window, worker);
+            }
         }
     });
 }

@@ -2,88 +2,11 @@
 #pragma once
 
 #include "net/activations.h"
-#include "net/active_units.h"
-#include "net/packed_network.h"
+#include "net/spread.h"
+#include "net/tape.h"
 
 namespace vaefast {
 namespace VAEFAST_LEVEL {
-
-constexpr int64_t BLOCK_BYTES = 1 << 20;  // of activations that a block of rows keeps in cache
-constexpr int64_t MOST_ROWS = 96;         // of a block
-
-// What a pass over at most `rows` rows leaves behind: rows of layer l are stride[l] apart.
-template <typename T>
-struct Tape {
-    int64_t* stride;
-    T** post;   // h_l = φ(a_l)
-    T** slope;  // φ'(a_l) as activate stores it, where the call goes back
-    T* up[2];   // cotangents, by turns
-    int64_t up_stride;
-    T* sums;              // of transposed products
-    ActiveUnits* active;  // per layer, where rows of probes pass
-};
-
-template <typename T>
-Tape<T> take_tape(Arena& arena, const Network<T>& net, int64_t rows, bool slopes,
-                  bool transposed = false) {
-    Tape<T> tape = {arena.take<int64_t>(net.depth),
-                    arena.take<T*>(net.depth),
-                    arena.take<T*>(net.depth),
-                    {},
-                    padded<T>(net.inputs()),
-                    nullptr,
-                    nullptr};
-    int64_t sums = 0;
-    for (int64_t l = 0; l < net.depth; ++l) {
-        const Layer<T>& layer = net.layers[l];
-        const int64_t stride = padded<T>(layer.outputs);
-        T* post = arena.take<T>(rows * stride);
-        T* slope = slopes ? arena.take<T>(rows * stride) : nullptr;
-        if (arena.base) tape.stride[l] = stride, tape.post[l] = post, tape.slope[l] = slope;
-        tape.up_stride = tape.up_stride > stride ? tape.up_stride : stride;
-        const int64_t size = transposed_size<T>(layer.outputs, layer.inputs);
-        sums = sums > size ? sums : size;
-    }
-    for (T*& up : tape.up) up = slopes ? arena.take<T>(rows * tape.up_stride) : nullptr;
-    if (transposed) tape.sums = arena.take<T>(sums);
-    return tape;
-}
-
-// Rows of a block: as many as keep their activations in cache, whole register tiles.
-template <typename T>
-int64_t block_rows(const Network<T>& net, bool slopes) {
-    Arena count = {};
-    take_tape(count, net, ROWS, slopes);
-    const int64_t rows = BLOCK_BYTES / (count.used / ROWS + 1) / ROWS * ROWS;
-    return rows < ROWS ? ROWS : rows > MOST_ROWS ? MOST_ROWS : rows;
-}
-
-// A call's packed network, each team's tape and each thread's scratch, for blocks of `rows` rows.
-template <typename T>
-struct Workspace {
-    PackedNetwork<T> net;
-    Tape<T>* tapes;
-    T** scratch;
-};
-
-template <typename T>
-Workspace<T> take_workspace(Arena& arena, const Network<T>& net, int64_t rows, int64_t teams,
-                            int threads, bool backward, bool transposed = false) {
-    Workspace<T> work = {take_network(arena, net, backward, transposed), arena.take<Tape<T>>(teams),
-                         arena.take<T*>(threads)};
-    int64_t scratch_elements = scratch_size<T>(rows);
-    for (int64_t l = 0; transposed && l < net.depth; ++l)
-        scratch_elements += FEW_ROWS * padded<T>(net.layers[l].outputs);
-    for (int64_t t = 0; t < teams; ++t) {
-        const Tape<T> tape = take_tape(arena, net, rows, backward, transposed);
-        if (arena.base) work.tapes[t] = tape;
-    }
-    for (int t = 0; t < threads; ++t) {
-        T* scratch = arena.take<T>(scratch_elements);
-        if (arena.base) work.scratch[t] = scratch;
-    }
-    return work;
-}
 
 // A pass of one team over one block of rows; `scratch` is the worker's own.
 template <typename T>
@@ -93,6 +16,7 @@ struct Pass {
     const Worker& worker;
     T* scratch;
     int64_t rows;
+    mutable Rows<const T> input = {};  // of forward_hidden, where a layer adds it
 
     Pass(const Workspace<T>& work, const Worker& worker, int64_t rows)
         : net(work.net),
@@ -118,19 +42,56 @@ struct Pass {
     // x times the layer's W.
     template <typename Epilogue>
     void advance(const T* x, int64_t stride, const PackedLayer<T>& layer, Epilogue epilogue) const {
+        if (layer.has_pixels()) return apply(layer.window_forward, x, stride, epilogue);
         if (layer.forward.data) return multiply(x, stride, layer.forward, epilogue);
         if constexpr (TRANSPOSES<T>)
             transposed_product(x, stride, rows, layer.backward, worker, tape.sums, scratch,
                                epilogue);
     }
+
+    // x times the layer's Wᵀ.
+    template <typename Epilogue>
+    void go_back(const T* x, int64_t stride, const PackedLayer<T>& layer, Epilogue epilogue) const {
+        if (layer.has_pixels()) return apply(layer.window_back, x, stride, epilogue);
+        multiply(x, stride, layer.backward, epilogue);
+    }
+
+    template <typename Epilogue>
+    void apply(const Window<T>& window, const T* x, int64_t stride, Epilogue epilogue) const {
+        if (window.spreads())
+            return spread_product(window, x, stride, rows, worker, tape.products, scratch,
+                                  epilogue);
+        window_product(window, x, stride, rows, worker.rank, worker.ranks, scratch, epilogue);
+    }
 };
 
-// The sums of a tile become h = φ(a + b) in `post` and φ' in `slope` (not where null).
+// to[j] += what lies at place first + j, from a row that lies as `other`.
 template <typename T>
-void activate_row(const PackedLayer<T>& layer, const Tile<T>& tile, int64_t r, T* post, T* slope) {
+void add_places(const Side& side, int64_t first, int64_t count, const Side& other, const T* from,
+                T* to) {
+    if (side.lies_as(other))
+        return for_each_vector<T>(count, [=](int64_t j, int64_t n) VAEFAST_FLAT {
+            store<T>(to + j, load(to + j, n) + load(from + first + j, n), n);
+        });
+    for (int64_t j = 0; j < count; ++j) {
+        const int64_t f = side.feature(first + j);
+        if (f >= 0) to[j] += from[other.place(f)];
+    }
+}
+
+// The sums of a tile become h = φ(a + b + a residual) in `post` and φ' in `slope` (not where null).
+template <typename T>
+void activate_row(const Pass<T>& pass, int64_t l, const Tile<T>& tile, int64_t r, T* post,
+                  T* slope) {
+    const PackedLayer<T>& layer = pass.net[l];
+    const int64_t k = layer.residual;
     T* a = tile[r];
     for (int64_t j = 0; j < tile.padded; j += width<T>)
         store<T>(a + j, load(a + j) + load(layer.bias + tile.first + j));
+    if (k != NO_RESIDUAL) {
+        const T* from = k < 0 ? pass.input[r] : pass.tape.post[k] + r * pass.tape.stride[k];
+        add_places(layer.out, tile.first, tile.count, pass.net.side(k), from, a);
+    }
     activate(layer.activation, layer.parameters, a, post, slope, tile.padded);
 }
 
@@ -139,6 +100,7 @@ void activate_row(const PackedLayer<T>& layer, const Tile<T>& tile, int64_t r, T
 template <typename T, typename Inspect>
 void forward_hidden(const Pass<T>& pass, const T* x, int64_t stride, int64_t layers,
                     Inspect inspect) {
+    pass.input = {x, stride};
     for (int64_t l = 0; l < layers; ++l) {
         const PackedLayer<T>& layer = pass.net[l];
         const Tape<T>& tape = pass.tape;
@@ -148,7 +110,7 @@ void forward_hidden(const Pass<T>& pass, const T* x, int64_t stride, int64_t lay
             for (int64_t r = 0; r < pass.rows; ++r) {
                 const int64_t at = r * to + tile.first;
                 T* slope = tape.slope[l] ? tape.slope[l] + at : nullptr;
-                activate_row(layer, tile, r, tape.post[l] + at, slope);
+                activate_row(pass, l, tile, r, tape.post[l] + at, slope);
             }
         });
         pass.worker.sync();
@@ -161,26 +123,85 @@ void forward_hidden(const Pass<T>& pass, const T* x, int64_t stride, int64_t lay
     forward_hidden(pass, x, stride, layers, [](const Tile<T>&) {});
 }
 
+// The cotangents `up` of layer l's pre-activations also go to the output that it adds, if any; ends
+// with the team's barrier where they do.
+template <typename T>
+void keep_skip(const Pass<T>& pass, int64_t l, const T* up) {
+    const int64_t k = pass.net[l].residual;
+    if (k == NO_RESIDUAL) return;
+    bool first = true;
+    for (int64_t m = l + 1; m < pass.net.depth; ++m) first = first && pass.net[m].residual != k;
+    const Side side = pass.net.side(k);
+    const int64_t stride = padded<T>(side.size());
+    const Range own = share(pass.rows, pass.worker.rank, pass.worker.ranks);
+    for (int64_t r = own.begin; r < own.end; ++r) {
+        T* to = pass.tape.skips[k + 1] + r * stride;
+        if (first) fill(to, T(0), stride);
+        add_places(side, 0, side.size(), pass.net[l].out, up + r * pass.tape.up_stride, to);
+    }
+    pass.worker.sync();
+}
+
+// Add to a tile of cotangents of layer l's output (−1: of the input) those that went around.
+template <typename T>
+void add_skip(const Pass<T>& pass, int64_t l, const Tile<T>& tile) {
+    const T* skip = pass.tape.skips ? pass.tape.skips[l + 1] : nullptr;
+    if (!skip) return;
+    const Side side = pass.net.side(l);
+    for (int64_t r = 0; r < pass.rows; ++r)
+        add_places(side, tile.first, tile.count, side, skip + r * padded<T>(side.size()), tile[r]);
+}
+
+// Rows (b, k) in order, of which the first is b·K + k = `first`; b counts the tape's inputs.
+struct ProbeRows {
+    int64_t first, K;
+
+    int64_t input(int64_t r) const { return (first + r) / K; }
+    // body(r, b, k) for rows `own`.
+    template <typename Body>
+    VAEFAST_INLINE void each(Range own, Body body) const {
+        int64_t b = (first + own.begin) / K, k = (first + own.begin) % K;
+        for (int64_t r = own.begin; r < own.end; ++r) {
+            body(r, b, k);
+            if (++k == K) k = 0, ++b;
+        }
+    }
+};
+constexpr ProbeRows ONE_EACH = {0, 1};  // rows are the tape's inputs
+
 // The cotangent up[0] of the last layer's pre-activations goes back to the first layer's; returns
 // where it then lies. The team's barrier follows each layer.
 template <typename T>
-const T* backward_to_first(const Pass<T>& pass) {
+const T* backward_to_first(const Pass<T>& pass, const ProbeRows& at = ONE_EACH) {
     const Tape<T>& tape = pass.tape;
     int64_t now = 0;
     for (int64_t l = pass.net.depth - 1; l > 0; --l) {
         const PackedLayer<T>& below = pass.net[l - 1];
         T* to = tape.up[1 - now];
-        pass.multiply(tape.up[now], tape.up_stride, pass.net[l].backward, [&](const Tile<T>& tile) {
-            for (int64_t r = 0; r < pass.rows; ++r) {
+        keep_skip(pass, l, tape.up[now]);
+        pass.go_back(tape.up[now], tape.up_stride, pass.net[l], [&](const Tile<T>& tile) {
+            add_skip(pass, l - 1, tile);
+            at.each({0, pass.rows}, [&](int64_t r, int64_t b, int64_t) VAEFAST_FLAT {
                 T* row = to + r * tape.up_stride + tile.first;
-                const T* slope = tape.slope[l - 1] + r * tape.stride[l - 1] + tile.first;
+                const T* slope = tape.slope[l - 1] + b * tape.stride[l - 1] + tile.first;
                 multiply_slope<T>(below.activation, slope, tile[r], row, tile.padded);
-            }
+            });
         });
         pass.worker.sync();
         now = 1 - now;
     }
+    keep_skip(pass, 0, tape.up[now]);
     return tape.up[now];
+}
+
+// The same to the network's input: epilogue(tile) gets its cotangents.
+template <typename T, typename Epilogue>
+void backward_to_input(const Pass<T>& pass, const ProbeRows& at, Epilogue epilogue) {
+    const T* up = backward_to_first(pass, at);
+    pass.go_back(up, pass.tape.up_stride, pass.net[0], [&](const Tile<T>& tile) {
+        add_skip(pass, -1, tile);
+        epilogue(tile);
+    });
 }
 
 }  // namespace VAEFAST_LEVEL

@@ -7,21 +7,6 @@
 namespace vaefast {
 namespace VAEFAST_LEVEL {
 
-// Rows (b, k) in order; `first` = b·K + k of the first one, b counted from the tape's first input.
-struct ProbeRows {
-    int64_t first, K;
-
-    // body(r, b, k) for rows `own`.
-    template <typename Body>
-    VAEFAST_INLINE void each(Range own, Body body) const {
-        int64_t b = (first + own.begin) / K, k = (first + own.begin) % K;
-        for (int64_t r = own.begin; r < own.end; ++r) {
-            body(r, b, k);
-            if (++k == K) k = 0, ++b;
-        }
-    }
-};
-
 // Rows that pass together: as many as keep two layers in cache, whole register tiles.
 template <typename T>
 int64_t probe_rows(const Network<T>& net) {

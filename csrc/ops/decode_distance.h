@@ -47,26 +47,24 @@ double squared_distance(const T* out, const T* centre, int64_t n) {
     return sum_block<T>(terms);
 }
 
-// Panels [begin, end) of the last layer on h: the block's squares.
+// The last layer on h: the block's squares.
 template <typename T>
 void measure(const DecodeDistance<T>& call, const Pass<T>& pass, const Samples<T>& of,
-             int64_t first, const T* h, int64_t stride, Range panels) {
+             int64_t first, const T* h, int64_t stride) {
     static_assert(block<T> == PANEL<T>, "a panel's share is one block of pixels");
-    const PackedLayer<T>& layer = pass.net.last();
-    product(h, stride, pass.rows, layer.forward, panels.begin, panels.end, pass.scratch,
-            [&](const Tile<T>& tile) {
-                for (int64_t r = 0; r < pass.rows; ++r) {
-                    const T* centre = call.centre[(first + r) / call.samples] + tile.first;
-                    double* squares =
-                        of.squares + r * layer.forward.panels() + tile.first / PANEL<T>;
-                    T* out = tile[r];
-                    activate_row<T>(layer, tile, r, out, nullptr);
-                    for (int64_t j = 0; j < tile.count; j += PANEL<T>) {
-                        const int64_t n = tile.count - j < PANEL<T> ? tile.count - j : PANEL<T>;
-                        squares[j / PANEL<T>] = squared_distance(out + j, centre + j, n);
-                    }
-                }
-            });
+    const int64_t last = pass.net.depth - 1, panels = panels_of<T>(call.net.outputs());
+    pass.advance(h, stride, pass.net[last], [&](const Tile<T>& tile) {
+        for (int64_t r = 0; r < pass.rows; ++r) {
+            const T* centre = call.centre[(first + r) / call.samples] + tile.first;
+            double* squares = of.squares + r * panels + tile.first / PANEL<T>;
+            T* out = tile[r];
+            activate_row<T>(pass, last, tile, r, out, nullptr);
+            for (int64_t j = 0; j < tile.count; j += PANEL<T>) {
+                const int64_t n = tile.count - j < PANEL<T> ? tile.count - j : PANEL<T>;
+                squares[j / PANEL<T>] = squared_distance(out + j, centre + j, n);
+            }
+        }
+    });
 }
 
 // Whether a sum of squares lies within r; false for NaN.
@@ -104,8 +102,7 @@ void distance_block(const DecodeDistance<T>& call, const Pass<T>& pass, const Sa
     int64_t stride = samples.stride;
     forward_hidden(pass, h, stride, hidden);
     if (hidden) h = pass.tape.post[hidden - 1], stride = pass.tape.stride[hidden - 1];
-    const Range panels = share(pass.net.last().forward.panels(), worker.rank, worker.ranks);
-    measure(call, pass, samples, first, h, stride, panels);
+    measure(call, pass, samples, first, h, stride);
     worker.sync();
     count_hits(call, samples, first, rows);
 }

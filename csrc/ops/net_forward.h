@@ -13,9 +13,9 @@ void forward_block(const NetForward<T>& call, const Pass<T>& pass, int64_t first
     forward_hidden(pass, x, call.z.stride, last);
     if (last) x = pass.tape.post[last - 1];
     const int64_t stride = last ? pass.tape.stride[last - 1] : call.z.stride;
-    pass.multiply(x, stride, pass.net[last].forward, [&](const Tile<T>& tile) {
+    pass.advance(x, stride, pass.net[last], [&](const Tile<T>& tile) {
         for (int64_t r = 0; r < pass.rows; ++r) {
-            activate_row<T>(pass.net[last], tile, r, tile[r], nullptr);
+            activate_row<T>(pass, last, tile, r, tile[r], nullptr);
             std::memcpy(call.out[first + r] + tile.first, tile[r], tile.count * sizeof(T));
         }
     });

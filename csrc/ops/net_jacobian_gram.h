@@ -3,6 +3,7 @@
 
 #include "net/first_factor.h"
 #include "net/probes.h"
+#include "net/whole_rows.h"
 
 namespace vaefast {
 namespace VAEFAST_LEVEL {
@@ -183,6 +184,7 @@ void gram_block(const Gram<T>& gram, const Worker& worker, Range block) {
 
 template <typename T>
 Outcome net_jacobian_gram(const NetJacobianGram<T>& call, const Call& how) {
+    if (!call.net.is_mlp()) return gram_of_rows(call, how);
     const int64_t even = call.B / 4 > 1 ? call.B / 4 : 1;  // inputs a team, lest one has most
     const int64_t enough =
         teams_of(call.B * call.net.outputs(), how.threads, enough_rows(call.net));

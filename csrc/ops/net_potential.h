@@ -24,14 +24,15 @@ void log_likelihood_rows(const Pass<T>& pass, const Target<T>& target, int64_t f
             T* up = tape.up[0] + r * tape.up_stride + tile.first;
             const int64_t b = (first + r) / target.chains;
             const T* x = target.x[b] + tile.first;
-            activate_row(layer, tile, r, out, has_output_slope ? tape.slope[last] + at : nullptr);
+            activate_row(pass, last, tile, r, out,
+                         has_output_slope ? tape.slope[last] + at : nullptr);
             score<Kind>(target.std, b, tile.first, out, x, up, tile.count);
             if (has_output_slope)
                 multiply_slope(layer.activation, tape.slope[last] + at, up, tile.padded);
             if (!energies) continue;
             for (int64_t j = 0; j < tile.count; j += PANEL<T>) {
                 const int64_t n = tile.count - j < PANEL<T> ? tile.count - j : PANEL<T>;
-                energies[r * layer.forward.panels() + (tile.first + j) / PANEL<T>] =
+                energies[r * panels_of<T>(target.net.outputs()) + (tile.first + j) / PANEL<T>] =
                     log_density<Kind>(target.std, b, tile.first + j, out + j, x + j, n);
             }
         }
@@ -77,7 +78,7 @@ void log_likelihood_vjp(const Pass<T>& pass, const Target<T>& target, int64_t fi
     if (hidden) z = pass.tape.post[hidden - 1], stride = pass.tape.stride[hidden - 1];
     log_likelihood_block(pass, target, first, z, stride, energies);
     pass.worker.check_stop();  // between two syncs: no mate still reads what the last look found
-    pass.multiply(backward_to_first(pass), pass.tape.up_stride, pass.net[0].backward, epilogue);
+    backward_to_input(pass, ONE_EACH, epilogue);
     pass.worker.sync();
 }
 

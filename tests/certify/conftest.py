@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from unlowered import unlowered
 
 from vaefast.models import MLPVAE, VAE, ConvVAE, as_vae
 
@@ -33,6 +34,7 @@ KINDS = {
     "mlp": net,
     "gaussian": gaussian,
     "conv": lambda: ConvVAE((1, 8, 8), channels=3, latent=3, seed=3),
+    "unlowered": lambda: unlowered((1, 8, 8), channels=3, latent=3, seed=3),
     "plain": lambda: as_vae(Plain(net())),
     "plain_gaussian": lambda: as_vae(Plain(gaussian()), likelihood="gaussian"),
 }
@@ -44,7 +46,7 @@ def build():
     return lambda kind: KINDS[kind]().double().eval()
 
 
-@pytest.fixture(params=["mlp", "gaussian", "conv", "plain"])
+@pytest.fixture(params=["mlp", "gaussian", "conv", "unlowered", "plain"])
 def vae(request, build):
     return build(request.param)
 

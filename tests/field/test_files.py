@@ -20,7 +20,7 @@ SHORT = ["--inputs", 4, "--threads", 1, "--steps", 1, "--restarts", 1]
 
 # What a file holds, what maps it to X again, and words that would spoil it.
 SCALES = {
-    "16 bits": ((X * 65535).astype(np.uint16), "save x / 65535", "x / 255"),
+    "16 bits": ((X * 65535).astype(np.uint16), "save x / 65535 if white is that", "uint8"),
     "16 bits as int": ((X * 65535).astype(np.int64), "save x / 65535 if white is that", "uint8"),
     "16 bits as float": (X * 65535, "save x / 65535 if white is that", "x / 255"),
     "8 bits as int": ((X * 255).astype(np.int64), "save x.astype('uint8')", "/ 255;"),

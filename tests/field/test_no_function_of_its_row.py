@@ -56,11 +56,21 @@ class DroppingDecoder(Model):
         return super().decode(F.dropout(z, 0.5))
 
 
+class ByPlace(Model):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("conditions", torch.rand(64, 1, 1, 1))
+
+    def hidden(self, x):
+        return x + self.conditions[: len(x)]
+
+
 REFUSED = {
     Dropping: "Dropping.encode is random",
     Drawing: "Drawing.encode is random",
     OfTheBatch: r"layer 'norm' \(BatchNorm2d\) gives a row another result beside another row",
     DroppingDecoder: "DroppingDecoder.decode is random",
+    ByPlace: "ByPlace.encode gives two equal rows different results by their place in the batch",
 }
 SHORT = {"steps": 2, "warmup": 2, "leapfrog": 2}
 OF_DECODER = {
@@ -104,8 +114,9 @@ def test_it_is_refused_by_name(name, make):
 
 @pytest.mark.parametrize("name", CALLS)
 def test_a_function_of_its_row_is_not(name):
+    vae = wrapped(Model())
     before = torch.random.get_rng_state()
-    CALLS[name](wrapped(Model()), X)
+    CALLS[name](vae, X)
     assert torch.equal(before, torch.random.get_rng_state())
 
 
@@ -114,3 +125,14 @@ def test_a_frozen_model_is_taken_at_its_word(make):
     vae = wrapped(make())
     with vf.frozen(vae):
         vf.geometry.frobenius_norm(vae, X)
+
+
+def test_it_costs_three_passes_of_three_rows():
+    """Of encode one, beside what is known of two rows; of decode two."""
+    model, passes = Model(), []
+    model.e.register_forward_hook(lambda _, given, out: passes.append(("encode", len(out))))
+    model.d.register_forward_hook(lambda _, given, out: passes.append(("decode", len(out))))
+    vae = wrapped(model)
+    vf.geometry.frobenius_norm(vae, X, of="decoder")
+    assert passes.count(("encode", 3)) == 1
+    assert passes.count(("decode", 3)) == 2

@@ -64,14 +64,14 @@ def quiet(attack, *arguments, **options):
 @pytest.mark.parametrize("norm", OPTIONS)
 @pytest.mark.parametrize("attack", ["latent", "max_damage"])
 def test_an_infinite_derivative_does_not_end_the_search(attack, norm):
-    x, options = images(), {"eps": OPTIONS[norm], "norm": norm, "restarts": 2}
+    x, options = images(), {"eps": OPTIONS[norm], "norm": norm, "restarts": 2, "steps": 20}
     run = getattr(attacks, attack)
     with pytest.warns(AttackWarning, match=f"^{attack}: in 5 of 5 rows .* count"):
         found = run(model(Gamma()), x, **options)
     safe = run(model(Gamma(1e-6)), x, **options)
     assert (found.objective > 0.9 * safe.objective).all()
     assert (found.nonfinite_gradients > 0).all()
-    assert found.nonfinite_gradients.max() <= 100
+    assert found.nonfinite_gradients.max() <= 40
     assert not found.failed.any()
     assert found.reasons == ("",) * 5
     assert not safe.nonfinite_gradients.any()
@@ -147,7 +147,7 @@ def test_a_bad_input_and_a_bad_objective_have_their_own_reasons():
 
 def test_the_empirical_margin_finds_what_is_there():
     x, r = images(3), 0.2
-    options = {"grid": 4, "steps": 15, "restarts": 2, "samples": 60, "low": 0.0, "high": 1.0}
+    options = {"grid": 4, "steps": 10, "restarts": 2, "samples": 60, "low": 0.0, "high": 1.0}
     gamma, with_floor = model(Gamma(), logvar=-8.0), model(Gamma(1e-6), logvar=-8.0)
     with pytest.warns(AttackWarning, match="^empirical_margin: in 3 of 3 rows"):
         found = vf.certify.empirical_margin(gamma, x, r, **options)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from unlowered import unlowered
 
 from vaefast.models import MLPVAE, VAE, ConvVAE, as_vae
 
@@ -50,6 +51,7 @@ KINDS = {
     "gaussian": gaussian,
     "mixed": mixed,
     "conv": lambda: ConvVAE((1, 8, 8), channels=3, latent=3, seed=3),
+    "unlowered": lambda: unlowered((1, 8, 8), channels=3, latent=3, seed=3),
     "plain": lambda: as_vae(Plain(net())),
 }
 

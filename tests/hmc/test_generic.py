@@ -3,11 +3,11 @@
 import pytest
 import torch
 from torch import nn
+from unlowered import unlowered
 
 import vaefast as vf
 from vaefast import hmc
 from vaefast.hmc.target import GenericTarget
-from vaefast.models import ConvVAE
 from vaefast.models.example import Example
 from vaefast.models.forms import Forms
 from vaefast.runtime import numerics
@@ -17,7 +17,7 @@ EXACT = {"rtol": 0, "atol": 0}
 
 @pytest.fixture
 def vae():
-    return ConvVAE((1, 8, 8), channels=3, latent=3, seed=3).eval()
+    return unlowered((1, 8, 8), channels=3, latent=3, seed=3)
 
 
 def target(vae, memory_format="contiguous", **options):

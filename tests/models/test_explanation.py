@@ -8,6 +8,7 @@ from torch import nn
 
 import vaefast as vf
 from vaefast.models import MLPVAE, VAE, ConvVAE, as_vae, explain
+from vaefast.runtime import backends
 
 
 def test_an_mlp_is_fused_throughout():
@@ -70,7 +71,15 @@ def test_without_an_input_nothing_is_guessed():
     assert found.likelihood == "bernoulli"
 
 
-def test_a_convolution_is_generic_and_says_which_layer():
+def test_a_convolution_is_fused_where_the_extension_is():
+    found = explain(ConvVAE((1, 8, 8), 2, 2))
+    assert found.decoder.fused == bool(vf.supports("net_chain", "cpp"))
+    assert found.posterior.fused == found.decoder.fused
+
+
+def test_a_convolution_without_a_kernel_is_generic_and_says_which_layer(monkeypatch):
+    monkeypatch.setattr(backends, "availability", lambda *_: "")
+    monkeypatch.setattr(backends, "fast", lambda _: "triton")
     found = explain(ConvVAE((1, 8, 8), 2, 2))
     assert not found.decoder.fused
     assert "no kernel for the layer 'conv_transpose in=2x1x1" in found.decoder.detail

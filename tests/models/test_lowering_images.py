@@ -1,5 +1,7 @@
 """Convolutional modules that people write: the network is the module."""
 
+import dataclasses
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,6 +9,7 @@ from torch import nn
 
 import vaefast as vf
 from vaefast.functional.network import evaluate
+from vaefast.models.rules import RULES
 
 IMAGE, FLAT = (2, 8, 8), (12,)
 
@@ -183,3 +186,18 @@ def test_the_texts_of_the_layers():
     words = [layer.split() for layer in vf.lower(maker().double(), fresh(2, event)).layers]
     assert next((w[0], w[-1]) for w in words if w[0] == "avg_pool") == ("avg_pool", "relu")
     assert [w[-2] for w in words if w[-2].startswith("+")] == ["+0"]
+
+
+def test_a_trace_wrong_by_one_pixel_fails_the_comparison(monkeypatch):
+    """A rule on purpose wrong: the convolution's output moves by a pixel."""
+    convolution = RULES["convolution"]
+
+    def wrong(*args):
+        right = convolution(*args)
+        return dataclasses.replace(right, index=right.index.roll(1, -1))
+
+    module, x = nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU()), torch.rand(2, 1, 6, 6)
+    assert len(vf.lower(module, x).layers) == 1
+    monkeypatch.setitem(RULES, "convolution", wrong)
+    with pytest.raises(vf.CannotLower, match="differs from its trace"):
+        vf.lower(nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU()), x)

@@ -3,9 +3,10 @@
 import pytest
 import torch
 from torch import nn
+from unlowered import unlowered
 
 import vaefast as vf
-from vaefast.models import MLPVAE, VAE, ConvVAE
+from vaefast.models import MLPVAE, VAE
 from vaefast.models.prepare import prepare
 
 
@@ -21,7 +22,7 @@ def lowered():
 
 @pytest.fixture
 def convolutional():
-    return ConvVAE((1, 8, 8), channels=3, latent=3, seed=3).eval()
+    return unlowered((1, 8, 8), channels=3, latent=3, seed=3)
 
 
 class Conditional(vf.VAE):
@@ -129,14 +130,14 @@ def test_a_networks_without_kernels_runs_as_the_module(lowered, x, monkeypatch):
     from vaefast.types import Network
 
     net = lowering.decoder(lowered)
-    layers = ["conv in=1x1x3 relu", *net.layers[1:]]
+    layers = [*net.layers[:-1], "linear +-1 maxmin"]
     monkeypatch.setattr(
         lowering, "decoder", lambda vae, z, values: Network(net.weights, net.biases, layers)
     )
     decoder = prepare(lowered, x).maps.decoder
     assert decoder.lowered is None
     assert decoder.why_not.startswith("lowers, but")
-    assert "no kernel for the layer 'conv" in decoder.why_not
+    assert "no kernel for 'linear +-1 maxmin'" in decoder.why_not
 
 
 @pytest.mark.parametrize("rows", [0, 1, 5])

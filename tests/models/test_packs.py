@@ -38,6 +38,11 @@ def _cpp(require):
     require("net_forward", "cpp")
 
 
+@pytest.fixture(autouse=True)
+def _none_is_small(monkeypatch):
+    monkeypatch.setattr(packs, "SMALL", 0)
+
+
 @pytest.fixture
 def vae():
     return vf.models.MLPVAE((1, 4, 4), hidden=(12, 10), latent=3).eval()
@@ -87,6 +92,27 @@ def test_a_public_call_packs_each_network_once(vae, x, made, name):
     assert len(seen.given) > len(made)
     pointers = {t.data_ptr() for t in made}
     assert all(t is not None and t.data_ptr() in pointers for t in seen.given)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_small_network_is_packed_where_that_pays(vae, x, made, monkeypatch, name):
+    wanted = CALLS[name](vae, x)
+    most, _ = len(made), made.clear()
+    monkeypatch.setattr(packs, "SMALL", 1 << 16)
+    found = CALLS[name](vae, x)
+    assert torch.equal(torch.as_tensor(found), torch.as_tensor(wanted))
+    assert len(made) <= most
+    if name in ("sample", "defend", "latent"):  # many transitions, many steps
+        assert made
+
+
+def test_one_op_packs_a_small_network_itself(vae, x, made, monkeypatch):
+    monkeypatch.setattr(packs, "SMALL", 1 << 16)
+    vf.geometry.frobenius_norm(vae, x)
+    assert not made
+    with vf.frozen(vae):
+        vf.geometry.frobenius_norm(vae, x)
+    assert len(made) == 1
 
 
 def test_a_backend_by_name_shares_the_pack(vae, x, made):

@@ -40,6 +40,8 @@ SHAPES = {  # each takes other routes through the C++ kernels
     "odd widths": Shape(41, 1, (17, 101, 334, 300), "relu,maxmin,identity"),
     "one layer": Shape(41, 1, (5, 7), "sigmoid"),
     "deep sums": Shape(41, 1, (700, 9), "identity"),
+    "pixels": Shape(41, 1, (5, 72), "mixed"),
+    "convolutions": Shape(41, 1, (9, 784), "published"),
 }
 
 
@@ -164,11 +166,11 @@ def _chain(dtype: torch.dtype, s: Shape) -> Arguments:
 
 
 def _decode(dtype: torch.dtype, s: Shape) -> Arguments:
-    """Radii that about half of the samples hit."""
+    """Radii that about half of the samples hit; 0 would leave the hits to rounding."""
     z, _, net = _case(dtype, s)
     std = 0.1 + z.abs()
     centre, moved = (ops.net_forward(mean, net, backend="reference") for mean in (z, z + 0.9 * std))
-    own = {"mean": z, "std": std, "centre": centre, "r": (moved - centre).norm(dim=1)}
+    own = {"mean": z, "std": std, "centre": centre, "r": 1e-6 + (moved - centre).norm(dim=1)}
     return own | {"net": net, "index": torch.arange(len(z)), "samples": 30}
 
 

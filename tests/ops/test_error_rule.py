@@ -14,11 +14,15 @@ DECODERS = {
     "32-512-512-784": ((32, 512, 512, 784), "tanh,tanh,identity"),
     "17-101-334-300": ((17, 101, 334, 300), "relu,maxmin,identity"),
     "8-64-1100": ((8, 64, 1100), "silu,identity"),
+    "published": ((64, 784), "published"),
+    "mixed": ((5, 72), "mixed"),
 }
 ENCODERS = {
     "784-512-512-32": ((784, 512, 512, 32), "tanh,tanh,identity"),
     "300-333-100-17": ((300, 333, 100, 17), "relu,relu,identity"),
     "1100-64-8": ((1100, 64, 8), "gelu,identity"),
+    "published": ((784, 64), "published"),
+    "mixed": ((72, 5), "mixed"),
 }
 ROWS = (1, 3, 40)  # one row and few take other routes than many
 COUNTING = ("decode_distance",)  # whose hits are whole numbers; its own tests find distances
@@ -31,7 +35,8 @@ def widened(value):
         return value.double() if value.is_floating_point() else value
     if isinstance(value, Network):
         return value._replace(
-            weights=[w.double() for w in value.weights], biases=[b.double() for b in value.biases]
+            weights=[w.double() for w in value.weights],
+            biases=[None if b is None else b.double() for b in value.biases],
         )
     return value
 

@@ -8,10 +8,10 @@ import torch
 from capturers import Capturer, Failing
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from unlowered import unlowered
 
 import vaefast as vf
 from vaefast import attacks, hmc
-from vaefast.models import ConvVAE
 from vaefast.runtime import capture
 from vaefast.runtime.capture import EAGER_RUNS, WORTH, Graphs
 
@@ -57,7 +57,7 @@ def on_the_cpu(monkeypatch):
 
 @pytest.fixture
 def vae():
-    return ConvVAE((1, 8, 8), channels=3, latent=3, seed=3).eval()
+    return unlowered((1, 8, 8), channels=3, latent=3, seed=3)
 
 
 def images(rows):

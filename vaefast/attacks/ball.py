@@ -57,7 +57,8 @@ class Ball(NamedTuple):
 
     def project_(self, point: Tensor) -> Tensor:
         """The point of the set that projecting to the ball and then clipping gives, in place."""
-        return self.ascended(point, torch.zeros_like(point), 0.0, out=point)
+        still = torch.zeros_like(point)  # a gradient along which a step of any length is none
+        return self.ascended(point, still, self.eps, out=point)
 
 
 def perturbation_norm(x_adv: Tensor, x: Tensor, norm: str) -> Tensor:

@@ -16,6 +16,7 @@ from vaefast.attacks.random_start import START_BYTES, Stream
 from vaefast.attacks.result import AttackResult
 from vaefast.attacks.search import Bound, Objective, Search
 from vaefast.attacks.strongest import Climb, Strongest
+from vaefast.functional.rows import finite, repeated
 from vaefast.models.prepare import Prepared
 from vaefast.runtime import batching, capture, numerics
 from vaefast.runtime.capture import Graphs
@@ -39,6 +40,8 @@ def maximise(objective: Objective, prepared: Prepared, x: Tensor, search: Search
         search: how.
     """
     found, generic = Strongest(x, search), objective.generic
+    promise = batching.reproducible(generic, (*objective.ops, "pgd_step"), prepared.x)
+    valued = promise == "bits" and x.dtype == prepared.x.dtype  # points and bits are the search's
     with batching.pinned(generic), capture.capturing(prepared.x, *objective.modules) as captures:
         per_point = captures.copies * objective.bytes_per_row() + _search_bytes(x, search)
         cost, width = search.restarts * per_point, search.restarts * objective.width
@@ -50,8 +53,7 @@ def maximise(objective: Objective, prepared: Prepared, x: Tensor, search: Search
             for lanes in row_chunks(search.restarts, per_restart):
                 found.offer(batch.rows, lanes, run(lanes).at(batch.positions))
             for kept in row_chunks(found.kept, per_restart):
-                found.report(batch, kept, reported)
-    promise = batching.reproducible(generic, (*objective.ops, "pgd_step"), prepared.x)
+                found.report(batch, kept, None if valued and reported is searched else reported)
     return replace(found.result(), reproducible=promise)
 
 
@@ -65,24 +67,20 @@ def _search(
 ) -> Climb:
     """Run some restarts of some inputs."""
     restarts, x, rows = lanes.stop - lanes.start, part.x, part.gather
-
-    def repeated(per_input: Tensor) -> Tensor:
-        return per_input.repeat_interleave(restarts, 0) if restarts > 1 else per_input
-
-    centre, index = repeated(x).contiguous(), repeated(part.index)
+    centre, index = repeated(x, restarts).contiguous(), repeated(part.index, restarts)
     eps, low, high, alpha = (
-        repeated(t[rows]) for t in (search.eps, search.low, search.high, search.alpha)
+        repeated(t[rows], restarts) for t in (search.eps, search.low, search.high, search.alpha)
     )
     ball = Ball(centre, eps, search.norm, low, high)
     restart = torch.arange(lanes.start, lanes.stop, device=x.device).repeat(len(x))
     start = search.start(ball, Stream(search.seed, index, restart))
-    finite = x.flatten(1).isfinite().all(1)
+    good = finite(x)
     climbing = _Climbing(objective, start, ball, alpha, search, captures)
-    climb = climbing.run(repeated(finite))
+    climb = climbing.run(repeated(good, restarts))
     shape = (len(x), restarts)
     return Climb(
         climb.point.reshape(*shape, *x.shape[1:]),
-        climb.value.reshape(shape).masked_fill(~finite[:, None], -torch.inf),
+        climb.value.reshape(shape).masked_fill(~good[:, None], -torch.inf),
         climb.history.reshape(-1, *shape),
         Gradients(*[t.reshape(shape) for t in climb.gradients]),
     )
@@ -122,7 +120,7 @@ class _Climbing:
         history = climb.history
         broken = ~history.isfinite().all(0)
         if not last.sum().isfinite():
-            broken |= ~last.flatten(1).isfinite().all(1)
+            broken |= ~finite(last)
         at_rest = history[1] == history[-1]
         if at_rest.any():
             ascent = self.search.ascent(self.alpha, self.search.steps)

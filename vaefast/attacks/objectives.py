@@ -10,6 +10,7 @@ from torch import Tensor
 
 from vaefast.attacks.divergences import Divergence
 from vaefast.attacks.search import Bound, Value
+from vaefast.functional.rows import finite
 from vaefast.models.footprint import activation_bytes
 from vaefast.models.maps import Maps
 from vaefast.models.prepare import Prepared
@@ -164,5 +165,5 @@ class _LogitDifference:
 
 def _nan_unless_finite(source: Tensor) -> Tensor:
     """[b] float64: 0, or NaN where the row holds NaN or infinity."""
-    finite = source.flatten(1).isfinite().all(1)
-    return torch.where(finite, 0.0, torch.nan).double()
+    flags = finite(source)
+    return torch.where(flags, 0.0, torch.nan).double()

@@ -117,6 +117,9 @@ def _box(x: Tensor, low: Any, high: Any) -> tuple[Tensor, Tensor]:
     flat, dtype = x.flatten(1), working(x[:0]).dtype
     low = flat.amin(1).to(dtype) if low is None else _row_values(low, "low", x)
     high = flat.amax(1).to(dtype) if high is None else _row_values(high, "high", x)
+    if bool((low > high).any()):
+        row = int((low > high).nonzero()[0])
+        raise ValueError(f"low must be at most high, got {low[row]:.9g} and {high[row]:.9g}")
     _check_inside(x, low, high)
     return low, high
 
@@ -141,9 +144,10 @@ def _row_values(
 ) -> Tensor:
     """What the user gave, as [B] in the dtype of ``like``, by default the working dtype."""
     if not isinstance(value, Tensor | Real) or isinstance(value, bool):
+        numbers = hasattr(value, "__len__") and not isinstance(value, str)
         raise TypeError(
             f"{name} must be a number or a tensor [B] = [{len(x)}], got {type(value).__name__}"
-            + ("; pass torch.as_tensor(...)" if hasattr(value, "__len__") else "")
+            + ("; pass torch.as_tensor(...)" if numbers else "")
         )
     if isinstance(value, Tensor):
         if value.ndim > 0:

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from vaefast.runtime.reasons import Reasons, listed
+from vaefast.runtime.reasons import Reasons, listed, marked
 
 __all__ = ["NO_OBJECTIVE", "NO_X", "STILL", "AttackResult", "AttackWarning", "faults", "warn_of"]
 
@@ -75,7 +75,7 @@ def faults(result: Told) -> list[str]:
     for reason in dict.fromkeys(reason for reason in own if reason):
         which = [row for row, given in enumerate(own) if given == reason]
         lines.append(f"{len(which)} of {len(own)} rows failed ({listed(which)}): {reason}")
-    met = [] if count is None or not count.any() else count.nonzero()[:, 0].tolist()
+    met = [] if count is None or not count.any() else marked(count > 0)
     if met := [row for row in met if own[row] not in (NO_X, NO_OBJECTIVE)]:
         lines.append(
             f"in {len(met)} of {len(own)} rows ({listed(met)}) gradients had entries that are not "

@@ -11,6 +11,7 @@ from vaefast.attacks.ball import narrowed, perturbation_norm, working
 from vaefast.attacks.gradients import Gradients
 from vaefast.attacks.result import NO_OBJECTIVE, NO_X, STILL, AttackResult
 from vaefast.attacks.search import Search, Value
+from vaefast.functional.rows import finite
 from vaefast.runtime.batching import PaddedBatch, Rows
 from vaefast.runtime.reasons import Reasons, reasons
 
@@ -36,6 +37,8 @@ class Climb(NamedTuple):
 
     def take(self, which: Tensor) -> Climb:
         """The chosen restart of each input, k = 1."""
+        if self.value.shape[1] == 1:
+            return self
         row = torch.arange(len(which), device=which.device)
         return Climb(
             self.point[row, which][:, None],
@@ -92,14 +95,19 @@ class Strongest:
         self.x_adv[rows, kept] = torch.where(pixels, narrowed(climb.point, x), point)
         history = self.history[:, rows, kept]
         self.history[:, rows, kept] = torch.where(where, climb.history, history)
+        value = self.objective[rows, kept]
+        self.objective[rows, kept] = torch.where(where, climb.value, value)
 
-    def report(self, batch: PaddedBatch, kept: slice, objective: Value) -> None:
-        """Evaluate the objective and the norm of the very points that will be returned."""
+    def report(self, batch: PaddedBatch, kept: slice, objective: Value | None) -> None:
+        """Evaluate the objective and the norm of the very points that will be returned.
+
+        ``objective``: None where its values in the search are those.
+        """
         rows, point = batch.rows, self.x_adv[batch.gather, kept]
-        shape = point.shape[:2]
-        failed = point.isnan().flatten(2).any(2)
-        value = objective(working(point.flatten(0, 1))).reshape(shape)
-        self.objective[rows, kept] = value.masked_fill(failed, torch.nan)[batch.positions]
+        if objective is not None:
+            failed = point.isnan().flatten(2).any(2)
+            value = objective(working(point.flatten(0, 1))).reshape(point.shape[:2])
+            self.objective[rows, kept] = value.masked_fill(failed, torch.nan)[batch.positions]
         point = point[batch.positions]
         shape = point.shape[:2]
         x = self.x[rows][:, None].expand_as(point)
@@ -128,5 +136,5 @@ class Strongest:
     def _reasons(self, failed: Tensor, reached: Tensor) -> Reasons:
         if not failed.any():
             return reasons(len(failed), {})
-        bad_x = ~self.x.flatten(1).isfinite().all(1)
+        bad_x = ~finite(self.x)
         return reasons(len(failed), {NO_X: bad_x, NO_OBJECTIVE: ~reached, STILL: failed})

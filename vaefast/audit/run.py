@@ -139,7 +139,7 @@ def run(vae: VAE, data: Dataset, settings: AuditSettings, stages: Stages) -> Aud
         values=values,
         eigenvalues=eigenvalues.cpu().numpy(),
         directions=directions,
-        notes=notes + _failures(values, outcomes),
+        notes=notes + _failures(values, outcomes) + _sentences(margins.abstaining),
         timings=stages.timings,
         low=data.low,
         high=data.high,
@@ -261,6 +261,10 @@ def _arrays(tensors: dict[str, Tensor]) -> Values:
 
 def _any_nan(values: Values) -> np.ndarray:
     return np.any([np.isnan(column) for column in values.values()], axis=0)
+
+
+def _sentences(text: str) -> list[str]:
+    return [f"{text}."] if text else []
 
 
 def _failures(values: Values, outcomes: list[Outcome]) -> list[str]:

@@ -17,7 +17,7 @@ from vaefast.data import Dataset
 from vaefast.hmc.health import say
 from vaefast.models import VAE
 from vaefast.philox import Use, normal
-from vaefast.runtime.reasons import Reasons
+from vaefast.runtime.reasons import Reasons, counted
 
 __all__ = [
     "Attacked",
@@ -65,10 +65,18 @@ class Margins:
     margin_whitened: Tensor
     margin_abstain: Tensor
     guarantee: certify.Guarantee
+    reasons: Reasons  # why each row abstains, "" where it does not
 
     @property
     def values(self) -> dict[str, Tensor]:
         return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+
+    @property
+    def abstaining(self) -> str:
+        """How many inputs have no margin and why, "" where all have one."""
+        count = sum(map(bool, self.reasons))
+        inputs = f"{count} of {len(self.reasons)} inputs have no margin"
+        return f"{inputs}: {counted(self.reasons)}" if count else ""
 
 
 def attack(job: Job, plan: Plan) -> Attacked:
@@ -193,6 +201,7 @@ def margins(job: Job, r: float) -> Margins:
             margin_whitened=whitened.margin,
             margin_abstain=whitened.abstain,
             guarantee=whitened.guarantee,
+            reasons=whitened.reasons,
         )
 
     with job.stages.stage(

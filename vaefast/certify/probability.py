@@ -191,7 +191,8 @@ def _lower_bound(hits: Tensor, samples: int, alpha: float) -> Tensor:
     k = hits.cpu().numpy()
     if k.size > FEW:
         k, where = np.unique(k, return_inverse=True)
-    bound = np.where(k > 0, special.betaincinv(np.maximum(k, 1), samples - k + 1, alpha), 0.0)
+    bound = special.betaincinv(np.maximum(k, 1), samples - k + 1, alpha)
+    bound[k == 0] = 0.0
     bound = bound[where] if hits.numel() > FEW else bound
     return torch.from_numpy(bound.reshape(hits.shape)).to(hits.device)
 
@@ -199,7 +200,7 @@ def _lower_bound(hits: Tensor, samples: int, alpha: float) -> Tensor:
 def check_radius(r: float | Tensor, x: Tensor) -> Tensor:
     """[B] like x, at least 0 and not infinite."""
     radius = checks.per_row(r, "r", len(x), like=x, minimum=0.0)
-    if radius.isinf().any():
+    if bool((radius == torch.inf).any()):
         raise ValueError("r must be finite, got inf")
     return radius
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["fingerprint", "require_same"]
 
 ENTRIES = 16  # of each of the model's tensors
+PLAIN = (Tensor, torch.nn.Parameter, torch.nn.Buffer)
+FLOATS = (torch.float32, torch.float64)
 NOTHING = np.zeros(0, dtype=np.float32)
 
 
@@ -29,7 +31,7 @@ def fingerprint(prepared: Prepared) -> str:
     All of x counts, and of each parameter and buffer its size and up to 16 entries spread over it:
     a step of training changes some of them, and the time does not grow with the model's width.
     """
-    return f"{_model(prepared.vae):08x}-{_inputs(prepared.x, prepared.context):08x}"
+    return f"{_model(prepared):08x}-{_inputs(prepared.x, prepared.context):08x}"
 
 
 def require_same(
@@ -65,26 +67,37 @@ def _refuse(name: str, theirs: float, own: float, where: str = "") -> None:
     )
 
 
-def _model(vae: VAE) -> int:
+def _model(prepared: Prepared) -> int:
     """Checksum of the likelihood and of entries of all parameters and buffers."""
-    std = None if vae.decoder_output == "mean_logvar" else vae.obs_std
-    known = [vae.likelihood, vae.decoder_output, None if isinstance(std, Tensor) else std]
-    entries = []
-    for layer in checks.layers(vae):
-        for tensors in (layer._parameters, layer._buffers):
-            for t in tensors.values():
-                if t is not None:
-                    known.append(t.numel())
-                    entries.append(_spread(t))
+    known, vae = prepared.maps.known, prepared.vae
+    start, sources = _sources(vae) if known is None else known.once(_sources, vae)
+    entries = [_spread(s) if isinstance(s, Tensor) else s for s in sources]
     floats = np.concatenate([*entries, NOTHING], dtype=np.float32, casting="unsafe")
-    return crc32(floats.tobytes(), crc32(repr(known).encode()))
+    return crc32(floats.tobytes(), start)
+
+
+def _sources(vae: VAE) -> tuple[int, list[np.ndarray | Tensor]]:
+    """Checksum of settings and sizes, and where each tensor's entries are read from.
+
+    In the tensor's own memory, so that they are those of the moment, or from the tensor.
+    """
+    std = None if vae.decoder_output == "mean_logvar" else vae.obs_std
+    settings = [vae.likelihood, vae.decoder_output, None if isinstance(std, Tensor) else std]
+    sources: list[np.ndarray | Tensor] = []
+    for layer in checks.layers(vae):
+        for t in (*layer._parameters.values(), *layer._buffers.values()):
+            if t is not None:
+                settings.append(t.numel())
+                own = type(t) in PLAIN and t.is_cpu and t.is_contiguous() and t.dtype in FLOATS
+                sources.append(_spread(t) if own else t)
+    return crc32(repr(settings).encode()), sources
 
 
 def _spread(t: Tensor) -> np.ndarray:
     """Up to ENTRIES + 1 entries at equal distances."""
     step = max(1, t.numel() // ENTRIES)
     try:
-        if t.device.type == "cpu" and t.dtype is not torch.bfloat16:
+        if t.is_cpu and t.dtype is not torch.bfloat16:
             return t.detach().numpy().reshape(-1)[::step]
         return t.detach().reshape(-1)[::step].float().cpu().numpy()
     except (RuntimeError, TypeError):  # wrapped or quantised weights have no plain entries

@@ -160,6 +160,8 @@ def certify(
     show(console, margins.values, out)
     unit = "pixel scale" if images else "data scale"
     console.print(f"r = {r:g}, {unit}; margins: {margins.guarantee}", soft_wrap=True)
+    if margins.abstaining:
+        console.print(margins.abstaining, soft_wrap=True)
 
 
 def _inputs(

@@ -80,9 +80,7 @@ def _levels(x: Array) -> str:
     if x.dtype.kind not in "iu":
         return "; save numbers"
     low, high = int(x.min()), int(x.max())
-    if x.dtype == np.uint16:
-        remedy = "save x / 65535, or x.astype('uint8') where white is 255"
-    elif low >= 0 and high <= 1:
+    if low >= 0 and high <= 1:
         remedy = "save x.astype('float32')"
     elif low >= 0 and checks.FEW_LEVELS < high <= 255:
         remedy = "save x.astype('uint8')"

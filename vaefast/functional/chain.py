@@ -79,8 +79,8 @@ def repeated(
     draws, energies = z.new_empty((len(z), n, z.shape[1])), U.new_empty((len(z), n))
     for t in range(first_step, first_step + steps):
         state, info = move(state, t)
-        accepted = accepted + info.accepted
-        divergent = divergent + info.divergent
+        accepted += info.accepted
+        divergent += info.divergent
         if thin and (t + 1) % thin == 0:
             position = kept(first_step, t - first_step, thin)
             draws[:, position], energies[:, position] = state.z, state.U

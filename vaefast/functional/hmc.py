@@ -15,6 +15,7 @@ from torch import Tensor
 
 from vaefast import philox
 from vaefast.functional.leapfrog import leapfrogs, per_chain
+from vaefast.functional.rows import repeated
 from vaefast.philox import Draw, Use
 
 __all__ = ["DIVERGENCE", "Draws", "Info", "Noise", "State", "Trajectory", "step", "transition"]
@@ -117,12 +118,12 @@ def transition(
     mass = None if inv_mass is None else per_chain(inv_mass, state.z)
     p = noise.momentum.to(state.z.dtype)
     p = p if mass is None else p / mass.sqrt()
-    steps = step.repeat_interleave(state.z.shape[0] // max(step.shape[0], 1))
+    steps = repeated(step, state.z.shape[0] // max(step.shape[0], 1))
     if noise.jitter is not None:
         steps = (steps * noise.jitter).to(step.dtype)
     z, p_end, grad, U = trajectory(state.z, p, state.grad, step=steps)
     error = (U + _kinetic(p_end, mass)) - (state.U + _kinetic(p, mass))
-    divergent = ~torch.isfinite(error) | (error > DIVERGENCE)
+    divergent = ~((error <= DIVERGENCE) & (error > -torch.inf))  # so is NaN
     accept_prob = torch.exp(-error.clamp(min=0.0)).masked_fill(divergent, 0.0)
     accepted = noise.acceptance < accept_prob
     moved = accepted.unsqueeze(-1)
@@ -171,14 +172,18 @@ class Draws:
             if count == 1:
                 yield self.noise(z, start)
                 continue
-            t = torch.arange(start, start + count, device=z.device).repeat_interleave(rows)
+            t = torch.arange(start, start + count, device=z.device)[:, None]
+            t = t.expand(count, rows).flatten()
             chains = rows // max(len(self.index), 1)
             drawn = self._drawn(latents, chains, self.index.repeat(count), t)
-            parts = [n.unflatten(0, (count, rows)).unbind() for n in drawn if n is not None]
+            parts = [n.view(count, rows, *n.shape[1:]).unbind() for n in drawn if n is not None]
             yield from (Noise(*part) for part in zip(*parts))
 
     def _drawn(self, latents: int, chains: int, index: Tensor, t: int | Tensor) -> Noise:
-        lane = torch.arange(chains, device=index.device).repeat(len(index))
+        lane: int | Tensor = 0
+        if chains > 1:
+            lane = torch.arange(chains, device=index.device).repeat(len(index))
+            index = index.repeat_interleave(chains)
         wanted = [
             Draw(latents + latents % 2, Use.MOMENTUM, lane),
             Draw(1, Use.ACCEPT, lane),
@@ -187,7 +192,7 @@ class Draws:
         momentum, *singles = philox.together(
             wanted if self.jitter else wanted[:2],
             seed=self.seed,
-            index=index.repeat_interleave(chains),
+            index=index,
             step=t,
         )
         acceptance, *rest = (philox.as_uniform(k[:, 0]) for k in singles)

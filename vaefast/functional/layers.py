@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from vaefast.types import Layer
 
-__all__ = ["adjoint", "apply"]
+__all__ = ["adjoint", "apply", "bias_gradient", "weight_gradient"]
 
 _CONV = {1: F.conv1d, 2: F.conv2d}
 _SPREAD = {1: F.conv_transpose1d, 2: F.conv_transpose2d}
@@ -55,6 +56,28 @@ def adjoint(layer: Layer, u: Tensor, weight: Tensor) -> Tensor:
         pool = F.avg_pool1d if images.ndim == 3 else F.avg_pool2d
         into = pool(images, layer.stride) * math.prod(layer.stride)
     return into.reshape(*u.shape[:-1], layer.in_features)
+
+
+def weight_gradient(layer: Layer, h: Tensor, u: Tensor, weight: Tensor) -> Tensor:
+    """Σ over rows of ⟨u, W h⟩ derived in the weight: inputs h [n, in], cotangents u [n, out]."""
+    if layer.kind == "linear":
+        return u.T @ h
+    if not weight.numel():
+        return torch.zeros_like(weight)
+    images, ends = h.reshape(-1, *layer.in_shape), u.reshape(-1, *layer.out_shape)
+    options = layer.stride, layer.padding, layer.dilation
+    spread = layer.output_padding or (0,) * len(layer.stride)
+    transposed, wanted = layer.kind == "conv_transpose", (False, True, False)
+    found = torch.ops.aten.convolution_backward(
+        ends, images, weight, None, *options, transposed, spread, layer.groups, wanted
+    )
+    return found[1]
+
+
+def bias_gradient(layer: Layer, u: Tensor) -> Tensor:
+    """Σ over rows and pixels of u [n, out]: [channels], or [out] of a linear layer."""
+    channels = u.reshape(len(u), layer.out_shape[0], -1)
+    return channels.sum((0, 2))
 
 
 def _spread_back(

@@ -15,7 +15,7 @@ from vaefast.models.maps import Map, Maps
 from vaefast.models.prepare import Prepared
 from vaefast.models.products import ModuleMap
 from vaefast.runtime import numerics
-from vaefast.runtime.reasons import listed
+from vaefast.runtime.reasons import listed, marked
 
 __all__ = ["OF", "Points", "check_map", "evaluate", "is_generic", "mean_and_std", "zeros_said"]
 
@@ -88,7 +88,7 @@ def zeros_said(norm: Tensor, of: str, stacklevel: int = 4) -> Tensor:
     """``norm`` [B], after one warning where it is 0: a map that rounds moves all the same."""
     zero = norm == 0
     if bool(zero.any()):
-        rows = zero.nonzero()[:, 0].tolist()
+        rows = marked(zero)
         warnings.warn(
             f"the Jacobian of the {of} is 0 in {len(rows)} of {len(norm)} inputs ({listed(rows)}); "
             "first order says nothing there (a layer that rounds, or units that are all off?)",

@@ -10,12 +10,13 @@ from torch import Tensor, nn
 
 from vaefast import checks
 from vaefast.functional.hmc import State
+from vaefast.functional.rows import finite
 from vaefast.hmc.resolution import Resolution
 from vaefast.models import context as conditions
 from vaefast.models.context import Context
 from vaefast.models.vae import VAE
 from vaefast.runtime.batching import PaddedBatch
-from vaefast.runtime.reasons import Reasons, listed
+from vaefast.runtime.reasons import Reasons, listed, marked
 
 __all__ = [
     "Origin",
@@ -99,10 +100,8 @@ class Origin(NamedTuple):
 
     def failed(self) -> Tensor:
         """[B] bool: something about the row's start is not finite."""
-        finite = self._finite(self.x)
-        for values in self.start:
-            finite &= self._finite(values)
-        return ~finite if self.inv_mass is None else ~(finite & self._usable_mass())
+        good = finite(self.x) & finite(*self.start).reshape(len(self.x), -1).all(1)
+        return ~good if self.inv_mass is None else ~(good & self._usable_mass())
 
     def causes(self) -> dict[str, Tensor]:
         """Masks [B] by what is wrong, first what brings about the others; their union failed."""
@@ -120,7 +119,7 @@ class Origin(NamedTuple):
         return found
 
     def _finite(self, values: Tensor) -> Tensor:
-        return torch.isfinite(values).view(len(self.x), -1).all(1)
+        return finite(values).reshape(len(self.x), -1).all(1)
 
     def _usable_mass(self) -> Tensor:
         mass = self.inv_mass
@@ -162,14 +161,16 @@ def say(
     """
     if not any(reasons):
         return
-    gone = failed.tolist()
+    gone = set(marked(failed))
     lines = []
     for reason in dict.fromkeys(filter(None, reasons)):
         rows = [row for row, own in enumerate(reasons) if own == reason]
-        ran = not gone[rows[0]]
+        ran = rows[0] not in gone
         remedy = f"; {REMEDY.get(reason) or _finer(dtype)}" if ran else ""
         verb = "" if ran else " failed"
-        lines.append(f"{len(rows)} of {len(gone)} inputs ({listed(rows)}){verb}: {reason}{remedy}")
+        lines.append(
+            f"{len(rows)} of {len(reasons)} inputs ({listed(rows)}){verb}: {reason}{remedy}"
+        )
     line = f"{what}: {'; '.join(lines)} (see reasons)"
     warnings.warn(line, SamplerWarning, stacklevel=stacklevel)
 

@@ -62,10 +62,13 @@ class Inputs:
     @cached_property
     def grouped(self) -> bool:
         """Whether rows share a step size."""
-        return len(torch.unique(self.group)) < len(self.group)
+        rows = len(self.group)
+        return rows > 1 and len(torch.unique(self.group)) < rows
 
     def at(self, rows: Rows) -> Inputs:
         """Some of the rows; without groups a copy of a row is a group of its own."""
+        if isinstance(rows, slice) and rows == slice(0, len(self.group)):
+            return self
         group = self.group[rows]
         if not self.grouped:
             group = torch.arange(len(group), device=group.device)

@@ -89,9 +89,9 @@ class Options(NamedTuple):
 def positive_step_size(step_size: float | Tensor, rows: int, like: Tensor) -> Tensor:
     """[B] of ``like``'s dtype, positive and finite."""
     step = checks.per_row(step_size, "step_size", rows, like=like)
-    bad = ~((step > 0) & torch.isfinite(step))
-    if bool(bad.any()):
-        raise ValueError(f"step_size must be positive and finite, got {float(step[bad][0]):g}")
+    good = (step > 0) & (step < torch.inf)
+    if not bool(good.all()):
+        raise ValueError(f"step_size must be positive and finite, got {float(step[~good][0]):g}")
     return step
 
 

@@ -15,6 +15,7 @@ from vaefast.hmc.potential import is_standard
 from vaefast.hmc.result import HMCResult, Transitions
 from vaefast.hmc.spans import Span, op_thin, passed_draws, spans
 from vaefast.models.calls import HALF
+from vaefast.models.likelihoods import squashed
 from vaefast.models.prepare import Prepared
 from vaefast.runtime import batching, capture, memory
 from vaefast.runtime.batching import PaddedBatch, Rows
@@ -77,8 +78,10 @@ class Plan:
             yield PaddedBatch(rows, rows, slice(None), len(rows))
 
     def store(self, batch: PaddedBatch, part: HMCResult) -> None:
+        in_order = isinstance(batch.positions, slice)
         for field in FIELDS:
-            getattr(self.result, field)[batch.rows] = getattr(part, field)[batch.positions]
+            own = getattr(part, field)
+            getattr(self.result, field)[batch.rows] = own if in_order else own[batch.positions]
         if self.result.diverging is not None and part.diverging is not None:
             self.result.diverging[batch.rows] = part.diverging[batch.positions]
         if any(part.reasons):
@@ -111,7 +114,8 @@ def planned(
     result = _empty(prepared, inputs, options)
     decoder = _lowered(prepared, options)
     if decoder is not None:
-        decoder = prepared.packs.packed("decoder", decoder, backend=backend)
+        uses = options.transitions + 1
+        decoder = prepared.packs.packed("decoder", decoder, backend=backend, uses=uses)
     result = replace(result, reproducible=_promise(prepared, decoder, inputs, options, backend))
     generic, x, vae = decoder is None, prepared.x, prepared.vae
     cost = draw_bytes(result.z.shape[-1], result.z.element_size())
@@ -144,8 +148,11 @@ def _lowered(prepared: Prepared, options: Options) -> Network | None:
     if x.dtype in HALF:
         reason = "x is in half precision"
     reason = reason or prepared.maps.decoder.why_not
+    net = prepared.maps.decoder.lowered
+    if not reason and net is not None:
+        reason = squashed(vae.likelihood, net)
     if not reason:
-        return prepared.maps.decoder.lowered
+        return net
     if options.precision != "ieee" and not x.is_cuda:
         raise ValueError(
             f"precision={options.precision!r} on the CPU needs a decoder that lowers: {reason}; "

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from vaefast.functional.hmc import State
 from vaefast.functional.leapfrog import per_chain
+from vaefast.functional.rows import repeated
 
 __all__ = ["Resolution", "resolution"]
 
@@ -66,10 +67,10 @@ def resolution(
         exact: U is known to be computed in the dtype of z; else every row is measured.
     """
     rows, eps = len(step), torch.finfo(state.z.dtype).eps
-    drift = step.double().repeat_interleave(len(state.z) // max(rows, 1)).unsqueeze(1)
+    drift = repeated(step.double(), len(state.z) // max(rows, 1)).unsqueeze(1)
     if inv_mass is not None:
         drift = drift * per_chain(inv_mass, state.z).double().sqrt()  # [N, d]
-    reach, norm = drift.amin(1), state.grad.norm(dim=1).double()
+    reach, norm = drift.amin(1), torch.linalg.vector_norm(state.grad, dim=1).double()
     spacing = eps * state.z.abs().double()  # [N, d]
     rounding, widest = eps * state.U.abs(), spacing.amax(1)
     suspicious = (rounding > SUSPICIOUS) | (reach * norm < SUSPICIOUS_WORK)

@@ -92,7 +92,8 @@ class HMCResult:
         one ``row``. A failed row is NaN. ``sample_stats`` has, for every draw:
 
         - ``lp``, −U in nats, and ``energy``, U plus the kinetic energy of the momentum that is
-          drawn next: the level on which the next trajectory runs, as ``arviz.bfmi`` takes it;
+          drawn next: the level on which the next trajectory runs, as ``arviz.bfmi`` takes it of
+          one row;
         - ``diverging``, whether it follows a divergent transition; left out where draws are
           thinned and some diverged;
         - ``acceptance_rate``, ``step_size`` and ``n_steps`` (L), one value for a chain's draws.

@@ -11,6 +11,7 @@ from torch import Tensor
 from vaefast import philox
 from vaefast.functional.chain import Chain
 from vaefast.functional.hmc import Draws, State
+from vaefast.functional.rows import repeated
 from vaefast.hmc.adaptation import DualAveraging, StepSize
 from vaefast.hmc.divergences import diverging
 from vaefast.hmc.groups import GroupStepSize
@@ -110,8 +111,8 @@ class _Chains:
         failed, options = self._failed, self._options
         rows = len(failed), options.chains
         z, U = kept_draws(options, self._parts)
-        accepted = torch.stack([run.accepted for _, run in self._parts]).sum(0)
-        divergent = torch.stack([run.divergent for _, run in self._parts]).sum(0)
+        accepted = _total([run.accepted for _, run in self._parts])
+        divergent = _total([run.divergent for _, run in self._parts])
         step = self._step if isinstance(self._step, Tensor) else self._step.step_size
         fine = resolution(
             partial(self.target.potential, safe=self.state.z),
@@ -121,15 +122,16 @@ class _Chains:
             exact=isinstance(self.target, NetworkTarget),
         )
         accepted, divergent = accepted.view(rows), divergent.view(rows)
+        blank = partial(_blank, failed=failed) if bool(failed.any()) else _as_it_is
         return HMCResult(
-            z=_blank(z.unflatten(0, rows), failed),
-            accept_rate=_blank(accepted.to(self._dtype) / options.steps, failed),
-            step_size=_blank(step.to(self._dtype), failed),
-            energy=_blank(U.unflatten(0, rows), failed),
+            z=blank(z.unflatten(0, rows)),
+            accept_rate=blank(accepted.to(self._dtype) / options.steps),
+            step_size=blank(step.to(self._dtype)),
+            energy=blank(U.unflatten(0, rows)),
             divergent=divergent.masked_fill(failed.unsqueeze(1), 0),
             failed=failed,
             unresolved=fine.unresolved & ~failed,
-            rounding=_blank(fine.rounding, failed),
+            rounding=blank(fine.rounding),
             reasons=self._reasons(fine, accepted, divergent),
             diverging=self._diverging(z, divergent, step),
         )
@@ -171,17 +173,16 @@ def _start(plan: Plan, rows: Prepared, inputs: Inputs) -> tuple[Tensor, Tensor |
             inv_mass = std.square()
     if init is not None:
         return init.flatten(0, 1).contiguous(), inv_mass
-    lane = torch.arange(chains, device=mean.device)
+    lane = torch.arange(chains, device=mean.device).repeat(len(mean)) if chains > 1 else 0
     noise = philox.normal(
         mean.shape[1],
         seed=plan.options.seed,
-        index=rows.index.repeat_interleave(chains),
-        lane=lane.repeat(len(mean)),
+        index=repeated(rows.index, chains),
+        lane=lane,
         use=philox.Use.INITIAL,
         dtype=dtype,
     )
-    mean, std = (values.repeat_interleave(chains, dim=0) for values in (mean, std))
-    return mean + std * noise, inv_mass
+    return repeated(mean, chains) + repeated(std, chains) * noise, inv_mass
 
 
 def _posterior(rows: Prepared) -> tuple[Tensor, ...]:
@@ -224,6 +225,14 @@ def _step_size(options: Options, inputs: Inputs, failed: Tensor) -> Tensor | Ste
         return GroupStepSize(inputs.step_size, inputs.group, ~failed)
     dual = options.adapt == "dual_averaging"
     return DualAveraging(inputs.step_size) if dual else inputs.step_size
+
+
+def _total(counts: list[Tensor]) -> Tensor:
+    return counts[0] if len(counts) == 1 else torch.stack(counts).sum(0)
+
+
+def _as_it_is(values: Tensor) -> Tensor:
+    return values
 
 
 def _blank(values: Tensor, failed: Tensor) -> Tensor:

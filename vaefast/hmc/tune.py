@@ -83,6 +83,8 @@ def tune(
         prepared = prepare(vae, x_pilot, index, context=context, backend=given["backend"])
         runs = [sampled(prepared, **{**given, "leapfrog": L}) for L in leapfrogs]
     healthy = ~runs[0].failed
+    if not len(healthy):
+        raise ValueError("x_pilot must hold at least one row, got none")
     if not bool(healthy.any()):
         raise ValueError(f"x_pilot has no usable row: all {len(healthy)} failed (not finite)")
     mixing = mixing_per_gradient(runs, leapfrogs, healthy)

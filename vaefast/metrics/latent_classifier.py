@@ -169,6 +169,10 @@ def _labels(y: Tensor, rows: int) -> Tensor:
         got, way_out = type(y).__name__, "torch.as_tensor(y)"
         if isinstance(y, Tensor):
             got, way_out = checks.short(y.dtype), "y.long()"
+            broken = y.flatten() != (y.flatten().floor() if y.is_floating_point() else y.flatten())
+            if bool(broken.any()):
+                row = int(broken.nonzero()[0, 0])
+                got, way_out = f"{y.flatten()[row].item():g} in row {row}", "classes as 0, 1, ..."
         raise TypeError(f"y must be an integer tensor [n], got {got}; pass {way_out}")
     return checks.shape(y, "y", [rows], "the rows of x").long()
 

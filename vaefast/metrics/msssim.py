@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -85,6 +87,7 @@ def msssim(a: Tensor, b: Tensor, *, variant: str = "standard", data_range: float
     checks.option(variant, "variant", MAX_WINDOW)
     if checks.number(data_range, "data_range") <= 0:
         raise ValueError(f"data_range must be positive, got {data_range:g}")
+    _check_range(a, data_range)
     window, scales = _layout(min(a.shape[-2:]), variant)
     score = _standard if variant == "standard" else _kuzina2022
 
@@ -95,6 +98,18 @@ def msssim(a: Tensor, b: Tensor, *, variant: str = "standard", data_range: float
     cost = BYTES_PER_VALUE * a.shape[1:].numel()
     (value,) = batching.evaluate(run, index, cost, generic=False)
     return MSSSIM(value, window, scales, variant)
+
+
+def _check_range(a: Tensor, data_range: float) -> None:
+    """Warn of pixels from 0 to 255 that are compared as if they ended at 1."""
+    low, high = a.aminmax() if a.numel() else (a.sum(), a.sum())
+    span = float(high - low)
+    if math.isfinite(span) and span > 2 * data_range:
+        warnings.warn(
+            f"msssim: a spans {low:g} to {high:g}, far more than data_range={data_range:g}; "
+            "pass the distance of white from black as data_range=",
+            stacklevel=3,
+        )
 
 
 def _layout(side: int, variant: str) -> tuple[int, int]:

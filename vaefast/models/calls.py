@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from vaefast import checks
 from vaefast.models.context import Context, repeated
+from vaefast.models.finite_model import NO_VALUES
 from vaefast.models.results import described
 
 __all__ = [
@@ -42,7 +43,10 @@ def to_model(value: Tensor, name: str, module: nn.Module) -> Tensor:
     state = chain(module.parameters(), module.buffers())
     like = next((t for t in state if t.is_floating_point()), None)
     if like is None:
+        _refuse_complex(module)
         return value
+    if like.is_meta and not value.is_meta:
+        raise ValueError(NO_VALUES)
     checks.same_device(model=like, **{name: value})
     if like.dtype in HALF:
         return value.to(like.dtype)
@@ -51,8 +55,16 @@ def to_model(value: Tensor, name: str, module: nn.Module) -> Tensor:
         raise TypeError(
             f"{name} must be {dtype} like the model, got {checks.short(value.dtype)}; "
             f"pass {name}.to(torch.{dtype})"
+            + (", or give encoder and decoder one dtype" if name == "z" else "")
         )
     return value
+
+
+def _refuse_complex(module: nn.Module) -> None:
+    for name, parameter in module.named_parameters():
+        if parameter.is_complex():
+            dtype = checks.short(parameter.dtype)
+            raise TypeError(f"the model's weights must be floating, got {dtype} in {name!r}")
 
 
 def images(x: Tensor, name: str = "x") -> Tensor:

@@ -26,7 +26,7 @@ def joined(first: Network, second: Network) -> Network | None:
 
 
 def _is_same(a: Tensor | None, b: Tensor | None) -> bool:
-    if a is None or b is None:
+    if a is b or a is None or b is None:
         return a is b
     return a.data_ptr() == b.data_ptr() and a.shape == b.shape
 

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vaefast import checks
+
 __all__ = ["Context", "as_keyword", "call", "check", "repeated", "require_taker", "rows"]
 
 Context = Tensor | dict[str, Tensor] | None
@@ -18,12 +20,12 @@ BY_PLACE = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_K
 FREE = (inspect.Parameter.empty, None)  # defaults of a second argument that a context may fill
 
 
-def check(context: Context, B: int) -> Context:
+def check(context: Context, B: int, x: Tensor | None = None) -> Context:
     """``context``, if it is None, a tensor [B, ...] or a dict of such tensors.
 
     Raises:
         TypeError: it is anything else.
-        ValueError: a tensor has another number of rows.
+        ValueError: a tensor has another number of rows, or is on another device than x.
     """
     if context is None:
         return None
@@ -31,11 +33,15 @@ def check(context: Context, B: int) -> Context:
     for key, value in named.items():
         name = f"context[{key!r}]" if key else "context"
         if not isinstance(value, Tensor):
+            remedy = f"; pass torch.as_tensor({name})" if hasattr(value, "__len__") else ""
             raise TypeError(
                 f"{name} must be a tensor [B, ...] or a dict of such, got {type(value).__name__}"
+                + remedy
             )
         if value.ndim == 0 or len(value) != B:
             raise ValueError(f"{name} must be [{B}, ...], one row per input, got {_shape(value)}")
+        if x is not None:
+            checks.same_device(x=x, **{name: value})
     return context
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from vaefast import checks
 from vaefast.models.calls import images
 from vaefast.models.context import Context
-from vaefast.models.likelihoods import described, within_unit_interval
+from vaefast.models.likelihoods import described, squashed, within_unit_interval
 from vaefast.models.maps import Maps
 from vaefast.models.one_function import violation
 from vaefast.models.prepare import check_vae, prepare
@@ -230,6 +230,8 @@ def _posterior(vae: VAE, decoder: Map) -> Part:
         return Part(False, "the prior is not N(0, I), autograd gives its gradient")
     if decoder.lowered is None:
         return Part(False, "autograd through the decoder, fused likelihood and leapfrog around it")
+    if reason := squashed(vae.likelihood, decoder.lowered):
+        return Part(False, f"{reason}, autograd gives the gradient")
     return Part(True, "likelihood, gradient and trajectory in one op; prior N(0, I)")
 
 

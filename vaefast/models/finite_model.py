@@ -8,9 +8,15 @@ import re
 import torch
 from torch import Tensor, nn
 
-__all__ = ["WRAPPER", "check_outputs", "check_weights"]
+__all__ = ["NO_VALUES", "WRAPPER", "check_outputs", "check_weights"]
 
 WRAPPER = re.compile(r"^(encoder|decoder)\.module\.")  # before the caller's own names
+
+
+NO_VALUES = (
+    "the model is on meta, where weights have no values; make it on a real device, or "
+    'model.to_empty(device="cpu") and load its weights'
+)
 
 
 def check_outputs(model: nn.Module, *outputs: Tensor, prefix: str = "") -> None:
@@ -25,9 +31,11 @@ def check_outputs(model: nn.Module, *outputs: Tensor, prefix: str = "") -> None:
         prefix: before the names, where the model is part of another.
 
     Raises:
-        ValueError: a weight is NaN or infinite.
+        ValueError: a weight is NaN or infinite, or has no value.
     """
     for out in outputs:
+        if out.is_meta:
+            raise ValueError(NO_VALUES)
         if not math.isfinite(out.sum().item()):
             return check_weights(model, prefix)
     return None

@@ -12,7 +12,7 @@ from vaefast import checks, ops
 from vaefast.functional.likelihoods import PIXEL_LIKELIHOODS
 from vaefast.models.calls import HALF
 from vaefast.runtime.memory import row_chunks
-from vaefast.types import LIKELIHOODS
+from vaefast.types import LIKELIHOODS, Network
 
 __all__ = [
     "LikelihoodAt",
@@ -21,6 +21,7 @@ __all__ = [
     "clamped_logit",
     "described",
     "resolve_decoder_output",
+    "squashed",
     "to_pixels",
     "within_unit_interval",
 ]
@@ -162,6 +163,16 @@ def resolve_decoder_output(decoder_output: str | None, likelihood: str) -> str:
 def to_pixels(out: Tensor, likelihood: str) -> Tensor:
     """Natural parameters in pixel scale: σ(logits), or the Gaussian's mean, unclipped."""
     return out if likelihood == "gaussian" else torch.sigmoid(out)
+
+
+def squashed(likelihood: str, net: Network) -> str:
+    """Why the ops' Bernoulli likelihoods refuse a network, "" where they do not.
+
+    Logits that come out of a sigmoid are mostly probabilities; where they are taken for logits all
+    the same, the potential is evaluated beside the decoder.
+    """
+    wrong = likelihood != "gaussian" and net.activations[-1] == "sigmoid"
+    return "what is taken for logits comes out of a sigmoid" if wrong else ""
 
 
 def within_unit_interval(out: Tensor) -> bool:

@@ -109,15 +109,27 @@ def encoder(vae: VAE, x: Tensor, moments: tuple[Tensor, ...] = ()) -> Encoder:
     return _heads(vae, nets)
 
 
-def known_encoder(vae: VAE, x: Tensor) -> Encoder | None:
-    """As :func:`encoder` where no module need run for it."""
-    nets = remembered(*_encoding(vae, x), frozen=is_frozen(vae))
+def known_encoder(vae: VAE, x: Tensor, *, frozen: bool = False) -> Encoder | None:
+    """As :func:`encoder` where no module need run for it; ``frozen``: so the caller promises."""
+    nets = remembered(*_encoding(vae, x), frozen=frozen)
     return _heads(vae, nets) if nets and not any(isinstance(n, str) for n in nets) else None
+
+
+def known_decoder(vae: VAE, z: Tensor) -> Network | None:
+    """As :func:`decoder` where no module need run for it."""
+    if vae.decoder_output not in ("logits", "mean"):
+        return None
+    nets = remembered(*_decoding(vae, z))
+    return nets[0] if nets and isinstance(nets[0], Network) else None
 
 
 def _encoding(vae: VAE, x: Tensor) -> tuple[Root, Tensor, tuple[Any, ...]]:
     root = _root(vae, vae.encode, "encoder", vae.encoder)
     return root, x, _options(vae, vae.encoder)
+
+
+def _decoding(vae: VAE, z: Tensor) -> tuple[Root, Tensor, tuple[Any, ...]]:
+    return _root(vae, vae.decode, "decoder", vae.decoder), z, _options(vae, vae.decoder)
 
 
 def _heads(vae: VAE, nets: list[Network | LogSquare | str]) -> Encoder:
@@ -149,8 +161,7 @@ def decoder(
         vae.decoder, z if values is None else values()
     ):
         raise CannotLower("the decoder's probabilities do not come from a final Sigmoid")
-    root, key = _root(vae, vae.decode, "decoder", vae.decoder), _options(vae, vae.decoder)
-    (net,) = _networks(root, z, key, values, frozen=is_frozen(vae))
+    (net,) = _networks(*_decoding(vae, z), values, frozen=is_frozen(vae))
     if vae.decoder_output == "mean_logvar":
         raise CannotLower("the decoder has a second head, the log-variance of its pixels")
     return _given(net)
@@ -164,7 +175,15 @@ def pixels(
     Raises:
         CannotLower: with the reason.
     """
-    net = decoder(vae, z, values)
+    return in_pixels(vae, decoder(vae, z, values))
+
+
+def in_pixels(vae: VAE, net: Network) -> Network:
+    """The decoder's network followed by what makes pixels of its natural parameters.
+
+    Raises:
+        CannotLower: with the reason.
+    """
     if vae.likelihood == "gaussian":
         return net
     if (last := net.activations[-1]) != "identity":

@@ -20,8 +20,8 @@ from vaefast.models.compose import chained, followed_by, in_float32, joined, mis
 from vaefast.models.context import Context
 from vaefast.models.example import Example
 from vaefast.models.forms import Forms
+from vaefast.models.known import Known
 from vaefast.models.likelihoods import LikelihoodAt
-from vaefast.models.one_function import of_decode, of_encode
 from vaefast.models.packs import packs_of
 from vaefast.models.products import HalfMap, Map, ModuleMap, NetworkMap
 from vaefast.models.shared import Shared
@@ -134,6 +134,11 @@ class Maps:
         return self.vae.log_prior(z, **self._given(z))
 
     @property
+    def known(self) -> Known | None:
+        """The VAE as its last call found it, where nothing has changed since."""
+        return self._call.example.known
+
+    @property
     def latents(self) -> int:
         """d, entries of one latent."""
         return self._call.example.z.shape[1]
@@ -177,19 +182,19 @@ class Maps:
     def decoder(self) -> Map:
         """z ↦ natural parameters."""
         module = self._decoding(self.decode_by_module)
-        return self._map("decoder", *self._lowered(lowering.decoder), module)
+        return self._map("decoder", *self._lowered_decoder, module)
 
     @cached_property
     def pixels(self) -> Map:
         """z ↦ g(z)."""
         module = self._decoding(self._pixels_by_module)
-        return self._map("decoder", *self._lowered(lowering.pixels), module)
+        return self._map("decoder", *self._lowered_pixels, module)
 
     @cached_property
     def reconstruction(self) -> Map:
         """x ↦ g(μ(x))."""
         first, second = self.mean, self.pixels
-        event, reason = self._call.example.x.shape[1:], first.why_not or second.why_not
+        event, reason = self._call.example.like.shape[1:], first.why_not or second.why_not
         module = ModuleMap(
             self._reconstruct_by_module,
             event,
@@ -232,56 +237,54 @@ class Maps:
         if self.context is not None:
             return lowering.Encoder(None, None, CONTEXT)
         example = self._call.example
-        return example.encoder or lowering.encoder(self.vae, example.x, example.moments)
+        if example.known is not None:
+            return example.known.encoder
+        return lowering.encoder(self.vae, example.x, example.moments)
+
+    @property
+    def _lowered_decoder(self) -> tuple[Network | None, str]:
+        net = self._call.example.decoder(self.vae)
+        return self._lowered(lowering.decoder) if net is None else (net, "")
+
+    @property
+    def _lowered_pixels(self) -> tuple[Network | None, str]:
+        net = self._call.example.decoder(self.vae)
+        if net is None:
+            return self._lowered(lowering.pixels)
+        return self._lowered(lambda vae, *_: lowering.in_pixels(vae, net))
 
     def _lowered(self, lower: Callable[..., Network]) -> tuple[Network | None, str]:
         if self.context is not None:
             return None, CONTEXT
+        example = self._call.example
         try:
-            return lower(self.vae, self._call.example.z, self._latents), ""
+            return lower(self.vae, example.z, lambda: example.latents(self.vae)), ""
         except lowering.CannotLower as error:
             return None, error.reason
-
-    def _latents(self) -> Tensor:
-        return self._call.example.latents(self.vae)
 
     def _map(
         self, name: str, net: Network | None, reason: str, module: Callable[[str], ModuleMap]
     ) -> Map:
         if net is None:
-            self._require_function("decoder" if name == "decoder" else "encoder")
+            self._call.require_function("decoder" if name == "decoder" else "encoder")
             return module(reason)
         half = net.weights[0].dtype in HALF_DTYPES
         net = in_float32(net) if half else net
-        reason = missing_kernel(net, self._call.example.x, self._call.backend)
+        reason = missing_kernel(net, self._call.example.like, self._call.backend)
         if reason:
             return module(reason)
         whole = self._network(name, net)
         return HalfMap(**vars(module(HALF)), products=whole) if half else whole
 
-    def _require_function(self, part: str) -> None:
-        """A module whose rows would be random, or depend on each other, measures nothing."""
-        example, known = self._call.example, self._call.functions
-        if part in known:
-            return
-        known.add(part)
-        found = (
-            of_encode(self.vae, example.x, example.context)
-            if part == "encoder"
-            else of_decode(self.vae, self._latents(), example.context)
-        )
-        if found:
-            raise RuntimeError(found)
-
     def _network(self, name: str, net: Network) -> NetworkMap:
         return NetworkMap(net, name, self.packs, self._call.precision)
 
     def _encoding(self, function: Callable[[Tensor], Tensor]) -> Callable[[str], ModuleMap]:
-        event, bytes_of_row = self._call.example.x.shape[1:], self._call.encoder_bytes
+        event, bytes_of_row = self._call.example.like.shape[1:], self._call.encoder_bytes
         return lambda reason: ModuleMap(function, event, self.latents, bytes_of_row, reason)
 
     def _decoding(self, function: Callable[[Tensor], Tensor]) -> Callable[[str], ModuleMap]:
-        pixels, event = self._call.example.x[0].numel(), self._call.example.z.shape[1:]
+        pixels, event = self._call.example.like.shape[1:].numel(), self._call.example.z.shape[1:]
         return lambda reason: ModuleMap(function, event, pixels, self._call.decoder_bytes, reason)
 
     def _given(self, inputs: Tensor) -> dict[str, Any]:

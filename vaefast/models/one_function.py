@@ -24,6 +24,10 @@ RANDOM = (
     "training=False is passed, encode must return the mean, not a draw, and what differs from row "
     "to row goes into context="
 )
+OF_THE_PLACE = (
+    "gives two equal rows different results by their place in the batch, as a buffer of conditions "
+    "does; what differs from row to row goes into context="
+)
 OF_THE_BATCH = (
     "gives a row another result beside another row, as batch norm without running statistics does"
 )
@@ -44,14 +48,17 @@ def violation(vae: VAE, x: Tensor, context: Context = None) -> str:
     return of_decode(vae, vae.encode(torch.stack([x[0], _other(x), x[0]]), **given)[0], context)
 
 
-def of_encode(vae: VAE, x: Tensor, context: Context = None) -> str:
+def of_encode(
+    vae: VAE, x: Tensor, context: Context = None, moments: tuple[Tensor, ...] = ()
+) -> str:
     """As :func:`violation`, of encode alone, at x [B, *event].
 
-    A row is encoded beside a copy of itself and a third row, and beside two copies. It takes no
-    random numbers of the caller's.
+    A row is encoded beside a copy of itself and a third row, and beside two copies, unless
+    ``moments``, what encode gives for two rows x, are known. It takes no random numbers of the
+    caller's.
     """
     given = contexts.as_keyword(_thrice(context))
-    return _compare(vae, lambda rows: vae.encode(rows, **given), x[0], _other(x))
+    return _compare(vae, lambda rows: vae.encode(rows, **given), x[0], _other(x), moments)
 
 
 def of_decode(vae: VAE, z: Tensor, context: Context = None) -> str:
@@ -67,26 +74,34 @@ def _thrice(context: Context) -> Context:
 
 @torch.no_grad()
 def _compare(
-    vae: VAE, function: Callable[[Tensor], tuple[Tensor, ...]], row: Tensor, other: Tensor
+    vae: VAE,
+    function: Callable[[Tensor], tuple[Tensor, ...]],
+    row: Tensor,
+    other: Tensor,
+    alike: tuple[Tensor, ...] = (),
 ) -> str:
-    beside, devices = [], [row.device] if row.device.type == "cuda" else []
-    for third in (other, row):
-        with torch.random.fork_rng(devices), _watched(vae) as differing:
-            outputs = function(torch.stack([row, row, third]))
-        if not all(_same(vae, out[0], out[1]) for out in outputs):
-            return f"{differing[0] if differing else 'the model'} {RANDOM}"
-        beside.append([out[0] for out in outputs])
-    if all(_same(vae, *pair) for pair in zip(*beside)):
+    devices = [row.device] if row.device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        beside = function(torch.stack([row, row, other]))
+        alike = alike or function(torch.stack([row, row, row]))
+    eps = _eps(vae, row)
+    if not all(_same(eps, out[0], out[1]) for out in beside):
+        return _differing(vae, function, row, eps)
+    if all(_same(eps, a[0], b[0]) for a, b in zip(beside, alike)):
         return ""
     guilty = (m for m in vae.modules() if _of_its_batch(m))
     module = next(guilty, None)
     return f"{'the model' if module is None else _said(vae, module)} {OF_THE_BATCH}"
 
 
-def _same(vae: VAE, a: Tensor, b: Tensor) -> bool:
+def _eps(vae: VAE, row: Tensor) -> float:
+    """Of the coarsest dtype in the model and its inputs."""
+    dtypes = {p.dtype for p in checks.parameters(vae) if p.is_floating_point()}
+    return max(torch.finfo(dtype).eps for dtype in (row.dtype, *dtypes))
+
+
+def _same(eps: float, a: Tensor, b: Tensor) -> bool:
     """But for rounding, which may differ by a row's place: half of the digits."""
-    dtypes = [p.dtype for p in checks.parameters(vae) if p.is_floating_point()]
-    eps = max(torch.finfo(dtype).eps for dtype in (a.dtype, *dtypes))
     difference, largest = (t.nan_to_num().abs().max() for t in (a - b, a))
     return bool(difference <= eps**0.5 * largest)
 
@@ -97,15 +112,26 @@ def _other(x: Tensor) -> Tensor:
     return 0.5 * x[0] + 0.25 if found is None else found
 
 
+def _differing(
+    vae: VAE, function: Callable[[Tensor], tuple[Tensor, ...]], row: Tensor, eps: float
+) -> str:
+    """The innermost module that gives two equal rows different results, and how."""
+    devices = [row.device] if row.device.type == "cuda" else []
+    with torch.random.fork_rng(devices), _watched(vae, eps) as found:
+        once, again = (function(torch.stack([row, row, row])) for _ in range(2))
+    drawn = not all(_same(eps, a, b) for a, b in zip(once, again))
+    return f"{found[0] if found else 'the model'} {RANDOM if drawn else OF_THE_PLACE}"
+
+
 @contextmanager
-def _watched(vae: VAE) -> Iterator[list[str]]:
+def _watched(vae: VAE, eps: float) -> Iterator[list[str]]:
     """The modules, innermost first, that gave two equal rows different results."""
     found: list[str] = []
 
     def hook(module: nn.Module, args: tuple, output: Any) -> None:
         (given, *_), results = args or (None,), output if isinstance(output, tuple) else (output,)
         rows = [t for t in (given, *results) if isinstance(t, Tensor) and t.ndim and len(t) == 3]
-        same = [_same(vae, t[0].double(), t[1].double()) for t in rows]
+        same = [_same(eps, t[0].double(), t[1].double()) for t in rows]
         if rows and rows[0] is given and same[0] and not all(same):
             found.append(_said(vae, module))
 

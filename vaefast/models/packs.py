@@ -7,6 +7,7 @@ tell whether a pack still fits, short of reading all weights again.
 from __future__ import annotations
 
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -21,34 +22,60 @@ from vaefast.ops._pack import pack
 from vaefast.runtime import backends
 from vaefast.types import Network
 
+SMALL = 1 << 16  # weights that an op packs in some microseconds
+FEW_USES = 4  # from here on a pack pays
+
 __all__ = ["Packs", "frozen", "is_frozen", "packs_of"]
 
 
 class Packs:
-    """One VAE's packs, each made when its network is first used."""
+    """One VAE's packs, each made when its network is first used, or has been used a few times.
 
-    def __init__(self) -> None:
+    A small network's op packs it in less time than a pack of its own takes to be asked for.
+
+    Args:
+        kept: from call to call; then all are packed at once.
+    """
+
+    def __init__(self, *, kept: bool = False) -> None:
+        self._kept = kept
         self._made: dict[tuple, tuple[Tensor | None, bool]] = {}  # and whether both directions
+        self._uses: Counter[tuple] = Counter()
 
     def packed(
-        self, name: str, net: Network, *, backward: bool = True, backend: str | None = None
+        self,
+        name: str,
+        net: Network,
+        *,
+        backward: bool = True,
+        backend: str | None = None,
+        uses: int = 1,
     ) -> Network:
-        """The network with its pack.
+        """The network with its pack; a small one that few ops have taken so far as it is.
 
         Args:
             name: of the weights; networks that differ in activations only may share it.
             backward: whether rows also pass back through it.
             backend: as it will be given to the ops.
+            uses: how many ops will take what is returned.
         """
         weight = net.weights[0]
         key = name, weight.dtype, weight.device, backends.wanted(backend, weight)
         made, both = self._made.get(key, (None, False))
+        if key not in self._made and self._can_wait(key, net, uses):
+            return net
         kept = Network(net.weights, net.biases, net.layers, made)
         if key in self._made and (both or not backward):
             return kept
         ready = pack(kept, backward=backward, backend=backend)
         self._made[key] = ready.packed, backward
         return ready
+
+    def _can_wait(self, key: tuple, net: Network, uses: int) -> bool:
+        if self._kept or sum([w.numel() for w in net.weights]) > SMALL:
+            return False
+        self._uses[key] += uses
+        return self._uses[key] < FEW_USES
 
 
 # inside blocks; a thread that keeps packs keeps them to itself
@@ -71,7 +98,7 @@ def _keeping(vae: VAE) -> Iterator[None]:
     if is_frozen(vae):
         yield
         return
-    token = _kept.set((*_kept.get(), (vae, Packs())))
+    token = _kept.set((*_kept.get(), (vae, Packs(kept=True))))
     try:
         yield
     finally:

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from vaefast import checks
 from vaefast.models import context as contexts
-from vaefast.models import lowering
 from vaefast.models.calls import HALF, images
 from vaefast.models.context import Context
-from vaefast.models.example import Example
+from vaefast.models.example import Example, first_two
+from vaefast.models.known import known
 from vaefast.models.maps import Maps
 from vaefast.models.packs import Packs, is_frozen
 from vaefast.models.shapes import require_event
@@ -72,6 +72,8 @@ class Prepared:
 
     def at(self, rows: Rows) -> Prepared:
         """Some of the rows."""
+        if _is_all(rows, len(self.x)) and _is_all(self.gather, len(self.x)):
+            return self
         x = self.x[rows]
         return Prepared(self.maps.at(rows, len(x)), x, self.index[rows], rows, self.dtype)
 
@@ -145,7 +147,7 @@ def prepare(
     if half == "refuse":
         _refuse_half(vae, x)
     index = checks.row_index(index, len(x), x.device)
-    contexts.check(context, len(x))
+    contexts.check(context, len(x), x)
     dtype, x = x.dtype, x.clone() if x.is_inference() else x.detach()
     x = x.float() if half == "widen" and x.element_size() < 4 else x
     example = _example(vae, x, context)
@@ -170,6 +172,10 @@ def check_vae(vae: object) -> VAE:
     return vae
 
 
+def _is_all(rows: Rows, count: int) -> bool:
+    return isinstance(rows, slice) and rows in (slice(None), slice(0, count))
+
+
 def _refuse_half(vae: VAE, x: Tensor) -> None:
     dtypes = {t.dtype for t in (x, *checks.parameters(vae))}
     if not dtypes & {*HALF}:
@@ -187,31 +193,15 @@ def _example(vae: VAE, x: Tensor, context: Context) -> Example:
 
     It runs unless it is known: then it would change nothing and refuse nothing.
     """
-    two, conditions = _first_two(x), _two_of(context)
-    if context is None and (known := _known_encoder(vae, two)) is not None:
-        return Example(two, two.new_zeros(2, vae.latent_dim or 0), None, (), known)
+    if context is None and (networks := known(vae, x)) is not None:
+        return Example(x, x.new_zeros(2, vae.latent_dim or 0), None, (), networks)
+    two, conditions = first_two(x), _two_of(context)
     moments = vae.encode(two, **contexts.as_keyword(conditions))
     vae.check_first_batch(x, context, moments)
     return Example(two, moments[0], conditions, moments)
 
 
-def _known_encoder(vae: VAE, x: Tensor) -> lowering.Encoder | None:
-    """The encoder's networks where such x were encoded last, and a trace of it fits."""
-    if vae.latent_shape is None or vae.event_shape != tuple(x.shape[1:]) or vae._doubts:
-        return None
-    known = lowering.known_encoder(vae, x)
-    if known is None or known.mean is None or known.mean.out_features != vae.latent_dim:
-        return None
-    return known
-
-
 def _two_of(context: Context) -> Context:
     if isinstance(context, dict):
-        return {name: _first_two(t) for name, t in context.items()}
-    return None if context is None else _first_two(context)
-
-
-def _first_two(t: Tensor) -> Tensor:
-    two = t.new_zeros(2, *t.shape[1:])
-    two[: len(t)] = t[:2]
-    return two.nan_to_num_(0.0, 0.0, 0.0) if t.is_floating_point() else two
+        return {name: first_two(t) for name, t in context.items()}
+    return None if context is None else first_two(context)

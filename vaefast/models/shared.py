@@ -12,6 +12,7 @@ from vaefast.models import context as contexts
 from vaefast.models.example import Example
 from vaefast.models.footprint import known_bytes
 from vaefast.models.forms import Forms
+from vaefast.models.one_function import of_decode, of_encode
 from vaefast.models.packs import Packs
 from vaefast.models.vae import VAE
 
@@ -29,6 +30,20 @@ class Shared(NamedTuple):
     costs: dict[str, int]  # measured bytes per row
     functions: set[str]  # "encoder" and "decoder", once known to be functions of their rows
     forms: Forms  # of the modules
+
+    def require_function(self, part: str) -> None:
+        """A module whose rows would be random, or depend on each other, measures nothing."""
+        example = self.example
+        if part in self.functions:
+            return
+        self.functions.add(part)
+        found = (
+            of_encode(self.vae, example.x, example.context, example.moments)
+            if part == "encoder"
+            else of_decode(self.vae, example.latents(self.vae), example.context)
+        )
+        if found:
+            raise RuntimeError(found)
 
     def encoder_bytes(self) -> int:
         """Of one row of the encoder and its backward pass, measured once per call."""

@@ -16,6 +16,7 @@ from vaefast.models.encoders import GaussianEncoder
 __all__ = ["State", "watched"]
 
 _HELD = (Tensor, int, float, complex, str, bytes, bool, torch.dtype, torch.device, type(None))
+_PLAIN = (*_HELD, list, dict, set)
 _GLOBAL_HOOKS = ("_global_forward_hooks", "_global_forward_pre_hooks")
 _STATE = ("_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks")
 
@@ -30,7 +31,7 @@ class State:
         self._ids = [id(value) for value in values]
         self._held = [value for value in values if isinstance(value, _HELD)]
         self._weak = [*filter(None, map(_weakly, {id(value): value for value in values}.values()))]
-        self._tensors = [*module.parameters(), *module.buffers()]
+        self.tensors = [*module.parameters(), *module.buffers()]
 
     @cached_property
     def is_all(self) -> bool:
@@ -48,7 +49,7 @@ class State:
     def versions(self) -> list[tuple[int, int]] | None:
         """None where a tensor counts no versions, as those of inference mode and lazy ones."""
         try:
-            return [(t._version, t.data_ptr()) for t in self._tensors]
+            return [(t._version, t.data_ptr()) for t in self.tensors]
         except (RuntimeError, ValueError):
             return None
 
@@ -80,8 +81,8 @@ def _values(modules: list[Any]) -> Iterator[Any]:
 
 
 def _weakly(value: Any) -> weakref.ref | None:
-    """None for what is held, and for lists and dicts, which are known by their ids alone."""
-    if isinstance(value, _HELD):
+    """None for what is held, and for lists, dicts and sets, which are known by their ids alone."""
+    if isinstance(value, _PLAIN):
         return None
     try:
         return weakref.ref(value)

@@ -22,6 +22,8 @@ def plain_parts(t: Tensor) -> list[Tensor]:
     Quantised and distributed weights hold others, sparse ones indices and values. Empty for a
     wrapper that does not tell what it holds.
     """
+    if hasattr(t, "to_local"):  # distributed; its flattening is for compilers and may raise
+        return plain_parts(t.detach().to_local())  # type: ignore[attr-defined]
     if hasattr(t, "__tensor_flatten__"):
         names, _ = t.__tensor_flatten__()
         return [part for name in names for part in plain_parts(getattr(t, name))]

@@ -85,7 +85,7 @@ def remembered(
     """As :func:`networks` where that runs no module: the trace fits and needs no comparison."""
     assert root.module is not None
     entry = _traces.get(root.module, {}).get(_key(root, example, key))
-    if entry is None or entry.refusal or not (entry.fits() and entry.stands(frozen)):
+    if entry is None or entry.refusal or not (entry.stands(frozen) and entry.fits()):
         return None
     return entry.networks(example)
 

@@ -157,10 +157,10 @@ class VAE(nn.Module):
         self._check_context(context, len(x))
         inputs = to_model(x, "x", self.encoder)
         mean, logvar = with_hint(lambda x: lone_rows(self._moments, x, context), inputs)
-        self.latent_shape = tuple(mean.shape[1:])
-        self.latent_dim = math.prod(self.latent_shape)
+        if self.latent_shape != (shape := tuple(mean.shape[1:])):  # else the same object
+            self.latent_shape, self.latent_dim = shape, math.prod(shape)
         mean, logvar = (t.flatten(1).to(x.dtype) for t in (mean, logvar))
-        return DiagonalGaussian(mean, logvar, self.latent_shape)
+        return DiagonalGaussian(mean, logvar, shape)
 
     def encode(self, x: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of q(z|x), each [B, d], for x [B, *event]; raises as :meth:`q`."""
@@ -280,8 +280,8 @@ class VAE(nn.Module):
     def _see_event(self, x: Tensor) -> None:
         if self._event_is_fixed:
             require_event(x, self.event_shape)
-        else:
-            self.event_shape = tuple(x.shape[1:])
+        elif self.event_shape != (shape := tuple(x.shape[1:])):  # else the same object
+            self.event_shape = shape
 
     def _check_latents(self, z: Tensor) -> None:
         checks.batch(z, "z")

@@ -11,14 +11,20 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from vaefast.types import Network
 
-__all__ = ["Pulled", "differentiable_once", "with_biases"]
+__all__ = ["Pulled", "differentiable_once", "with_biases", "zero_biases"]
 
 
 def with_biases(net: Network) -> Network:
     """Zeros for the missing biases: torch tracks gradients only through lists without None."""
-    pairs = zip(net.biases, net.weights)
-    biases: list[Tensor | None] = [w.new_zeros(w.shape[0]) if b is None else b for b, w in pairs]
+    pairs = zip(net.biases, zero_biases(net))
+    biases: list[Tensor | None] = [zeros if b is None else b for b, zeros in pairs]
     return Network(net.weights, biases, net.layers, net.packed)  # which holds these zeros
+
+
+def zero_biases(net: Network) -> list[Tensor]:
+    """A zero for every output of a linear layer, or for every channel."""
+    pairs = zip(net.weights, net.parsed())
+    return [weight.new_zeros(layer.out_shape[0]) for weight, layer in pairs]
 
 
 class Pulled(NamedTuple):

@@ -12,7 +12,7 @@ from torch import Tensor
 from vaefast.functional.activations import named
 from vaefast.functional.rows import rows_of
 from vaefast.runtime import threads
-from vaefast.types import LIKELIHOODS, Network
+from vaefast.types import LIKELIHOODS, Layer, Network, all_linear, parse_layer
 
 __all__ = ["aligned", "kernel", "layers_of", "like_of", "plain_rows", "rows_at", "run_probes"]
 
@@ -35,6 +35,9 @@ ACTIVATIONS = (
     "mish",
     "selu",
 )
+
+
+NO_RESIDUAL = -2
 
 
 @cache
@@ -64,18 +67,62 @@ def aligned(packed: Tensor | None) -> Tensor | None:
 
 def layers_of(
     weights: list[Tensor], biases: list[Tensor | None], layers: list[str], packed: Tensor | None
-) -> tuple[tuple[list[tuple], int, int], list[Tensor | None]]:
+) -> tuple[tuple[list[tuple], int, int, list[list[int]]], list[Tensor | None]]:
     """A network's layers and pack as the kernels take them, and the tensors they point into."""
     biases = [None if bias is None else bias.contiguous() for bias in biases]
+    names, widths = tuple(layers), [(*w.shape,) for w in weights]
+    pixels: list[list[int]] = []
+    if not all_linear(layers):
+        weights = [w if w.ndim == 2 else w.contiguous() for w in weights]
+        pixels, widths = _with_pixels(names, tuple(w.shape for w in weights))
     rows = [
-        (w.data_ptr(), *w.stride(), 0 if b is None else b.data_ptr(), *w.shape, *activation)
-        for w, b, activation in zip(weights, biases, _numbered(tuple(layers)))
+        (*_matrix_at(w), 0 if b is None else b.data_ptr(), *width, *activation)
+        for w, b, width, activation in zip(weights, biases, widths, _numbered(names))
     ]
     if packed is None:
-        return (rows, 0, 0), [*weights, *biases]
+        return (rows, 0, 0, pixels), [*weights, *biases]
     packed = aligned(packed)
     assert packed is not None
-    return (rows, packed.data_ptr(), packed.nbytes), [*weights, *biases, packed]
+    return (rows, packed.data_ptr(), packed.nbytes, pixels), [*weights, *biases, packed]
+
+
+def _matrix_at(weight: Tensor) -> tuple[int, int, int]:
+    """Address and strides of a matrix; a convolution's weights are contiguous, a pooling's none."""
+    if weight.ndim == 2:
+        return weight.data_ptr(), weight.stride(0), weight.stride(1)
+    return (weight.data_ptr() if weight.numel() else 0), 0, 0
+
+
+@lru_cache(maxsize=256)
+def _with_pixels(
+    names: tuple[str, ...], shapes: tuple[tuple[int, ...], ...]
+) -> tuple[list[list[int]], list[tuple[int, ...]]]:
+    """Per layer its sizes in the order of csrc/bind/network.h, and outputs and inputs."""
+    layers = [parse_layer(name, tuple(shape)) for name, shape in zip(names, shapes)]
+    return [_sizes(layer) for layer in layers], [(la.out_features, la.in_features) for la in layers]
+
+
+def _sizes(layer: Layer) -> list[int]:
+    residual = NO_RESIDUAL if layer.residual is None else layer.residual
+    if layer.kind == "linear":
+        return [0] * 17 + [residual]
+    up, pools = layer.kind == "upsample_nearest", layer.kind == "avg_pool"
+    one, none = (1,) * len(layer.stride), (0,) * len(layer.stride)
+    axes = zip(
+        layer.in_shape[1:],
+        layer.out_shape[1:],
+        layer.stride if up else layer.kernel,
+        layer.stride,
+        layer.padding or none,
+        layer.dilation or one,
+        strict=True,
+    )
+    flat = [(1, 1, 1, 1, 0, 1)] * (2 - len(layer.stride))  # signals are images of one row
+    channels = [layer.in_shape[0], layer.out_shape[0]]
+    groups = channels[0] if up or pools else layer.groups
+    transposed = up or layer.kind == "conv_transpose"
+    sizes = [size for axis in (*flat, *axes) for size in axis]
+    return [1, int(transposed), *channels, groups, *sizes, residual]
 
 
 @lru_cache(maxsize=256)

@@ -12,12 +12,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from vaefast.functional.activations import Activation, parse
+from vaefast.functional.layers import adjoint, apply, bias_gradient, weight_gradient
 from vaefast.functional.likelihoods import PIXEL_LIKELIHOODS, beside_chains, parameter_rows
 from vaefast.functional.rows import chains, chunked, of_chains
+from vaefast.ops._autograd import zero_biases
 from vaefast.runtime.observers import in_transform
 from vaefast.types import Network
 
@@ -77,7 +78,7 @@ def likelihood_gradients(
 
 
 class Seed(NamedTuple):
-    """Cotangents at the network's end: of its output, and of the output's tangent."""
+    """Cotangents of a layer's output and of the output's tangent."""
 
     value: Tensor  # [n, D]
     tangent: Tensor | None = None  # [n, D]
@@ -88,7 +89,7 @@ class Totals:
 
     def __init__(self, net: Network) -> None:
         self.weights: list[Tensor | None] = [torch.zeros_like(w) for w in net.weights]
-        self.biases: list[Tensor | None] = [w.new_zeros(w.shape[0]) for w in net.weights]
+        self.biases: list[Tensor | None] = [*zero_biases(net)]
 
     def add(self, layer: int, weight: Tensor, bias: Tensor) -> None:
         for totals, part in ((self.weights, weight), (self.biases, bias)):
@@ -115,7 +116,8 @@ def network_gradients(
 ) -> Tensor:
     """One pass forward and one back: the derivative in z [n, d] of what ``seed`` derives.
 
-    With a_l = W_l h_{l−1} + b_l, h_l = φ_l(a_l); tangents ȧ_l = W_l ḣ_{l−1}, ḣ_l = φ_l'(a_l) ȧ_l.
+    With a_l = W_l h_{l−1} + b_l + h_k, h_l = φ_l(a_l); tangents ȧ_l = W_l ḣ_{l−1} + ḣ_k,
+    ḣ_l = φ_l'(a_l) ȧ_l.
 
     Args:
         seed: (h_L, ḣ_L) to their cotangents; ḣ_L is None without a ``tangent``.
@@ -123,26 +125,46 @@ def network_gradients(
         tangent: ḣ_0 [n, d]; not differentiated.
     """
     run = _forward(z, net, tangent)
-    value, along = seed(run.h[-1], run.h_rate[-1])
-    layers = list(enumerate(zip(net.weights, parse(net.activations))))
-    for layer, (weight, activation) in reversed(layers):
-        a, rate = run.a[layer], run.a_rate[layer]
-        value = activation.multiply(a, run.h[layer + 1], value)
+    ends, activations = seed(run.h[-1], run.h_rate[-1]), parse(net.activations)
+    into = {len(net.layers): ends}  # cotangents of h by its index, 0 being z
+    for index in reversed(range(len(net.layers))):
+        layer, weight, activation = net.layer(index), net.weights[index], activations[index]
+        value, along = into.pop(index + 1)
+        a, rate = run.a[index], run.a_rate[index]
+        value = activation.multiply(a, run.h[index + 1], value)
         if rate is not None and along is not None:
             value = value + _curvature_term(activation, a, rate, along)
-            along = activation.multiply(a, run.h[layer + 1], along)
+            along = activation.multiply(a, run.h[index + 1], along)
         if totals is not None:
-            totals.add(layer, *_of_layer(run, layer, value, along))
-        value, along = value @ weight, None if along is None else along @ weight
-    return value
+            totals.add(index, *_of_layer(run, net, index, Seed(value, along)))
+        if layer.residual is not None:
+            _add(into, layer.residual + 1, Seed(value, along))
+        back = adjoint(layer, value, weight)
+        _add(into, index, Seed(back, None if along is None else adjoint(layer, along, weight)))
+    return into[0].value
+
+
+def _add(into: dict[int, Seed], index: int, own: Seed) -> None:
+    before = into.get(index)
+    if before is not None:
+        value, tangent = before.value + own.value, own.tangent
+        if before.tangent is not None:
+            tangent = before.tangent if tangent is None else before.tangent + tangent
+        own = Seed(value, tangent)
+    into[index] = own
 
 
 def _forward(z: Tensor, net: Network, tangent: Tensor | None) -> _Pass:
     run = _Pass([z], [], [tangent], [])
-    for weight, bias, activation in zip(net.weights, net.biases, parse(net.activations)):
-        a, moving = F.linear(run.h[-1], weight, bias), run.h_rate[-1]
+    for index, activation in enumerate(parse(net.activations)):
+        layer, weight = net.layer(index), net.weights[index]
+        a, moving = apply(layer, run.h[-1], weight, net.biases[index]), run.h_rate[-1]
+        rate = None if moving is None else apply(layer, moving, weight, None)
+        if layer.residual is not None:
+            a = a + run.h[layer.residual + 1]
+            around = run.h_rate[layer.residual + 1]
+            rate = rate if around is None or rate is None else rate + around
         h = activation.value(a)
-        rate = None if moving is None else F.linear(moving, weight)
         run.a.append(a)
         run.h.append(h)
         run.a_rate.append(rate)
@@ -150,12 +172,13 @@ def _forward(z: Tensor, net: Network, tangent: Tensor | None) -> _Pass:
     return run
 
 
-def _of_layer(run: _Pass, layer: int, value: Tensor, along: Tensor | None) -> tuple[Tensor, Tensor]:
+def _of_layer(run: _Pass, net: Network, index: int, own: Seed) -> tuple[Tensor, Tensor]:
     """The derivatives in a layer's weight and bias; cotangents are the pre-activation's."""
-    weight, moving = value.T @ run.h[layer], run.h_rate[layer]
-    if along is not None and moving is not None:
-        weight = weight + along.T @ moving
-    return weight, value.sum(0)
+    layer, like, moving = net.layer(index), net.weights[index], run.h_rate[index]
+    weight = weight_gradient(layer, run.h[index], own.value, like)
+    if own.tangent is not None and moving is not None:
+        weight = weight + weight_gradient(layer, moving, own.tangent, like)
+    return weight, bias_gradient(layer, own.value)
 
 
 def _curvature_term(activation: Activation, a: Tensor, rate: Tensor, along: Tensor) -> Tensor:
@@ -231,5 +254,5 @@ def slope(out: Tensor, x: Tensor, likelihood: str, parameters: Sequence[Tensor])
 
 def bytes_per_row(net: Network, like: Tensor) -> int:
     """Bytes that one row's passes hold at once: values and tangents, and the pixels' terms."""
-    widths = [net.in_features, *(weight.shape[0] for weight in net.weights)]
+    widths = [net.in_features, *(layer.out_features for layer in net.parsed())]
     return like.element_size() * (4 * sum(widths) + TEMPORARIES * max(widths))

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from vaefast import checks, philox
 from vaefast.functional.activations import parse
-from vaefast.functional.likelihoods import PIXEL_LIKELIHOODS
 from vaefast.philox import MAX_LANE
 from vaefast.runtime import backends
-from vaefast.types import LIKELIHOODS, Layer, Network, activations, all_linear, out_features
+from vaefast.types import Layer, Network, activations, all_linear, out_features
 
 __all__ = [
     "check_chains",
@@ -22,7 +20,6 @@ __all__ = [
     "check_kind",
     "check_lanes",
     "check_like",
-    "check_likelihood",
     "check_mass",
     "check_matrix",
     "check_network",
@@ -77,8 +74,8 @@ def check_network(net: Network, like: Tensor, like_name: str) -> None:
             "net must have one weight, bias (or None) and description per layer, got "
             f"{len(net.weights)}, {len(net.biases)} and {net.layers!r}"
         )
-    names = activations(net.layers)
-    _check_names(names)
+    if _known_mlp(net.layers) and _fits(net, like):
+        return
     if not all_linear(net.layers):
         return check_layers(net, like, like_name)
     width = like.shape[-1]
@@ -89,12 +86,43 @@ def check_network(net: Network, like: Tensor, like_name: str) -> None:
         width = weight.shape[0]
         if bias is not None:
             check_like(bias, f"net.biases[{layer}]", weight, name, [width])
-    if "maxmin" in names:
-        _check_pairs(net)
+    _check_pairs(net)
     if net.packed is not None:
         checks.same_device(
             **{like_name: like, "net.packed": checks.tensor(net.packed, "net.packed")}
         )
+
+
+@backends.constant_when_traced
+def _known_mlp(layers: list[str]) -> bool:
+    return _read_layers(tuple(layers))
+
+
+@lru_cache(maxsize=256)
+def _read_layers(layers: tuple[str, ...]) -> bool:
+    """Whether all are linear, and none sorts pairs; raises for an activation it does not know."""
+    names = activations(layers)
+    parse(names)
+    return all_linear(layers) and "maxmin" not in names
+
+
+def _fits(net: Network, like: Tensor) -> bool:
+    """Whether linear layers are right, in one look; where not, the checks one by one say why."""
+    width, dtype, device = like.shape[-1], like.dtype, like.device
+    for weight, bias in zip(net.weights, net.biases):
+        if not isinstance(weight, Tensor) or weight.ndim != 2 or weight.shape[1] != width:
+            return False
+        width = weight.shape[0]
+        if weight.dtype != dtype or weight.device != device:
+            return False
+        if bias is None:
+            continue
+        if not isinstance(bias, Tensor) or bias.ndim != 1 or bias.shape[0] != width:
+            return False
+        if bias.dtype != dtype or bias.device != device:
+            return False
+    packed = net.packed
+    return packed is None or (isinstance(packed, Tensor) and packed.device == device)
 
 
 def check_layers(net: Network, like: Tensor, like_name: str) -> None:
@@ -146,11 +174,6 @@ def _check_residual(index: int, layer: Layer, widths: list[int]) -> None:
         )
 
 
-@backends.constant_when_traced
-def _check_names(names: list[str]) -> bool:
-    return bool(parse(names))  # raises for a name it does not know
-
-
 def _check_pairs(net: Network) -> None:
     for layer, (weight, name) in enumerate(zip(net.weights, activations(net.layers))):
         if name.strip() == "maxmin" and weight.shape[0] % 2:
@@ -167,45 +190,6 @@ def check_chains(z: Tensor, inputs: Tensor, z_name: str = "z", name: str = "x") 
             f"{z_name} must have B·C rows, C for each of the {groups} rows of {name}, got {rows}"
         )
     return rows // max(groups, 1)
-
-
-def check_likelihood(
-    likelihood: str, parameters: Sequence[float | Tensor], x: Tensor
-) -> list[Tensor]:
-    """The likelihood's parameters in x's dtype and on its device; 1 where none are given.
-
-    Numbers must be positive and finite; values in tensors are not looked at.
-    """
-    if likelihood not in PIXEL_LIKELIHOODS:
-        checks.option(likelihood, "likelihood", LIKELIHOODS)
-    names = PIXEL_LIKELIHOODS[likelihood].parameters
-    if not names and not parameters:
-        return []
-    if not isinstance(parameters, Sequence):
-        raise TypeError(
-            f"likelihood_params must be a sequence, got {type(parameters).__name__}; "
-            "pass [std] for a Gaussian"
-        )
-    if len(parameters) > len(names):
-        takes = ", ".join(names) or "no parameters"
-        raise ValueError(f"likelihood {likelihood!r} takes {takes}, got {len(parameters)}")
-    given = *parameters, *(1.0 for _ in names[len(parameters) :])
-    return [_parameter(value, name, x) for name, value in zip(names, given)]
-
-
-def _parameter(value: float | Tensor, name: str, x: Tensor) -> Tensor:
-    """A scalar, [D] or [B, D] beside x [B, D]."""
-    if not isinstance(value, Tensor):
-        if not 0.0 < checks.number(value, name) < math.inf:
-            raise ValueError(f"{name} must be positive and finite, got {value}")
-        return torch.full((), value, dtype=x.dtype, device=x.device)
-    if value.ndim and list(value.shape) not in ([x.shape[1]], list(x.shape)):
-        raise ValueError(
-            f"{name} must be a scalar, [D] or [B, D] like x {list(x.shape)}, "
-            f"got {list(value.shape)}"
-        )
-    check_kind(value, name, x, "x")
-    return value
 
 
 def check_precision(precision: str) -> str:

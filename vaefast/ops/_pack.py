@@ -43,13 +43,14 @@ def _pack_cpp(net: Network, backward: bool) -> Tensor:
     weights, packed = [w.detach().resolve_neg() for w in net.weights], aligned(net.packed)
     no_biases: list[Tensor | None] = [None] * len(weights)
     dtype = weights[0].dtype
-    (layers, *_), _alive = layers_of(weights, no_biases, net.layers, None)
+    (layers, _, _, pixels), _alive = layers_of(weights, no_biases, net.layers, None)
+    plain = layers, 0, 0, pixels
     if packed is None:
         with torch.inference_mode(False):  # autograd may have to save it
-            bytes_ = kernel("net_pack_bytes", dtype)(layers)
+            bytes_ = kernel("net_pack_bytes", dtype)(plain)
             packed = torch.empty(bytes_, dtype=torch.uint8, device="cpu")
-        kernel("net_pack_start", dtype)(layers, packed.data_ptr())
-    network = layers, packed.data_ptr(), packed.nbytes
+        kernel("net_pack_start", dtype)(plain, packed.data_ptr())
+    network = layers, packed.data_ptr(), packed.nbytes, pixels
     directions = FORWARD | BACKWARD if backward else FORWARD
     kernel("net_pack", dtype)(network, directions, threads.count())
     return packed

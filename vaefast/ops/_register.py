@@ -23,9 +23,9 @@ from vaefast.ops._transforms import (
 from vaefast.runtime import backends
 from vaefast.runtime.grad_mode import without_autocast
 from vaefast.runtime.observers import unobserved
-from vaefast.types import Network, all_linear
+from vaefast.types import Network
 
-__all__ = ["Registered", "lazy", "refuse_layers", "register", "registered"]
+__all__ = ["Registered", "lazy", "register", "registered"]
 
 PLAIN = (Tensor, torch.nn.Parameter)
 
@@ -128,7 +128,6 @@ def _caller(
                 return implementations["reference"](call)
             _refuse(name, [field for field in wanted if field not in derived], derived)
             if at is not None:
-                refuse_layers(name, values[at])
                 values[at] = with_biases(values[at])
         if at is None:
             result = run(*values[:-1], chosen)
@@ -144,7 +143,7 @@ def _caller(
             return transformed(call) if active() else through(call)
         layers = () if at is None else call[at].layers
         chosen = backends.resolve(name, call[-1], call[0], layers)
-        result = implement(call._replace(backend=chosen))
+        result = implement(call, chosen)
         return result if made is None or type(result) is made else made(*result)
 
     return call_op
@@ -182,14 +181,6 @@ def _refuse(name: str, fields: list[str], derived: tuple[str, ...]) -> None:
         raise RuntimeError(f'{name} is not differentiable{where}; use backend="reference"')
 
 
-def refuse_layers(name: str, net: Network) -> None:
-    """The closed forms of derivatives are those of linear layers."""
-    if not all_linear(net.layers):
-        raise RuntimeError(
-            f'{name} has derivatives for linear layers only; use backend="reference"'
-        )
-
-
 def _rebuilder(call: Any, net: int | None) -> Callable[[tuple], Any]:
     """From flat arguments to the Call."""
     if net is None:
@@ -204,18 +195,18 @@ def _implementation(name: str, op: Registered) -> Callable[..., Any]:
 
     def run(*arguments):
         refuse_tangents(name, arguments)
-        return implement(rebuilt(arguments))
+        return implement(rebuilt(arguments), arguments[-1])
 
     return run
 
 
-def _implement(op: Registered) -> Callable[[Any], Any]:
-    """The implementation of the backend that a Call names, below autograd."""
+def _implement(op: Registered) -> Callable[[Any, str], Any]:
+    """A backend's implementation, below autograd, whatever backend the Call names."""
     implementations, written = op.implementations, op.layout.written
 
-    def run(call):
-        if call.backend != "reference":
-            result = implementations[call.backend](call)
+    def run(call, backend):
+        if backend != "reference":
+            result = implementations[backend](call)
         else:
             with torch.no_grad():  # below the dispatcher's autograd no graph may be recorded
                 result = implementations["reference"](call)

@@ -12,7 +12,8 @@ from vaefast.functional.rows import rows_of
 from vaefast.ops._autograd import Pulled
 from vaefast.ops._cpp import kernel, like_of
 from vaefast.ops._derivatives import likelihood_gradients
-from vaefast.ops._inputs import check_chains, check_kind, check_likelihood, check_matrix
+from vaefast.ops._inputs import check_chains, check_kind, check_matrix
+from vaefast.ops._likelihood import check_likelihood
 from vaefast.ops._register import lazy, register
 from vaefast.reference.log_likelihood import log_likelihood as reference
 from vaefast.runtime import threads

@@ -16,13 +16,13 @@ from vaefast.ops._inputs import (
     check_jitter,
     check_lanes,
     check_like,
-    check_likelihood,
     check_mass,
     check_precision,
     check_range,
     check_seed,
     check_target,
 )
+from vaefast.ops._likelihood import check_likelihood
 from vaefast.ops._register import lazy, register
 from vaefast.reference.net_chain import net_chain as reference
 from vaefast.runtime import threads

@@ -11,8 +11,9 @@ from torch import Tensor
 from vaefast.ops._autograd import Pulled
 from vaefast.ops._cpp import kernel, layers_of, like_of, plain_rows, rows_at
 from vaefast.ops._derivatives import potential_gradients
-from vaefast.ops._inputs import check_likelihood, check_precision, check_target
-from vaefast.ops._register import lazy, refuse_layers, register
+from vaefast.ops._inputs import check_precision, check_target
+from vaefast.ops._likelihood import check_likelihood
+from vaefast.ops._register import lazy, register
 from vaefast.reference.net_potential import net_potential as reference
 from vaefast.runtime import threads
 from vaefast.runtime.tiles import check_tile
@@ -114,7 +115,6 @@ def _pull(pulled: Pulled) -> dict[str, Any]:
 def _push(call: Call, tangent: Tensor, results: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """U moves along its gradient, and the gradient by the Hessian, which is symmetric."""
     z, x, net, likelihood, parameters, *_ = call
-    refuse_layers("net_potential", net)
     moved = potential_gradients(z, x, net, likelihood, parameters, None, tangent)[0]
     return (results[1] * tangent).sum(1, dtype=torch.float64), moved
 

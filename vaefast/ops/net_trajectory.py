@@ -10,13 +10,8 @@ from torch import Tensor
 
 from vaefast import checks
 from vaefast.ops._cpp import kernel, layers_of, like_of, plain_rows, rows_at
-from vaefast.ops._inputs import (
-    check_like,
-    check_likelihood,
-    check_mass,
-    check_precision,
-    check_target,
-)
+from vaefast.ops._inputs import check_like, check_mass, check_precision, check_target
+from vaefast.ops._likelihood import check_likelihood
 from vaefast.ops._register import lazy, register
 from vaefast.reference.net_trajectory import net_trajectory as reference
 from vaefast.runtime import threads

@@ -172,8 +172,10 @@ def _split(parameters: tuple, like: Tensor, norm: str) -> tuple[list[float], lis
     if not any(isinstance(value, Tensor) for value in parameters):
         return list(parameters), []
     named = dict(zip(PARAMETERS, parameters))
-    checks.same_device(x_adv=like, **{k: v for k, v in named.items() if isinstance(v, Tensor)})
-    given = [_matrix(value, name, like) for name, value in named.items()]
+    given = [
+        value.unsqueeze(1) if _is_per_row(value, like) else _matrix(value, name, like)
+        for name, value in named.items()
+    ]
     if norm == "l2":
         for name, value in zip(("alpha", "eps"), given):
             if value.shape[1] > 1:
@@ -184,12 +186,25 @@ def _split(parameters: tuple, like: Tensor, norm: str) -> tuple[list[float], lis
     return [0.0] * 4, given
 
 
+def _is_per_row(value: float | Tensor, like: Tensor) -> bool:
+    """Whether there is nothing to convert: [B] in ``like``'s dtype, on its device."""
+    return (
+        isinstance(value, Tensor)
+        and value.ndim == 1
+        and value.shape[0] == like.shape[0]
+        and value.dtype == like.dtype
+        and value.device == like.device
+    )
+
+
 def _matrix(value: float | Tensor, name: str, like: Tensor) -> Tensor:
     """One value, one per row or one per element as [1 or B, 1 or D] in ``like``'s dtype."""
     if type(value) is Tensor and value.dtype == like.dtype and value.shape == like.shape[:1]:
         return value.unsqueeze(1)
     if not isinstance(value, Tensor):
         value = like.new_full((), value, dtype=torch.float64)
+    elif value.device != like.device:
+        checks.same_device(x_adv=like, **{name: value})
     if value.is_complex() or value.dtype == torch.bool:
         raise TypeError(f"{name} must hold real numbers, got {checks.short(value.dtype)}")
     value = rounded_down_to(value, like.dtype) if name == "eps" else value.to(like.dtype)

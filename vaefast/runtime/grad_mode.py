@@ -64,6 +64,10 @@ def without_autocast(function: F) -> F:
 def own_modes() -> Iterator[None]:
     """The modes of :func:`without_grad` as a context."""
     few = openmp.at_most(threads.count())
+    if not (torch.is_inference_mode_enabled() or _autocast()):
+        with few, torch.no_grad():
+            yield
+        return
     with few, torch.inference_mode(False), torch.no_grad(), _plain():
         yield
 

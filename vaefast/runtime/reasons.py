@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
-__all__ = ["Reasons", "listed", "reasons"]
+__all__ = ["Reasons", "counted", "listed", "marked", "reasons"]
 
 Reasons = tuple[str, ...]  # one per row, "" where nothing failed
 SHOWN = 5  # row numbers in a message
@@ -21,9 +22,26 @@ def reasons(rows: int, causes: Mapping[str, Tensor]) -> Reasons:
     """
     found = [""] * rows
     for cause, mask in reversed([*causes.items()]):
-        for row in mask.nonzero()[:, 0].tolist():
+        for row in marked(mask):
             found[row] = cause
     return tuple(found)
+
+
+def counted(causes: Iterable[str]) -> str:
+    """How many rows each reason holds for, the most frequent first: "few draws (3), x is NaN (1)".
+
+    Args:
+        causes: one per row, "" where there is none.
+    """
+    counts = Counter(cause for cause in causes if cause)
+    return ", ".join(f"{cause} ({count})" for cause, count in counts.most_common())
+
+
+def marked(mask: Tensor) -> list[int]:
+    """Numbers of the rows that a mask [B] holds for, also of a tensor that wraps others."""
+    if type(mask) is Tensor:
+        return mask.nonzero()[:, 0].tolist()
+    return [row for row in range(len(mask)) if bool(mask[row])]
 
 
 def listed(rows: Iterable[int]) -> str:
