@@ -13,6 +13,7 @@ from functools import partial
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 import vaefast as vf
 from vaefast.bench.generic_loops import ATTACK, LEAPFROG, LOOPS, RADIUS, STEP, repeated
@@ -46,7 +47,7 @@ WORK = {
     "latent": Work(
         lambda vae, x, steps: vf.attacks.latent(vae, x, steps=steps, **ATTACK),
         lambda result: result.objective,
-        (100, 50, 20, 10),
+        (100, 50, 20, 20),
     ),
     "max_damage": Work(
         lambda vae, x, steps: vf.attacks.max_damage(vae, x, steps=steps, **ATTACK),
@@ -84,7 +85,7 @@ def cases(place: Place) -> list[Case]:
 
 def case(place: Place, name: str, rows: int, amount: int) -> Benchmark:
     work = WORK[name]
-    vae = vf.models.ConvVAE().eval().requires_grad_(False)
+    vae = published()
     x = place.pixels(rows, 1, 28, 28)
     ours = partial(work.call, vae, x, amount)
     found: dict[str, Provider] = {OURS: lambda: work.result(ours())}
@@ -111,6 +112,21 @@ def case(place: Place, name: str, rows: int, amount: int) -> Benchmark:
         tolerance=loops.tolerance,
         at_least=1 / WITHIN,
     )
+
+
+class Kept(torch.nn.Module):
+    """The identity of numbers, by an operation that no network has: the model stays a module."""
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return rows.nan_to_num()
+
+
+def published() -> vf.VAE:
+    """The published decoder and its encoder."""
+    vae = vf.models.ConvVAE()
+    vae.encoder.trunk.insert(0, Kept())
+    vae.decoder.insert(0, Kept())
+    return vae.eval().requires_grad_(False)
 
 
 def _compiled(ours: Provider):

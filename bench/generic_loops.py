@@ -140,13 +140,13 @@ def damage(of: Callable, vae: Model, x: Tensor, steps: int) -> Tensor:
     d = vae.latent_dim
     with torch.no_grad():
         centre = torch.sigmoid(vae.decoder(vae.encoder(x)[0])).flatten(1)
-    noise = torch.randn(len(x), NOISE, d)
+    noise = x.new_empty(len(x), NOISE, d).normal_()
     point = ascend(lambda p: of(p, centre, noise), x, steps)
-    total, at_once = torch.zeros(len(x)), max(1, AT_ONCE // len(x))
+    total, at_once = x.new_zeros(len(x)), max(1, AT_ONCE // len(x))
     with torch.no_grad():
         for start in range(0, FRESH, at_once):
             count = min(at_once, FRESH - start)
-            total += count * distance(vae, point, centre, torch.randn(len(x), count, d))
+            total += count * distance(vae, point, centre, x.new_empty(len(x), count, d).normal_())
     return total / FRESH
 
 
@@ -155,7 +155,7 @@ def check_damage(vae: Model, x: Tensor, ours: Callable) -> tuple[Tensor, Tensor]
     result = ours()
     with torch.no_grad():
         centre = torch.sigmoid(vae.decoder(vae.encoder(x)[0])).flatten(1)
-        noise = torch.randn(len(x), FRESH, vae.latent_dim)
+        noise = x.new_empty(len(x), FRESH, vae.latent_dim).normal_()
         return distance(vae, result.x_adv, centre, noise), result.objective
 
 
@@ -164,10 +164,10 @@ def probability(g: Callable, vae: Model, x: Tensor, samples: int) -> Tensor:
     with torch.no_grad():
         mean, logvar = vae.encoder(x)
         std, centre = torch.exp(0.5 * logvar), g(mean).flatten(1)
-        hits, at_once = torch.zeros(len(x)), max(1, AT_ONCE // len(x))
+        hits, at_once = x.new_zeros(len(x)), max(1, AT_ONCE // len(x))
         for start in range(0, samples, at_once):
             count = min(at_once, samples - start)
-            z = mean[:, None] + std[:, None] * torch.randn(len(x), count, mean.shape[1])
+            z = mean[:, None] + std[:, None] * x.new_empty(len(x), count, mean.shape[1]).normal_()
             image = g(z.flatten(0, 1)).view(len(x), count, -1)
             hits += ((image - centre[:, None]).norm(dim=2) <= RADIUS).sum(1)
         return hits / samples
@@ -182,8 +182,9 @@ def check_probability(vae: Model, x: Tensor, ours: Callable) -> tuple[Tensor, Te
     result, S = ours(), ours().samples
     with torch.no_grad():
         mean, logvar = vae.encoder(x[:1])
+        numbers = torch.arange(S, device=x.device)
         noise = normal(
-            mean.shape[1], seed=0, index=torch.zeros(S, dtype=torch.int64), step=torch.arange(S),
+            mean.shape[1], seed=0, index=torch.zeros_like(numbers), step=numbers,
             use=Use.LATENT, dtype=torch.float32,
         )  # fmt: skip
         image = pixels(vae.decoder, mean + torch.exp(0.5 * logvar) * noise).flatten(1)

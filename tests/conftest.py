@@ -92,10 +92,11 @@ def data_root():
 
 @pytest.fixture(autouse=True)
 def _fresh_settings():
-    """No test leaves a memory budget, a block or a tile behind."""
+    """No test leaves a memory budget, a block, a form or a tile behind."""
     yield
     vf.set_memory(1 << 30)
     vf.set_block(None)
+    vf.set_generic("eager")
     vf.set_tile(None)
 
 

@@ -191,7 +191,14 @@ def test_an_unknown_op_is_named():
 
 
 def test_every_op_is_measured():
-    assert set(names(CPU)) == {*ops(), "hmc_defence", "convolutional", "public_calls", "threads"}
+    assert set(names(CPU)) == {
+        *ops(),
+        "generic",
+        "hmc_defence",
+        "convolutional",
+        "public_calls",
+        "threads",
+    }
     assert set(names(Place("cuda"))) == {*ops(), "convolutional_hmc"}
 
 

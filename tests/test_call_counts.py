@@ -60,7 +60,7 @@ def counts(monkeypatch):
     watch(lowering, "decoder", lambda *_: "decoder lowered")
     watch(lowering, "pixels", lambda *_: "pixels lowered")
     watch(packs, "pack", lambda net, *_: "packed" if net.packed is None else "completed")
-    watch(shared, "activation_bytes", lambda *_: "footprints")
+    watch(shared, "known_bytes", lambda *_: "footprints")
     watch(checks, "eval_mode", lambda *_: "eval checks")
     watch(checks, "row_index", lambda *_: "index checks")
     watch(vf.VAE, "encode", lambda *_: "encode")

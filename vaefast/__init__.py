@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from vaefast.runtime.batching import same_bits, set_block
     from vaefast.runtime.environment import info
     from vaefast.runtime.memory import set_memory
+    from vaefast.runtime.modules import set_generic
     from vaefast.runtime.tiles import set_tile
     from vaefast.types import Network
 
@@ -44,6 +45,7 @@ __all__ = [
     "pgd_step",
     "same_bits",
     "set_block",
+    "set_generic",
     "set_memory",
     "set_tile",
     "supports",
@@ -63,6 +65,7 @@ _HOMES = {
     "pgd_step": "vaefast.ops",
     "same_bits": "vaefast.runtime.batching",
     "set_block": "vaefast.runtime.batching",
+    "set_generic": "vaefast.runtime.modules",
     "set_memory": "vaefast.runtime.memory",
     "set_tile": "vaefast.runtime.tiles",
     "supports": "vaefast.ops",

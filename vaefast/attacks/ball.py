@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vaefast.ops.pgd_step import pgd_step
+from vaefast.ops.pgd_step import pgd_step, stepped
 
 __all__ = ["Ball", "narrowed", "perturbation_norm", "working"]
 
@@ -41,6 +41,8 @@ class Ball(NamedTuple):
         self, point: Tensor, grad: Tensor, alpha: Tensor | float, out: Tensor | None = None
     ) -> Tensor:
         """One projected step of length ``alpha`` along ``grad``; a new tensor without ``out``."""
+        if out is None and isinstance(alpha, Tensor):
+            return stepped(point, grad, self.x, (alpha, self.eps, self.low, self.high), self.norm)
         return pgd_step(
             point,
             grad,

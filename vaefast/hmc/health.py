@@ -12,10 +12,21 @@ from vaefast import checks
 from vaefast.functional.hmc import State
 from vaefast.functional.rows import finite
 from vaefast.hmc.resolution import Resolution
+from vaefast.models import context as conditions
+from vaefast.models.context import Context
+from vaefast.models.vae import VAE
 from vaefast.runtime.batching import PaddedBatch
 from vaefast.runtime.reasons import Reasons, listed, marked
 
-__all__ = ["Origin", "SamplerWarning", "check_copies", "immobile", "say", "unresolved"]
+__all__ = [
+    "Origin",
+    "SamplerWarning",
+    "check_copies",
+    "check_prior",
+    "immobile",
+    "say",
+    "unresolved",
+]
 
 PROPOSALS = 10  # of a chain; that fewer were rejected, after a warm-up as short, says little
 STUCK = "no proposal was accepted in at least one chain"
@@ -56,6 +67,26 @@ def check_copies(U: Tensor, batch: PaddedBatch, model: nn.Module) -> None:
     empty = torch.ones(batch.size, dtype=torch.bool, device=U.device)
     empty[batch.positions] = False
     if bool(((U[empty] - first).abs() > allowed).any()):
+        raise RuntimeError(OF_THE_PLACE)
+
+
+def check_prior(vae: VAE, z: Tensor, context: Context) -> None:
+    """A chain has one prior density at any place, where a caller's own says what it is.
+
+    Args:
+        z: [N, d], where the chains start.
+        context: theirs.
+
+    Raises:
+        RuntimeError: as :func:`check_copies`.
+    """
+    z = z.masked_fill(~torch.isfinite(z), 0.0)
+    there_and_back = torch.arange(len(z), device=z.device)
+    there_and_back = torch.cat((there_and_back, there_and_back.flip(0)))
+    given = conditions.as_keyword(conditions.rows(context, there_and_back))
+    first, second = vae.log_prior(z[there_and_back], **given).detach().chunk(2)
+    allowed = torch.finfo(z.dtype).eps ** 0.5 * (1.0 + first.abs())
+    if bool(((first - second.flip(0)).abs() > allowed).any()):
         raise RuntimeError(OF_THE_PLACE)
 
 

@@ -15,10 +15,11 @@ from vaefast.functional.rows import repeated
 from vaefast.hmc.adaptation import DualAveraging, StepSize
 from vaefast.hmc.divergences import diverging
 from vaefast.hmc.groups import GroupStepSize
-from vaefast.hmc.health import Origin, check_copies, immobile, unresolved
+from vaefast.hmc.health import Origin, check_copies, check_prior, immobile, unresolved
 from vaefast.hmc.inputs import Inputs
 from vaefast.hmc.options import Options
 from vaefast.hmc.plan import Plan, planned
+from vaefast.hmc.potential import is_standard
 from vaefast.hmc.resolution import Resolution, resolution
 from vaefast.hmc.result import HMCResult
 from vaefast.hmc.spans import Span, kept_draws
@@ -82,6 +83,8 @@ class _Chains:
         self.state = State(z, *self.target.potential(z))
         if plan.decoder is None:
             check_copies(self.state.U, batch, plan.prepared.vae)
+            if not is_standard(rows.vae):
+                check_prior(rows.vae, z, conditions.repeated(rows.context, plan.options.chains))
         self._origin = Origin(rows.x, inputs.init, inv_mass, self.state)
         self._failed = self._origin.failed()
         self._step = _step_size(plan.options, inputs, self._failed)

@@ -23,7 +23,7 @@ __all__ = ["Function", "Push", "obstacle", "pull", "pull_by_units", "pulled", "t
 Function = Callable[[Tensor], Tensor]
 Push = Callable[[Function, Tensor, Tensor], Tensor]  # (function, x, v [b, K, n]) -> Jv [b, K, m]
 
-ROWS = 256  # at once in backward passes: they fill the processors and stay in their caches
+ROWS = 160  # at once in backward passes: they fill the processors and stay in their caches
 ULPS = 1e3  # by which ⟨u, Jv⟩ and ⟨Jᵀu, v⟩ may differ, of the sum of their terms' magnitudes
 
 

@@ -51,6 +51,7 @@ class Explanation:
         posterior: the potential of hmc: fused where the decoder is and the prior is N(0, I).
         ops: the backend that they run on, or "reference" with the reason.
         batches: how modules are given their rows, see :mod:`vaefast.runtime.batching`.
+        modules: in which form modules run: eager or compiled, in which memory format and why.
         latents: shape of one latent.
         likelihood: its name, with the Gaussian's standard deviation.
         decoder_output: how the decoder's output becomes natural parameters.
@@ -64,6 +65,7 @@ class Explanation:
     posterior: Part
     ops: str
     batches: str
+    modules: str
     latents: str
     likelihood: str
     decoder_output: str
@@ -152,6 +154,7 @@ def _explained(vae: VAE, x: Tensor, context: Context, given: bool) -> dict:
         "decoder": _part(maps.decoder),
         "posterior": posterior,
         "batches": "none are needed" if fused else batching.described(),
+        "modules": _modules(maps),
         "latents": _shape(getattr(vae, "latent_shape", None) or (maps.latents,)),
         "likelihood": _likelihood(vae),
         "decoder_output": _decoder_output(vae, in_unit_interval),
@@ -163,6 +166,7 @@ def _unknown(vae: VAE) -> dict:
     return {
         **dict.fromkeys(names, Part(False, UNKNOWN)),
         "batches": batching.described(),
+        "modules": UNKNOWN,
         "latents": UNKNOWN,
         "likelihood": _likelihood(vae),
         "decoder_output": _decoder_output(vae, False),
@@ -229,6 +233,13 @@ def _posterior(vae: VAE, decoder: Map) -> Part:
     if reason := squashed(vae.likelihood, decoder.lowered):
         return Part(False, f"{reason}, autograd gives the gradient")
     return Part(True, "likelihood, gradient and trajectory in one op; prior N(0, I)")
+
+
+def _modules(maps: Maps) -> str:
+    """How each part runs that is evaluated as a module."""
+    parts = {"encoder": maps.generic("encoder"), "decoder": maps.generic("decoder", "pixels")}
+    found = [f"{part} {maps.forms.described(part)}" for part, generic in parts.items() if generic]
+    return "; ".join(found) or "none are run"
 
 
 def _shape(latents: tuple[int, ...]) -> str:

@@ -35,6 +35,7 @@ LAYOUTS = ("contiguous", "channels_last")
 PLAIN, COMPILED = "eager, contiguous", "torch.compile"
 BLOCKS = "one shape on one thread, for the same bits"
 SMALL = "no 2-D convolution in float32 that is large enough for channels_last"
+FEW = 32  # rows whose encoding takes no longer than making a twin
 GRADIENT = 0.05  # by which gradients may differ, relative: a unit at its kink may fall otherwise
 
 T = TypeVar("T")
@@ -64,6 +65,7 @@ class Forms:
         self.vae, self._example, self._layout = vae, example, layout
         self._twins: dict[str, nn.Module] = {}  # by part, where its form is another
         self._found: dict[str, str] = {}  # by part: what runs
+        self._encoded = False
 
     def in_layout(self, layout: str | None) -> Forms:
         """Those of the same call with another layout."""
@@ -120,6 +122,8 @@ class Forms:
         """
         for part in parts:
             if part not in self._found:
+                if part == "encoder" and self._is_first(len(rows)):
+                    return call(self._own, rows, context)
                 self._choose(part)
         if self._assembled is self._own:
             return call(self._own, rows, context)
@@ -131,6 +135,11 @@ class Forms:
             result = call(self._own, rows, context)
             self._refuse([part for part in parts if part in self._twins], error)
             return result
+
+    def _is_first(self, rows: int) -> bool:
+        """Whether few rows are encoded for the first time: often they are the only ones."""
+        first, self._encoded = not self._encoded, True
+        return first and rows < FEW
 
     def _choose(self, part: str) -> None:
         if part in self._found:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -17,7 +18,7 @@ from vaefast.ops._schema import Written
 from vaefast.reference.pgd_step import pgd_step as reference
 from vaefast.runtime import threads
 
-__all__ = ["pgd_step"]
+__all__ = ["pgd_step", "stepped"]
 
 NORMS = ("linf", "l2")
 ORDERS = ("project_clip", "clip_project")
@@ -124,6 +125,24 @@ def pgd_step(
     images = moved, _flat(x_adv), _flat(grad), _flat(x)
     _op(Call(*images, scalars, given, norm, order, norm_eps, backend))
     return result if direct else result.copy_(moved.view(result.shape))
+
+
+def stepped(
+    x_adv: Tensor, grad: Tensor, x: Tensor, parameters: Sequence[Tensor], norm: str
+) -> Tensor:
+    """:func:`pgd_step` without its checks, for a caller that has made them.
+
+    Args:
+        parameters: alpha, eps, low and high, [B] each in x's dtype.
+    """
+    moved = torch.empty_like(x_adv, memory_format=CONTIGUOUS)
+    if x_adv.numel() == 0:
+        return moved
+    given = [value.unsqueeze(1) for value in parameters]
+    smallest = torch.finfo(x.dtype).smallest_normal
+    images = _flat(moved), _flat(x_adv), _flat(grad), _flat(x)
+    _op(Call(*images, [0.0] * 4, given, norm, ORDERS[0], smallest, None))
+    return moved
 
 
 def _check_scalars(
