@@ -4,11 +4,12 @@ from collections import Counter
 
 import pytest
 import torch
+from unlowered import unlowered
 
 import vaefast as vf
 from vaefast import checks
 from vaefast.elbo import evaluate_elbo
-from vaefast.models import MLPVAE, ConvVAE, lowering, maps, packs
+from vaefast.models import MLPVAE, lowering, packs, shared
 
 OPTIONS = {"steps": 2, "eps": 0.1}
 CALLS = {
@@ -59,7 +60,7 @@ def counts(monkeypatch):
     watch(lowering, "decoder", lambda *_: "decoder lowered")
     watch(lowering, "pixels", lambda *_: "pixels lowered")
     watch(packs, "pack", lambda net, *_: "packed" if net.packed is None else "completed")
-    watch(maps, "activation_bytes", lambda *_: "footprints")
+    watch(shared, "activation_bytes", lambda *_: "footprints")
     watch(checks, "eval_mode", lambda *_: "eval checks")
     watch(checks, "row_index", lambda *_: "index checks")
     watch(vf.VAE, "encode", lambda *_: "encode")
@@ -122,7 +123,7 @@ def test_a_frozen_model_is_not_compared_again(name, x, counts, require):
 
 @pytest.mark.parametrize("name", CALLS)
 def test_a_module_is_recognised_once_and_its_rows_weighed_once(name, x, counts):
-    CALLS[name](ConvVAE((1, 8, 8), channels=3, latent=3).eval(), x)
+    CALLS[name](unlowered((1, 8, 8), channels=3, latent=3), x)
     assert counts["encoder lowered"] == 1
     assert counts["decoder lowered"] <= 1 + (name == "defend")
     assert counts["pixels lowered"] <= 1
