@@ -48,7 +48,7 @@ class Part(NamedTuple):
         )
 
 
-MLP, CONVOLUTIONAL = Part(500, 6, 2, 3), Part(500, 3, 1, 3)
+MLP, CONVOLUTIONAL = Part(500, 6, 2, 3), Part(250, 3, 1, 3)
 
 
 def cases(place: Place) -> list[Case]:

@@ -19,15 +19,13 @@ from vaefast.bench.runner import Benchmark, Check, Provider
 
 __all__ = ["chain", "trajectory"]
 
-# name to the decoder's memory format, the potential, and what of it is compiled
+# name to the decoder's memory format, the potential, and whether the loop is compiled
 WAYS = {
-    "autograd": ("plain", nets.by_autograd, ""),
-    "autograd, channels last": ("last", nets.by_autograd, ""),
-    "gradient by hand, channels last": ("last", nets.by_hand, ""),
-    "torch.compile of the gradient": ("plain", nets.by_hand, "gradient"),
-    "torch.compile of the gradient, channels last": ("last", nets.by_hand, "gradient"),
-    "torch.compile of the loop": ("plain", nets.by_hand, "loop"),
-    "torch.compile of the loop, channels last": ("last", nets.by_hand, "loop"),
+    "autograd": ("plain", nets.by_autograd, False),
+    "autograd, channels last": ("last", nets.by_autograd, False),
+    "gradient by hand, channels last": ("last", nets.by_hand, False),
+    "torch.compile of the loop": ("plain", nets.by_hand, True),
+    "torch.compile of the loop, channels last": ("last", nets.by_hand, True),
 }
 
 
@@ -66,13 +64,10 @@ def _walked(
     L: int,
     layout: str,
     potential: Callable,
-    compiled: str,
+    compiled: bool,
 ) -> Provider:
-    net, walk = getattr(given, layout), hmc.trajectory
-    if compiled == "gradient":
-        potential = place.compiled(potential)
-    if compiled == "loop":
-        walk = place.compiled(walk)
+    net = getattr(given, layout)
+    walk = place.compiled(hmc.trajectory) if compiled else hmc.trajectory
     return lambda: walk(*start, net, potential, L)
 
 
@@ -104,18 +99,18 @@ def chain(place: Place, decoder: pixels.Decoder, N: int) -> Benchmark:
 
 
 def _steps(job: net_chain.Job, given: pixels.Given) -> dict[str, chains.Step]:
-    x = job.posterior.x
-    gradient, whole = job.place.compiled(nets.by_hand), job.place.compiled(net_chain.in_one)
+    x, whole = job.posterior.x, job.place.compiled(net_chain.in_one)
 
-    def around(net: Stack, potential: Callable) -> chains.Step:
+    def by_autograd(net: Stack) -> chains.Step:
         def end(z, p, grad, x, net):
-            return hmc.trajectory(z, p, grad, x, net, potential)
+            return hmc.trajectory(z, p, grad, x, net, nets.by_autograd)
 
         return lambda *state: hmc.transition(*state, x, net, end)
 
     return {
-        "autograd": around(given.plain, nets.by_autograd),
-        "autograd, channels last": around(given.last, nets.by_autograd),
-        "torch.compile of the gradient": around(given.last, gradient),
-        "torch.compile of the transition": lambda *state: whole(*state, x, given.last),
+        "autograd": by_autograd(given.plain),
+        "autograd, channels last": by_autograd(given.last),
+        "torch.compile of the transition, channels last": lambda *state: whole(
+            *state, x, given.last
+        ),
     }

@@ -21,7 +21,7 @@ from vaefast.bench.runner import Benchmark, Check, Provider, tensor_of
 
 __all__ = ["attack", "grams"]
 
-B, THEIRS = 256, 64  # inputs of the Gram matrices, of which a peer is timed on so many
+B, THEIRS = 256, 32  # inputs of the Gram matrices, of which a peer is timed on so many
 AT_ONCE = 16  # inputs by hand: their cotangents stay near the cores
 ROWS, OURS, STEPS = 500, 20, 4  # of an attack, and the steps that are timed, ours and theirs
 EPS, ALPHA = 1.0, 0.1
