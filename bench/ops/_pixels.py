@@ -74,7 +74,7 @@ def rate_of_products(flop: int) -> tuple[dict[str, Provider], dict[str, float]]:
     rows, inputs, outputs = PRODUCT
     one = 2 * rows * inputs * outputs
     repeat = max(1, round(flop / one))
-    weight = torch.rand(outputs, inputs)
+    weight = torch.rand(outputs, inputs, device="cpu", dtype=torch.float32)
     run = partial(_multiplied, nets.product(rows, weight), repeat)
     return {PRODUCTS: run}, {PRODUCTS: flop / (repeat * one)}
 

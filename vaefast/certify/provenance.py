@@ -88,7 +88,13 @@ def _sources(vae: VAE) -> tuple[int, list[np.ndarray | Tensor]]:
         for t in (*layer._parameters.values(), *layer._buffers.values()):
             if t is not None:
                 settings.append(t.numel())
-                own = type(t) in PLAIN and t.is_cpu and t.is_contiguous() and t.dtype in FLOATS
+                own = (
+                    type(t) in PLAIN
+                    and t.is_cpu
+                    and t.layout is torch.strided
+                    and t.is_contiguous()
+                    and t.dtype in FLOATS
+                )
                 sources.append(_spread(t) if own else t)
     return crc32(repr(settings).encode()), sources
 
