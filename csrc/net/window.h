@@ -44,11 +44,6 @@ struct Window {
     }
     int64_t packed() const { return product().blocks() * depth() * product().lanes; }
     const T* panel(int64_t p) const { return weights + p * depth() * product().lanes; }
-    Window as_ready(T* given) const {
-        Window own = *this;
-        own.weights = given, own.ready = true;
-        return own;
-    }
 };
 
 // The window of layer l, forward or back, without weights and axes.

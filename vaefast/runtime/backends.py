@@ -59,9 +59,6 @@ def declare(op: str, backends: tuple[str, ...]) -> None:
     _implemented[op] = backends
 
 
-MLP_ONLY: tuple[str, ...] = ()
-
-
 def has(op: str, backend: str) -> bool:
     """Whether the op is implemented in the backend at all, wherever that may run."""
     return backend in _implemented[op]
@@ -110,10 +107,10 @@ def _dtype_reason(backend: str, dtype: torch.dtype) -> str:
 def _other_reason(op: str, backend: str, device: str, layers: Sequence[str] = ()) -> str:
     if backend not in _implemented[op]:
         return f'{op} has no "{backend}" backend yet'
-    return availability(backend, device) or layer_reason(backend, layers, op)
+    return availability(backend, device) or layer_reason(backend, layers)
 
 
-def layer_reason(backend: str, layers: Sequence[str], op: str = "") -> str:
+def layer_reason(backend: str, layers: Sequence[str]) -> str:
     """Why ``backend`` has no kernels for a network of these layers; empty where it has."""
     if backend == "reference":
         return ""
@@ -121,9 +118,10 @@ def layer_reason(backend: str, layers: Sequence[str], op: str = "") -> str:
         if layer.startswith("linear ") and " +" not in layer:
             continue
         if backend != "cpp":
-            return f'backend "{backend}" has no kernel for the layer {layer!r} yet'
-        if op in MLP_ONLY:
-            return f'{op} on backend "cpp" has no kernel for the layer {layer!r} yet'
+            return (
+                f'backend "{backend}" has no kernel for the layer {layer!r} yet; public functions '
+                "run the module, on CUDA in captured graphs"
+            )
         if pairs := [layer for layer in layers if layer.endswith(" maxmin")]:
             return f'backend "cpp" has no kernel for {pairs[0]!r} beside layers with pixels'
     return ""
