@@ -159,15 +159,28 @@ void pack_layer(const Panels<T>& to, const Network<T>& net, int64_t l, const Wor
     pack_share(to.backward, from.weight, from.column, from.row, in, out, worker);
 }
 
-// Places [begin, end) of the layer's bias, as its output lies.
+// This worker's share of the layer's bias, as its output lies.
 template <typename T>
-void fill_bias(const PackedLayer<T>& to, const Layer<T>& from, int64_t begin, int64_t end) {
-    const bool plain = to.out.pixels() == 1;
-    const int64_t each = from.pixels ? to.out.pixels() : 1;  // features of a bias
-    for (int64_t j = begin; j < end; ++j) {
-        const int64_t f = !plain ? to.out.feature(j) : j < from.outputs ? j : -1;
-        to.bias[j] = from.bias && f >= 0 ? from.bias[f / each] : 0;
+void fill_bias(const PackedLayer<T>& to, const Layer<T>& from, const Worker& worker) {
+    const Side& out = to.out;
+    if (out.pixels() == 1) {
+        const Range own = share(panels_of<T>(out.size()), worker.id, worker.threads);
+        for (int64_t j = own.begin * PANEL<T>; j < own.end * PANEL<T>; ++j)
+            to.bias[j] = from.bias && j < from.outputs ? from.bias[j] : 0;
+        return;
     }
+    const Range own = share(out.blocks(), worker.id, worker.threads);
+    const int64_t channel = from.pixels ? 1 : out.pixels(), pixel = from.pixels ? 0 : 1;
+    for (int64_t first = own.begin * out.lanes; first < own.end * out.lanes; first += out.lanes)
+        for (int64_t p = 0; p < out.pixels(); ++p) {
+            T* row = to.bias + out.place(first, p);
+            for (int64_t c = 0; c < out.lanes; ++c) {
+                const bool pads = !from.bias || first + c >= out.channels;
+                row[c] = pads ? T(0) : from.bias[(first + c) * channel + p * pixel];
+            }
+        }
+    if (own.end == out.blocks())
+        for (int64_t j = out.size(); j < panels_of<T>(out.size()) * PANEL<T>; ++j) to.bias[j] = 0;
 }
 
 // This worker's share of the packing; then a barrier of all threads.
@@ -179,9 +192,7 @@ void pack_network(const PackedNetwork<T>& packed, const Network<T>& net, const W
         pack_layer<T>({to.forward, to.backward, nullptr, nullptr}, net, l, worker);
         pack_window(to.window_forward, worker);
         pack_window(to.window_back, worker);
-        const int64_t size = panels_of<T>(to.out.size());
-        const Range own = share(size, worker.id, worker.threads);
-        fill_bias(to, from, own.begin * PANEL<T>, own.end * PANEL<T>);
+        fill_bias(to, from, worker);
     }
     worker.everyone->wait();
 }
