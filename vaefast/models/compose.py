@@ -15,7 +15,7 @@ def joined(first: Network, second: Network) -> Network | None:
     """Two networks that differ in their last layer's parameters only, as one with both outputs."""
     same = first.layers == second.layers and len(first.weights) == len(second.weights)
     before = [[*net.weights[:-1], *net.biases[:-1]] for net in (first, second)]
-    if not same or not all(_is_same(a, b) for a, b in zip(*before)):
+    if not same or not _stacks(first) or not all(_is_same(a, b) for a, b in zip(*before)):
         return None
     biases = [_bias(m) for m in (first, second)]
     return Network(
@@ -23,6 +23,13 @@ def joined(first: Network, second: Network) -> Network | None:
         [*first.biases[:-1], torch.cat(biases)],
         first.layers,
     )
+
+
+def _stacks(net: Network) -> bool:
+    """Whether outputs of the last layer can be added below each other, one weight for each."""
+    last = net.layer(len(net.layers) - 1)
+    dense = last.kind == "linear" or (last.kind == "conv" and last.groups == 1)
+    return dense and last.residual is None
 
 
 def _is_same(a: Tensor | None, b: Tensor | None) -> bool:
