@@ -48,8 +48,14 @@ def chained(first: Network, second: Network) -> Network:
     return Network(
         [*first.weights, *second.weights],
         [*first.biases, *second.biases],
-        [*first.layers, *second.layers],
+        [*first.layers, *(_shifted(layer, len(first.layers)) for layer in second.layers)],
     )
+
+
+def _shifted(layer: str, count: int) -> str:
+    """The layer behind ``count`` others: what it adds has moved too, and the input is the last."""
+    words = layer.split()
+    return " ".join(f"+{int(word) + count}" if word.startswith("+") else word for word in words)
 
 
 def followed_by(net: Network, activation: str) -> Network:

@@ -88,7 +88,7 @@ class NetworkMap(NamedTuple):
 
     def bytes_per_row(self, itemsize: int, probes: int = 0) -> int:
         net = self.lowered
-        widths = net.in_features + sum(len(weight) for weight in net.weights)
+        widths = net.in_features + sum(layer.out_features for layer in net.parsed())
         return itemsize * (WORKING * widths + 4 * probes * (net.in_features + net.out_features))
 
     def packed(self, *, backward: bool = False) -> Network:
