@@ -143,9 +143,13 @@ void pack_share(const Packed<T>& to, const T* w, int64_t row, int64_t column, co
         T* panel = to.data + p * to.depth * PANEL<T>;
         fill(panel, T(0), to.depth * PANEL<T>);
         for (int64_t lane = 0; lane < PANEL<T>; ++lane) {
-            const int64_t j = out.feature(p * PANEL<T> + lane);
-            for (int64_t f = 0; j >= 0 && f < in.features(); ++f)
-                panel[in.place(f) * PANEL<T> + lane] = w[j * row + f * column];
+            const int64_t j = out.feature(p * PANEL<T> + lane), pixels = in.pixels();
+            for (int64_t c = 0; j >= 0 && c < in.channels; ++c) {
+                const T* from = w + j * row + c * pixels * column;
+                T* to_pixel = panel + in.place(c, 0) * PANEL<T> + lane;
+                for (int64_t i = 0; i < pixels; ++i)
+                    to_pixel[i * in.lanes * PANEL<T>] = from[i * column];
+            }
         }
     }
 }
