@@ -225,7 +225,10 @@ class Network(_Fields):
 
     def layer(self, index: int) -> Layer:
         """The description of one layer, with its shapes."""
-        return parse_layer(self.layers[index], tuple(self.weights[index].shape))
+        text, shape = self.layers[index], self.weights[index].shape
+        if text.startswith("linear "):  # whose sizes may be symbols
+            return parse_layer(text)._replace(in_shape=(*shape[1:],), out_shape=(*shape[:1],))
+        return parse_layer(text, tuple(int(size) for size in shape))
 
     def parsed(self) -> list[Layer]:
         """The descriptions of all layers, with their shapes."""
