@@ -182,7 +182,7 @@ def convolutional(rows: list[Row]) -> str:
     """Networks with pixels, or that they are not measured; the other CPU rows do not matter."""
     if not CONVOLUTIONAL.exists():
         return "Not yet measured.\n"
-    found = latest(CONVOLUTIONAL)
+    found = sorted(latest(CONVOLUTIONAL), key=lambda row: row["op"])
     lines = [
         "| op | case | ours, ms | GFLOP/s | of torch's product | best peer | its ms | times ours |",
         "|---|---|---:|---:|---:|---|---:|---:|",
@@ -190,7 +190,8 @@ def convolutional(rows: list[Row]) -> str:
     lines += [convolutional_line(group) for group in cases(found)]
     rates = sorted(float(row["gflop_per_s"]) for row in found if row["provider"] == CEILING)
     product = f"torch's product of 1024x512x512 {rates[0]:.0f} to {rates[-1]:.0f} GFLOP/s"
-    return "\n".join([*lines, "", f"{machine(found[-1])} In the same run {product}.", ""])
+    where = machine(found[-1] | {"commit": ", ".join(dict.fromkeys(r["commit"] for r in found))})
+    return "\n".join([*lines, "", f"{where} In the same run {product}.", ""])
 
 
 def convolutional_line(rows: list[Row]) -> str:

@@ -139,17 +139,16 @@ void pack_share(const Packed<T>& to, const T* w, int64_t row, int64_t column, co
     if (out.plain() && in.plain()) return pack_share(to, w, row, column, worker);
     if (!to.data || to.ready) return;
     const Range own = share(to.panels(), worker.id, worker.threads);
+    int64_t outputs[PANEL<T>];  // of a panel's lanes
     for (int64_t p = own.begin; p < own.end; ++p) {
         T* panel = to.data + p * to.depth * PANEL<T>;
         fill(panel, T(0), to.depth * PANEL<T>);
-        for (int64_t lane = 0; lane < PANEL<T>; ++lane) {
-            const int64_t j = out.feature(p * PANEL<T> + lane), pixels = in.pixels();
-            for (int64_t c = 0; j >= 0 && c < in.channels; ++c) {
-                const T* from = w + j * row + c * pixels * column;
-                T* to_pixel = panel + in.place(c, 0) * PANEL<T> + lane;
-                for (int64_t i = 0; i < pixels; ++i)
-                    to_pixel[i * in.lanes * PANEL<T>] = from[i * column];
-            }
+        for (int64_t lane = 0; lane < PANEL<T>; ++lane)
+            outputs[lane] = out.feature(p * PANEL<T> + lane);
+        for (int64_t f = 0; f < in.features(); ++f) {  // whole rows: places cost divisions
+            T* lanes = panel + in.place(f) * PANEL<T>;
+            for (int64_t lane = 0; lane < PANEL<T>; ++lane)
+                if (outputs[lane] >= 0) lanes[lane] = w[outputs[lane] * row + f * column];
         }
     }
 }

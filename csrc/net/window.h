@@ -119,28 +119,41 @@ bool are_joined(const Window<T>& w, int64_t out, int64_t in, const T** weights) 
     return true;
 }
 
-// Pack panel p of the product's channels, k-major.
+constexpr int64_t PACKED_TAPS = 16;  // taps of a channel that are packed at once
+
+// Taps [first, first + count) of channel c for all lanes of panel p, [count, lanes].
+template <typename T>
+void gather_taps(const Window<T>& w, int64_t p, int64_t c, int64_t first, int64_t count, T* to) {
+    const int64_t lanes = w.product().lanes, taps = w.taps();
+    for (int64_t j = 0; j < count * lanes; ++j) to[j] = 0;
+    for (int64_t lane = 0; lane < lanes; ++lane) {
+        const int64_t column = p * lanes + lane;
+        if (column >= w.product().channels) break;
+        const int64_t out = w.spreads() ? column / taps : column, in = w.depthwise ? out : c;
+        const T* weights;
+        if (!are_joined(w, out, in, &weights)) continue;
+        for (int64_t t = 0; t < count; ++t) {
+            const int64_t tap = w.spreads() ? column % taps : first + t;
+            to[t * lanes + lane] =
+                !weights ? T(w.pixels().weight) : weights[w.to_more ? taps - 1 - tap : tap];
+        }
+    }
+}
+
+// Pack panel p of the product's channels, k-major. A channel's taps lie far apart, often by a
+// power of two, so whole rows of lanes are written, once each.
 template <typename T>
 void pack_panel(const Window<T>& w, int64_t p) {
-    const int64_t lanes = w.product().lanes, taps = w.taps(), depth = w.depth() * lanes;
-    const int64_t apart = (w.k(0, 1) - w.k(0, 0)) * lanes;  // of taps
-    T* to = w.weights + p * depth;
-    for (int64_t j = 0; j < depth; ++j) to[j] = 0;
+    const int64_t lanes = w.product().lanes, taps = w.spreads() ? 1 : w.taps();
+    T* to = w.weights + p * w.depth() * lanes;
+    T block[PACKED_TAPS * PANEL<T>];
     for (int64_t c = 0; c < (w.depthwise ? 1 : w.in.channels); ++c)
-        for (int64_t lane = 0; lane < lanes; ++lane) {
-            const int64_t column = p * lanes + lane;
-            if (column >= w.product().channels) break;
-            const int64_t out = w.spreads() ? column / taps : column, in = w.depthwise ? out : c;
-            const T *weights, constant = T(w.pixels().weight);
-            if (!are_joined(w, out, in, &weights)) continue;
-            T* first = to + w.k(c, 0) * lanes + lane;
-            const auto tap = [&](int64_t t) {
-                return weights ? weights[w.to_more ? taps - 1 - t : t] : constant;
-            };
-            if (w.spreads())
-                *first = tap(column % taps);
-            else
-                for (int64_t t = 0; t < taps; ++t) first[t * apart] = tap(t);
+        for (int64_t first = 0; first < taps; first += PACKED_TAPS) {
+            const int64_t left = taps - first, count = left < PACKED_TAPS ? left : PACKED_TAPS;
+            gather_taps(w, p, c, first, count, block);
+            for (int64_t t = 0; t < count; ++t)
+                for (int64_t lane = 0; lane < lanes; ++lane)
+                    to[w.k(c, first + t) * lanes + lane] = block[t * lanes + lane];
         }
 }
 
