@@ -42,8 +42,7 @@ struct Axis {
     Classes together;  // all taps of an output
     Classes singly;    // one tap: all outputs that take it
     Tap* taps;
-    int64_t step;   // outputs of neighbours in a class
-    int64_t apart;  // their inputs
+    int64_t apart;  // inputs of neighbouring outputs of a class
 };
 
 // Taps of one output: those whose input exists, by ascending input.
@@ -72,15 +71,16 @@ inline bool same_weights(const Tap* a, const Tap* b, int64_t count) {
 // Classes of outputs with the same taps; `taps` gets them.
 inline void find_classes(Axis& axis, const AxisSizes& a, bool to_more, int64_t inputs,
                          int64_t outputs) {
+    const int64_t step = to_more ? a.stride : 1;
     int64_t used = 0;
     for (int64_t o = 0; o < outputs; ++o) {
         bool known = false;
         for (const AxisClass& c : axis.together) known = known || c.holds(o);
         if (known) continue;
         Tap* own = axis.taps + used;
-        AxisClass found = {o, axis.step, 1, used, taps_of(a, to_more, inputs, o, own)};
+        AxisClass found = {o, step, 1, used, taps_of(a, to_more, inputs, o, own)};
         used += found.taps;
-        for (int64_t next; (next = o + found.count * axis.step) < outputs; ++found.count) {
+        for (int64_t next; (next = o + found.count * step) < outputs; ++found.count) {
             Tap* other = axis.taps + used;
             if (taps_of(a, to_more, inputs, next, other) != found.taps) break;
             if (!same_weights(own, other, found.taps)) break;
@@ -92,12 +92,12 @@ inline void find_classes(Axis& axis, const AxisSizes& a, bool to_more, int64_t i
 // Per tap the outputs that take it, from the classes: neighbours of one step follow each other.
 inline void find_singles(Axis& axis, int64_t kernel, int64_t outputs) {
     for (int64_t j = 0; j < kernel; ++j) {
-        AxisClass found = {0, axis.step, 0, 0, 1};
+        AxisClass found = {0, 1, 0, 0, 1};
         for (int64_t o = 0; o < outputs; ++o)
             for (const AxisClass& c : axis.together)
                 for (int64_t t = c.begin; c.holds(o) && t < c.begin + c.taps; ++t) {
                     if (axis.taps[t].weight != j) continue;
-                    if (!found.count++) found.first = o, found.begin = t;
+                    if (!found.count++) found.first = o, found.step = c.step, found.begin = t;
                 }
         if (found.count) axis.singly.data[axis.singly.size++] = found;
     }
@@ -109,7 +109,6 @@ inline Axis take_axis(Arena& arena, const AxisSizes& a, bool to_more, int64_t in
     Axis axis = {{arena.take<AxisClass>(outputs), 0},
                  {arena.take<AxisClass>(a.kernel), 0},
                  arena.take<Tap>((outputs + 1) * a.kernel),
-                 to_more ? a.stride : 1,
                  to_more ? 1 : a.stride};
     if (!arena.base) return axis;
     find_classes(axis, a, to_more, inputs, outputs);

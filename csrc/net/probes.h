@@ -150,13 +150,22 @@ double sum_squares(const T* v) {
     return lanes[0];
 }
 
-// The squared norms of a tile's rows, panel by panel.
+// The squared norms of a tile's rows, panel by panel of `ends`: shares [rows, ends].
 template <typename T>
-void square_rows(const Probes<T>& probes, const Tile<T>& tile, int64_t rows, double* shares) {
+void square_rows(const Tile<T>& tile, int64_t rows, double* shares, int64_t ends) {
     for (int64_t r = 0; r < rows; ++r) {
         fill(tile[r] + tile.count, T(0), tile.padded - tile.count);  // infinity times zero
         for (int64_t j = 0; j < tile.count; j += PANEL<T>)
-            shares[r * probes.ends + (tile.first + j) / PANEL<T>] = sum_squares(tile[r] + j);
+            shares[r * ends + (tile.first + j) / PANEL<T>] = sum_squares(tile[r] + j);
+    }
+}
+
+// sq of rows `own` from their shares [·, ends].
+inline void sum_shares(const double* shares, int64_t ends, Range own, double* sq) {
+    for (int64_t r = own.begin; r < own.end; ++r) {
+        double sum = 0;
+        for (int64_t p = 0; p < ends; ++p) sum += shares[r * ends + p];
+        sq[r] = sum;
     }
 }
 
@@ -172,7 +181,7 @@ void last_product(const Probes<T>& probes, const Pass<T>& pass, const ProbeRows&
         share_panels(across.panels(), true, pass.worker, [&](Range own) {
             multiply_masked(pass, at, from, m, across, own, [&](const Tile<T>& tile) {
                 inspect(tile);
-                square_rows(probes, tile, pass.rows, shares);
+                square_rows(tile, pass.rows, shares, probes.ends);
             });
         });
     const auto epilogue = [&](const Tile<T>& tile) {
@@ -182,17 +191,13 @@ void last_product(const Probes<T>& probes, const Pass<T>& pass, const ProbeRows&
             if (call.products.data)
                 std::memcpy(call.products[n + r] + tile.first, tile[r], tile.count * sizeof(T));
         });
-        square_rows(probes, tile, pass.rows, shares);
+        square_rows(tile, pass.rows, shares, probes.ends);
     };
     const Range panels = share(w.panels(), pass.worker.rank, pass.worker.ranks);
     if (!across.data) multiply_masked(pass, at, from, m, w, panels, epilogue);
     pass.worker.sync();
-    const Range own = share(pass.rows, pass.worker.rank, pass.worker.ranks);
-    for (int64_t r = own.begin; r < own.end; ++r) {
-        double sum = 0;
-        for (int64_t p = 0; p < probes.ends; ++p) sum += shares[r * probes.ends + p];
-        call.sq[n + r] = sum;
-    }
+    sum_shares(shares, probes.ends, share(pass.rows, pass.worker.rank, pass.worker.ranks),
+               call.sq + n);
 }
 
 // Rows [n, ...) of the call from their probes to the norms.
@@ -237,13 +242,12 @@ void probe_block(const Probes<T>& probes, const Worker& worker, Range block) {
     });
 }
 
-// NaN in every result of the nonfinite inputs.
+// NaN in every result of the nonfinite inputs, of which there are [B].
 template <typename T>
-void mark_nonfinite_rows(const Probes<T>& probes) {
-    const NetProbes<T>& call = probes.call;
-    const int64_t width = probes.back ? call.net.inputs() : call.net.outputs();
+void mark_nonfinite_rows(const NetProbes<T>& call, const bool* nonfinite, bool back) {
+    const int64_t width = back ? call.net.inputs() : call.net.outputs();
     for (int64_t b = 0; b < call.B; ++b) {
-        if (!*probes.nonfinite_probes && !probes.nonfinite[b]) continue;
+        if (!nonfinite[b]) continue;
         fill(call.y[b], T(NAN), call.net.outputs());
         fill(call.sq + b * call.K, double(NAN), call.K);
         for (int64_t k = 0; call.products.data && k < call.K; ++k)
@@ -266,7 +270,8 @@ Outcome run_probes(const NetProbes<T>& call, const Call& how, bool back) {
             probe_block(probes, worker, {own.begin + block.begin, own.begin + block.end});
         });
     });
-    mark_nonfinite_rows(probes);
+    if (*probes.nonfinite_probes) fill(probes.nonfinite, true, call.B);
+    mark_nonfinite_rows(call, probes.nonfinite, back);
     return outcome;
 }
 

@@ -64,7 +64,9 @@ Side side_at(const Network<T>& net, int64_t b, bool after) {
                           given.width != taken.width;
     const bool callers = (b == 0 || b == net.depth) && given.pixels() > 1;
     Side& own = after ? taken : given;
-    own.lanes = reshaped || callers ? 1 : before || next ? lanes_of<T>(own.channels) : PANEL<T>;
+    own.lanes = own.pixels() == 1     ? PANEL<T>  // as a linear layer's
+                : reshaped || callers ? 1
+                                      : lanes_of<T>(own.channels);
     return own;
 }
 template <typename T>

@@ -107,27 +107,16 @@ void probe_rows_whole(const NetProbes<T>& call, const Pass<T>& pass, const Probe
     const int64_t panels = panels_of<T>(width);
     load_rows(call, pass, at, n, back, nonfinite);
     const auto epilogue = [&](const Tile<T>& tile) {
-        for (int64_t r = 0; r < pass.rows; ++r) {
-            if (call.products.data) copy(call.products[n + r] + tile.first, tile[r], tile.count);
-            for (int64_t j = 0; j < tile.count; j += PANEL<T>) {
-                T panel[PANEL<T>] = {};
-                const int64_t left = tile.count - j;
-                copy(panel, tile[r] + j, left < PANEL<T> ? left : PANEL<T>);
-                shares[r * panels + (tile.first + j) / PANEL<T>] = sum_squares(panel);
-            }
-        }
+        for (int64_t r = 0; call.products.data && r < pass.rows; ++r)
+            copy(call.products[n + r] + tile.first, tile[r], tile.count);
+        square_rows(tile, pass.rows, shares, panels);
     };
     if (back)
         backward_to_input(pass, at, epilogue);
     else
         forward_to_output(pass, at, epilogue);
     pass.worker.sync();
-    const Range own = share(pass.rows, pass.worker.rank, pass.worker.ranks);
-    for (int64_t r = own.begin; r < own.end; ++r) {
-        double sum = 0;
-        for (int64_t p = 0; p < panels; ++p) sum += shares[r * panels + p];
-        call.sq[n + r] = sum;
-    }
+    sum_shares(shares, panels, share(pass.rows, pass.worker.rank, pass.worker.ranks), call.sq + n);
 }
 
 template <typename T>
@@ -167,92 +156,8 @@ Outcome run_rows(const NetProbes<T>& call, const Call& how, bool back) {
                               });
         });
     });
-    for (int64_t b = 0; b < call.B; ++b) {
-        if (!own.nonfinite[b]) continue;
-        fill(call.y[b], T(NAN), net.outputs());
-        fill(call.sq + b * call.K, double(NAN), call.K);
-        for (int64_t k = 0; call.products.data && k < call.K; ++k)
-            fill(call.products[b * call.K + k], T(NAN), width);
-    }
+    mark_nonfinite_rows(call, own.nonfinite, back);
     return outcome;
-}
-
-// Unit cotangents of rows [n, ...), each times the whitening's entry, into up[0].
-template <typename T>
-void load_units(const NetJacobianGram<T>& call, const Pass<T>& pass, const ProbeRows& at,
-                int64_t n) {
-    const int64_t last = pass.net.depth - 1, d = call.net.outputs();
-    const Tape<T>& tape = pass.tape;
-    at.each(share(pass.rows, pass.worker.rank, pass.worker.ranks),
-            [&](int64_t r, int64_t b, int64_t i) {
-                T* to = tape.up[0] + r * tape.up_stride;
-                fill(to, T(0), panels_of<T>(d) * PANEL<T>);
-                to[i] = call.inv_std.data ? call.inv_std[(n + r) / d][i] : T(1);
-                multiply_slope(pass.net[last].activation, tape.slope[last] + b * tape.stride[last],
-                               to, panels_of<T>(d) * PANEL<T>);
-            });
-    pass.worker.sync();
-}
-
-// The Gram of one input's rows of S J, `stride` apart; ends with the team's barrier.
-template <typename T>
-void multiply_rows(const NetJacobianGram<T>& call, const WholeRows<T>& own, const Worker& worker,
-                   const T* rows, int64_t stride, const Packed<T>& packed, int64_t n) {
-    const int64_t d = call.net.outputs();
-    const Range panels = share(packed.panels(), worker.rank, worker.ranks);
-    T* out = call.out + n * d * d;
-    pack(packed, rows, stride, 1, panels.begin, panels.end);
-    for (int64_t i = 0; i < d; i += own.rows) {
-        const int64_t count = d - i < own.rows ? d - i : own.rows;
-        product(rows + i * stride, stride, count, packed, panels.begin, panels.end,
-                own.work.scratch[worker.id], [&](const Tile<T>& tile) {
-                    for (int64_t r = 0; r < count; ++r)
-                        copy(out + (i + r) * d + tile.first, tile[r], tile.count);
-                });
-    }
-    worker.sync();
-    const bool nonfinite =
-        own.nonfinite[n] || (call.inv_std.data && !all_finite(call.inv_std[n], d));
-    if (nonfinite && worker.rank == 0) fill(out, T(NAN), d * d);
-}
-
-// S J Jᵀ S from whole rows of J, an input at a time for each team.
-template <typename T>
-Outcome gram_of_rows(const NetJacobianGram<T>& call, const Call& how) {
-    const Network<T>& net = call.net;
-    const int64_t d = net.outputs(), D = net.inputs(), stride = padded<T>(D);
-    const int64_t teams = teams_of(call.B, how.threads, 1);
-    T *roots = nullptr, *panels = nullptr;
-    Memory memory;
-    const auto own = memory.layout([&](Arena& arena) {
-        roots = arena.take<T>(teams * d * stride);
-        panels = arena.take<T>(teams * packed_size<T>(d, D));
-        return take_whole_rows(arena, net, call.B, d, teams, how.threads);
-    });
-    if (!memory.base) return Outcome::no_memory;
-    fill(own.nonfinite, false, call.B);
-    return run_workers(how, teams, [&](const Worker& worker) {
-        T* rows = roots + worker.team * d * stride;
-        const Packed<T> packed = {panels + worker.team * packed_size<T>(d, D), d, D, false};
-        pack_network(own.work.net, net, worker);
-        for_each_block(worker, call.B, 1, [&](Range block) {
-            const Pass<T> primal(own.work, worker, 1);
-            pass_whole(primal, {call.x[block.begin], call.x.stride}, D,
-                       own.nonfinite + block.begin);
-            for_each_pass(own, worker, {block.begin * d, block.end * d},
-                          [&](const Pass<T>& pass, const ProbeRows& at, int64_t n) {
-                              load_units(call, pass, at, n);
-                              backward_to_input(pass, at, [&](const Tile<T>& tile) {
-                                  for (int64_t r = 0; r < pass.rows; ++r)
-                                      copy(rows + (at.first + r) * stride + tile.first, tile[r],
-                                           tile.count);
-                              });
-                              pass.worker.sync();
-                          });
-            if (!worker.stopped())
-                multiply_rows(call, own, worker, rows, stride, packed, block.begin);
-        });
-    });
 }
 
 }  // namespace VAEFAST_LEVEL

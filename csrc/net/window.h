@@ -42,6 +42,8 @@ struct Window {
         if (depthwise) return tap;
         return in.lanes == 1 && !spreads() ? channel * taps() + tap : tap * in.channels + channel;
     }
+    // Rows of outputs from one to the next with the same taps.
+    int64_t row_step() const { return to_more && !spreads() ? pixels().y.stride : 1; }
     int64_t packed() const { return product().blocks() * depth() * product().lanes; }
     const T* panel(int64_t p) const { return weights + p * depth() * product().lanes; }
 };

@@ -27,7 +27,7 @@ Bands bands_of(const Window<T>& w, int64_t rows, int64_t ranks) {
     const bool pairs = to.blocks() > 1 && (ranks == 1 || to.blocks() / 2 % ranks == 0);
     const int64_t panels = pairs ? 2 : 1, groups = (to.blocks() + panels - 1) / panels;
     const int64_t line = rows * to.width * to.lanes * panels * int64_t(sizeof(T));
-    const int64_t step = w.y.step;
+    const int64_t step = w.row_step();
     int64_t height = BAND_BYTES / (line ? line : 1), wanted = (2 * ranks + groups - 1) / groups;
     const int64_t even = ranks > 1 ? (to.height + wanted - 1) / wanted : to.height;
     height = (height < even ? height : even) / step * step;
@@ -35,12 +35,11 @@ Bands bands_of(const Window<T>& w, int64_t rows, int64_t ranks) {
     return {panels, height, (to.height + height - 1) / height, groups};
 }
 
-// Elements of scratch that a band of at most `rows` rows takes, before its axes are laid out too.
+// Elements of scratch that a band of at most `rows` rows takes.
 template <typename T>
 int64_t band_size(const Window<T>& w, int64_t rows) {
     const Side& to = w.product();
-    const int64_t step = w.to_more && !w.spreads() ? w.pixels().y.stride : 1;
-    const int64_t line = rows * to.width * to.lanes * 2, least = step * line;
+    const int64_t line = rows * to.width * to.lanes * 2, least = w.row_step() * line;
     const int64_t most = BAND_BYTES / int64_t(sizeof(T));
     return least > most ? least : most < to.height * line ? most : to.height * line;
 }

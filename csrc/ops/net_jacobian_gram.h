@@ -137,27 +137,26 @@ void pull_roots(const Gram<T>& gram, const Pass<T>& pass, const ProbeRows& at, i
     worker.sync();
 }
 
-// Input n's Gram of its d roots: entries (i, j) and (j, i) are the same sum. Ends with the team's
-// barrier.
+// Input n's Gram of its d roots, rows `stride` apart, of which `rows` are multiplied at a time:
+// entries (i, j) and (j, i) are the same sum. Ends with the team's barrier.
 template <typename T>
-void multiply_roots(const Gram<T>& gram, const Worker& worker, const T* root, int64_t n) {
-    const int64_t d = gram.d();
-    const Packed<T>& packed = gram.roots[worker.team].packed;
+void multiply_roots(const NetJacobianGram<T>& call, const Worker& worker, const T* root,
+                    int64_t stride, const Packed<T>& packed, int64_t rows, T* scratch, int64_t n,
+                    bool nonfinite) {
+    const int64_t d = call.net.outputs();
     const Range own = share(packed.panels(), worker.rank, worker.ranks);
-    T* out = gram.call.out + n * d * d;
-    pack(packed, root, gram.stride(), 1, own.begin, own.end);
-    for (int64_t i = 0; i < d; i += gram.rows) {
-        const int64_t rows = d - i < gram.rows ? d - i : gram.rows;
-        product(root + i * gram.stride(), gram.stride(), rows, packed, own.begin, own.end,
-                gram.work.scratch[worker.id], [&](const Tile<T>& tile) {
-                    for (int64_t r = 0; r < rows; ++r)
-                        std::memcpy(out + (i + r) * d + tile.first, tile[r],
-                                    tile.count * sizeof(T));
+    T* out = call.out + n * d * d;
+    pack(packed, root, stride, 1, own.begin, own.end);
+    for (int64_t i = 0; i < d; i += rows) {
+        const int64_t count = d - i < rows ? d - i : rows;
+        product(root + i * stride, stride, count, packed, own.begin, own.end, scratch,
+                [&](const Tile<T>& tile) {
+                    for (int64_t r = 0; r < count; ++r)
+                        copy(out + (i + r) * d + tile.first, tile[r], tile.count);
                 });
     }
     worker.sync();
-    const bool nonfinite =
-        gram.nonfinite[n] || (gram.call.inv_std.data && !all_finite(gram.call.inv_std[n], d));
+    nonfinite = nonfinite || (call.inv_std.data && !all_finite(call.inv_std[n], d));
     if (nonfinite && worker.rank == 0) fill(out, T(NAN), d * d);
 }
 
@@ -177,9 +176,71 @@ void gram_block(const Gram<T>& gram, const Worker& worker, Range block) {
                        roots + cut.begin * gram.stride());
         });
         if (worker.stopped()) return;
-        for (int64_t i = 0; i < count; ++i)
-            multiply_roots(gram, worker, roots + i * d * gram.stride(), block.begin + b + i);
+        for (int64_t i = 0; i < count; ++i) {
+            const int64_t n = block.begin + b + i;
+            multiply_roots(gram.call, worker, roots + i * d * gram.stride(), gram.stride(),
+                           gram.roots[worker.team].packed, gram.rows, gram.work.scratch[worker.id],
+                           n, gram.nonfinite[n]);
+        }
     }
+}
+
+// Unit cotangents of rows [n, ...), each times the whitening's entry, into up[0].
+template <typename T>
+void load_units(const NetJacobianGram<T>& call, const Pass<T>& pass, const ProbeRows& at,
+                int64_t n) {
+    const int64_t last = pass.net.depth - 1, d = call.net.outputs();
+    const Tape<T>& tape = pass.tape;
+    at.each(share(pass.rows, pass.worker.rank, pass.worker.ranks),
+            [&](int64_t r, int64_t b, int64_t i) {
+                T* to = tape.up[0] + r * tape.up_stride;
+                fill(to, T(0), panels_of<T>(d) * PANEL<T>);
+                to[i] = call.inv_std.data ? call.inv_std[(n + r) / d][i] : T(1);
+                multiply_slope(pass.net[last].activation, tape.slope[last] + b * tape.stride[last],
+                               to, panels_of<T>(d) * PANEL<T>);
+            });
+    pass.worker.sync();
+}
+
+// S J Jᵀ S from whole rows of J, an input at a time for each team.
+template <typename T>
+Outcome gram_of_rows(const NetJacobianGram<T>& call, const Call& how) {
+    const Network<T>& net = call.net;
+    const int64_t d = net.outputs(), D = net.inputs(), stride = padded<T>(D);
+    const int64_t teams = teams_of(call.B, how.threads, 1);
+    T *roots = nullptr, *panels = nullptr;
+    Memory memory;
+    const auto own = memory.layout([&](Arena& arena) {
+        roots = arena.take<T>(teams * d * stride);
+        panels = arena.take<T>(teams * packed_size<T>(d, D));
+        return take_whole_rows(arena, net, call.B, d, teams, how.threads);
+    });
+    if (!memory.base) return Outcome::no_memory;
+    fill(own.nonfinite, false, call.B);
+    return run_workers(how, teams, [&](const Worker& worker) {
+        T* rows = roots + worker.team * d * stride;
+        const Packed<T> packed = {panels + worker.team * packed_size<T>(d, D), d, D, false};
+        pack_network(own.work.net, net, worker);
+        for_each_block(worker, call.B, 1, [&](Range block) {
+            const Pass<T> primal(own.work, worker, 1);
+            pass_whole(primal, {call.x[block.begin], call.x.stride}, D,
+                       own.nonfinite + block.begin);
+            for_each_pass(own, worker, {block.begin * d, block.end * d},
+                          [&](const Pass<T>& pass, const ProbeRows& at, int64_t n) {
+                              load_units(call, pass, at, n);
+                              backward_to_input(pass, at, [&](const Tile<T>& tile) {
+                                  for (int64_t r = 0; r < pass.rows; ++r)
+                                      copy(rows + (at.first + r) * stride + tile.first, tile[r],
+                                           tile.count);
+                              });
+                              pass.worker.sync();
+                          });
+            if (!worker.stopped())
+                multiply_roots(call, worker, rows, stride, packed, own.rows,
+                               own.work.scratch[worker.id], block.begin,
+                               own.nonfinite[block.begin]);
+        });
+    });
 }
 
 template <typename T>

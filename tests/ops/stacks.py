@@ -37,12 +37,21 @@ def stack(seed: int, dtype: torch.dtype = torch.float64) -> Network:
         features, shapes[0] = math.prod(shape), (latents,)
         add(draw(features, latents), features, "linear", shape)
     for _ in range(rng.randint(1, 4)):
-        if (made := _layer(rng, draw, shapes[-1])) is not None:
+        if (made := _layer(rng, draw, _viewed(rng, shapes[-1]))) is not None:
             add(*made)
     if rng.random() < 0.4 or not layers:
         width = rng.choice((1, 5, 33))
         add(draw(width, math.prod(shapes[-1])), width, "linear", (width,))
     return Network(weights, biases, layers)
+
+
+def _viewed(rng, shape):
+    """Now and then the same features in another shape."""
+    if rng.random() < 0.8 and len(shape) > 1:
+        return shape
+    features = math.prod(shape)
+    height = rng.choice([n for n in range(1, 7) if features % n == 0])
+    return (features // height, height, 1) if rng.random() < 0.5 else (features // height, height)
 
 
 def _layer(rng, draw, shape):

@@ -100,6 +100,26 @@ def test_shapes_that_break_things(name):
     assert_agree(Network([weight, last], [None, None], [text, "linear identity"]))
 
 
+@pytest.mark.parametrize("between", [(40, 1, 1), (10, 2, 2), (20, 1, 2)])
+def test_images_whose_shape_changes_between_convolutions(between):
+    """A view costs nothing for a module: here the features lie as callers count them."""
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape):
+        return torch.randn(shape, generator=generator, dtype=torch.float64) / 3
+
+    channels, height, width = between
+    middle = 5 * height * width
+    weights = [draw(10, 3, 2, 2), draw(channels, 5, 1, 1), draw(40, middle, 1, 1)]
+    layers = [
+        "conv in=3x4x4 stride=2x2 tanh",
+        f"conv_transpose in={channels}x{height}x{width} relu",
+        f"conv in={middle}x1x1 silu",
+        "conv in=10x2x2 padding=1x1 identity",
+    ]
+    assert_agree(Network([*weights, draw(7, 10, 2, 2)], [None] * 4, layers))
+
+
 def test_any_stack_of_layers():
     before = torch.get_num_threads()
     for seed in range(COUNT):
