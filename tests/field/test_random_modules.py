@@ -5,6 +5,7 @@ dropout that is called as a function went unnoticed. It changes nothing, and nam
 import pytest
 import torch
 import torch.nn.functional as F
+from field_models import Hidden
 from torch import nn
 
 import vaefast as vf
@@ -12,23 +13,7 @@ import vaefast as vf
 X = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
-class Model(nn.Module):
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(0)
-        self.e, self.d = nn.Linear(64, 8), nn.Linear(4, 64)
-
-    def hidden(self, x):
-        return x
-
-    def encode(self, x):
-        return self.e(self.hidden(x).flatten(1)).chunk(2, 1)
-
-    def decode(self, z):
-        return self.d(z).view(-1, 1, 8, 8)
-
-
-class Normed(Model):
+class Normed(Hidden):
     def __init__(self):
         super().__init__()
         self.norm = nn.BatchNorm2d(1)
@@ -37,7 +22,7 @@ class Normed(Model):
         return self.norm(x)
 
 
-class Counting(Model):
+class Counting(Hidden):
     """Statistics of its own, which no class tells."""
 
     def __init__(self):
@@ -49,12 +34,12 @@ class Counting(Model):
         return x
 
 
-class AlwaysDropping(Model):
+class AlwaysDropping(Hidden):
     def hidden(self, x):
         return F.dropout(x, 0.3)
 
 
-class DroppingInTraining(Model):
+class DroppingInTraining(Hidden):
     def hidden(self, x):
         return F.dropout(x, 0.3, training=self.training)
 
@@ -64,7 +49,7 @@ class Layer(nn.Module):
         return F.dropout(x, 0.3)
 
 
-class WithLayer(Model):
+class WithLayer(Hidden):
     def __init__(self):
         super().__init__()
         self.body = nn.Sequential(nn.Identity(), Layer())
@@ -73,18 +58,18 @@ class WithLayer(Model):
         return self.body(x)
 
 
-class Drawing(Model):
+class Drawing(Hidden):
     def encode(self, x):
         mean, logvar = super().encode(x)
         return mean + torch.randn_like(mean), logvar
 
 
-class DroppingDecoder(Model):
+class DroppingDecoder(Hidden):
     def decode(self, z):
         return super().decode(F.dropout(z, 0.5))
 
 
-class OfTheBatch(Model):
+class OfTheBatch(Hidden):
     def __init__(self):
         super().__init__()
         self.norm = nn.BatchNorm2d(1, track_running_stats=False)
@@ -146,7 +131,7 @@ def test_dropout_that_follows_the_mode_is_named_in_training_mode():
     assert vf.explain(wrapped(DroppingInTraining().eval()), X).mode == "evaluation"
 
 
-@pytest.mark.parametrize("make", [Model, Normed, Counting])
+@pytest.mark.parametrize("make", [Hidden, Normed, Counting])
 def test_a_function_of_its_row_is_none_of_these(make):
     for vae in (
         wrapped(make().eval()),

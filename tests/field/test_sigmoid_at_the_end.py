@@ -5,10 +5,9 @@ One warning says it, whatever the spelling and whichever function is called firs
 it too. Every function then runs, with what ``decoder_output`` says.
 """
 
-import warnings
-
 import pytest
 import torch
+from field_models import warned
 from torch import nn
 from torch.nn import functional as F
 
@@ -54,10 +53,7 @@ class Model(nn.Module):
 
 
 def said(function):
-    with warnings.catch_warnings(record=True) as seen:
-        warnings.simplefilter("always")
-        function()
-    return [str(w.message) for w in seen if "lie in [0, 1]" in str(w.message)]
+    return warned(function, "lie in [0, 1]")
 
 
 @pytest.mark.parametrize("name", CALLS)

@@ -4,10 +4,9 @@ A pair says nothing about its second half, so what is never negative is said onc
 function meets it first, and ``encoder_output=`` gives the right σ and no warning.
 """
 
-import warnings
-
 import pytest
 import torch
+from field_models import warned
 from torch import nn
 from torch.nn import functional as F
 
@@ -50,10 +49,7 @@ class Model(nn.Module):
 
 
 def said(function):
-    with warnings.catch_warnings(record=True) as seen:
-        warnings.simplefilter("always")
-        function()
-    return [str(w.message) for w in seen if "never negative" in str(w.message)]
+    return warned(function, "never negative")
 
 
 @pytest.mark.parametrize("name", CALLS)

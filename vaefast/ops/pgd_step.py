@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 import torch
 from torch import Tensor
@@ -172,10 +172,7 @@ def _split(parameters: tuple, like: Tensor, norm: str) -> tuple[list[float], lis
     if not any(isinstance(value, Tensor) for value in parameters):
         return list(parameters), []
     named = dict(zip(PARAMETERS, parameters))
-    given = [
-        value.unsqueeze(1) if _is_per_row(value, like) else _matrix(value, name, like)
-        for name, value in named.items()
-    ]
+    given = [_matrix(value, name, like) for name, value in named.items()]
     if norm == "l2":
         for name, value in zip(("alpha", "eps"), given):
             if value.shape[1] > 1:
@@ -186,7 +183,7 @@ def _split(parameters: tuple, like: Tensor, norm: str) -> tuple[list[float], lis
     return [0.0] * 4, given
 
 
-def _is_per_row(value: float | Tensor, like: Tensor) -> bool:
+def _is_per_row(value: float | Tensor, like: Tensor) -> TypeGuard[Tensor]:
     """Whether there is nothing to convert: [B] in ``like``'s dtype, on its device."""
     return (
         isinstance(value, Tensor)
@@ -199,7 +196,7 @@ def _is_per_row(value: float | Tensor, like: Tensor) -> bool:
 
 def _matrix(value: float | Tensor, name: str, like: Tensor) -> Tensor:
     """One value, one per row or one per element as [1 or B, 1 or D] in ``like``'s dtype."""
-    if type(value) is Tensor and value.dtype == like.dtype and value.shape == like.shape[:1]:
+    if _is_per_row(value, like):
         return value.unsqueeze(1)
     if not isinstance(value, Tensor):
         value = like.new_full((), value, dtype=torch.float64)
