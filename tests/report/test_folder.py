@@ -164,3 +164,21 @@ def test_a_file_is_replaced_with_force_only(tmp_path):
 def test_a_folder_is_no_file(tmp_path):
     with pytest.raises(FileExistsError, match="is a folder"):
         new_file(tmp_path, force=True).__enter__()
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_an_interruption_between_two_folders_leaves_none(tmp_path, monkeypatch, count):
+    """The signal comes when the operating system has made a folder and nobody knows it yet."""
+    made, mkdir = [], os.mkdir
+
+    def interrupted(path, *args, **options):
+        mkdir(path, *args, **options)
+        made.append(path)
+        if len(made) == count:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "mkdir", interrupted)
+    with pytest.raises(KeyboardInterrupt), new_folder(tmp_path / "deep" / "down" / "report"):
+        pass
+    assert len(made) == count
+    assert list(tmp_path.iterdir()) == []

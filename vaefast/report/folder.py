@@ -5,10 +5,10 @@ from __future__ import annotations
 import errno
 import json
 import os
+import secrets
 import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 __all__ = ["MADE_BY", "REPORT_FILES", "new_file", "new_folder"]
@@ -106,17 +106,10 @@ def _swap(new: Path, out: Path, old: Path) -> None:
 @contextmanager
 def _workplace(out: Path) -> Iterator[Path]:
     """A hidden folder beside ``out``, gone at the end, with the parents that were made for it."""
-    made: list[Path] = []
-    try:
-        for parent in [*reversed(out.parent.parents), out.parent]:
-            if not parent.exists():
-                parent.mkdir()
-                made.append(parent)
-        place = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    except OSError as error:
-        _remove_empty(made)
-        raise _unwritable(out, error) from error
-    try:
+    made = [path for path in (*reversed(out.parent.parents), out.parent) if not path.exists()]
+    place = out.parent / f".{out.name}-{secrets.token_hex(4)}"
+    try:  # the names come first: an interruption may come as soon as a folder stands
+        _make((*made, place), out)
         _try_to_write(place)
         yield place
     except OSError as error:
@@ -127,6 +120,14 @@ def _workplace(out: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(place, ignore_errors=True)
         _remove_empty(made)
+
+
+def _make(folders: Sequence[Path], out: Path) -> None:
+    try:
+        for folder in folders:
+            folder.mkdir(exist_ok=folder != folders[-1])
+    except OSError as error:
+        raise _unwritable(out, error) from error
 
 
 def _try_to_write(place: Path) -> None:
@@ -145,7 +146,7 @@ def _unwritable(out: Path, error: OSError) -> OSError:
     return kind(f"--out {out} cannot be written: {reason}{way_out}")
 
 
-def _remove_empty(folders: list[Path]) -> None:
+def _remove_empty(folders: Sequence[Path]) -> None:
     for folder in reversed(folders):
-        if not any(folder.iterdir()):
+        with suppress(OSError):  # it is not there, or somebody's by now
             folder.rmdir()
