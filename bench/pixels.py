@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -91,18 +92,16 @@ def _network(layers: Sequence[str], latents: int, draw: Callable[..., Tensor]) -
     biases: list[Tensor | None] = []
     texts: list[str] = []
     for layer in layers:
-        text, _, sizes = layer.format(d=latents).rpartition(": ")
-        text = text or sizes
-        if not layer.rpartition(": ")[1]:
+        text, _, sizes = layer.format(d=latents).partition(": ")
+        texts.append(text)
+        if not sizes:  # it has no weights
             weights.append(draw(0))
             biases.append(None)
-            texts.append(text)
             continue
         out, *rest = map(int, sizes.split())
         shape, fan_in = _weight_shape(text, out, rest)
         weights.append(draw(*shape) * (2 / fan_in) ** 0.5)
         biases.append(0.1 * draw(out))
-        texts.append(text)
     return Network(weights, biases, texts)
 
 
@@ -111,12 +110,7 @@ def _weight_shape(text: str, out: int, rest: list[int]) -> tuple[tuple[int, ...]
     if text.startswith("linear"):
         return (out, *rest), rest[0]
     layer = parse_layer(text, (1, 1, *rest))
-    channels, taps = layer.in_shape[0], 1
-    for size in rest:
-        taps *= size
+    each, taps = layer.in_shape[0] // layer.groups, math.prod(rest)
     if layer.kind == "conv":
-        return (out, channels // layer.groups, *rest), channels // layer.groups * taps
-    steps = 1
-    for step in layer.stride:
-        steps *= step
-    return (channels, out // layer.groups, *rest), channels / layer.groups * taps / steps
+        return (out, each, *rest), each * taps
+    return (layer.in_shape[0], out // layer.groups, *rest), each * taps / math.prod(layer.stride)
