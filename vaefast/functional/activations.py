@@ -161,9 +161,7 @@ def _gelu_tanh() -> Activation:
 
 
 def _exp_half() -> Activation:
-    return _elementwise(
-        lambda a: torch.exp(0.5 * a), lambda a, h: 0.5 * h, lambda a, h: 0.25 * h
-    )
+    return _elementwise(lambda a: torch.exp(0.5 * a), lambda a, h: 0.5 * h, lambda a, h: 0.25 * h)
 
 
 def _maxmin() -> Activation:

@@ -57,9 +57,7 @@ def _tangents(tape: Tape, v: Tensor, net: Network) -> tuple[list[Tensor], Tensor
     return rates, moving[-1]
 
 
-def _pull(
-    tape: Tape, rates: list[Tensor], value: Tensor, along: Tensor, net: Network
-) -> Tensor:
+def _pull(tape: Tape, rates: list[Tensor], value: Tensor, along: Tensor, net: Network) -> Tensor:
     """⟨J v, s⟩ derived in z, from its derivatives ``value`` in the output, ``along`` in J v."""
     activations = parse(net.activations)
     into = {len(net.layers) - 1: (value, along)}  # of each layer's output and its tangent

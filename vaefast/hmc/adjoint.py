@@ -26,6 +26,11 @@ class Path(NamedTuple):
     step: Tensor  # [T, B], of each transition before its jitter
     first_step: int
 
+    def part(self, t: int) -> Path:
+        """Of the t-th of its transitions alone."""
+        z, step = self.z[:, t : t + 2], self.step[t : t + 1]
+        return self._replace(z=z, step=step, first_step=self.first_step + t)
+
 
 def recorded(
     target: NetworkTarget,

@@ -61,10 +61,6 @@ class Plan:
     result: HMCResult
     reasons: dict[int, str]
 
-    @property
-    def likelihood(self) -> str:
-        return likelihood_of(self.prepared, self.options)
-
     def batches(self) -> Iterator[PaddedBatch]:
         """The rows, cut to the memory budget; a group of several rows is never cut."""
         generic, cost = self.decoder is None, self._bytes_per_row()

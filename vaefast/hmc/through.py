@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -88,9 +89,7 @@ class Defending:
     def differentiable(self) -> bool:
         return self.net is not None
 
-    def ends(
-        self, part: Prepared, point: Tensor, *, seed: int, last: int | None = None
-    ) -> Tensor:
+    def ends(self, part: Prepared, point: Tensor, *, seed: int, last: int | None = None) -> Tensor:
         """z_T of every chain [n·C, d], differentiable in the points.
 
         Args:
@@ -130,7 +129,9 @@ class Defending:
         for path in reversed(paths):
             for t in reversed(range(len(path.step))):
                 one = path._replace(
-                    z=path.z[:, t : t + 2], step=path.step[t : t + 1], first_step=path.first_step + t
+                    z=path.z[:, t : t + 2],
+                    step=path.step[t : t + 1],
+                    first_step=path.first_step + t,
                 )
                 up, _ = pull_back(one, up)
                 sizes.append(up)
@@ -156,7 +157,9 @@ class Defending:
             dtype=mean.dtype,
         )
         z = repeated(mean, chains) + repeated(std, chains) * noise
-        rows = Prepared(part.maps, point.detach(), index, slice(None), point.dtype)
+        each = torch.arange(len(part.x), device=point.device).repeat_interleave(times)
+        maps = part.maps.at(each, len(point))
+        rows = Prepared(maps, point.detach(), index, slice(None), point.dtype)
         target = target_of(rows, self.options, self.net, inv_mass, mean.dtype, self.backend)
         return _Run(target, z, Draws(index, seed, self.options.jitter), self, last)
 
@@ -210,7 +213,7 @@ class _Run:
         total = options.transitions
         begin = 0 if self.last is None else max(0, total - self.last)
         edges = sorted({0, options.warmup, begin, total})
-        for first, end in zip(edges, edges[1:]):
+        for first, end in pairwise(edges):
             yield _Span(first, end - first, first >= options.warmup, first >= begin)
 
     def forward(self) -> tuple[Tensor, list[Path]]:
