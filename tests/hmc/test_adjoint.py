@@ -49,9 +49,9 @@ def differentiated(target, z, draws, step, upstream):
 
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
 @pytest.mark.parametrize("shape", NETWORKS)
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_gradient_is_autograds(shape, likelihood, backend):
-    target, state = problem(shape, likelihood, backend=backend)
+@pytest.mark.parametrize("chosen", BACKENDS)
+def test_gradient_is_autograds(shape, likelihood, chosen):
+    target, state = problem(shape, likelihood, backend=chosen)
     draws = Draws(torch.arange(3) + 5, seed=2, jitter=0.2)
     step, upstream = torch.tensor([WIDE, 0.1, WIDE], dtype=torch.float64), state.z.sin() + 1
     run, path = recorded(target, state, draws, step, steps=T)
@@ -63,9 +63,9 @@ def test_gradient_is_autograds(shape, likelihood, backend):
         torch.testing.assert_close(found, want, rtol=1e-8, atol=1e-8 * want.abs().max().item())
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_parts_of_a_chain_are_pulled_back_one_after_the_other(backend):
-    target, state = problem("mlp", "bernoulli", massive=False, backend=backend)
+@pytest.mark.parametrize("chosen", BACKENDS)
+def test_parts_of_a_chain_are_pulled_back_one_after_the_other(chosen):
+    target, state = problem("mlp", "bernoulli", massive=False, backend=chosen)
     draws, step = Draws(torch.arange(3)), torch.full((3,), 0.3, dtype=torch.float64)
     upstream = state.z.cos()
     whole = pull_back(recorded(target, state, draws, step, steps=6)[1], upstream)
@@ -110,9 +110,9 @@ def test_chains_that_never_moved_pass_everything_on():
     assert not into_x.any()
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_no_transitions(backend):
-    target, state = problem("mlp", "bernoulli", backend=backend)
+@pytest.mark.parametrize("chosen", BACKENDS)
+def test_no_transitions(chosen):
+    target, state = problem("mlp", "bernoulli", backend=chosen)
     step = torch.full((3,), 0.1, dtype=torch.float64)
     for sizes in (step, DualAveraging(step)):
         run, path = recorded(target, state, Draws(torch.arange(3)), sizes, steps=0)

@@ -9,12 +9,10 @@ import torch
 from torch import Tensor
 
 from vaefast import checks
-from vaefast.ops._cpp import kernel, layers_of, like_of, plain_rows, rows_at
 from vaefast.ops._inputs import check_like, check_mass, check_precision, check_target
 from vaefast.ops._likelihood import check_likelihood
 from vaefast.ops._register import register
 from vaefast.reference.net_trajectory_vjp import net_trajectory_vjp as reference
-from vaefast.runtime import threads
 from vaefast.runtime.tiles import check_tile
 from vaefast.types import Network
 
