@@ -22,6 +22,8 @@ from vaefast.types import Network
 
 __all__ = ["HalfMap", "Map", "ModuleMap", "NetworkMap"]
 
+GRAM_ROWS = 1024  # of Jacobians in float64 at once: more of them leave the caches
+
 
 class Map(Protocol):
     """A function of b points [b, n] with m outputs.
@@ -191,10 +193,11 @@ class ModuleMap:
         return _squares(self.jvp(x, v))
 
     def gram(self, x: Tensor, inv_std: Tensor | None = None) -> Tensor:
-        rows = self.vjp(x, self._units(x)).double()
-        if inv_std is not None:
-            rows = rows * inv_std.double().unsqueeze(-1)
-        return rows @ rows.mT
+        rows = self.vjp(x, self._units(x))
+        most = memory.cached(self.outputs, x, GRAM_ROWS)
+        parts = list(memory.row_chunks(len(x), 1, most)) or [slice(0, 0)]
+        found = [_gram(rows[p], None if inv_std is None else inv_std[p]) for p in parts]
+        return found[0] if len(found) == 1 else torch.cat(found)
 
     def row_squares(self, x: Tensor, inv_std: Tensor | None = None) -> Tensor:
         squares = self.vjp_squares(x, self._units(x))
@@ -237,6 +240,14 @@ class ModuleMap:
         if "way" not in self.__dict__:
             self.__dict__["way"] = derivatives.trusted(self.value, x)
         return self.__dict__["way"]
+
+
+def _gram(rows: Tensor, inv_std: Tensor | None) -> Tensor:
+    """diag(inv_std) RRᵀ diag(inv_std) of matrices R [b, m, n], [b, m, m] float64."""
+    rows = rows.double()
+    if inv_std is not None:
+        rows = rows * inv_std.double().unsqueeze(-1)
+    return rows @ rows.mT
 
 
 def _squares(products: Tensor) -> Tensor:
