@@ -210,8 +210,7 @@ def convolutional_line(rows: list[Row]) -> str:
 def generic(rows: list[Row]) -> str:
     """Modules beside plain PyTorch; the other rows do not matter."""
     found = latest(GENERIC) if GENERIC.exists() else []
-    where = machine(found[-1]) if found else "Not yet measured."
-    return "\n".join([*generic_table(cases(found)), "", where, ""])
+    return "\n".join([*generic_table(cases(found)), "", machine(found[-1]) if found else "", ""])
 
 
 def gpu(rows: list[Row]) -> str:
