@@ -211,8 +211,7 @@ struct NetChain {
 };
 
 // K probes for each of B inputs: their products with the Jacobian J, and the squared norms of
-// those. Where net_forward has kept the slopes, rows pass back alone and y stays as it is; K is 1
-// then, and the products are wanted.
+// those. With a tape y stays as it is, K is 1 and the products are wanted.
 template <typename T>
 struct NetProbes {
     Rows<T> y;             // [B, d]
