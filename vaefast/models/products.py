@@ -17,6 +17,8 @@ from vaefast import ops
 from vaefast.models import derivatives
 from vaefast.models.footprint import WORKING
 from vaefast.models.packs import Packs
+from vaefast.ops.net_forward import tape_bytes, with_tape
+from vaefast.ops.net_vjp import pulled
 from vaefast.runtime import memory
 from vaefast.types import Network
 
@@ -91,7 +93,8 @@ class NetworkMap(NamedTuple):
     def bytes_per_row(self, itemsize: int, probes: int = 0) -> int:
         net = self.lowered
         widths = net.in_features + sum(layer.out_features for layer in net.parsed())
-        return itemsize * (WORKING * widths + 4 * probes * (net.in_features + net.out_features))
+        ends = 4 * probes * (net.in_features + net.out_features)
+        return itemsize * (WORKING * widths + ends) + tape_bytes(net)
 
     def packed(self, *, backward: bool = False) -> Network:
         """The network for an op; ``backward`` where rows also pass back through all of it."""
@@ -134,16 +137,16 @@ class _Value(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, net: Network) -> Tensor:
-        ctx.save_for_backward(x)
+        out, tape = with_tape(x, net)
+        ctx.save_for_backward(x, tape)
         ctx.net = net
-        return ops.net_forward(x, net)
+        return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
-        (x,) = ctx.saved_tensors
-        pulled = ops.net_vjp(x, upstream.contiguous().unsqueeze(1), ctx.net, full=True)
-        return pulled[2][:, 0], None
+        x, tape = ctx.saved_tensors
+        return pulled(x, upstream.contiguous(), ctx.net, tape), None
 
 
 @dataclass(frozen=True)
