@@ -195,6 +195,21 @@ struct NetTrajectory {
 };
 
 template <typename T>
+struct NetTrajectoryVjp {
+    Rows<T> into_z, into_p;    // [N, d]
+    Rows<T> into_x;            // [B, D], zeros at the start; may be `shares` with one chain
+    Rows<T> shares;            // [N, D], what each row adds to its image's
+    Rows<const T> z, p;        // [N, d], the start
+    Rows<const T> upstream;    // [N, d], of the end's z
+    Rows<const T> upstream_p;  // [N, d], of its p; null for zeros
+    const bool* accepted;      // [N], null for all
+    const T* step;             // [N]
+    Rows<const T> inv_mass;    // [B, d], null for unit mass
+    int64_t N, leapfrog;
+    Target<T> target;
+};
+
+template <typename T>
 struct NetChain {
     Rows<T> z, grad;                // [N, d]: start and end
     double* U;                      // [N], nats: start and end

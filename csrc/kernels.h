@@ -8,15 +8,16 @@ namespace vaefast {
 
 // OP(name, Task): the ops on networks, Outcome name(const Task<T>&, const Call&). Each has a task
 // of its own type, so that no other op's kernel can take its place.
-#define VAEFAST_NETWORK_OPS(OP)            \
-    OP(net_pack, NetPack)                  \
-    OP(net_forward, NetForward)            \
-    OP(net_potential, NetPotential)        \
-    OP(net_trajectory, NetTrajectory)      \
-    OP(net_chain, NetChain)                \
-    OP(net_jvp, NetJvp)                    \
-    OP(net_vjp, NetVjp)                    \
-    OP(net_jacobian_gram, NetJacobianGram) \
+#define VAEFAST_NETWORK_OPS(OP)              \
+    OP(net_pack, NetPack)                    \
+    OP(net_forward, NetForward)              \
+    OP(net_potential, NetPotential)          \
+    OP(net_trajectory, NetTrajectory)        \
+    OP(net_trajectory_vjp, NetTrajectoryVjp) \
+    OP(net_chain, NetChain)                  \
+    OP(net_jvp, NetJvp)                      \
+    OP(net_vjp, NetVjp)                      \
+    OP(net_jacobian_gram, NetJacobianGram)   \
     OP(decode_distance, DecodeDistance)
 
 // KERNEL(name, result, arguments...): all others.

@@ -49,6 +49,18 @@ def net_trajectory_f32(
     threads: int,
     /,
 ) -> None: ...
+def net_trajectory_vjp_f32(
+    into: Sequence[_Rows],  # z, p, x, and of each row its share of x
+    given: Sequence[_Rows],  # z, p, upstream, upstream_p (zeros for none)
+    rows: Sequence[int],  # addresses of accepted (0 for all) and of step, [N]
+    inv_mass: _Rows,  # zeros for unit mass
+    N: int,
+    leapfrog: int,
+    net: _Layers,
+    like: _Likelihood,
+    threads: int,
+    /,
+) -> None: ...
 def net_chain_f32(
     state: Sequence[_Rows],  # z, grad: start and end
     results: Sequence[int],  # addresses of U, accepted, divergent, draws, energies
@@ -179,6 +191,7 @@ net_pack_f64 = net_pack_f32
 net_forward_f64 = net_forward_f32
 net_potential_f64 = net_potential_f32
 net_trajectory_f64 = net_trajectory_f32
+net_trajectory_vjp_f64 = net_trajectory_vjp_f32
 net_chain_f64 = net_chain_f32
 pgd_step_f64 = pgd_step_f32
 leapfrog_step_f64 = leapfrog_step_f32

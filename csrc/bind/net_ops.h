@@ -54,6 +54,23 @@ void net_trajectory(const std::array<RowsAt, 3>& end, Address U, const std::arra
            threads);
 }
 
+// into: z, p, x, and of each row its share of x; given: z, p, upstream, upstream_p (address 0 for
+// zeros); rows: accepted (0 for all), step.
+template <typename T>
+void net_trajectory_vjp(const std::array<RowsAt, 4>& into, const std::array<RowsAt, 4>& given,
+                        const std::array<Address, 2>& rows, const RowsAt& inv_mass, int64_t N,
+                        int64_t leapfrog, const LayersAt& net, const LikelihoodAt& like,
+                        int threads) {
+    const auto layers = layers_at<T>(net);
+    run<T>(NetTrajectoryVjp<T>{rows_at<T>(into[0]), rows_at<T>(into[1]), rows_at<T>(into[2]),
+                               rows_at<T>(into[3]), rows_at<const T>(given[0]),
+                               rows_at<const T>(given[1]), rows_at<const T>(given[2]),
+                               rows_at<const T>(given[3]), reinterpret_cast<const bool*>(rows[0]),
+                               reinterpret_cast<const T*>(rows[1]), rows_at<const T>(inv_mass), N,
+                               leapfrog, target(like, layers)},
+           threads);
+}
+
 // state: z, grad; results: U, accepted, divergent, draws, energies; rows: step, index;
 // counts: N, leapfrog, first_step, steps, thin, kept.
 template <typename T>
