@@ -98,6 +98,7 @@ CALLS = {
     "ops.pgd_step": lambda: ops.pgd_step(
         FLAT, FLAT.flip(0), FLAT, alpha=0.1, eps=1.0, norm="l2", low=0.0, high=1.0, **OP
     ),
+    "training.decompose_kl": lambda: vf.training.decompose_kl(Z, -Z.abs(), Z, Z.sum(1), 9),
     "training.evaluate_elbo": lambda: vf.training.evaluate_elbo(VAE, X, samples=2),
     "training.fit": _fit,
     "lower": lambda: vf.lower(LINEAR, Z),

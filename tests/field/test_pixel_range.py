@@ -22,6 +22,7 @@ CALLS = {
     "hmc.tune": lambda x: vf.hmc.tune(VAE, x, leapfrogs=(2,), steps=3, warmup=3),
     "evaluate_elbo": lambda x: vf.training.evaluate_elbo(VAE, x),
     "fit": lambda x: vf.training.fit(VAE, x, epochs=1, progress=False),
+    "fit, tcvae": lambda x: vf.training.fit(VAE, x, objective="tcvae", epochs=1, progress=False),
     "likelihood_degradation": lambda x: vf.metrics.likelihood_degradation(VAE, x, x),
     "log_likelihood": lambda x: VAE.log_likelihood(x, torch.zeros(len(x), 3)),
     "robust_probability": lambda x: vf.certify.robust_probability(VAE, x, 1.0, samples=9),
@@ -96,6 +97,7 @@ EVALUATES = {  # every file that evaluates log p(x|z), and which calls above go 
     "metrics/degradation.py": ("likelihood_degradation",),
     "models/likelihoods.py": ("log_likelihood",),
     "models/vae.py": ("log_likelihood",),
+    "training/total_correlation.py": ("fit, tcvae",),
 }
 
 
