@@ -3,7 +3,7 @@
 from vaefast.elbo import ELBO, evaluate_elbo
 from vaefast.training.fit import fit
 from vaefast.training.history import History
-from vaefast.training.objectives import BetaELBO, Objective
+from vaefast.training.objectives import BetaELBO, GroupELBO, Objective
 from vaefast.training.step import Step
 from vaefast.training.total_correlation import TCVAE, Decomposition, decompose_kl
 
@@ -12,6 +12,7 @@ __all__ = [
     "TCVAE",
     "BetaELBO",
     "Decomposition",
+    "GroupELBO",
     "History",
     "Objective",
     "Step",

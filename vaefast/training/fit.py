@@ -17,6 +17,7 @@ from vaefast.models import context as conditions
 from vaefast.models.calls import images
 from vaefast.models.context import Context
 from vaefast.models.finite_model import check_weights
+from vaefast.models.groups import Hierarchical
 from vaefast.models.likelihoods import check_pixels
 from vaefast.models.prepare import check_vae
 from vaefast.philox import check_seed
@@ -32,7 +33,7 @@ __all__ = ["fit"]
 
 @without_autocast
 def fit(
-    vae: VAE,
+    vae: VAE | Hierarchical,
     x: Tensor,
     *,
     objective: str | Objective = "elbo",
@@ -58,7 +59,8 @@ def fit(
     modules' training modes are as before when it returns or raises. Ctrl-C leaves the last weights.
 
     Args:
-        vae: whose parameters that require grad are trained.
+        vae: whose parameters that require grad are trained; a hierarchical VAE has the bound of
+            :class:`GroupELBO`, with free bits.
         x: training inputs [n, *event], in [0, 1] but for the Gaussian likelihood.
         objective: "elbo"; "beta" for the β-VAE; "tcvae" for the β-TCVAE, where β weighs the total
             correlation (:class:`TCVAE`); or an object with ``terms(vae, x, step) -> dict``
@@ -88,8 +90,9 @@ def fit(
     Source: Kingma, Welling 2014 (the bound); Higgins et al. 2017 (β); Chen et al. 2018 (the total
     correlation); Kuzina et al. 2022, their code (Adam, rate, patience, batch size).
     """
-    check_vae(vae)
-    chosen = find(objective, beta)
+    if not isinstance(vae, Hierarchical):
+        check_vae(vae)
+    chosen = find(objective, beta, vae)
     checks.count(epochs, "epochs")
     checks.count(batch_size, "batch_size")
     _check_inputs(vae, x)
@@ -169,17 +172,18 @@ def _split(rows: int, validation: float, seed: int) -> tuple[Tensor, Tensor]:
     return order[held_out:], order[:held_out]
 
 
-def _check_inputs(vae: VAE, x: Tensor) -> None:
+def _check_inputs(vae: VAE | Hierarchical, x: Tensor) -> None:
     if not len(images(x)):
         raise ValueError("x must hold at least one input, got none")
     for rows in memory.row_chunks(len(x), 4 * x.element_size() * x.shape[1:].numel()):
         part = x[rows]
         if not bool(torch.isfinite(part).all()):
             raise ValueError("x must be finite, got NaN or infinite values")
-    check_pixels(x, vae.likelihood)
+    if vae.likelihood is not None:
+        check_pixels(x, vae.likelihood)
 
 
-def _trainable(vae: VAE) -> list[nn.Parameter]:
+def _trainable(vae: nn.Module) -> list[nn.Parameter]:
     check_weights(vae)
     parameters = [p for p in vae.parameters() if p.requires_grad]
     if not parameters:

@@ -5,16 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from vaefast import checks
 from vaefast.elbo import elbo_terms
 from vaefast.models.context import as_keyword
+from vaefast.models.groups import Hierarchical
+from vaefast.models.hierarchical import HierarchicalVAE
 from vaefast.models.vae import VAE
 from vaefast.training.step import Step
 from vaefast.training.total_correlation import TCVAE, check_weight
 
-__all__ = ["OBJECTIVES", "BetaELBO", "Objective", "described", "find"]
+__all__ = ["OBJECTIVES", "BetaELBO", "GroupELBO", "Objective", "described", "find"]
 
 OBJECTIVES = ("elbo", "beta", "tcvae")
 
@@ -56,8 +59,40 @@ class BetaELBO:
         return {"loss": self.beta * kl - logp, "reconstruction": logp, "kl": kl}
 
 
-def find(objective: str | Objective, beta: float) -> Objective:
-    """The objective of that name, or the caller's own.
+@dataclass(frozen=True)
+class GroupELBO:
+    """−log p(x|z) + β Σ_k max(free bits, KL of group k), of a hierarchical VAE at one path z.
+
+    The maximum is of the mean over the batch, and of a :class:`HierarchicalVAE` alone. A model of
+    :func:`~vaefast.models.as_hierarchical` has log q(z|x) − log p(x, z) at the draw, with β = 1.
+
+    Source: Sønderby et al. 2016; Kingma et al. 2016 (free bits).
+    """
+
+    beta: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_weight(self.beta)
+
+    def terms(self, vae: Hierarchical, x: Tensor, step: Step) -> dict[str, Tensor]:
+        """The loss, log p(x|z) and the KL of each group; or log p(x, z) and log q(z|x); nats."""
+        noise = [step.normal(x.new_empty(len(x), *shape)) for shape in vae.shapes]
+        if not isinstance(vae, HierarchicalVAE):
+            return self._of_draws(vae, x, noise)
+        logp, kl = vae.bound(x, noise)
+        charged = torch.stack([part.mean().clamp_min(vae.free_bits) for part in kl]).sum()
+        named = {f"kl_{k}": part for k, part in enumerate(kl, start=1)}
+        return {"loss": self.beta * charged - logp.mean(), "reconstruction": logp, **named}
+
+    def _of_draws(self, vae: Hierarchical, x: Tensor, noise: list[Tensor]) -> dict[str, Tensor]:
+        path = vae.posterior_path(x, noise)
+        log_q = torch.stack([group.log_prob() for group in path]).sum(0)
+        joint = vae.log_joint([group.z for group in path], x)
+        return {"loss": self.beta * log_q - joint, "log_joint": joint, "log_posterior": log_q}
+
+
+def find(objective: str | Objective, beta: float, vae: VAE | Hierarchical) -> Objective:
+    """The objective of that name for the model, or the caller's own.
 
     Raises:
         TypeError: it has no ``terms``.
@@ -69,7 +104,16 @@ def find(objective: str | Objective, beta: float) -> Objective:
     checks.option(objective, "objective", OBJECTIVES)
     if objective == "elbo" and beta != 1.0:
         raise ValueError(f'beta must be 1 with objective "elbo", got {beta:g}; say "beta"')
-    return TCVAE(float(beta)) if objective == "tcvae" else BetaELBO(float(beta))
+    if not isinstance(vae, Hierarchical):
+        return TCVAE(float(beta)) if objective == "tcvae" else BetaELBO(float(beta))
+    if objective == "tcvae":
+        raise ValueError(
+            'objective "tcvae" needs one Gaussian posterior, got a hierarchical VAE; train it with '
+            '"elbo" or "beta"'
+        )
+    if beta != 1.0 and not isinstance(vae, HierarchicalVAE):
+        raise ValueError(f"beta must be 1 for a model wrapped by as_hierarchical, got {beta:g}")
+    return GroupELBO(float(beta))
 
 
 def described(objective: Objective) -> str:
