@@ -181,8 +181,8 @@ class _Fresh:
         total = _nan_unless_finite(self.source).repeat_interleave(restarts)
         for s in range(self.noise.shape[1]):
             own = {"noise": self.noise[:, s : s + 1]}
-            reference = self.part.vae.encode(self.source, context=own)
-            reference = tuple(t.repeat_interleave(restarts, 0) for t in reference)
+            at_source = self.part.vae.encode(self.source, context=own)
+            reference = [t.repeat_interleave(restarts, 0) for t in at_source]
             repeated = conditions.as_keyword(conditions.repeated(own, restarts))
             change = self.divergence(*self.part.vae.encode(point, **repeated), *reference)
             total = total + self.sign * change / self.noise.shape[1]

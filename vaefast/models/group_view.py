@@ -78,7 +78,7 @@ class GroupView(VAE):
     @property
     def model(self) -> Hierarchical:
         """The model as it decodes; a twin of it where one runs."""
-        return self.decoder.model  # type: ignore[return-value,union-attr]
+        return self.decoder.model  # type: ignore[return-value]
 
     def q(self, x: Tensor, context: Context = None) -> DiagonalGaussian:
         """The moments of the top groups along paths, [n, S·d]."""
