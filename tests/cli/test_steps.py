@@ -89,3 +89,21 @@ def test_defend_keeps_double_precision(run, module):
     x = X.astype(np.float64) / 3
     assert run(*defending(f"{module}:in_double", x))[0] == 0
     assert np.array_equal(np.load("d.npz")["x"], x)
+
+
+def test_a_killed_training_goes_on(run, refused, here):
+    train = ["train", "--data", "digits", "--epochs", 1, "--threads", 1, "--objective", "tcvae"]
+    code, output, _ = run(*train, "--beta", 5, "--checkpoint", "run.ckpt", "--out", "a.safetensors")
+    assert code == 0
+    assert "objective tcvae, beta 5" in output
+    code, output, _ = run(*train, "--beta", 5, "--checkpoint", "run.ckpt", "--out", "b.safetensors")
+    assert code == 0
+    assert "goes on from run.ckpt" in output
+    assert Path("a.safetensors").read_bytes() == Path("b.safetensors").read_bytes()
+    again = [*train, "--beta", 2, "--checkpoint", "run.ckpt", "--out", "c.safetensors"]
+    assert "TCVAE(beta=5.0, estimator='weighted'), this one has" in refused(*again)
+    assert run(*train, "--out", "d.safetensors")[0] == 0
+    assert not list(Path(".").glob("*.checkpoint"))
+    assert "--objective must be one of" in refused(
+        *train, "--objective", "mixup", "--out", "e.safetensors"
+    )

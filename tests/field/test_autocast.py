@@ -60,6 +60,9 @@ def _classifier():
     return vf.metrics.LatentClassifier.fit(VAE, X.repeat(4, 1, 1, 1), LABELS.repeat(4), epochs=3)
 
 
+GROUPS = vf.models.HierarchicalVAE((1, 8, 8), 2, 4, 3).eval()
+IMAGES = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(5))
+RUN = {"steps": 2, "warmup": 2, "leapfrog": 2}
 CALLS = {
     "attacks.geometric": lambda: vf.attacks.geometric(VAE, X, eps=1.0),
     "attacks.latent": lambda: vf.attacks.latent(VAE, X, eps=0.1, steps=2, restarts=2),
@@ -82,6 +85,11 @@ CALLS = {
     "metrics.LatentClassifier.logits": lambda: CLASSIFIER.logits(Z),
     "metrics.LatentClassifier.predict": lambda: CLASSIFIER.predict(Z),
     "metrics.adversarial_accuracy": lambda: vf.metrics.adversarial_accuracy(CLASSIFIER, Z, Z),
+    "attacks.latent_groups": lambda: vf.attacks.latent_groups(
+        GROUPS, IMAGES, top=2, eps=0.1, steps=2
+    ),
+    "hmc.sample_groups": lambda: vf.hmc.sample_groups(GROUPS, IMAGES, **RUN),
+    "hmc.defend_groups": lambda: vf.hmc.defend_groups(GROUPS, IMAGES, top=1, **RUN),
     "metrics.likelihood_degradation": lambda: vf.metrics.likelihood_degradation(VAE, X, X.flip(0)),
     "metrics.msssim": lambda: vf.metrics.msssim(X, X.flip(0)),
     "models.explain": _explain,
@@ -98,11 +106,13 @@ CALLS = {
     "ops.pgd_step": lambda: ops.pgd_step(
         FLAT, FLAT.flip(0), FLAT, alpha=0.1, eps=1.0, norm="l2", low=0.0, high=1.0, **OP
     ),
+    "training.decompose_kl": lambda: vf.training.decompose_kl(Z, -Z.abs(), Z, Z.sum(1), 9),
     "training.evaluate_elbo": lambda: vf.training.evaluate_elbo(VAE, X, samples=2),
     "training.fit": _fit,
     "lower": lambda: vf.lower(LINEAR, Z),
 }
 NOT_RUN = {
+    "models.as_hierarchical": "looks at functions and computes nothing",
     "models.as_vae": "looks at a module and computes nothing",
     "models.load": "reads a file",
     "models.save": "writes a file",

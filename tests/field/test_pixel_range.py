@@ -14,7 +14,15 @@ import vaefast as vf
 X = torch.rand(3, 1, 4, 4, generator=torch.Generator().manual_seed(0))
 X[0, 0, 0, :2] = torch.tensor([0.0, 1.0])
 VAE = vf.models.MLPVAE((1, 4, 4), hidden=(8,), latent=3).eval()
+GROUPS = vf.models.HierarchicalVAE((1, 8, 8), 2, 4, 3).eval()
 CHAIN = {"steps": 3, "warmup": 3, "leapfrog": 2}
+
+
+def _wide(x):
+    """Images of a size that a hierarchical model takes."""
+    return x.repeat_interleave(2, 2).repeat_interleave(2, 3)
+
+
 CALLS = {
     "hmc.sample": lambda x: vf.hmc.sample(VAE, x, **CHAIN),
     "hmc.sample, kuzina2022": lambda x: vf.hmc.sample(VAE, x, schedule="kuzina2022", steps=4),
@@ -22,6 +30,11 @@ CALLS = {
     "hmc.tune": lambda x: vf.hmc.tune(VAE, x, leapfrogs=(2,), steps=3, warmup=3),
     "evaluate_elbo": lambda x: vf.training.evaluate_elbo(VAE, x),
     "fit": lambda x: vf.training.fit(VAE, x, epochs=1, progress=False),
+    "fit, tcvae": lambda x: vf.training.fit(VAE, x, objective="tcvae", epochs=1, progress=False),
+    "fit, groups": lambda x: vf.training.fit(GROUPS, _wide(x), epochs=1, progress=False),
+    "hmc.sample_groups": lambda x: vf.hmc.sample_groups(GROUPS, _wide(x), **CHAIN),
+    "hmc.defend_groups": lambda x: vf.hmc.defend_groups(GROUPS, _wide(x), **CHAIN),
+    "attacks.latent_groups": lambda x: vf.attacks.latent_groups(GROUPS, _wide(x), eps=0.1, steps=2),
     "likelihood_degradation": lambda x: vf.metrics.likelihood_degradation(VAE, x, x),
     "log_likelihood": lambda x: VAE.log_likelihood(x, torch.zeros(len(x), 3)),
     "robust_probability": lambda x: vf.certify.robust_probability(VAE, x, 1.0, samples=9),
@@ -93,9 +106,11 @@ EVALUATES = {  # every file that evaluates log p(x|z), and which calls above go 
     "hmc/generic.py": ("hmc.sample",),
     "hmc/potential.py": ("hmc.sample",),
     "hmc/target.py": ("hmc.sample",),
+    "models/hierarchical.py": ("hmc.sample_groups", "attacks.latent_groups", "fit, groups"),
     "metrics/degradation.py": ("likelihood_degradation",),
     "models/likelihoods.py": ("log_likelihood",),
     "models/vae.py": ("log_likelihood",),
+    "training/total_correlation.py": ("fit, tcvae",),
 }
 
 

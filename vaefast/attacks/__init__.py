@@ -4,6 +4,7 @@ from vaefast.attacks.damage import max_damage
 from vaefast.attacks.divergences import DIVERGENCES
 from vaefast.attacks.geometric import geometric
 from vaefast.attacks.latent import latent
+from vaefast.attacks.latent_groups import latent_groups
 from vaefast.attacks.presets import PRESETS, Preset
 from vaefast.attacks.result import AttackResult, AttackWarning
 
@@ -15,5 +16,6 @@ __all__ = [
     "Preset",
     "geometric",
     "latent",
+    "latent_groups",
     "max_damage",
 ]

@@ -121,7 +121,32 @@ Epochs = Annotated[
     Optional[int],
     typer.Option("--epochs", min=1, metavar="N", help="Passes over the training set."),
 ]
-Beta = Annotated[float, typer.Option("--beta", min=0.0, help="Weight of the KL term.")]
+Objective = Annotated[
+    Optional[str],
+    typer.Option(
+        "--objective",
+        metavar="elbo|beta|tcvae",
+        help="What training minimises: beta (default) weighs the KL term, tcvae the total "
+        "correlation of the latents, elbo nothing.",
+    ),
+]
+Beta = Annotated[
+    float,
+    typer.Option("--beta", min=0.0, help="Weight of the KL term, or of the total correlation."),
+]
+Checkpoint = Annotated[
+    Optional[Path],
+    typer.Option(
+        "--checkpoint",
+        metavar="FILE",
+        help="File that the run is kept in and goes on from; default OUT.checkpoint, which is "
+        "removed at the end.",
+    ),
+]
+CheckpointMinutes = Annotated[
+    float,
+    typer.Option("--checkpoint-minutes", min=0.0, metavar="N", help="Minutes between two writes."),
+]
 Likelihood = Annotated[
     Optional[str],
     typer.Option(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -15,6 +16,7 @@ from vaefast.cli import options as o
 from vaefast.cli.sources import check_range, check_suffix, find_device, read_data
 from vaefast.data import Dataset
 from vaefast.models import VAE
+from vaefast.training.objectives import OBJECTIVES
 from vaefast.types import LIKELIHOODS
 
 __all__ = ["build", "check_likelihood", "fit", "train"]
@@ -27,6 +29,7 @@ def train(
     architecture: o.Architecture = "mlp",
     latent: o.Latent = 16,
     epochs: o.Epochs = None,
+    objective: o.Objective = None,
     beta: o.Beta = 1.0,
     likelihood: o.Likelihood = None,
     obs_std: o.ObsStd = None,
@@ -34,21 +37,40 @@ def train(
     low: o.Low = None,
     high: o.High = None,
     seed: o.Seed = 0,
+    checkpoint: o.Checkpoint = None,
+    checkpoint_minutes: o.CheckpointMinutes = 5.0,
     force: o.Force = False,
     device: o.Device = "cpu",
     threads: o.Threads = None,
 ) -> None:
-    """Train a VAE on a data set and save it as one .safetensors file."""
+    """Train a VAE on a data set and save it as one .safetensors file.
+
+    A run that was killed goes on from its checkpoint when the same command is given again.
+    """
     box = o.box(limits, low, high)
     check_suffix(out, ".safetensors")
+    own = checkpoint is None
+    kept = out.with_name(f"{out.name}.checkpoint") if checkpoint is None else checkpoint
     console = Console(highlight=False)
     with reporting.new_file(out, force=force) as file:
         place = find_device(device, threads)
         images = read_data(data, console, root=data_root, box=box)
         likelihood = check_likelihood(likelihood, obs_std, images, data)
         vae = build(architecture, images, latent, likelihood, obs_std, seed).to(place)
-        facts, _ = fit(vae, images, console, epochs=epochs, beta=beta, seed=seed)
+        facts, _ = fit(
+            vae,
+            images,
+            console,
+            epochs=epochs,
+            beta=beta,
+            seed=seed,
+            objective=objective or "beta",
+            checkpoint=kept,
+            checkpoint_minutes=checkpoint_minutes,
+        )
         models.save(vae, file)
+    if own:
+        kept.unlink(missing_ok=True)
     console.print(f"Trained {facts['training']}: {facts['validation_loss']}")
     console.print(f"The model is at {out}", soft_wrap=True)
 
@@ -84,19 +106,41 @@ def build(
 
 
 def fit(
-    vae: VAE, data: Dataset, console: Console, *, epochs: int | None, beta: float, seed: int
+    vae: VAE,
+    data: Dataset,
+    console: Console,
+    *,
+    epochs: int | None,
+    beta: float,
+    seed: int,
+    objective: str = "beta",
+    checkpoint: Path | None = None,
+    checkpoint_minutes: float = 5.0,
 ) -> tuple[dict[str, str], Timing]:
     """Train with a progress bar; returns what the report says about it, and the time it took."""
+    checks.option(objective, "--objective", OBJECTIVES)
     epochs = epochs or default_epochs(len(data.x_train))
     x = data.x_train.to(next(vae.parameters()).device)
     console.print(f"train    {epochs} epochs on {len(x)} inputs")
+    if checkpoint is not None and checkpoint.exists():
+        console.print(f"         goes on from {checkpoint}", soft_wrap=True)
     start = time.perf_counter()
-    history = training.fit(vae, x, objective="beta", beta=beta, epochs=epochs, seed=seed)
+    history = training.fit(
+        vae,
+        x,
+        objective=objective,
+        beta=beta,
+        epochs=epochs,
+        seed=seed,
+        checkpoint=checkpoint,
+        checkpoint_minutes=checkpoint_minutes,
+    )
     vae.eval()
     timing = Timing("train", len(x), epochs * len(x), "seen inputs", time.perf_counter() - start)
     loss = (history.validation or history.loss)[-1]
+    kind = "" if objective == "beta" else f"objective {objective}, "
     facts = {
-        "training": f"{epochs} epochs on {len(x)} inputs, beta {beta:g}, seed {seed}",
+        "training": f"{epochs} epochs on {len(x)} inputs, {kind}beta {beta:g}, seed {seed}",
         "validation_loss": f"{loss:.2f} nats per input",
     }
     return facts, timing

@@ -2,6 +2,8 @@
 
 from vaefast.models.activations import MaxMin
 from vaefast.models.explanation import Explanation, explain
+from vaefast.models.groups import Group, Hierarchical, as_hierarchical
+from vaefast.models.hierarchical import HierarchicalVAE
 from vaefast.models.lowering import CannotLower
 from vaefast.models.networks import MLPVAE, ConvVAE
 from vaefast.models.storage import load, save
@@ -14,7 +16,11 @@ __all__ = [
     "CannotLower",
     "ConvVAE",
     "Explanation",
+    "Group",
+    "Hierarchical",
+    "HierarchicalVAE",
     "MaxMin",
+    "as_hierarchical",
     "as_vae",
     "explain",
     "load",

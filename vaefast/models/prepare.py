@@ -13,6 +13,7 @@ from vaefast.models import context as contexts
 from vaefast.models.calls import HALF, images
 from vaefast.models.context import Context
 from vaefast.models.example import Example, first_two
+from vaefast.models.groups import Hierarchical
 from vaefast.models.known import known
 from vaefast.models.maps import Maps
 from vaefast.models.packs import Packs, is_frozen
@@ -165,6 +166,11 @@ def prepare(
 
 def check_vae(vae: object) -> VAE:
     """Refuse anything but a VAE, with the way out."""
+    if isinstance(vae, Hierarchical):
+        raise TypeError(
+            f"vae must have one Gaussian posterior, {type(vae).__name__} has groups of latents; "
+            "take hmc.sample_groups, hmc.defend_groups or attacks.latent_groups"
+        )
     if not isinstance(vae, VAE):
         raise TypeError(
             f"vae must be a vaefast.VAE, got {type(vae).__name__}; wrap it with vaefast.as_vae"

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from vaefast import checks
+from vaefast.models.hierarchical import HierarchicalVAE
 from vaefast.models.networks import MLPVAE, ConvVAE
 from vaefast.models.vae import VAE
 
@@ -28,7 +29,12 @@ MAKE = (
     "return vae.eval()"
 )
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-CLASSES: dict[str, type[MLPVAE] | type[ConvVAE]] = {"MLPVAE": MLPVAE, "ConvVAE": ConvVAE}
+Model = MLPVAE | ConvVAE | HierarchicalVAE
+CLASSES: dict[str, type[Model]] = {
+    "MLPVAE": MLPVAE,
+    "ConvVAE": ConvVAE,
+    "HierarchicalVAE": HierarchicalVAE,
+}
 
 
 def save(vae: VAE, path: str | os.PathLike[str]) -> None:
@@ -37,7 +43,7 @@ def save(vae: VAE, path: str | os.PathLike[str]) -> None:
     The file is written beside ``path`` and renamed, so that ``path`` never holds half a model.
 
     Args:
-        vae: an :class:`MLPVAE` or :class:`ConvVAE`.
+        vae: an :class:`MLPVAE`, :class:`ConvVAE` or :class:`HierarchicalVAE`.
         path: of the file; its folder must exist.
 
     Raises:
@@ -57,7 +63,9 @@ def save(vae: VAE, path: str | os.PathLike[str]) -> None:
     path = Path(path)
     config = {"format": FORMAT, "class": name, "arguments": vae.config()}
     tensors = {key: value.detach().cpu().contiguous() for key, value in vae.state_dict().items()}
-    if vae.prior is not None or _structure(vae) != _structure(_build(path, config)):
+    if getattr(vae, "prior", None) is not None or _structure(vae) != _structure(
+        _build(path, config)
+    ):
         raise TypeError(f"save takes the {name} as it was built, not with other modules or a prior")
     _check_weights(f"the {name}", tensors)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
@@ -156,7 +164,7 @@ def _config(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
     return config
 
 
-def _build(path: Path, config: dict[str, Any]) -> VAE:
+def _build(path: Path, config: dict[str, Any]) -> Any:
     """The model without its weights: on the meta device, so that no size can exhaust memory."""
     try:
         with torch.device("meta"):
@@ -170,7 +178,7 @@ def _structure(vae: VAE) -> list[Any]:
     """All that decides what a model computes from its weights."""
     layers = [(name, type(layer), layer.extra_repr()) for name, layer in vae.named_modules()]
     shapes = sorted((key, tuple(value.shape)) for key, value in vae.state_dict().items())
-    return [layers, shapes, vae.likelihood, vae.obs_std, vae.decoder_output]
+    return [layers, shapes, vae.likelihood, vae.obs_std, getattr(vae, "decoder_output", None)]
 
 
 def _check_weights(owner: str, tensors: dict[str, Tensor]) -> None:

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from vaefast import data, training
+from vaefast import data
 from vaefast.models import MLPVAE, VAE, ConvVAE, as_vae
-from vaefast.training import evaluate_elbo, fit
+from vaefast.training import evaluate_elbo, fit, objectives
 
 
 @pytest.fixture(scope="module")
@@ -166,8 +166,8 @@ def test_ctrl_c_leaves_a_usable_model(x, monkeypatch):
             raise KeyboardInterrupt
         return terms(*args)
 
-    terms = training.elbo_terms
-    monkeypatch.setattr(training, "elbo_terms", interrupt)
+    terms = objectives.elbo_terms
+    monkeypatch.setattr(objectives, "elbo_terms", interrupt)
     state = torch.get_rng_state()
     with pytest.raises(KeyboardInterrupt):
         fit(vae, x, epochs=5, batch_size=8)
@@ -212,7 +212,7 @@ def bad(value, rows=40):
 @pytest.mark.parametrize(
     ("change", "error", "words"),
     [
-        ({"objective": "tcvae"}, ValueError, "objective must be one of 'elbo', 'beta'"),
+        ({"objective": "vae"}, ValueError, "objective must be one of 'elbo', 'beta', 'tcvae'"),
         ({"beta": 2.0}, ValueError, 'beta must be 1 with objective "elbo", got 2; say "beta"'),
         ({"objective": "beta", "beta": -1.0}, ValueError, "beta must be at least 0"),
         ({"epochs": 0}, ValueError, "epochs must be at least 1"),
