@@ -105,11 +105,6 @@ def test_the_noise_is_common_to_steps_and_restarts(make_vae, make_images):
     assert (result.objective[:, 0] != first).all()  # fresh draws
 
 
-def test_through_defence_is_reserved(make_vae, make_images):
-    with pytest.raises(ValueError, match="through_defence is not available yet"):
-        attacks.max_damage(make_vae(), make_images(2), eps=0.1, through_defence="hmc")
-
-
 @pytest.mark.parametrize("name", ["noise_samples", "fresh_samples"])
 def test_sample_counts_are_checked(make_vae, make_images, name):
     with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):

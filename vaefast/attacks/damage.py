@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -10,7 +12,9 @@ from torch import Tensor
 
 from vaefast import checks, philox
 from vaefast.attacks import presets
+from vaefast.attacks.adaptive import attack_through, check_undefended
 from vaefast.attacks.engine import maximise
+from vaefast.attacks.measures import ImageDistance
 from vaefast.attacks.options import box_of_model, make_search, prepare_images, warn_of_radius
 from vaefast.attacks.presets import Box, Preset
 from vaefast.attacks.random_start import START_BYTES
@@ -58,7 +62,8 @@ def max_damage(
     seed: int = 0,
     index: Tensor | None = None,
     preset: str | None = None,
-    through_defence: object = None,
+    through_defence: Mapping[str, Any] | None = None,
+    gradient: str | None = None,
     context: Context = None,
 ) -> AttackResult:
     """Find perturbations that move the stochastic reconstruction furthest from the clean one.
@@ -70,6 +75,16 @@ def max_damage(
     best iterate of the best restart by that average is returned, and its objective is reported on
     ``fresh_samples`` new draws, so that it is an unbiased estimate for the returned point. The
     model is only read: its mode and its ``.grad`` are untouched.
+
+    With ``through_defence`` the two reconstructions are those of :func:`vaefast.hmc.defend` with
+    these options, whose chains at x' and at x have the same random numbers::
+
+        max E ‖g(z_T(x')) − g(z_T(x))‖₂,  z_T(x) the end of a chain on p(z|x) from q(z|x)
+
+    Each gradient searches on one set of chains, the strongest of each row is chosen on a second
+    one and its objective reported on a third. Gradients through a long chain can be useless:
+    where its map is chaotic they are noise, where it contracts they forget where it began;
+    docs/performance.md has their size against T.
 
     Args:
         vae: the model, in evaluation mode.
@@ -89,7 +104,12 @@ def max_damage(
         seed: 64-bit seed of the random starts and of η.
         index: [B] int64, the global number of each input; default 0, 1, ..., B-1.
         preset: ``"barrett2022"``; explicit arguments replace its values.
-        through_defence: reserved for the adaptive attack; only None.
+        through_defence: options of :func:`vaefast.hmc.defend`, such as ``{"steps": 50, "warmup":
+            20, "leapfrog": 10}``: attack the defended model (see below). None: the model itself.
+        gradient: of the attack through the defence: ``"chain"`` (through every transition),
+            ``"last"`` (through the last 20), ``"posterior"`` (of the posterior's expectation,
+            from the chains' draws), ``"spsa"`` (none: pairs of images), ``"undefended"`` (that of
+            the attack without the defence), or None: all of them, and of each row the strongest.
         context: conditions of each input, [B, ...] or a dict of such tensors.
 
     Returns:
@@ -105,8 +125,8 @@ def max_damage(
 
     Raises:
         TypeError: a wrong type or dtype, or no ``eps``.
-        ValueError: a wrong shape, device or option, x outside [low, high], a model that cuts the
-            autograd graph, or ``through_defence``.
+        ValueError: a wrong shape, device or option, x outside [low, high], or a model that cuts the
+            autograd graph.
         RuntimeError: the model holds dropout or batch norm in training mode.
 
     Source: Camuto et al. 2021 (mathematics.md 2.4). They and Barrett et al. 2022 use L-BFGS-B with
@@ -116,7 +136,6 @@ def max_damage(
         seed=seed,
         box=box_of_model(vae),
         preset=preset,
-        through_defence=through_defence,
         eps=eps,
         norm=norm,
         alpha=alpha,
@@ -129,8 +148,15 @@ def max_damage(
         keep=keep,
     )
     prepared, x = prepare_images(vae, x, index, context)
-    warn_of_radius(options.search(x), x, "max_damage")
-    result = damage(prepared, x, options)
+    search = options.search(x)
+    warn_of_radius(search, x, "max_damage")
+    if through_defence is not None:
+        plain = partial(damage, prepared, x, options)
+        how = through_defence, gradient, plain
+        result = attack_through(prepared, x, search, ImageDistance(), *how)
+    else:
+        check_undefended(gradient)
+        result = damage(prepared, x, options)
     warn_of(result, "max_damage")
     return result
 
@@ -149,15 +175,9 @@ class Options(NamedTuple):
         seed: int,
         box: Box | None = None,
         preset: str | None = None,
-        through_defence: object = None,
         **given: Any,
     ) -> Options:
         """The options of :func:`max_damage`; those that are not given are None."""
-        if through_defence is not None:
-            raise ValueError(
-                "through_defence is not available yet (the adaptive attack through the defence); "
-                "pass None and call the results not attacked adaptively"
-            )
         if unknown := sorted(given.keys() - {*OPTIONS}):
             raise TypeError(f"max_damage has no option {unknown[0]!r}; it has {', '.join(OPTIONS)}")
         rule = presets.find(preset, "max_damage")

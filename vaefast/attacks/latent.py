@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from vaefast import checks
 from vaefast.attacks import presets
+from vaefast.attacks.adaptive import attack_through, check_undefended
 from vaefast.attacks.ball import working
 from vaefast.attacks.divergences import DIVERGENCES
 from vaefast.attacks.engine import maximise
+from vaefast.attacks.measures import ClassAfter, LatentDistance
 from vaefast.attacks.objectives import Classifier, LatentClassChange, PosteriorChange
 from vaefast.attacks.options import (
     box_of_model,
@@ -19,7 +25,6 @@ from vaefast.attacks.options import (
     warn_of_radius,
 )
 from vaefast.attacks.result import AttackResult, warn_of
-from vaefast.attacks.search import Objective
 from vaefast.models.calls import images
 from vaefast.models.context import Context
 from vaefast.models.prepare import Prepared
@@ -48,6 +53,8 @@ def latent(
     seed: int = 0,
     index: Tensor | None = None,
     preset: str | None = None,
+    through_defence: Mapping[str, Any] | None = None,
+    gradient: str | None = None,
     context: Context = None,
 ) -> AttackResult:
     """Find perturbations that change the posterior q(z|x) most, or bring it closest to a target's.
@@ -91,6 +98,13 @@ def latent(
         preset: a published setting, ``"kuzina2022"``, ``"kuzina2022-supervised"``,
             ``"photoguard"`` or ``"mist"``; explicit arguments replace its values. See
             ``vaefast.attacks.PRESETS``.
+        through_defence: options of :func:`vaefast.hmc.defend`, such as ``{"steps": 50}``: attack
+            the ends z_T of the defence's chains in place of q(z|x'). ``divergence`` is then
+            ``"means"`` (default; E‖z_T(x') − z_T(x)‖², chains with the same random numbers) or
+            ``"clf"`` (the classifier reads z_T, its mean over the chains counts): a chain's end
+            has no density for the others.
+        gradient: through the defence, as in :func:`max_damage`; None: all, of each row the
+            strongest.
         context: conditions of each input, [B, ...] or a dict of such tensors.
 
     Returns:
@@ -126,14 +140,27 @@ def latent(
         high=high,
         keep=keep,
     )
-    name = checks.option(options["divergence"], "divergence", (*DIVERGENCES, "clf"))
+    if through_defence is not None:
+        name = checks.option(divergence or "means", "divergence", ("means", "clf"))
+    else:
+        check_undefended(gradient)
+        name = checks.option(options["divergence"], "divergence", (*DIVERGENCES, "clf"))
     if rule.targeted and target is None:
         raise ValueError(f"preset {preset!r} is a targeted attack; pass target=")
     prepared, x = prepare_images(vae, x, index, context)
     search = make_search(x, rule, options, seed=seed)
     warn_of_radius(search, x, "latent")
     objective = _objective(prepared, x, target, name, classifier)
-    result = maximise(objective, prepared, x, search)
+    plain = partial(maximise, objective, prepared, x, search)
+    if through_defence is None:
+        result = plain()
+    else:
+        measure = (
+            ClassAfter(objective)
+            if isinstance(objective, LatentClassChange)
+            else LatentDistance(objective.target)
+        )
+        result = attack_through(prepared, x, search, measure, through_defence, gradient, plain)
     warn_of(result, "latent")
     return result
 
@@ -144,7 +171,7 @@ def _objective(
     target: Tensor | None,
     divergence: str,
     classifier: Classifier | None,
-) -> Objective:
+) -> PosteriorChange | LatentClassChange:
     if divergence != "clf":
         if classifier is not None:
             raise ValueError(f'classifier is for divergence="clf", got {divergence!r}')

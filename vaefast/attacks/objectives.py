@@ -96,6 +96,16 @@ class LatentClassChange:
         bound = Bound(value, self._classes(part, logits))
         return bound, bound
 
+    def classes(self, part: Prepared) -> Tensor:
+        """The class of each input [b]: predicted at μ(x), or the target's."""
+        return self._classes(part, _Logits(part.maps, self.classifier))[0]
+
+    def difference(self, z: Tensor, classes: Tensor) -> Tensor:
+        """The objective [n] float64 at latents z [n, d] in place of μ(x'), n / b for each input."""
+        sign = 1.0 if self.target is None else -1.0
+        value = _LogitDifference(_LogitsOf(self.classifier), sign)
+        return value(z, classes, torch.zeros_like(classes, dtype=torch.float64))
+
     def _classes(self, part: Prepared, logits: _Logits) -> tuple[Tensor, Tensor]:
         """The class of each input [b], and NaN where it is read off an input that is not finite."""
         source = part.x if self.target is None else self.target[part.gather]
@@ -126,18 +136,16 @@ class LatentClassChange:
 
 
 @dataclass(frozen=True)
-class _Logits:
-    """x ↦ h(μ(x)) at some inputs, float64."""
+class _LogitsOf:
+    """z ↦ h(z), float64."""
 
-    maps: Maps
     classifier: Classifier
 
-    def __call__(self, point: Tensor) -> Tensor:
-        logits = self.classifier(self.maps.encode_by_module(point)[0])
-        if logits.ndim != 2 or len(logits) != len(point):
+    def __call__(self, z: Tensor) -> Tensor:
+        logits = self.classifier(z)
+        if logits.ndim != 2 or len(logits) != len(z):
             raise ValueError(
-                f"classifier must return logits [n, K] with n = {len(point)}, "
-                f"got {list(logits.shape)}"
+                f"classifier must return logits [n, K] with n = {len(z)}, got {list(logits.shape)}"
             )
         if logits.shape[1] < 2:
             raise ValueError(
@@ -148,10 +156,21 @@ class _Logits:
 
 
 @dataclass(frozen=True)
+class _Logits:
+    """x ↦ h(μ(x)) at some inputs, float64."""
+
+    maps: Maps
+    classifier: Classifier
+
+    def __call__(self, point: Tensor) -> Tensor:
+        return _LogitsOf(self.classifier)(self.maps.encode_by_module(point)[0])
+
+
+@dataclass(frozen=True)
 class _LogitDifference:
     """How far the strongest other class lies above each input's own, times the sign."""
 
-    logits: _Logits
+    logits: Callable[[Tensor], Tensor]
     sign: float
 
     def __call__(self, point: Tensor, classes: Tensor, offset: Tensor) -> Tensor:

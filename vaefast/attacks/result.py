@@ -45,6 +45,9 @@ class AttackResult:
             not finite, or no restart ever had a gradient to step along.
         nonfinite_gradients: [B] int64, at how many steps, of all restarts, the gradient had an
             entry that was not finite; such an entry counted as 0. None: there are no steps.
+        gradient: of an attack through the defence, which gradient found each row's point:
+            ``"chain"``, ``"last"``, ``"posterior"``, ``"spsa"`` or ``"undefended"``; () of other
+            attacks.
     """
 
     x_adv: Tensor
@@ -56,6 +59,7 @@ class AttackResult:
     reproducible: str = "round-off"
     reasons: Reasons = ()
     nonfinite_gradients: Tensor | None = None
+    gradient: tuple[str, ...] = ()
 
 
 class Told(Protocol):

@@ -1,4 +1,4 @@
-"""The activations of an MLP: value and derivative, one table.
+"""The activations of an MLP: value and two derivatives, one table.
 
 An activation's Jacobian is symmetric (diagonal, or the pair permutation of MaxMin), so one
 function serves the forward and the reverse direction: it multiplies a tangent or a cotangent.
@@ -25,10 +25,12 @@ class Activation(NamedTuple):
     Args:
         value: maps pre-activations a to h, same shape.
         multiply: (a, h, t) ↦ φ'(a)·t, where h = φ(a) and t broadcasts against a.
+        second: (a, h) ↦ φ''(a), 0 at kinks; None where φ is piecewise linear.
     """
 
     value: Callable[[Tensor], Tensor]
     multiply: Callable[[Tensor, Tensor, Tensor], Tensor]
+    second: Callable[[Tensor, Tensor], Tensor] | None = None
 
 
 def parse(names: Sequence[str]) -> tuple[Activation, ...]:
@@ -67,9 +69,11 @@ def _parse_one(text: str) -> Activation:
 
 
 def _elementwise(
-    value: Callable[[Tensor], Tensor], slope: Callable[[Tensor, Tensor], Tensor]
+    value: Callable[[Tensor], Tensor],
+    slope: Callable[[Tensor, Tensor], Tensor],
+    second: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> Activation:
-    return Activation(value, lambda a, h, t: t * slope(a, h))
+    return Activation(value, lambda a, h, t: t * slope(a, h), second)
 
 
 def _identity() -> Activation:
@@ -90,7 +94,10 @@ def _elu(alpha: float) -> Activation:
     def slope(a: Tensor, h: Tensor) -> Tensor:
         return torch.where(a > 0, torch.ones_like(a), alpha * torch.exp(a.clamp(max=0.0)))
 
-    return _elementwise(lambda a: F.elu(a, alpha), slope)
+    def second(a: Tensor, h: Tensor) -> Tensor:
+        return torch.where(a > 0, torch.zeros_like(a), slope(a, h))
+
+    return _elementwise(lambda a: F.elu(a, alpha), slope, second)
 
 
 def _tanh() -> Activation:
@@ -98,30 +105,42 @@ def _tanh() -> Activation:
         s = torch.exp(-2.0 * a.abs())
         return 4.0 * s / (1.0 + s) ** 2
 
-    return _elementwise(torch.tanh, slope)
+    return _elementwise(torch.tanh, slope, lambda a, h: -2.0 * h * slope(a, h))
 
 
 def _sigmoid() -> Activation:
-    return _elementwise(torch.sigmoid, lambda a, h: torch.sigmoid(a) * torch.sigmoid(-a))
+    def slope(a: Tensor, h: Tensor) -> Tensor:
+        return torch.sigmoid(a) * torch.sigmoid(-a)
+
+    return _elementwise(torch.sigmoid, slope, lambda a, h: -torch.tanh(0.5 * a) * slope(a, h))
 
 
 def _softplus() -> Activation:
-    return _elementwise(lambda a: -F.logsigmoid(-a), lambda a, h: torch.sigmoid(a))
+    return _elementwise(
+        lambda a: -F.logsigmoid(-a),
+        lambda a, h: torch.sigmoid(a),
+        lambda a, h: torch.sigmoid(a) * torch.sigmoid(-a),
+    )
 
 
 def _silu() -> Activation:
     def slope(a: Tensor, h: Tensor) -> Tensor:
         return torch.sigmoid(a) * (1.0 + a * torch.sigmoid(-a))
 
-    return _elementwise(F.silu, slope)
+    def second(a: Tensor, h: Tensor) -> Tensor:
+        return torch.sigmoid(a) * torch.sigmoid(-a) * (2.0 - a * torch.tanh(0.5 * a))
+
+    return _elementwise(F.silu, slope, second)
 
 
 def _gelu() -> Activation:
-    def slope(a: Tensor, h: Tensor) -> Tensor:
-        density = torch.exp(-0.5 * a * a) / math.sqrt(2.0 * math.pi)
-        return 0.5 * torch.erfc(-a / math.sqrt(2.0)) + a * density
+    def density(a: Tensor) -> Tensor:
+        return torch.exp(-0.5 * a * a) / math.sqrt(2.0 * math.pi)
 
-    return _elementwise(F.gelu, slope)
+    def slope(a: Tensor, h: Tensor) -> Tensor:
+        return 0.5 * torch.erfc(-a / math.sqrt(2.0)) + a * density(a)
+
+    return _elementwise(F.gelu, slope, lambda a, h: (2.0 - a * a) * density(a))
 
 
 def _gelu_tanh() -> Activation:
@@ -132,11 +151,17 @@ def _gelu_tanh() -> Activation:
         s = torch.sigmoid(u)  # φ(a) = a·s
         return s * (1.0 + a * torch.sigmoid(-u) * 2.0 * c * (1.0 + 3.0 * k * a * a))
 
-    return _elementwise(lambda a: F.gelu(a, approximate="tanh"), slope)
+    def second(a: Tensor, h: Tensor) -> Tensor:
+        a = a.clamp(-64.0, 64.0)  # φ'' is 0 beyond, and u³ would overflow
+        u, rate = 2.0 * c * (a + k * a**3), 2.0 * c * (1.0 + 3.0 * k * a * a)
+        bend = 2.0 * rate + a * (12.0 * c * k * a - torch.tanh(0.5 * u) * rate * rate)
+        return torch.sigmoid(u) * torch.sigmoid(-u) * bend
+
+    return _elementwise(lambda a: F.gelu(a, approximate="tanh"), slope, second)
 
 
 def _exp_half() -> Activation:
-    return _elementwise(lambda a: torch.exp(0.5 * a), lambda a, h: 0.5 * h)
+    return _elementwise(lambda a: torch.exp(0.5 * a), lambda a, h: 0.5 * h, lambda a, h: 0.25 * h)
 
 
 def _maxmin() -> Activation:
@@ -162,7 +187,7 @@ def _hardswish() -> Activation:
         inside = torch.where(a <= -3.0, torch.zeros_like(a), (2.0 * a + 3.0) / 6.0)
         return torch.where(a >= 3.0, torch.ones_like(a), inside)
 
-    return _elementwise(F.hardswish, slope)
+    return _elementwise(F.hardswish, slope, lambda a, h: (a.abs() < 3.0).to(a.dtype) / 3.0)
 
 
 def _mish() -> Activation:
@@ -171,7 +196,13 @@ def _mish() -> Activation:
         s = torch.sigmoid(-a) ** 2  # exp(−2·softplus a): 1 − t² = 4s/(1 + s)²
         return t + a * torch.sigmoid(a) * 4.0 * s / (1.0 + s) ** 2
 
-    return _elementwise(F.mish, slope)
+    def second(a: Tensor, h: Tensor) -> Tensor:
+        t, s = torch.tanh(-F.logsigmoid(-a)), torch.sigmoid(-a) ** 2
+        other = torch.sigmoid(-a)
+        rate = torch.sigmoid(a) * 4.0 * s / (1.0 + s) ** 2  # dt/da
+        return rate * (2.0 + a * (other - 2.0 * t * torch.sigmoid(a)))
+
+    return _elementwise(F.mish, slope, second)
 
 
 def _selu() -> Activation:
@@ -179,7 +210,10 @@ def _selu() -> Activation:
         below = SELU_SCALE * SELU_ALPHA * torch.exp(a.clamp(max=0.0))
         return torch.where(a > 0, torch.full_like(a, SELU_SCALE), below)
 
-    return _elementwise(F.selu, slope)
+    def second(a: Tensor, h: Tensor) -> Tensor:
+        return torch.where(a > 0, torch.zeros_like(a), slope(a, h))
+
+    return _elementwise(F.selu, slope, second)
 
 
 SELU_SCALE, SELU_ALPHA = 1.0507009873554804934, 1.6732632423543772848

@@ -22,7 +22,7 @@ from vaefast.runtime.batching import PaddedBatch, Rows
 from vaefast.runtime.capture import Graphs
 from vaefast.types import Network
 
-__all__ = ["Plan", "planned"]
+__all__ = ["Plan", "likelihood_of", "lowered", "planned"]
 
 STATE_BYTES = 160  # working bytes per latent of one chain: momenta, proposals, random numbers
 PIXEL_BYTES = 96  # working bytes per pixel of one chain in the likelihood
@@ -60,13 +60,6 @@ class Plan:
     tick: Callable[[int], object]
     result: HMCResult
     reasons: dict[int, str]
-
-    @property
-    def likelihood(self) -> str:
-        """The model's own; the published schedule clamps the Bernoulli's probabilities."""
-        likelihood = self.prepared.vae.likelihood
-        clamped = self.options.schedule == "kuzina2022" and likelihood == "bernoulli"
-        return "clamped_bernoulli" if clamped else likelihood
 
     def batches(self) -> Iterator[PaddedBatch]:
         """The rows, cut to the memory budget; a group of several rows is never cut."""
@@ -112,7 +105,7 @@ def planned(
 ) -> Iterator[Plan]:
     """The plan of a call, inside which its captures and the progress bar live."""
     result = _empty(prepared, inputs, options)
-    decoder = _lowered(prepared, options)
+    decoder = lowered(prepared, options)
     if decoder is not None:
         uses = options.transitions + 1
         decoder = prepared.packs.packed("decoder", decoder, backend=backend, uses=uses)
@@ -137,7 +130,14 @@ def draw_bytes(latents: int, itemsize: int) -> int:
     return latents * itemsize + 8
 
 
-def _lowered(prepared: Prepared, options: Options) -> Network | None:
+def likelihood_of(prepared: Prepared, options: Options) -> str:
+    """The model's own; the published schedule clamps the Bernoulli's probabilities."""
+    likelihood = prepared.vae.likelihood
+    clamped = options.schedule == "kuzina2022" and likelihood == "bernoulli"
+    return "clamped_bernoulli" if clamped else likelihood
+
+
+def lowered(prepared: Prepared, options: Options) -> Network | None:
     """The decoder as a network, or None where only the generic path applies."""
     x, vae = prepared.x, prepared.vae
     if options.memory_format == "channels_last" and x.ndim != 4:

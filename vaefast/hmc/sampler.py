@@ -18,7 +18,7 @@ from vaefast.hmc.groups import GroupStepSize
 from vaefast.hmc.health import Origin, check_copies, check_prior, immobile, unresolved
 from vaefast.hmc.inputs import Inputs
 from vaefast.hmc.options import Options
-from vaefast.hmc.plan import Plan, planned
+from vaefast.hmc.plan import Plan, likelihood_of, planned
 from vaefast.hmc.potential import is_standard
 from vaefast.hmc.resolution import Resolution, resolution
 from vaefast.hmc.result import HMCResult
@@ -27,9 +27,11 @@ from vaefast.hmc.target import GenericTarget, NetworkTarget, Target
 from vaefast.models import context as conditions
 from vaefast.models.prepare import Prepared
 from vaefast.runtime.batching import PaddedBatch
+from vaefast.runtime.capture import OFF, Graphs
 from vaefast.runtime.reasons import Reasons, reasons
+from vaefast.types import Network
 
-__all__ = ["sampled"]
+__all__ = ["sampled", "target_of"]
 
 
 def sampled(
@@ -79,7 +81,15 @@ class _Chains:
         self._options, self._dtype = plan.options, inputs.step_size.dtype
         self.draws = Draws(rows.index, plan.options.seed, plan.options.jitter)
         z, inv_mass = _start(plan, rows, inputs)
-        self.target = _target(plan, rows, inv_mass, self._dtype)
+        self.target = target_of(
+            rows,
+            plan.options,
+            plan.decoder,
+            inv_mass,
+            self._dtype,
+            plan.backend,
+            plan.captures,
+        )
         self.state = State(z, *self.target.potential(z))
         if plan.decoder is None:
             check_copies(self.state.U, batch, plan.prepared.vae)
@@ -194,29 +204,38 @@ def _posterior(rows: Prepared) -> tuple[Tensor, ...]:
     )
 
 
-def _target(plan: Plan, rows: Prepared, inv_mass: Tensor | None, dtype: torch.dtype) -> Target:
-    pixels, options = rows.x.flatten(1).to(dtype), plan.options  # [B, D]
-    if plan.decoder is None:
+def target_of(
+    rows: Prepared,
+    options: Options,
+    decoder: Network | None,
+    inv_mass: Tensor | None,
+    dtype: torch.dtype,
+    backend: str | None,
+    captures: Graphs = OFF,
+) -> Target:
+    """The posterior of these rows, C chains each; ``decoder`` None: by the modules."""
+    pixels, likelihood = rows.x.flatten(1).to(dtype), likelihood_of(rows, options)  # [B, D]
+    if decoder is None:
         return GenericTarget(
             x=pixels,
             forms=rows.maps.forms.in_layout(options.memory_format),
-            likelihood=plan.likelihood,
+            likelihood=likelihood,
             inv_mass=inv_mass,
             leapfrog=options.leapfrog,
-            backend=plan.backend,
+            backend=backend,
             precision=options.precision,
-            captures=plan.captures,
+            captures=captures,
             context=conditions.repeated(rows.context, options.chains),
         )
     return NetworkTarget(
         x=pixels,
-        net=plan.decoder,
-        likelihood=plan.likelihood,
+        net=decoder,
+        likelihood=likelihood,
         likelihood_params=rows.vae.likelihood_params,
         inv_mass=inv_mass,
         leapfrog=options.leapfrog,
         precision=options.precision,
-        backend=plan.backend,
+        backend=backend,
     )
 
 

@@ -129,6 +129,17 @@ class NetworkTarget:
             **self._shared(),
         )
 
+    def trajectory_vjp(self) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
+        """The adjoint of :meth:`trajectory`: :func:`vaefast.ops.net_trajectory_vjp` on it."""
+        return partial(
+            ops.net_trajectory_vjp,
+            x=self.x,
+            net=self.net,
+            inv_mass=self.inv_mass,
+            leapfrog=self.leapfrog,
+            **self._shared(),
+        )
+
     def _shared(self) -> dict[str, Any]:
         """What all ops are given."""
         return {

@@ -20,6 +20,7 @@ from vaefast.ops.net_jacobian_gram import net_jacobian_gram
 from vaefast.ops.net_jvp import net_jvp
 from vaefast.ops.net_potential import net_potential
 from vaefast.ops.net_trajectory import net_trajectory
+from vaefast.ops.net_trajectory_vjp import net_trajectory_vjp
 from vaefast.ops.net_vjp import net_vjp
 from vaefast.ops.pgd_step import pgd_step
 from vaefast.runtime.backends import supports
@@ -36,6 +37,7 @@ __all__ = [
     "net_jvp",
     "net_potential",
     "net_trajectory",
+    "net_trajectory_vjp",
     "net_vjp",
     "pgd_step",
     "supports",
