@@ -75,9 +75,7 @@ class Grid:
         stages: shows the progress.
     """
 
-    def __init__(
-        self, subject: Subject, settings: Settings, store: Store, stages: Stages
-    ) -> None:
+    def __init__(self, subject: Subject, settings: Settings, store: Store, stages: Stages) -> None:
         self.subject, self.settings, self.store, self.stages = subject, settings, store, stages
 
     def cells(self) -> list[Cell]:
@@ -86,23 +84,21 @@ class Grid:
             self._cell(0.0, CLEAN, NONE, lambda: self._sampled(self._clean())),
             self._cell(0.0, CLEAN, HMC, lambda: self._defended(self._clean(), "clean inputs")),
         ]
-        step_size = found[1].facts["step_size"]
         for radius in self.settings.radii:
-            name = f"published attack, {radius:g}"
-            x_adv = self._published(radius)
-            found.append(self._cell(radius, PUBLISHED, NONE, lambda: self._sampled(x_adv)))
-            hmc = self._cell(radius, PUBLISHED, HMC, lambda: self._defended(x_adv, name))
-            found.append(hmc)
-            found.append(
-                self._cell(
-                    radius, ADAPTIVE, HMC, lambda: self._adaptive(radius, x_adv, hmc, step_size)
-                )
-            )
+            found += self._attacked(radius, found[1].facts["step_size"])
         return found
 
-    def _cell(
-        self, radius: float, attack: str, defence: str, compute: Callable[[], Part]
-    ) -> Cell:
+    def _attacked(self, radius: float, step_size: float) -> list[Cell]:
+        """No defence, HMC, and HMC attacked adaptively, at one radius."""
+        x_adv, title = self._published(radius), f"published attack, {radius:g}"
+        none = self._cell(radius, PUBLISHED, NONE, lambda: self._sampled(x_adv))
+        hmc = self._cell(radius, PUBLISHED, HMC, lambda: self._defended(x_adv, title))
+        adaptive = self._cell(
+            radius, ADAPTIVE, HMC, lambda: self._adaptive(radius, x_adv, hmc, step_size)
+        )
+        return [none, hmc, adaptive]
+
+    def _cell(self, radius: float, attack: str, defence: str, compute: Callable[[], Part]) -> Cell:
         name = f"{self.subject.name}/{attack}-{radius:g}-{defence}"
         part = self.store.read(name)
         if part is None:
@@ -112,9 +108,7 @@ class Grid:
             part = self.store.write(name, tensors, facts)
         tensors = dict(part.tensors)
         msssim, same = (tensors.pop(key).numpy() for key in ("msssim", "same"))
-        return Cell(
-            self.subject.name, radius, attack, defence, msssim, same, part.facts, tensors
-        )
+        return Cell(self.subject.name, radius, attack, defence, msssim, same, part.facts, tensors)
 
     def _clean(self) -> Tensor:
         """[B, R, C, H, W]"""
