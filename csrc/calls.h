@@ -161,6 +161,7 @@ struct NetForward {
     Rows<const T> z;  // [N, d]
     int64_t N;
     Network<T> net;
+    Rows<T> tape;  // [N, tape_width], filled with the slopes; null: they are not kept
 };
 
 // The posterior p(z | x) of rows n of z, each with its image x[n / chains].
@@ -194,6 +195,21 @@ struct NetTrajectory {
 };
 
 template <typename T>
+struct NetTrajectoryVjp {
+    Rows<T> into_z, into_p;    // [N, d]
+    Rows<T> into_x;            // [B, D], zeros at the start; may be `shares` with one chain
+    Rows<T> shares;            // [N, D], what each row adds to its image's
+    Rows<const T> z, p;        // [N, d], the start
+    Rows<const T> upstream;    // [N, d], of the end's z
+    Rows<const T> upstream_p;  // [N, d], of its p; null for zeros
+    const bool* accepted;      // [N], null for all
+    const T* step;             // [N]
+    Rows<const T> inv_mass;    // [B, d], null for unit mass
+    int64_t N, leapfrog;
+    Target<T> target;
+};
+
+template <typename T>
 struct NetChain {
     Rows<T> z, grad;                // [N, d]: start and end
     double* U;                      // [N], nats: start and end
@@ -210,7 +226,7 @@ struct NetChain {
 };
 
 // K probes for each of B inputs: their products with the Jacobian J, and the squared norms of
-// those.
+// those. With a tape y stays as it is, K is 1 and the products are wanted.
 template <typename T>
 struct NetProbes {
     Rows<T> y;             // [B, d]
@@ -221,6 +237,7 @@ struct NetProbes {
     bool shared;
     int64_t B, K;
     Network<T> net;
+    Rows<T> tape;  // [B, tape_width] of net_forward at x, only read; null: pass forward
 };
 template <typename T>
 struct NetJvp : NetProbes<T> {};  // J v_k

@@ -8,15 +8,16 @@ namespace vaefast {
 
 // OP(name, Task): the ops on networks, Outcome name(const Task<T>&, const Call&). Each has a task
 // of its own type, so that no other op's kernel can take its place.
-#define VAEFAST_NETWORK_OPS(OP)            \
-    OP(net_pack, NetPack)                  \
-    OP(net_forward, NetForward)            \
-    OP(net_potential, NetPotential)        \
-    OP(net_trajectory, NetTrajectory)      \
-    OP(net_chain, NetChain)                \
-    OP(net_jvp, NetJvp)                    \
-    OP(net_vjp, NetVjp)                    \
-    OP(net_jacobian_gram, NetJacobianGram) \
+#define VAEFAST_NETWORK_OPS(OP)              \
+    OP(net_pack, NetPack)                    \
+    OP(net_forward, NetForward)              \
+    OP(net_potential, NetPotential)          \
+    OP(net_trajectory, NetTrajectory)        \
+    OP(net_trajectory_vjp, NetTrajectoryVjp) \
+    OP(net_chain, NetChain)                  \
+    OP(net_jvp, NetJvp)                      \
+    OP(net_vjp, NetVjp)                      \
+    OP(net_jacobian_gram, NetJacobianGram)   \
     OP(decode_distance, DecodeDistance)
 
 // KERNEL(name, result, arguments...): all others.
@@ -32,6 +33,7 @@ namespace vaefast {
     KERNEL(log_likelihood, void, const LogLikelihood<T>&, int64_t begin, int64_t end)            \
     KERNEL(normals, void, const Counter&, T* out, int64_t count)                                 \
     KERNEL(packed_bytes, int64_t, const Network<T>&)                                             \
+    KERNEL(tape_width, int64_t, const Network<T>&)                                               \
     KERNEL(activate, void, Activation, Parameters<T>, const T* a, T* h, T* slope, int64_t count) \
     KERNEL(multiply_slope, void, Activation, const T* slope, T* t, int64_t count)                \
     KERNEL(evaluate, void, Function, const T* in, T* out, int64_t count)

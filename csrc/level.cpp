@@ -13,6 +13,7 @@
 #include "ops/net_jvp.h"
 #include "ops/net_potential.h"
 #include "ops/net_trajectory.h"
+#include "ops/net_trajectory_vjp.h"
 #include "ops/net_vjp.h"
 #include "ops/pgd_step.h"
 #include "simd/functions_for_tests.h"

@@ -7,9 +7,19 @@ namespace vaefast {
 namespace {
 
 template <typename T>
-void net_forward(const RowsAt& out, const RowsAt& z, int64_t N, const LayersAt& net, int threads) {
+void net_forward(const RowsAt& out, const RowsAt& tape, const RowsAt& z, int64_t N,
+                 const LayersAt& net, int threads) {
     const auto layers = layers_at<T>(net);
-    run<T>(NetForward<T>{rows_at<T>(out), rows_at<const T>(z), N, network(layers)}, threads);
+    run<T>(
+        NetForward<T>{rows_at<T>(out), rows_at<const T>(z), N, network(layers), rows_at<T>(tape)},
+        threads);
+}
+
+// Elements of a row of net_forward's tape.
+template <typename T>
+int64_t tape_width(const LayersAt& net) {
+    const auto layers = layers_at<T>(net);
+    return of<T>(*active().kernels).tape_width(network(layers));
 }
 
 // x, chains, likelihood, std
@@ -41,6 +51,23 @@ void net_trajectory(const std::array<RowsAt, 3>& end, Address U, const std::arra
                             rows_at<const T>(from[1]), rows_at<const T>(from[2]),
                             reinterpret_cast<const T*>(step), rows_at<const T>(inv_mass), N,
                             leapfrog, target(like, layers)},
+           threads);
+}
+
+// into: z, p, x, and of each row its share of x; given: z, p, upstream, upstream_p (address 0 for
+// zeros); rows: accepted (0 for all), step.
+template <typename T>
+void net_trajectory_vjp(const std::array<RowsAt, 4>& into, const std::array<RowsAt, 4>& given,
+                        const std::array<Address, 2>& rows, const RowsAt& inv_mass, int64_t N,
+                        int64_t leapfrog, const LayersAt& net, const LikelihoodAt& like,
+                        int threads) {
+    const auto layers = layers_at<T>(net);
+    run<T>(NetTrajectoryVjp<T>{rows_at<T>(into[0]), rows_at<T>(into[1]), rows_at<T>(into[2]),
+                               rows_at<T>(into[3]), rows_at<const T>(given[0]),
+                               rows_at<const T>(given[1]), rows_at<const T>(given[2]),
+                               rows_at<const T>(given[3]), reinterpret_cast<const bool*>(rows[0]),
+                               reinterpret_cast<const T*>(rows[1]), rows_at<const T>(inv_mass), N,
+                               leapfrog, target(like, layers)},
            threads);
 }
 
@@ -78,15 +105,16 @@ void decode_distance(Address hits, const std::array<RowsAt, 3>& data,
            threads);
 }
 
-// results: y, products (address 0 where they are not wanted); given: x, probes; counts: B, K.
+// results: y, products (address 0 where they are not wanted); given: x, probes, net_forward's tape
+// (address 0 for none); counts: B, K.
 template <template <typename> class Task, typename T>
 void net_probes(const std::array<RowsAt, 2>& results, Address sq,
-                const std::array<RowsAt, 2>& given, bool shared,
+                const std::array<RowsAt, 3>& given, bool shared,
                 const std::array<int64_t, 2>& counts, const LayersAt& net, int threads) {
     const auto layers = layers_at<T>(net);
     run<T>(Task<T>{{rows_at<T>(results[0]), reinterpret_cast<double*>(sq), rows_at<T>(results[1]),
                     rows_at<const T>(given[0]), rows_at<const T>(given[1]), shared, counts[0],
-                    counts[1], network(layers)}},
+                    counts[1], network(layers), rows_at<T>(given[2])}},
            threads);
 }
 template <typename T>

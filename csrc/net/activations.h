@@ -85,16 +85,27 @@ VAEFAST_INLINE Slope<T> hardswish_slope(Vec<T> a) {
     return {a * gate, a >= three ? one : a <= -three ? zero : inside};
 }
 
-// a·t with t = tanh(softplus a) = n/(n + 2), n = e²ᵃ + 2eᵃ, both scaled by e⁻²ᵃ where a ≥ 0;
-// t' = 4eᵃ(1 + eᵃ)/(n + 2)².
+// t = tanh(softplus a) and dt/da.
 template <typename T>
-VAEFAST_INLINE Slope<T> mish_slope(Vec<T> a) {
+struct MishGate {
+    Vec<T> value, rate;
+};
+
+// t = n/(n + 2), n = e²ᵃ + 2eᵃ, both scaled by e⁻²ᵃ where a ≥ 0; t' = 4eᵃ(1 + eᵃ)/(n + 2)².
+template <typename T>
+VAEFAST_INLINE MishGate<T> mish_gate(Vec<T> a) {
     const Vec<T> zero = {}, one = zero + T(1), u = exp_of_minus<T>(absolute<T>(a));
     const auto below = a < zero;
     const Vec<T> n = below ? u * (u + T(2)) : fma(u, broadcast(T(2)), one);
-    const Vec<T> r = one / (n + (below ? zero + T(2) : T(2) * u * u)), t = n * r;
-    const Vec<T> rate = T(4) * (below ? u : u * u) * (one + u) * r * r;
-    return {a * t, fma(a, rate, t)};
+    const Vec<T> r = one / (n + (below ? zero + T(2) : T(2) * u * u));
+    return {n * r, T(4) * (below ? u : u * u) * (one + u) * r * r};
+}
+
+// a·t
+template <typename T>
+VAEFAST_INLINE Slope<T> mish_slope(Vec<T> a) {
+    const MishGate<T> gate = mish_gate<T>(a);
+    return {a * gate.value, fma(a, gate.rate, gate.value)};
 }
 
 template <typename T>

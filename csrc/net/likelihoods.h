@@ -32,20 +32,22 @@ VAEFAST_INLINE Normaliser<T> bernoulli_normaliser(Vec<T> u) {
     return {log1p_unit<T>(decay), decay / (1 + decay)};
 }
 
+// B₂ₖ/(2k)!: the mean at logit −u is ½ − Σ b_k u²ᵏ⁻¹.
+constexpr double MEAN_SERIES[] = {1. / 12,          -1. / 720,
+                                  1. / 30240,       -1. / 1209600,
+                                  1. / 47900160,    -691. / 1307674368000,
+                                  1. / 74724249600, -3617. / 10670622842880000};
+
 // u/2 − u²/24 + u⁴/2880 − ... and its derivative for u < ½, closed forms beyond.
 template <typename T>
 VAEFAST_INLINE Normaliser<T> continuous_normaliser(Vec<T> u) {
-    constexpr double b[] = {1. / 12,          -1. / 720,
-                            1. / 30240,       -1. / 1209600,
-                            1. / 47900160,    -691. / 1307674368000,
-                            1. / 74724249600, -3617. / 10670622842880000};
     constexpr int64_t terms = sizeof(T) == 8 ? 8 : 4;
     const Vec<T> zero = {}, y = u * u;
     Vec<T> log_series = zero, mean_series = zero;
 #pragma GCC unroll 8
     for (int64_t k = terms; k > 0; --k) {
-        log_series = fma(log_series, y, zero + T(b[k - 1] / double(2 * k)));
-        mean_series = fma(mean_series, y, zero + T(b[k - 1]));
+        log_series = fma(log_series, y, zero + T(MEAN_SERIES[k - 1] / double(2 * k)));
+        mean_series = fma(mean_series, y, zero + T(MEAN_SERIES[k - 1]));
     }
     const Vec<T> decay = exp_of_minus<T>(u), rest = 1 - decay, half = zero + T(0.5);
     const auto near = u < half;

@@ -73,6 +73,29 @@ def test_hand_derivative_is_differentiable(name):
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
+def test_second_derivative_is_torch_s(name):
+    a = points().requires_grad_()
+    (activation,) = parse([name])
+    (slope,) = torch.autograd.grad(BY_TORCH[name](a).sum(), a, create_graph=True)
+    second = torch.zeros_like(a)
+    if slope.requires_grad:
+        (second,) = torch.autograd.grad(slope.sum(), a, materialize_grads=True)
+    found = activation.second
+    if found is None:
+        assert not second.any()
+    else:
+        torch.testing.assert_close(found(a, activation.value(a)), second, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_second_derivative_is_finite_far_out(name):
+    (activation,) = parse([name])
+    a = torch.tensor([-1e30, -1e4, -90.0, -0.0, 0.0, 90.0, 1e4, 1e30])
+    if activation.second is not None and name != "exp_half":
+        assert activation.second(a, activation.value(a)).isfinite().all()
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
 def test_extreme_values_stay_finite(name):
     if name == "exp_half":  # grows without bound by definition
         return

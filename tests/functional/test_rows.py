@@ -58,6 +58,7 @@ def calls():
         "log_likelihood": (out, x, like),
         "net_potential": (z, x, net, like),
         "net_trajectory": (z, z, z, x, net, trajectory),
+        "net_trajectory_vjp": (z, z, z, x, net, trajectory),
         "net_chain": (z, U, z, x, net, {**trajectory, "steps": 1, "thin": 1, "index": index}),
         "net_jvp": (x, x[:6], encoder),
         "net_vjp": (x, z[:6], encoder),

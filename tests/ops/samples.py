@@ -156,6 +156,15 @@ def _trajectory(likelihood: str, *params: float) -> Callable[[torch.dtype, Shape
     return make
 
 
+def _adjoint(likelihood: str, *params: float) -> Callable[[torch.dtype, Shape], Arguments]:
+    def make(dtype: torch.dtype, s: Shape) -> Arguments:
+        given = _trajectory(likelihood, *params)(dtype, s)
+        given["upstream"], given["upstream_p"] = given.pop("grad"), given["z"].cos()
+        return given | {"accepted": torch.arange(len(given["z"])) % 5 != 1}
+
+    return make
+
+
 def _chain(dtype: torch.dtype, s: Shape) -> Arguments:
     target = _potential("bernoulli")(dtype, s)
     U, grad = ops.net_potential(**target, backend="reference")
@@ -197,6 +206,7 @@ def _matrices(dtype: torch.dtype, s: Shape) -> Arguments:
 # rows that are spoiled: the last one, and those of the two chains of the last input
 LAST, OF_LAST = slice(-1, None), slice(-2, None)
 STATE, ROWS = ("z", "p", "grad", "step"), ("mean", "std", "centre", "r", "index")
+ADJOINT = ("z", "p", "upstream", "upstream_p", "accepted", "x", "step", "inv_mass")
 CHAIN, IMAGES = ("z", "U", "grad", "x", "step", "inv_mass", "index"), ("x_adv", "grad", "x")
 LIKES = [(name, 0.4) if name == "gaussian" else (name,) for name in LIKELIHOODS]
 SAMPLES = [
@@ -212,6 +222,7 @@ SAMPLES = [
         Sample("net_trajectory", i[0], _trajectory(*i), (*STATE, "x", "inv_mass"), ("p", LAST))
         for i in LIKES[:2]
     ),
+    *(Sample("net_trajectory_vjp", i[0], _adjoint(*i), ADJOINT, ("upstream", LAST)) for i in LIKES),
     Sample("net_chain", "", _chain, CHAIN),
     Sample("decode_distance", "", _decode, ROWS),
     Sample("leapfrog_step", "", _leapfrog, (*STATE, "inv_mass"), ("grad", LAST)),

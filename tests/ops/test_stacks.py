@@ -63,6 +63,9 @@ def calls(net: Network, rows: int = 5, C: int = 2):
         "net_trajectory": lambda k: ops.net_trajectory(
             z, z.flip(0), grad, x, net, **path, **like, backend=k
         ),
+        "net_trajectory_vjp": lambda k: ops.net_trajectory_vjp(
+            z, z.flip(0), z.sin(), x, net, upstream_p=z.cos(), **path, **like, backend=k
+        ),
         "net_chain": lambda k: ops.net_chain(
             z, U, grad, x, net, **chain, **own_index, **like, backend=k
         ),

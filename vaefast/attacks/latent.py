@@ -13,7 +13,7 @@ from vaefast import checks
 from vaefast.attacks import presets
 from vaefast.attacks.adaptive import attack_through, check_undefended
 from vaefast.attacks.ball import working
-from vaefast.attacks.divergences import DIVERGENCES
+from vaefast.attacks.divergences import DIVERGENCES, SLOPES
 from vaefast.attacks.engine import maximise
 from vaefast.attacks.measures import ClassAfter, LatentDistance
 from vaefast.attacks.objectives import Classifier, LatentClassChange, PosteriorChange
@@ -176,7 +176,7 @@ def _objective(
         if classifier is not None:
             raise ValueError(f'classifier is for divergence="clf", got {divergence!r}')
         target = None if target is None else _check_target(target, x)
-        return PosteriorChange(prepared, target, DIVERGENCES[divergence])
+        return PosteriorChange(prepared, target, SLOPES[divergence])
     if not callable(classifier):
         raise TypeError('divergence="clf" needs classifier=, a function from means to logits')
     if isinstance(classifier, torch.nn.Module):

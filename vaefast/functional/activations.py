@@ -140,7 +140,11 @@ def _gelu() -> Activation:
     def slope(a: Tensor, h: Tensor) -> Tensor:
         return 0.5 * torch.erfc(-a / math.sqrt(2.0)) + a * density(a)
 
-    return _elementwise(F.gelu, slope, lambda a, h: (2.0 - a * a) * density(a))
+    def second(a: Tensor, h: Tensor) -> Tensor:
+        a = a.clamp(-64.0, 64.0)  # the density is 0 beyond, and a² would overflow
+        return (2.0 - a * a) * density(a)
+
+    return _elementwise(F.gelu, slope, second)
 
 
 def _gelu_tanh() -> Activation:

@@ -19,7 +19,6 @@ from vaefast.functional.layers import adjoint, apply, bias_gradient, weight_grad
 from vaefast.functional.likelihoods import PIXEL_LIKELIHOODS, beside_chains, parameter_rows
 from vaefast.functional.rows import chains, chunked, of_chains
 from vaefast.ops._autograd import zero_biases
-from vaefast.runtime.observers import in_transform
 from vaefast.types import Network
 
 __all__ = [
@@ -133,7 +132,7 @@ def network_gradients(
         a, rate = run.a[index], run.a_rate[index]
         value = activation.multiply(a, run.h[index + 1], value)
         if rate is not None and along is not None:
-            value = value + _curvature_term(activation, a, rate, along)
+            value = value + _curvature_term(activation, a, run.h[index + 1], rate * along)
             along = activation.multiply(a, run.h[index + 1], along)
         if totals is not None:
             totals.add(index, *_of_layer(run, net, index, Seed(value, along)))
@@ -181,22 +180,10 @@ def _of_layer(run: _Pass, net: Network, index: int, own: Seed) -> tuple[Tensor, 
     return weight, bias_gradient(layer, own.value)
 
 
-def _curvature_term(activation: Activation, a: Tensor, rate: Tensor, along: Tensor) -> Tensor:
-    """φ''(a)·rate·along: autograd derives the slope, element by element."""
-    if in_transform():  # inside torch.func only its own may derive
-
-        def rated(a: Tensor) -> Tensor:
-            return activation.multiply(a, activation.value(a), rate)
-
-        term: Tensor | None = torch.func.vjp(rated, a)[1](along)[0]
-        return torch.zeros_like(a) if term is None else term
-    with torch.enable_grad():
-        a = a.detach().requires_grad_()
-        moved = activation.multiply(a, activation.value(a), rate)
-        if not moved.requires_grad:
-            return torch.zeros_like(a)
-        (term,) = torch.autograd.grad(moved, a, along, allow_unused=True)
-    return torch.zeros_like(a) if term is None else term
+def _curvature_term(activation: Activation, a: Tensor, h: Tensor, along: Tensor) -> Tensor:
+    """φ''(a)·along."""
+    second = activation.second
+    return torch.zeros_like(a) if second is None else second(a, h) * along
 
 
 def potential_gradients(

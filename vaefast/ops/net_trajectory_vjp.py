@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from vaefast import checks
+from vaefast.ops._cpp import kernel, layers_of, like_of, plain_rows, rows_at
 from vaefast.ops._inputs import check_like, check_mass, check_precision, check_target
 from vaefast.ops._likelihood import check_likelihood
 from vaefast.ops._register import register
 from vaefast.reference.net_trajectory_vjp import net_trajectory_vjp as reference
+from vaefast.runtime import threads
 from vaefast.runtime.tiles import check_tile
 from vaefast.types import Network
 
@@ -128,6 +130,29 @@ def _check_accepted(accepted: Tensor | None, z: Tensor) -> None:
     checks.same_device(z=z, accepted=accepted)
 
 
+def _cpp(call: Call) -> tuple[Tensor, Tensor, Tensor]:
+    layers, _alive = layers_of(*call.net)
+    N, step = len(call.z), call.step.contiguous()
+    accepted = None if call.accepted is None else call.accepted.contiguous()
+    into_z, into_p, into_x = _fake(call)
+    shares = into_x if len(into_x) == N else into_x.zero_().new_empty((N, into_x.shape[1]))
+    *given, images, mass = plain_rows(
+        call.z, call.p, call.upstream, call.upstream_p, call.x, call.inv_mass
+    )
+    kernel("net_trajectory_vjp", into_z.dtype)(
+        [rows_at(t) for t in (into_z, into_p, into_x, shares)],
+        [rows_at(t) for t in given],
+        [0 if accepted is None else accepted.data_ptr(), step.data_ptr()],
+        rows_at(mass),
+        N,
+        call.leapfrog,
+        layers,
+        like_of(images, N, call.likelihood, call.likelihood_params),
+        threads.count(),
+    )
+    return into_z, into_p, into_x
+
+
 def _fake(call: Call) -> tuple[Tensor, Tensor, Tensor]:
     z, x = call.z, call.x
     return z.new_empty(z.shape), z.new_empty(z.shape), x.new_empty(x.shape)
@@ -138,4 +163,5 @@ _op = register(
     returns=tuple[Tensor, Tensor, Tensor],
     fake=_fake,
     reference=reference,
+    cpp=_cpp,
 )

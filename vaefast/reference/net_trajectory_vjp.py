@@ -38,7 +38,7 @@ def net_trajectory_vjp(call: Call) -> tuple[Tensor, Tensor, Tensor]:
             moved = accepted.unsqueeze(-1)
             into_z = torch.where(moved, into_z, upstream)
             into_p, into_x = (torch.where(moved, t, 0.0) for t in (into_p, into_x))
-        return into_z, into_p, into_x.unflatten(0, (-1, count)).sum(1)
+        return into_z, into_p, into_x.view(len(posterior.x), count, call.x.shape[1]).sum(1)
 
     per_chain_bytes = bytes_per_row(call.net, call.z) + 2 * length * call.z[:1].nbytes
     into_z, into_p, into_x = chunked(run, len(call.x), count * per_chain_bytes)
