@@ -26,7 +26,7 @@ FLOORS = (  # names on one floor do not import each other
     {"training"},
     {"audit"},
     {"report", "jobs", "integrations"},
-    {"studies", "bench"},
+    {"reproduce", "studies", "bench"},
     {"cli"},
 )
 FLOOR = {name: level for level, names in enumerate(FLOORS) for name in names}

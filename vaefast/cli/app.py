@@ -11,6 +11,7 @@ import typer
 from vaefast.cli import options as o
 from vaefast.cli.attack import attack
 from vaefast.cli.audit import audit
+from vaefast.cli.reproduce import reproduce
 from vaefast.cli.sources import check_suffix, find_device
 from vaefast.cli.steps import certify, defend
 from vaefast.cli.train import train
@@ -25,6 +26,7 @@ EXAMPLES: dict[Any, str] = {
     attack: "vaefast attack --data digits --model model.safetensors --eps 0.1 --out attacked.npz",
     defend: "vaefast defend --data attacked.npz --model model.safetensors --out defended.npz",
     certify: "vaefast certify --data digits --model model.safetensors --out margins.parquet",
+    reproduce: "vaefast reproduce kuzina2022 --data mnist --out runs/kuzina/",
 }
 UsageError: Any = typer.BadParameter.__base__  # click's own or the one in typer, by version
 

@@ -1,0 +1,161 @@
+"""The command from end to end on small images: killed, resumed, refused."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from vaefast import data
+from vaefast.cli import main
+from vaefast.reproduce.duration import measure, said_hours
+from vaefast.reproduce.settings import Settings
+
+SIZES = {
+    "models": "vae",
+    "radii": "0.2",
+    "train-inputs": 48,
+    "epochs": 1,
+    "references": 3,
+    "restarts": 2,
+    "attack-steps": 2,
+    "transitions": 2,
+    "adaptive-steps": 1,
+    "adaptive-transitions": 1,
+}
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from vaefast.cli import main
+
+left, rename = [int(sys.argv.pop(1))], Path.replace
+
+def replace(self, target):  # a file is whole, but not yet in its place
+    left[0] -= 1
+    if left[0] < 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return rename(self, target)
+
+Path.replace = replace
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def words(out, **changed):
+    sizes = SIZES | {name.replace("_", "-"): value for name, value in changed.items()}
+    options = [str(word) for name, value in sizes.items() for word in (f"--{name}", value)]
+    common = ["--data", "digits", "--out", str(out), "--threads", "1"]
+    return ["reproduce", "kuzina2022", *common, *options]
+
+
+@pytest.fixture(autouse=True)
+def _threads():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A folder of a run that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    before = torch.get_num_threads()
+    assert main(words(folder)) == 0
+    torch.set_num_threads(before)
+    return folder
+
+
+@pytest.mark.parametrize("writes", [1, 6])
+def test_a_killed_run_goes_on_to_the_same_bytes(finished, tmp_path, capsys, writes):
+    """Killed while it writes: after the training's checkpoint, and among the cells."""
+    out = tmp_path / "run"
+    command = [sys.executable, "-I", "-c", KILLED, str(writes), *words(out)]
+    assert subprocess.run(command, capture_output=True).returncode == -9
+    assert not (out / "results.csv").exists()
+    assert main(words(out)) == 0
+    assert (out / "results.csv").read_bytes() == (finished / "results.csv").read_bytes()
+    shown = capsys.readouterr().out
+    assert ("goes on from" in shown) == (writes == 1)
+    assert ("attack   VAE" in shown) == (writes == 1)
+
+
+def test_a_finished_run_computes_nothing_again(finished, capsys):
+    before = (finished / "results.csv").read_bytes()
+    assert main(words(finished)) == 0
+    shown = capsys.readouterr().out
+    assert "train" not in shown.split("Without a defence")[0]
+    assert "The report is at" in shown
+    assert (finished / "results.csv").read_bytes() == before
+
+
+def test_the_grid_is_whole(finished):
+    rows = (finished / "results.csv").read_text().splitlines()
+    assert [row.split(",")[2:5] for row in rows[1:]] == [
+        ["0", "none", "none"],
+        ["0", "none", "hmc"],
+        ["0.2", "published", "none"],
+        ["0.2", "published", "hmc"],
+        ["0.2", "adaptive", "hmc"],
+    ]
+    assert all(0 <= float(row.split(",")[5]) <= 1 for row in rows[1:])
+    page = (finished / "report.html").read_text()
+    assert "http" not in page
+    assert "--references 3" in page
+
+
+def refused(capsys, arguments):
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    return error
+
+
+def test_mistakes_are_one_line(finished, tmp_path, capsys):
+    new = tmp_path / "new"
+    assert "epochs 1, this one has 2" in refused(capsys, words(finished, epochs=2))
+    assert "kuzina2022" in refused(capsys, ["reproduce", "nope", *words(new)[2:]])
+    assert "got 'gan'" in refused(capsys, words(new, models="gan"))
+    assert "--radii" in refused(capsys, words(new, radii="0.1,x"))
+    assert "--train-inputs must be at most" in refused(capsys, words(new, train_inputs=10**6))
+    assert "--references must be at most" in refused(capsys, words(new, references=5000))
+    assert "writes a folder" in refused(capsys, words(tmp_path / "page.html"))
+    assert "no labels" in refused(capsys, _with_data(words(new), _saved(tmp_path, (12, 8, 8))))
+    assert "images are needed" in refused(capsys, _with_data(words(new), _table(tmp_path)))
+    assert not new.exists()
+
+
+def _with_data(arguments, path):
+    return ["--data" if word == "--data" else word for word in arguments[:3]] + [
+        str(path),
+        *arguments[4:],
+    ]
+
+
+def _saved(folder, shape):
+    import numpy as np
+
+    np.save(folder / "x.npy", np.zeros(shape, np.uint8))
+    return folder / "x.npy"
+
+
+def _table(folder):
+    rows = "\n".join(f"{k % 3},{k / 20},0.5" for k in range(20))
+    (folder / "t.csv").write_text(f"a,b,c\n{rows}\n")
+    return folder / "t.csv"
+
+
+def test_the_published_size_is_estimated_from_a_measurement():
+    found = measure(data.load("digits"), Settings("digits", models=("vae",), radii=(0.1,)))
+    assert min(found) > 0
+    assert str(found).startswith("estimate ")
+    twice = measure(
+        data.load("digits"), Settings("digits", models=("vae",), radii=(0.1,), epochs=10**6)
+    )
+    assert twice.training > 100 * found.training
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(5, "5 s"), (960, "16 min"), (5400, "1.5 h"), (3e5, "3.5 days")]
+)
+def test_durations(seconds, text):
+    assert said_hours(seconds) == text

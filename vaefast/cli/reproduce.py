@@ -1,0 +1,128 @@
+"""``vaefast reproduce``: a published experiment, trained, attacked, defended and written up."""
+
+from __future__ import annotations
+
+import shlex
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+from rich.console import Console
+
+from vaefast.audit import Stages
+from vaefast.cli import options as o
+from vaefast.cli.sources import check_suffix, find_device, read_data
+from vaefast.reproduce.duration import measure
+from vaefast.reproduce.findings import findings
+from vaefast.reproduce.page import render
+from vaefast.reproduce.run import check_data, open_store, run
+from vaefast.reproduce.settings import DEFAULT, Settings
+from vaefast.reproduce.store import write_whole
+from vaefast.reproduce.table import as_csv
+
+__all__ = ["reproduce"]
+
+# ruff: noqa: UP045 - typer reads Optional on every Python that we support
+
+
+class Experiment(str, Enum):
+    """What can be reproduced."""
+
+    kuzina2022 = "kuzina2022"
+
+
+def _size(text: str, name: str, full: str) -> Any:
+    default = DEFAULT[name]
+    shown = ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
+    return typer.Option(f"--{name.replace('_', '-')}", help=f"{text}; {shown}, with --full {full}.")
+
+
+def reproduce(
+    context: typer.Context,
+    experiment: Annotated[
+        Experiment, typer.Argument(metavar="NAME", help="The experiment: kuzina2022.")
+    ],
+    data: Annotated[
+        str,
+        typer.Option("--data", metavar="NAME|PATH", help="mnist, fashion-mnist, or as for audit."),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option("--out", metavar="DIR", help="A new folder, or one of an interrupted run."),
+    ],
+    data_root: o.DataRoot = None,
+    full: Annotated[
+        bool, typer.Option("--full", help="The published size: days on a few cores.")
+    ] = False,
+    models: Annotated[
+        Optional[str],
+        _size("Of vae, beta-WEIGHT, tcvae-WEIGHT", "models", "vae and 2, 5, 10 of both"),
+    ] = None,
+    radii: Annotated[Optional[str], _size("Attack radii, ℓ∞", "radii", "the same")] = None,
+    train_inputs: Annotated[Optional[int], _size("Training inputs", "train_inputs", "all")] = None,
+    epochs: Annotated[Optional[int], _size("Passes over them", "epochs", "300")] = None,
+    references: Annotated[Optional[int], _size("Attacked inputs", "references", "50")] = None,
+    restarts: Annotated[Optional[int], _size("Attacks on each", "restarts", "10")] = None,
+    attack_steps: Annotated[
+        Optional[int], _size("Steps of the published attack", "attack_steps", "50")
+    ] = None,
+    transitions: Annotated[
+        Optional[int],
+        _size("T of the defence, half as many before them", "transitions", "500, Fashion 1000"),
+    ] = None,
+    adaptive_steps: Annotated[
+        Optional[int], _size("Steps of the adaptive attack", "adaptive_steps", "50")
+    ] = None,
+    adaptive_transitions: Annotated[
+        Optional[int],
+        _size("Transitions that it goes through", "adaptive_transitions", "the same"),
+    ] = None,
+    gradients: Annotated[
+        Optional[str], _size("Its gradients", "gradients", "chain,posterior,spsa")
+    ] = None,
+    seed: o.Seed = 0,
+    threads: o.Threads = None,
+) -> None:
+    """Train the models of a paper, attack them, defend them, and say what holds.
+
+    kuzina2022: "Alleviating adversarial attacks on VAEs with MCMC", the convolutional model. The
+    folder --out receives results.csv, report.html, and every finished part in a file of its own:
+    the same command goes on where it was interrupted, and other settings are refused.
+    """
+    check_suffix(out, "")
+    given = {name: _words(value) for name, value in (("models", models), ("gradients", gradients))}
+    given |= {"radii": None if radii is None else o.numbers(radii, "--radii")}
+    settings = Settings.of_data(
+        data,
+        full=full,
+        train_inputs=train_inputs,
+        epochs=epochs,
+        references=references,
+        restarts=restarts,
+        attack_steps=attack_steps,
+        transitions=transitions,
+        adaptive_steps=adaptive_steps,
+        adaptive_transitions=adaptive_transitions,
+        seed=seed,
+        **given,
+    )
+    find_device("cpu", threads)
+    console = Console(highlight=False)
+    images = read_data(data, console, root=data_root, box={"low": None, "high": None})
+    check_data(images, settings)
+    store = open_store(out, images, settings)
+    if full:
+        console.print(str(measure(images, settings)))
+    with Stages(console) as stages:
+        found = run(images, settings, store, stages)
+    write_whole(out / "results.csv", as_csv(found).encode())
+    page = render(found, shlex.join(["vaefast", *context.obj]))
+    write_whole(out / "report.html", page.encode())
+    console.print(f"\n{' '.join(findings(found))}", markup=False)
+    console.print(f"\nThe report is at {out / 'report.html'}", soft_wrap=True)
+
+
+def _words(text: str | None) -> tuple[str, ...] | None:
+    """``"vae,beta-5"`` as names."""
+    return None if text is None else tuple(word.strip() for word in text.split(",") if word.strip())

@@ -1,0 +1,85 @@
+"""How long a reproduction will take, from a short measurement of its parts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+
+from vaefast import attacks, hmc, models, training
+from vaefast.data import Dataset
+from vaefast.reproduce.settings import Settings, parse_model
+
+__all__ = ["Duration", "measure", "said_hours"]
+
+LEAPFROG = 20
+ROWS = 128  # of the measured step of training
+CHAINS = 32  # of the measured transitions
+POINTS = 8  # of the measured steps of the adaptive attack
+
+
+class Duration(NamedTuple):
+    """Seconds of each part of the whole run."""
+
+    training: float
+    defence: float
+    adaptive: float
+
+    def __str__(self) -> str:
+        parts = [f"{name} {said_hours(value)}" for name, value in self._asdict().items()]
+        return f"estimate {said_hours(sum(self))}: {', '.join(parts)}"
+
+
+def measure(data: Dataset, settings: Settings) -> Duration:
+    """Train a step, run two transitions and one adaptive step, and scale them up."""
+    x = data.x_train[:ROWS]
+    vae = models.ConvVAE(tuple(x.shape[1:])).eval()
+    inputs = min(settings.train_inputs or len(data.x_train), len(data.x_train))
+
+    def step(name: str) -> None:
+        vae, objective = models.ConvVAE(tuple(x.shape[1:])), parse_model(name).objective
+        training.fit(vae, x, objective=objective, epochs=1, validation=0.0, progress=False)
+
+    each = sum(_seconds(partial(step, name)) for name in settings.models)
+    each *= inputs * settings.epochs / len(x)
+    return Duration(each, *_of_cells(vae, data, settings))
+
+
+def _of_cells(vae: models.VAE, data: Dataset, settings: Settings) -> tuple[float, float]:
+    """Seconds of all defences, and of all searches through them."""
+    s, x = settings, data.x_test[:CHAINS]
+    options: dict[str, Any] = {"schedule": "kuzina2022", "steps": 2, "step_size": s.step_size}
+    one = _seconds(lambda: hmc.defend(vae, x, **options)) / (len(x) * 3)  # a transition
+    cells = len(s.models) * len(s.radii)
+    runs = len(s.models) + cells * (2 + len(s.gradients))
+    defence = one * runs * s.chains_of_a_cell * (s.transitions + s.transitions // 2)
+    surrogate: dict[str, Any] = {"steps": 2, "warmup": 0, "leapfrog": LEAPFROG, "adapt": None}
+    points = x[:POINTS]
+
+    def attack(gradient: str) -> None:
+        options: dict[str, Any] = {"steps": 1, "through_defence": surrogate, "gradient": gradient}
+        attacks.max_damage(vae, points, eps=0.1, norm="linf", **options)
+
+    step = sum(_seconds(partial(attack, name)) for name in s.gradients) / (2 * len(points))
+    search = step * cells * s.references * s.adaptive_steps * s.adaptive_transitions
+    return defence, search
+
+
+def _seconds(run: Callable[[], object]) -> float:
+    """Of the second of two calls: the first also compiles, packs and allocates."""
+    with torch.random.fork_rng(devices=[]):
+        run()
+        start = time.perf_counter()
+        run()
+    return time.perf_counter() - start
+
+
+def said_hours(seconds: float) -> str:
+    """``40 s``, ``16 min``, ``5.2 h`` or ``3.1 days``."""
+    for limit, unit, digits in ((86400, "days", 1), (3600, "h", 1), (60, "min", 0)):
+        if seconds >= limit:
+            return f"{seconds / limit:.{digits}f} {unit}"
+    return f"{seconds:.0f} s"

@@ -1,0 +1,176 @@
+"""report.html of a reproduction: one file that needs nothing else."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from importlib.resources import files
+from typing import Any
+
+import torch
+from jinja2 import Environment, StrictUndefined
+
+from vaefast.report.charts import Chart
+from vaefast.report.figures import Line, radius_plot
+from vaefast.report.images import Strip, strip
+from vaefast.report.page import Panel
+from vaefast.report.summary import versions
+from vaefast.reproduce.cells import ADAPTIVE, CLEAN, HMC, NONE, PUBLISHED, Cell
+from vaefast.reproduce.findings import findings
+from vaefast.reproduce.run import Reproduction
+from vaefast.reproduce.settings import FULL
+from vaefast.reproduce.store import said
+from vaefast.reproduce.table import METRICS, Estimate, estimate, found_by
+
+__all__ = ["render"]
+
+DEFENCES = {
+    "HMC defence": (PUBLISHED, HMC),
+    "no defence": (PUBLISHED, NONE),
+    "HMC attacked adaptively": (ADAPTIVE, HMC),
+}
+TITLES = {
+    (CLEAN, NONE): "no attack, no defence",
+    (CLEAN, HMC): "no attack, HMC",
+    (PUBLISHED, NONE): "published attack, no defence",
+    (PUBLISHED, HMC): "published attack, HMC",
+    (ADAPTIVE, HMC): "adaptive attack, HMC",
+}
+
+
+def render(found: Reproduction, command: str, commit: str = "") -> str:
+    """The page as HTML text.
+
+    Args:
+        found: what to show.
+        command: the command line that makes these numbers.
+        commit: of the code, "" where it is not known.
+    """
+    template = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    ).from_string((files("vaefast.reproduce") / "page.html.j2").read_text(encoding="utf-8"))
+    return template.render(
+        style=(files("vaefast.report") / "report.css").read_text(encoding="utf-8"),
+        found=found,
+        findings=findings(found),
+        charts=[
+            _chart(found, name, metric) for name in found.settings.models for metric in METRICS
+        ],
+        panels=_panels(found),
+        rows=[_row(found, cell) for cell in found.cells],
+        sizes=_sizes(found),
+        models=_models(found),
+        versions=versions() | ({"commit": commit} if commit else {}),
+        threads=torch.get_num_threads(),
+        command=command,
+    )
+
+
+def _title(found: Reproduction, model: str) -> str:
+    return next(s.training.title for s in found.subjects if s.name == model)
+
+
+def _chart(found: Reproduction, model: str, metric: str) -> Chart:
+    """Both defences and the adaptive attack over the radii, bars of two standard errors."""
+    x = [0.0, *found.settings.radii]
+    lines = []
+    for label, (attack, defence) in DEFENCES.items():
+        cells = [found.cell(model, 0.0, CLEAN, defence)]
+        cells += [found.cell(model, radius, attack, defence) for radius in x[1:]]
+        points = [estimate(cell.per_reference(metric)) for cell in cells]
+        y, error = ([p[k] for p in points] for k in (0, 1))
+        width = [0.0 if math.isnan(e) else 2.0 * e for e in error]
+        low, high = ([a + s * b for a, b in zip(y, width, strict=True)] for s in (-1, 1))
+        lines.append(Line(label, x, y, low, high))
+    noun = "MSSSIM" if metric == "msssim" else "same predicted class"
+    name = f"{metric}-{model.replace('.', '_')}"
+    label = "attack radius ℓ∞, pixel scale"
+    svg = radius_plot(name, lines, x_label=label, y_label=noun, percent=metric == "same")
+    ends = "; ".join(f"{line.label}: {line.y[-1]:.2f} at {line.x[-1]:g}" for line in lines)
+    caption = f"Mean over the references, bars of two standard errors. {ends}."
+    title = f"{_title(found, model)}: {'MSSSIM' if metric == 'msssim' else 'accuracy'}"
+    return Chart(title, svg, caption, tuple(line.label for line in lines))
+
+
+def _panels(found: Reproduction) -> list[Panel]:
+    panels = []
+    for subject in found.subjects:
+        for radius in found.settings.radii:
+            panels.append(
+                Panel(
+                    group=subject.training.title,
+                    tab=f"{radius:g}",
+                    title=f"{subject.training.title}, ℓ∞ {radius:g}",
+                    text="The first restart or chain of each of the first references.",
+                    chosen=not panels,
+                    strips=_strips(found, subject.name, radius),
+                )
+            )
+    return panels
+
+
+def _strips(found: Reproduction, model: str, radius: float) -> list[Strip]:
+    subject = next(s for s in found.subjects if s.name == model)
+    reference = subject.predicted.numpy()
+    shown: Callable[..., Strip] = strip
+    strips = [
+        shown("Reference", subject.x, reference, reference, found.classes),
+        shown("Its reconstruction", subject.reconstruction),
+    ]
+    for attack, defence in DEFENCES.values():
+        cell = found.cell(model, radius, attack, defence)
+        title = TITLES[attack, defence]
+        if defence == NONE or attack == ADAPTIVE:
+            strips.append(shown(f"Input: {attack} attack", cell.pictures["input"]))
+        classes = cell.pictures["predicted"].numpy()
+        images = cell.pictures["reconstruction"]
+        strips.append(shown(title.capitalize(), images, classes, reference, found.classes))
+    return strips
+
+
+def _row(found: Reproduction, cell: Cell) -> dict[str, Any]:
+    msssim, same = (estimate(cell.per_reference(metric)) for metric in METRICS)
+    rate = cell.facts.get("accept_rate", math.nan)
+    return {
+        "model": _title(found, cell.model),
+        "radius": f"{cell.radius:g}" if cell.radius else "–",
+        "cell": TITLES[cell.attack, cell.defence],
+        "msssim": _pair(msssim, 1.0, 3),
+        "accuracy": _pair(same, 100.0, 0),
+        "accepted": "–" if math.isnan(rate) else f"{100 * rate:.0f} %",
+        "found_by": found_by(cell),
+        "failed": cell.failed,
+        "seconds": f"{cell.facts['seconds']:.1f} s",
+    }
+
+
+def _pair(value: Estimate, times: float, digits: int) -> str:
+    """``0.712 ± 0.02``, mean and standard error."""
+    if math.isnan(value.mean):
+        return "–"
+    mean = f"{times * value.mean:.{digits}f}"
+    if math.isnan(value.std_error):
+        return mean
+    return f"{mean} ± {times * value.std_error:.{digits or 1}f}"
+
+
+def _sizes(found: Reproduction) -> list[tuple[str, str, str]]:
+    """Every setting: here, and as published."""
+    published = {**FULL, "train_inputs": None, "transitions": "500 or 1000"}
+    own = ("adaptive_steps", "adaptive_transitions", "gradients")  # no part of the paper
+    rows = []
+    for name, value in found.settings.record().items():
+        full = "–" if name in (*own, "seed", "data") else _plain(published.get(name, value))
+        rows.append((name.replace("_", " "), _plain(value), full))
+    return rows
+
+
+def _plain(value: Any) -> str:
+    return said(list(value) if isinstance(value, tuple) else value).replace(",", ", ")
+
+
+def _models(found: Reproduction) -> list[tuple[str, str, str]]:
+    return [
+        (s.training.title, f"{s.loss:.1f}", f"{100 * s.classifier.validation_accuracy:.0f} %")
+        for s in found.subjects
+    ]

@@ -1,0 +1,98 @@
+"""The whole of a reproduction: every model of the grid, every cell, kept as it is finished."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from vaefast.audit import Stages
+from vaefast.data import Dataset
+from vaefast.reproduce.cells import Cell, Grid
+from vaefast.reproduce.settings import Settings
+from vaefast.reproduce.store import Store
+from vaefast.reproduce.subject import Subject, choose_references, prepare_subject
+
+__all__ = ["Reproduction", "open_store", "run"]
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """Everything that the table and the page show.
+
+    Args:
+        settings: its sizes.
+        data: name of the data set.
+        classes: names of its classes, empty where they are numbers.
+        subjects: the models, in the order of the settings.
+        cells: all of them, model by model.
+    """
+
+    settings: Settings
+    data: str
+    classes: tuple[str, ...]
+    subjects: list[Subject]
+    cells: list[Cell]
+
+    def cell(self, model: str, radius: float, attack: str, defence: str) -> Cell:
+        wanted = (model, radius, attack, defence)
+        return next(c for c in self.cells if (c.model, c.radius, c.attack, c.defence) == wanted)
+
+
+def open_store(folder: Path, data: Dataset, settings: Settings) -> Store:
+    """The folder of a run of these settings on these data, with these versions.
+
+    Raises:
+        ValueError: it is of another run, or the data are none that a model of the grid takes.
+        OSError: it cannot be written.
+    """
+    check_data(data, settings)
+    versions = {name: metadata.version(name) for name in ("vaefast", "torch")}
+    return Store(folder, {**settings.record(), "contents": _digest(data, settings), **versions})
+
+
+def check_data(data: Dataset, settings: Settings) -> None:
+    """Images in [0, 1] with labels, as many as the settings want.
+
+    Raises:
+        ValueError: others.
+    """
+    if not data.images:
+        shape = list(data.x_test.shape[1:])
+        raise ValueError(f"--data {settings.data} has inputs of shape {shape}; images are needed")
+    if data.y_train is None or data.y_test is None:
+        raise ValueError(f"--data {settings.data} has no labels; the classifier needs them")
+    if (data.low, data.high) != (0.0, 1.0):
+        raise ValueError(
+            f"--data {settings.data} has values from {data.low:g} to {data.high:g}; the published "
+            "models take [0, 1]"
+        )
+    if (settings.train_inputs or 0) > len(data.x_train):
+        raise ValueError(
+            f"--train-inputs must be at most {len(data.x_train)} for --data {settings.data}, got "
+            f"{settings.train_inputs}"
+        )
+    choose_references(data.y_test, settings.references, settings.seed)
+
+
+def run(data: Dataset, settings: Settings, store: Store, stages: Stages) -> Reproduction:
+    """Train, attack and defend what is not finished yet, and gather what is."""
+    subjects, cells = [], []
+    for name in settings.models:
+        subject = prepare_subject(name, data, settings, store, stages)
+        subjects.append(subject)
+        cells += Grid(subject, settings, store, stages).cells()
+    return Reproduction(settings, data.name, data.classes, subjects, cells)
+
+
+def _digest(data: Dataset, settings: Settings) -> str:
+    """A hash of the inputs that a run sees, by which other contents of one name are told."""
+    total = hashlib.sha256()
+    tensors: list[Any] = [data.x_train[: settings.train_inputs], data.x_test[:1024]]
+    tensors += [y for y in (data.y_train, data.y_test) if y is not None]
+    for tensor in tensors:
+        total.update(f"{list(tensor.shape)}".encode())
+        total.update(tensor.contiguous().numpy().tobytes())
+    return total.hexdigest()[:16]

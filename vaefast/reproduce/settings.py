@@ -1,0 +1,142 @@
+"""What a reproduction does, in numbers: every one that its results depend on."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, NamedTuple
+
+from vaefast import checks
+from vaefast.hmc import KUZINA2022
+from vaefast.philox import check_seed
+from vaefast.training import TCVAE, BetaELBO, Objective
+
+__all__ = ["DEFAULT", "FULL", "Settings", "Training", "parse_model"]
+
+GRADIENTS = ("chain", "posterior", "spsa")
+MODEL = re.compile(r"(beta|tcvae)-(\d+(?:\.\d+)?)")
+
+
+class Training(NamedTuple):
+    """How a model of the grid is trained."""
+
+    name: str
+    title: str
+    objective: Objective
+
+
+def parse_model(name: str) -> Training:
+    """``vae``, ``beta-5`` or ``tcvae-5``.
+
+    Raises:
+        ValueError: no name of this kind.
+    """
+    if name == "vae":
+        return Training(name, "VAE", BetaELBO(1.0))
+    found = MODEL.fullmatch(name)
+    if found is None:
+        raise ValueError(f"--models knows vae, beta-WEIGHT and tcvae-WEIGHT, got {name!r}")
+    kind, weight = found[1], float(found[2])
+    if kind == "beta":
+        return Training(name, f"β-VAE, β {weight:g}", BetaELBO(weight))
+    return Training(name, f"β-TCVAE, β {weight:g}", TCVAE(weight))
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The size of a reproduction of Kuzina et al. 2022.
+
+    Args:
+        data: name of the data set, or its path.
+        models: names as :func:`parse_model` takes them.
+        radii: of the attacks, ℓ∞, pixel scale.
+        train_inputs: the first training inputs; None takes all.
+        epochs: passes over them.
+        references: test inputs that are attacked.
+        restarts: adversarial inputs per reference, one chain each.
+        attack_steps: gradient steps of the published attack.
+        transitions: T; the published schedule runs T // 2 more before them.
+        step_size: η₀ of the chains.
+        adaptive_steps: gradient steps of the attack through the defence.
+        adaptive_transitions: of the shorter chains that it goes through.
+        gradients: of the attack through the defence, each of which searches.
+        seed: of every random number.
+    """
+
+    data: str
+    models: tuple[str, ...] = ("vae", "beta-5", "tcvae-5")
+    radii: tuple[float, ...] = (0.1, 0.2)
+    train_inputs: int | None = 10_000
+    epochs: int = 10
+    references: int = 10
+    restarts: int = 4
+    attack_steps: int = 50
+    transitions: int = 100
+    step_size: float = 0.1
+    adaptive_steps: int = 20
+    adaptive_transitions: int = 20
+    gradients: tuple[str, ...] = ("chain", "posterior")
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "restarts", "attack_steps", "transitions", "adaptive_steps"):
+            checks.count(getattr(self, name), _option(name))
+        checks.count(self.references, "--references", 2)  # a standard error needs two
+        checks.count(self.adaptive_transitions, "--adaptive-transitions")
+        if self.train_inputs is not None:
+            checks.count(self.train_inputs, "--train-inputs", 2)
+        check_seed(self.seed)
+        for name in self.models:
+            parse_model(name)
+        if not self.models or len({*self.models}) < len(self.models):
+            raise ValueError(f"--models must differ, got {', '.join(self.models) or 'none'}")
+        if not self.radii or len({*self.radii}) < len(self.radii):
+            raise ValueError(f"--radii must differ, got {list(self.radii)}")
+        for name in self.gradients:
+            checks.option(name, "--gradients", GRADIENTS)
+        if not self.gradients or len({*self.gradients}) < len(self.gradients):
+            raise ValueError(f"--gradients must differ, got {list(self.gradients)}")
+        for name, value in [("--radii", r) for r in self.radii] + [("--step-size", self.step_size)]:
+            if not 0 < value < float("inf"):
+                raise ValueError(f"{name} must be positive and finite, got {value:g}")
+
+    @property
+    def chains_of_a_cell(self) -> int:
+        return self.references * self.restarts
+
+    def with_sizes(self, **given: Any) -> Settings:
+        """Those that are not None in place of its own."""
+        return replace(self, **{name: value for name, value in given.items() if value is not None})
+
+    def record(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
+
+    @classmethod
+    def of_data(cls, data: str, *, full: bool, **given: Any) -> Settings:
+        """The default or the published size for a data set, with what is given in its place."""
+        published = KUZINA2022.get(data, KUZINA2022["mnist"])
+        step_size = float(published["step_size"])
+        if not full:
+            return cls(data, step_size=step_size).with_sizes(**given)
+        size = {**FULL, "transitions": int(published["steps"]), "step_size": step_size}
+        return cls(data, **size | _all_inputs(given)).with_sizes(**given)
+
+
+def _all_inputs(given: dict[str, Any]) -> dict[str, Any]:
+    return {} if given.get("train_inputs") is not None else {"train_inputs": None}
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+DEFAULT = {field.name: field.default for field in fields(Settings) if field.name != "data"}
+FULL: dict[str, Any] = {
+    "models": ("vae", "beta-2", "beta-5", "beta-10", "tcvae-2", "tcvae-5", "tcvae-10"),
+    "epochs": 300,
+    "references": 50,
+    "restarts": 10,
+    "adaptive_steps": 50,
+    "gradients": ("chain", "posterior", "spsa"),
+}
