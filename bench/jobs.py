@@ -23,6 +23,7 @@ JOBS = (  # in the order of what is asked of them on a GPU
     "net_forward",
     "net_potential",
     "net_trajectory",
+    "net_trajectory_vjp",
     "net_jvp",
     "net_vjp",
     "eigenvalue_bound",
@@ -34,12 +35,13 @@ JOBS = (  # in the order of what is asked of them on a GPU
 )
 BESIDES = {
     "convolutional_hmc": "cuda",
+    "net_trajectory_vjp": "cpu",
     "generic": "cpu",
     "hmc_defence": "cpu",
     "convolutional": "cpu",
     "public_calls": "cpu",
     "threads": "cpu",
-}  # no ops; where they are measured
+}  # jobs that are no ops, and an op without a kernel for GPUs; where they are measured
 
 
 def names(place: Place) -> tuple[str, ...]:

@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include "counter.h"
+
 namespace vaefast {
 
 // What a row has of a parameter: a value per column, or `value` for all where `columns` is null.
@@ -286,29 +288,6 @@ struct LogLikelihood {
     Std<T> std;
 };
 
-// What a random number is for: vaefast.philox.Use.
-enum class Use : uint32_t {
-    momentum = 1,
-    accept,
-    jitter,
-    latent,
-    initial,
-    start,
-    radius,
-    damage,
-    fresh,
-    probe,
-    posterior,
-    margin,
-};
-
-// Where random numbers come from, but for the element; index below 2⁴⁴, lane below 2¹².
-struct Counter {
-    uint64_t seed;
-    int64_t index;
-    uint32_t step, lane;
-    Use use;
-};
 // The functions of math.h and normal.h, for the tests.
 enum class Function : int { exp, expm1, log, log1p_unit, tanh, sigmoid, softplus, normal_cdf };
 

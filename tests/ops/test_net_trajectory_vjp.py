@@ -196,6 +196,13 @@ def test_no_rows(backend):
     assert not into_x.any()
 
 
+def test_what_runs_on_a_gpu_is_said():
+    support = vf.supports("net_trajectory_vjp", "triton", device="cuda")
+    assert not support
+    assert 'no "triton" backend yet; its reference runs' in support.reason
+    assert "captured graphs" in support.reason
+
+
 def test_inputs_that_require_grad():
     case = problem()
     case["upstream"].requires_grad_()

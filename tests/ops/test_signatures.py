@@ -10,7 +10,7 @@ from vaefast.bench.cases import network, posterior
 from vaefast.runtime import backends
 from vaefast.types import Network
 
-NETWORK_OPS = [*sorted(op for op in backends.ops() if op.startswith("mlp_")), "decode_distance"]
+NETWORK_OPS = [*sorted(op for op in backends.ops() if op.startswith("net_")), "decode_distance"]
 ACTIVATIONS = "tanh,silu,identity"
 
 
@@ -25,7 +25,7 @@ def run(op, net, **options):
         return call(z, (z if op == "net_jvp" else x)[:1], net, **options)
     if op == "net_potential":
         return call(z, x, net, **target)
-    if op == "net_trajectory":
+    if op in ("net_trajectory", "net_trajectory_vjp"):
         return call(z, z, z, x, net, step=0.1, leapfrog=2, **target)
     if op == "net_chain":
         U = torch.zeros(4, dtype=torch.float64)

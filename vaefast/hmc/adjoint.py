@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -13,6 +14,8 @@ from vaefast.functional.leapfrog import per_chain
 from vaefast.functional.rows import repeated
 from vaefast.hmc.adaptation import StepSize
 from vaefast.hmc.target import NetworkTarget
+from vaefast.ops._pack import pack
+from vaefast.runtime import capture
 
 __all__ = ["Path", "pull_back", "recorded"]
 
@@ -67,8 +70,9 @@ def pull_back(path: Path, upstream: Tensor) -> tuple[Tensor, Tensor]:
     """Cotangents of the chains' ends back to their starts and to the images.
 
     A transition that was rejected passes them on; an accepted one is the adjoint of its
-    trajectory, whose momenta are drawn anew. Step sizes, masses and the decisions to accept are
-    held, as autograd through :func:`vaefast.functional.hmc.step` holds them.
+    trajectory, whose momenta are drawn anew; on CUDA it runs in captured graphs. Step sizes,
+    masses and the decisions to accept are held, as autograd through
+    :func:`vaefast.functional.hmc.step` holds them.
 
     Args:
         path: from :func:`recorded`.
@@ -80,21 +84,49 @@ def pull_back(path: Path, upstream: Tensor) -> tuple[Tensor, Tensor]:
         the numbers that it can represent on its way back (NaN or infinity), both are not finite.
     """
     target, into_x = path.target, torch.zeros_like(path.target.x)
-    adjoint, mass = target.trajectory_vjp(), target.inv_mass
-    for t in reversed(range(len(path.step))):
-        z, end = path.z[:, t], path.z[:, t + 1]
-        accepted = (z != end).any(1)
-        if not bool(accepted.any()):
-            continue
-        noise = path.draws.noise(z, path.first_step + t)
-        p = noise.momentum.to(z.dtype)
-        p = p if mass is None else p / per_chain(mass, z).sqrt()
-        step = repeated(path.step[t], len(z) // max(len(target.x), 1)).to(z.dtype)
-        if noise.jitter is not None:
-            step = (step * noise.jitter).to(z.dtype)
-        upstream, _, share = adjoint(z, p, upstream, step=step, accepted=accepted)
-        into_x = into_x + share
+    with capture.capturing(target.x) as captures:
+        adjoint = _Adjoint(_packed(target, len(path.step)))
+        for t in reversed(range(len(path.step))):
+            z, p, step, accepted = _trajectory(path, t)
+            if not bool(accepted.any()):
+                continue
+            upstream, share = captures.run(adjoint, z, p, upstream, step, accepted)
+            into_x = into_x + share
     return upstream, into_x
+
+
+@dataclass(frozen=True, eq=False)
+class _Adjoint:
+    """A trajectory's adjoint as a function of tensors, which a CUDA graph may hold."""
+
+    target: NetworkTarget
+
+    def __call__(
+        self, z: Tensor, p: Tensor, upstream: Tensor, step: Tensor, accepted: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        into_z, _, into_x = self.target.trajectory_vjp()(
+            z, p, upstream, step=step, accepted=accepted
+        )
+        return into_z, into_x
+
+
+def _packed(target: NetworkTarget, uses: int) -> NetworkTarget:
+    """The weights packed once for all transitions; on CUDA no kernel takes them."""
+    if uses < 2 or target.x.is_cuda:
+        return target
+    return replace(target, net=pack(target.net, backend=target.backend))
+
+
+def _trajectory(path: Path, t: int) -> tuple[Tensor, ...]:
+    """Of transition number t of the path: z, p, step sizes [N], and which chains moved [N]."""
+    z, end, mass = path.z[:, t], path.z[:, t + 1], path.target.inv_mass
+    noise = path.draws.noise(z, path.first_step + t)
+    p = noise.momentum.to(z.dtype)
+    p = p if mass is None else p / per_chain(mass, z).sqrt()
+    step = repeated(path.step[t], len(z) // max(len(path.target.x), 1)).to(z.dtype)
+    if noise.jitter is not None:
+        step = (step * noise.jitter).to(z.dtype)
+    return z, p, step, (z != end).any(1)
 
 
 def _path(

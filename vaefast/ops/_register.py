@@ -54,6 +54,7 @@ def register(
     second: bool = False,
     push: Push | None = None,
     probes: bool = False,
+    instead: str = "",
 ) -> Callable[[Any], Any]:
     """Define ``vaefast::<op>`` and return the function from a checked Call to the op's results.
 
@@ -74,6 +75,7 @@ def register(
         second: ``pull`` takes the second result back, which may be the first one's derivative
             [N, n] in the first argument.
         push: the results' tangents, from the first argument's.
+        instead: what runs on CUDA where there is no ``triton``, in :func:`supports`' reason.
         probes: the second argument holds vectors [..., K, n], of which vmap may make more.
     """
     name = call.__module__.rpartition(".")[2]
@@ -90,7 +92,7 @@ def register(
         return fake(rebuilt(arguments))
 
     torch.library.register_fake(f"vaefast::{name}", faked, lib=library)
-    backends.declare(name, tuple(implementations))
+    backends.declare(name, tuple(implementations), instead)
     if pull is not None:
         differentiable_once(name, library, layout.names, rebuilt, pull, second)
     flat = getattr(torch.ops.vaefast, name).default

@@ -164,4 +164,5 @@ _op = register(
     fake=_fake,
     reference=reference,
     cpp=_cpp,
+    instead="its reference runs, on the way back through a chain in captured graphs",
 )

@@ -30,6 +30,7 @@ F = TypeVar("F", bound=Callable)
 logger = logging.getLogger("vaefast")
 
 _implemented: dict[str, tuple[str, ...]] = {}  # op -> backends that it has
+_instead: dict[tuple[str, str], str] = {}  # (op, backend that it has not) -> the reason's end
 _said: set[str] = set()
 _missing: set[str] = set()  # backends whose absence was told
 _forced: str | None = None
@@ -54,9 +55,9 @@ def constant_when_traced(function: F) -> F:
     return function
 
 
-def declare(op: str, backends: tuple[str, ...]) -> None:
-    """Record which backends an op is implemented in; called once by the op's own module."""
-    _implemented[op] = backends
+def declare(op: str, backends: tuple[str, ...], instead: str = "") -> None:
+    """Record an op's backends, and what runs on CUDA ``instead`` of a Triton kernel; called once."""
+    _implemented[op], _instead[op, "triton"] = backends, f"; {instead}" if instead else ""
 
 
 def has(op: str, backend: str) -> bool:
@@ -106,7 +107,7 @@ def _dtype_reason(backend: str, dtype: torch.dtype) -> str:
 
 def _other_reason(op: str, backend: str, device: str, layers: Sequence[str] = ()) -> str:
     if backend not in _implemented[op]:
-        return f'{op} has no "{backend}" backend yet'
+        return f'{op} has no "{backend}" backend yet' + _instead.get((op, backend), "")
     return availability(backend, device) or layer_reason(backend, layers)
 
 
