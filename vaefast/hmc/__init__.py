@@ -4,17 +4,24 @@ from vaefast.hmc.defend import defend
 from vaefast.hmc.diagnostics import Diagnostics
 from vaefast.hmc.groups import KUZINA2022
 from vaefast.hmc.health import SamplerWarning
+from vaefast.hmc.log_marginal import Estimate, LogMarginal, log_marginal
 from vaefast.hmc.result import Defence, HMCResult
 from vaefast.hmc.sample import sample
 from vaefast.hmc.tune import tune
+from vaefast.hmc.tv_bound import TVBound, tv_bound
 
 __all__ = [
     "KUZINA2022",
     "Defence",
     "Diagnostics",
+    "Estimate",
     "HMCResult",
+    "LogMarginal",
     "SamplerWarning",
+    "TVBound",
     "defend",
+    "log_marginal",
     "sample",
     "tune",
+    "tv_bound",
 ]
