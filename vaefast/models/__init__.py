@@ -2,7 +2,9 @@
 
 from vaefast.models.activations import MaxMin
 from vaefast.models.explanation import Explanation, explain
+from vaefast.models.joint import from_log_joint
 from vaefast.models.lowering import CannotLower
+from vaefast.models.mixture import GaussianMixture
 from vaefast.models.networks import MLPVAE, ConvVAE
 from vaefast.models.storage import load, save
 from vaefast.models.vae import VAE
@@ -14,9 +16,11 @@ __all__ = [
     "CannotLower",
     "ConvVAE",
     "Explanation",
+    "GaussianMixture",
     "MaxMin",
     "as_vae",
     "explain",
+    "from_log_joint",
     "load",
     "save",
 ]
