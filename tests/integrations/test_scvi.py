@@ -68,8 +68,44 @@ def test_the_encoders_side_runs_with_a_context(cells):
     assert torch.allclose(norm, vf.geometry.frobenius_norm(vae, x, context=flipped))
 
 
-def test_the_likelihood_of_counts_is_refused_for_now():
-    with pytest.raises(ValueError, match="its negative binomial comes with the sampler"):
+class Counts(torch.distributions.NegativeBinomial):
+    """With the mean and the dispersion under scvi-tools' names."""
+
+    def __init__(self, mu, theta):
+        super().__init__(theta, logits=mu.log() - theta.log())
+        self.mu, self.theta = mu, theta
+
+
+class Counting(VAE):
+    gene_likelihood = "nb"
+
+    def __init__(self):
+        super().__init__()
+        self.px_r = nn.Parameter(torch.linspace(-1, 1, GENES))
+
+    def generative(self, z, library, batch_index):
+        mean = super().generative(z, library, batch_index)["px"].mean
+        return {"px": Counts(mean, self.px_r.exp())}
+
+
+def test_counts_are_sampled_under_the_models_own_negative_binomial(cells):
+    x, context = cells
+    module = Counting()
+    vae = as_vae(module)
+    assert vae.likelihood == "negative_binomial"
+    result = vf.hmc.sample(vae, x, context=context, steps=5, warmup=5, leapfrog=3, seed=1)
+    z, energy = result.z[:, 0, -1], result.energy[:, 0, -1]
+    px = module.generative(z, context["library"], context["batch_index"])["px"]
+    expected = -px.log_prob(x).sum(1) - Normal(0.0, 1.0).log_prob(z).sum(1)
+    assert torch.allclose(energy, expected.detach().double(), rtol=1e-5)
+
+
+def test_zero_inflated_counts_are_refused():
+    module = Counting()
+    module.gene_likelihood = "zinb"
+    with pytest.raises(ValueError, match="'gaussian' for SCVI with gene_likelihood 'zinb'"):
+        as_vae(module)
+    with pytest.raises(ValueError, match="'gaussian' for SCVI with gene_likelihood None"):
         as_vae(VAE())
 
 

@@ -10,21 +10,28 @@ from vaefast.hmc.latent_groups import (
     defend_groups,
     sample_groups,
 )
+from vaefast.hmc.log_marginal import Estimate, LogMarginal, log_marginal
 from vaefast.hmc.result import Defence, HMCResult
 from vaefast.hmc.sample import sample
 from vaefast.hmc.tune import tune
+from vaefast.hmc.tv_bound import TVBound, tv_bound
 
 __all__ = [
     "KUZINA2022",
     "Defence",
     "Diagnostics",
+    "Estimate",
     "GroupDefence",
     "GroupDraws",
     "HMCResult",
+    "LogMarginal",
     "SamplerWarning",
+    "TVBound",
     "defend",
     "defend_groups",
+    "log_marginal",
     "sample",
     "sample_groups",
     "tune",
+    "tv_bound",
 ]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from vaefast.functional.counts import COUNTS
 from vaefast.hmc.groups import group_chunks
 from vaefast.hmc.inputs import Inputs, latent_shape
 from vaefast.hmc.options import Options
@@ -22,7 +23,7 @@ from vaefast.runtime.batching import PaddedBatch, Rows
 from vaefast.runtime.capture import Graphs
 from vaefast.types import Network
 
-__all__ = ["Plan", "likelihood_of", "lowered", "planned"]
+__all__ = ["Plan", "beside_prior", "likelihood_of", "lowered", "planned"]
 
 STATE_BYTES = 160  # working bytes per latent of one chain: momenta, proposals, random numbers
 PIXEL_BYTES = 96  # working bytes per pixel of one chain in the likelihood
@@ -139,26 +140,44 @@ def likelihood_of(prepared: Prepared, options: Options) -> str:
 
 def lowered(prepared: Prepared, options: Options) -> Network | None:
     """The decoder as a network, or None where only the generic path applies."""
-    x, vae = prepared.x, prepared.vae
-    if options.memory_format == "channels_last" and x.ndim != 4:
+    if options.memory_format == "channels_last" and prepared.x.ndim != 4:
         raise ValueError('memory_format="channels_last" is for images [B, C, H, W]')
-    reason = "" if is_standard(vae) else "the prior is not N(0, I)"
-    if vae.decoder_output == "mean_logvar":
-        reason = "the decoder has a second head"
-    if x.dtype in HALF:
-        reason = "x is in half precision"
-    reason = reason or prepared.maps.decoder.why_not
-    net = prepared.maps.decoder.lowered
-    if not reason and net is not None:
-        reason = squashed(vae.likelihood, net)
+    net, reason = _network(prepared)
+    if not is_standard(prepared.vae):
+        reason = reason or "the prior is not N(0, I)"
     if not reason:
         return net
-    if options.precision != "ieee" and not x.is_cuda:
+    if options.precision != "ieee" and not prepared.x.is_cuda:
         raise ValueError(
             f"precision={options.precision!r} on the CPU needs a decoder that lowers: {reason}; "
             'use "ieee"'
         )
     return None
+
+
+def beside_prior(prepared: Prepared) -> Network | None:
+    """The decoder as a network whose likelihood is fused, beside a prior that is not N(0, I).
+
+    On CUDA a captured transition of the modules takes its place.
+    """
+    if is_standard(prepared.vae) or prepared.x.is_cuda:
+        return None
+    net, reason = _network(prepared)
+    return None if reason else net
+
+
+def _network(prepared: Prepared) -> tuple[Network | None, str]:
+    """The decoder as the fused likelihood takes it, or why there is none."""
+    vae, decoder = prepared.vae, prepared.maps.decoder
+    if prepared.x.dtype in HALF:
+        return None, "x is in half precision"
+    if vae.decoder_output == "mean_logvar":
+        return None, "the decoder has a second head"
+    if vae.likelihood in COUNTS:
+        return None, "the likelihood of counts runs in torch"
+    if decoder.lowered is None:
+        return None, decoder.why_not
+    return decoder.lowered, squashed(vae.likelihood, decoder.lowered)
 
 
 def _promise(

@@ -10,12 +10,15 @@ import torch
 from torch import Tensor
 
 from vaefast import ops
+from vaefast.functional.counts import COUNTS
 from vaefast.functional.priors import prior_energy, prior_gradient
 from vaefast.hmc.refusals import OUT_OF_MEMORY, refused
 from vaefast.models.context import Context
 from vaefast.models.forms import Forms
+from vaefast.models.mixture import GaussianMixture
 from vaefast.models.vae import VAE
 from vaefast.runtime import numerics
+from vaefast.types import Network
 
 __all__ = ["Potential", "is_standard"]
 
@@ -62,6 +65,9 @@ class Potential:
         forms: of the decoder, in which it runs.
         captured: whether it may become part of a graph, so that no value of a tensor may be read.
         names: of the tensors of a context that is a dict.
+        net: the decoder as a network, from which one fused op gives likelihood and gradient, so
+            that autograd is left with the prior; None: autograd goes through both.
+        prior: what stands for the VAE's own prior and costs less; None: that prior.
     """
 
     forms: Forms
@@ -70,6 +76,8 @@ class Potential:
     precision: str = "ieee"
     names: tuple[str, ...] | None = None
     captured: bool = False
+    net: Network | None = None
+    prior: GaussianMixture | None = None
 
     @property
     def vae(self) -> VAE:
@@ -151,6 +159,8 @@ class Potential:
 
     def _terms(self, z: Tensor, x: Tensor, decode: Decoding, precision: str) -> _Terms:
         device, log_prior = z.device, None
+        if self.net is not None:
+            return self._beside(self.net, z, x, decode, precision)
         with numerics.of_module(device, precision):
             with torch.enable_grad():
                 z = z.detach().requires_grad_()
@@ -168,8 +178,28 @@ class Potential:
                 grad = torch.zeros_like(z) if pulled_prior is None else -pulled_prior
         return _Terms(logp, log_prior, grad if pulled is None else grad - pulled, constant)
 
+    def _beside(
+        self, net: Network, z: Tensor, x: Tensor, decode: Decoding, precision: str
+    ) -> _Terms:
+        """The terms with the likelihood's from the fused potential, which has N(0, I) in it."""
+        U, grad = ops.net_potential(
+            z,
+            x,
+            net,
+            likelihood=self.likelihood,
+            likelihood_params=self.vae.likelihood_params,
+            precision=precision,
+            backend=self.backend,
+        )
+        logp, grad = prior_energy(z) - U, grad - prior_gradient(z)
+        log_prior, pulled = self._prior(z, decode)
+        constant: tuple[str, ...] = (PRIOR,) if pulled is None else ()
+        return _Terms(logp, log_prior, grad if pulled is None else grad - pulled, constant)
+
     def _prior(self, z: Tensor, decode: Decoding) -> tuple[Tensor, Tensor | None]:
         """log p(z) [N] float64 and its gradient."""
+        if self.prior is not None:
+            return self.prior.log_prob_and_gradient(z)
         with torch.enable_grad():
             z = z.detach().requires_grad_()
             log_prior = self.vae.log_prior(z, **decode.given)
@@ -194,8 +224,9 @@ class Potential:
 
     @property
     def _fused(self) -> bool:
-        """Whether natural parameters are all that the decoder gives; else it has a second head."""
-        return self.vae.decoder_output != "mean_logvar"
+        """Whether the op knows the likelihood, of which the decoder gives natural parameters."""
+        own = self.vae.decoder_output in ("mean_logvar", "joint")
+        return not own and self.likelihood not in COUNTS
 
 
 def is_standard(vae: VAE) -> bool:

@@ -18,13 +18,14 @@ from vaefast.hmc.groups import GroupStepSize
 from vaefast.hmc.health import Origin, check_copies, check_prior, immobile, unresolved
 from vaefast.hmc.inputs import Inputs
 from vaefast.hmc.options import Options
-from vaefast.hmc.plan import Plan, likelihood_of, planned
+from vaefast.hmc.plan import Plan, beside_prior, likelihood_of, planned
 from vaefast.hmc.potential import is_standard
 from vaefast.hmc.resolution import Resolution, resolution
 from vaefast.hmc.result import HMCResult
 from vaefast.hmc.spans import Span, kept_draws
 from vaefast.hmc.target import GenericTarget, NetworkTarget, Target
 from vaefast.models import context as conditions
+from vaefast.models.mixture import closed_form
 from vaefast.models.prepare import Prepared
 from vaefast.runtime.batching import PaddedBatch
 from vaefast.runtime.capture import OFF, Graphs
@@ -216,6 +217,9 @@ def target_of(
     """The posterior of these rows, C chains each; ``decoder`` None: by the modules."""
     pixels, likelihood = rows.x.flatten(1).to(dtype), likelihood_of(rows, options)  # [B, D]
     if decoder is None:
+        net = beside_prior(rows)
+        if net is not None:
+            net = rows.packs.packed("decoder", net, backend=backend, uses=options.transitions + 1)
         return GenericTarget(
             x=pixels,
             forms=rows.maps.forms.in_layout(options.memory_format),
@@ -226,6 +230,8 @@ def target_of(
             precision=options.precision,
             captures=captures,
             context=conditions.repeated(rows.context, options.chains),
+            net=net,
+            prior=closed_form(rows.vae),
         )
     return NetworkTarget(
         x=pixels,

@@ -19,6 +19,7 @@ from vaefast.hmc.potential import Potential
 from vaefast.models import context as conditions
 from vaefast.models.context import Context
 from vaefast.models.forms import Forms
+from vaefast.models.mixture import GaussianMixture
 from vaefast.runtime import capture
 from vaefast.types import Network
 
@@ -152,7 +153,11 @@ class NetworkTarget:
 
 @dataclass(frozen=True)
 class GenericTarget:
-    """Any decoder and any prior: autograd through them, the fused ops around them."""
+    """Any decoder and any prior: autograd through them, the fused ops around them.
+
+    Where ``net`` is given the decoder is that network: one fused op per leapfrog for the
+    likelihood, and the prior's gradient beside it.
+    """
 
     x: Tensor  # [B, D]
     forms: Forms  # of the decoder
@@ -163,6 +168,8 @@ class GenericTarget:
     precision: str = "ieee"
     captures: capture.Graphs = capture.OFF
     context: Context = None  # of the N chains
+    net: Network | None = None
+    prior: GaussianMixture | None = None  # the VAE's, read once
 
     def at(self, chain: Tensor, chains: int) -> GenericTarget:
         row = chain // chains
@@ -222,7 +229,8 @@ class GenericTarget:
     def _potential(self) -> Potential:
         names = tuple(self.context) if isinstance(self.context, dict) else None
         captured = self.captures.active or self.x.is_cuda
-        return Potential(self.forms, self.likelihood, self.backend, self.precision, names, captured)
+        how = self.backend, self.precision, names, captured
+        return Potential(self.forms, self.likelihood, *how, self.net, self.prior)
 
     def _conditions(self) -> tuple[Tensor, ...]:
         """The context as tensors, which a capture takes for inputs."""

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from vaefast.models.adapters import Adapter, is_from
 from vaefast.models.encoders import DecodeMethod, EncodeMethod
+from vaefast.models.mixture import GaussianMixture
 from vaefast.models.vae import VAE
 from vaefast.models.wrapping import ModuleVAE
 
@@ -60,6 +61,24 @@ class MixturePrior:
 
     def log_prob(self, z: Tensor) -> Tensor:
         return self.model._log_p_z(z) - 0.5 * z.shape[1] * math.log(2.0 * math.pi)
+
+    @torch.no_grad()
+    def mixture(self) -> GaussianMixture | None:
+        """The same density with the components read once, or None where it is not that.
+
+        Versions differ in what they make of the log-variance; the one that gives this density at
+        the components' means and between them is taken.
+        """
+        model = self.model
+        inputs = model.pseudo_inputs(model.idle_input.to(next(model.parameters()).device))
+        out = model.encoder(inputs.reshape(-1, *model.model_config.input_dim))
+        means = out.embedding
+        z = torch.cat((means, 0.5 * (means + means.roll(1, 0)) + 1.0))
+        for logvars in (torch.tanh(out.log_covariance), out.log_covariance):
+            found = GaussianMixture(means, logvars)
+            if torch.allclose(found.log_prob(z), self.log_prob(z).double(), rtol=1e-4, atol=1e-4):
+                return found
+        return None
 
 
 def wrap(model: Any, options: dict[str, Any]) -> VAE:

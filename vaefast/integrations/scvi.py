@@ -1,5 +1,8 @@
 """scvi-tools' SCVI module: a library size and a batch per cell, as ``context=``.
 
+Counts under its negative binomial (``gene_likelihood="nb"``), whose dispersion may depend on z, or
+the mean counts under a Gaussian where that is asked for.
+
 ``inference(x=, batch_index=)`` has ``qz``, a Normal; ``generative(z=, library=, batch_index=)`` has
 ``px``, a count distribution.
 """
@@ -36,31 +39,47 @@ class CellEncoder(nn.Module):
 
 
 class CellDecoder(nn.Module):
-    """Latents z [n, d] to the mean count of every gene, [n, genes]."""
+    """Latents z [n, d] to the mean count of every gene, [n, genes], and where ``counts`` its θ."""
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, *, counts: bool = False) -> None:
         super().__init__()
         self.module: Any = module
+        self.counts = counts
 
-    def forward(self, z: Tensor, context: Context = None) -> Tensor:
+    def forward(self, z: Tensor, context: Context = None) -> Any:
         if not isinstance(context, dict) or {"batch_index", "library"} - set(context):
             raise ValueError(
                 f"SCVI decodes with the batch and the size of each cell; pass {CONTEXT}"
             )
         named = {name: context[name] for name in ("batch_index", "library")}
-        return self.module.generative(z=z, **named)["px"].mean
+        px = self.module.generative(z=z, **named)["px"]
+        if not self.counts:
+            return px.mean
+        mean, theta = getattr(px, "mu", None), getattr(px, "theta", None)
+        if mean is None or theta is None or getattr(px, "zi_logits", None) is not None:
+            raise ValueError(
+                f"px must be a negative binomial with mu and theta, got {type(px).__name__}; "
+                'pass likelihood="gaussian" for its mean'
+            )
+        return mean, theta.expand_as(mean)
 
 
 def wrap(module: Any, options: dict[str, Any]) -> VAE:
-    """SCVI's module as a VAE: its encoder side, and the mean counts under a Gaussian.
+    """SCVI's module as a VAE: counts under its negative binomial, or means under a Gaussian.
 
     Raises:
-        ValueError: no likelihood is named; that of counts is not there yet.
+        ValueError: another likelihood, such as the zero-inflated one, which has none here.
     """
-    if options.get("likelihood") != "gaussian":
+    own = getattr(module, "gene_likelihood", None)
+    likelihood = options.get("likelihood", "negative_binomial" if own == "nb" else None)
+    if likelihood == "negative_binomial" and own in ("nb", None):
+        given = {"decoder_output": "mean_dispersion"} | options | {"likelihood": likelihood}
+        return ModuleVAE(CellEncoder(module), CellDecoder(module, counts=True), **given)
+    if likelihood != "gaussian":
         raise ValueError(
-            "likelihood must be 'gaussian' for SCVI today: its negative binomial comes with the "
-            "sampler; the encoder's side (attacks.latent, certify) does not read it"
+            f"likelihood must be 'gaussian' for SCVI with gene_likelihood {own!r}, or "
+            "'negative_binomial' with \"nb\"; the encoder's side (attacks.latent, certify) reads "
+            "none"
         )
     return ModuleVAE(CellEncoder(module), CellDecoder(module), **options)
 

@@ -4,7 +4,9 @@ from vaefast.models.activations import MaxMin
 from vaefast.models.explanation import Explanation, explain
 from vaefast.models.groups import Group, Hierarchical, as_hierarchical
 from vaefast.models.hierarchical import HierarchicalVAE
+from vaefast.models.joint import from_log_joint
 from vaefast.models.lowering import CannotLower
+from vaefast.models.mixture import GaussianMixture
 from vaefast.models.networks import MLPVAE, ConvVAE
 from vaefast.models.storage import load, save
 from vaefast.models.vae import VAE
@@ -16,6 +18,7 @@ __all__ = [
     "CannotLower",
     "ConvVAE",
     "Explanation",
+    "GaussianMixture",
     "Group",
     "Hierarchical",
     "HierarchicalVAE",
@@ -23,6 +26,7 @@ __all__ = [
     "as_hierarchical",
     "as_vae",
     "explain",
+    "from_log_joint",
     "load",
     "save",
 ]

@@ -8,13 +8,15 @@ from torch import Tensor
 
 __all__ = ["as_pair", "like_mean"]
 
+PAIRS = {"mean_logvar": "(mean, logvar)", "mean_dispersion": "(mean, dispersion)"}
+
 
 def as_pair(result: Any, output: str, is_open: bool) -> tuple[Any, Tensor | None]:
     """The heads that count: the second is None where it is not taken as a log-variance.
 
     Args:
         result: a tensor, or two.
-        output: the VAE's decoder_output.
+        output: the VAE's decoder_output, of which "mean_logvar" and "mean_dispersion" are two.
         is_open: whether a second tensor of the mean's size, or a lone number, is taken as one.
 
     Raises:
@@ -22,11 +24,11 @@ def as_pair(result: Any, output: str, is_open: bool) -> tuple[Any, Tensor | None
     """
     if isinstance(result, tuple) and all(isinstance(part, Tensor) for part in result):
         mean, second = result
-        taken = output == "mean_logvar" or (is_open and second.numel() in (1, mean.numel()))
+        taken = output in PAIRS or (is_open and second.numel() in (1, mean.numel()))
         return mean, second if taken else None
-    if output == "mean_logvar":
+    if output in PAIRS:
         raise TypeError(
-            'decode(z) must return (mean, logvar) with decoder_output "mean_logvar", got '
+            f"decode(z) must return {PAIRS[output]} with decoder_output {output!r}, got "
             f"{type(result).__name__}"
         )
     return result, None

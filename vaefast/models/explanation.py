@@ -10,10 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from vaefast import checks
+from vaefast.functional.counts import COUNTS
 from vaefast.models.calls import images
 from vaefast.models.context import Context
 from vaefast.models.likelihoods import described, squashed, within_unit_interval
 from vaefast.models.maps import Maps
+from vaefast.models.mixture import closed_form
 from vaefast.models.one_function import violation
 from vaefast.models.prepare import check_vae, prepare
 from vaefast.models.products import Map
@@ -227,12 +229,25 @@ def _logvar(maps: Maps) -> Part:
 
 def _posterior(vae: VAE, decoder: Map) -> Part:
     if vae.prior is not None:
-        return Part(False, "the prior is not N(0, I), autograd gives its gradient")
+        return Part(False, _own_prior(vae, decoder))
+    if vae.decoder_output == "joint":
+        return Part(False, "autograd through log_joint(z, x), fused leapfrog around it")
+    if vae.likelihood in COUNTS:
+        return Part(False, "autograd through the decoder and the likelihood of counts, in torch")
     if decoder.lowered is None:
         return Part(False, "autograd through the decoder, fused likelihood and leapfrog around it")
     if reason := squashed(vae.likelihood, decoder.lowered):
         return Part(False, f"{reason}, autograd gives the gradient")
     return Part(True, "likelihood, gradient and trajectory in one op; prior N(0, I)")
+
+
+def _own_prior(vae: VAE, decoder: Map) -> str:
+    mixed = closed_form(vae) is not None
+    gradient = "a closed form" if mixed else "autograd"
+    text = f"the prior is not N(0, I), {gradient} gives its gradient"
+    fused = decoder.lowered is not None and not squashed(vae.likelihood, decoder.lowered)
+    beside = "; on a CPU beside the fused likelihood of the decoder"
+    return text + beside if fused else text
 
 
 def _modules(maps: Maps) -> str:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vaefast import checks
+from vaefast.functional.counts import COUNTS
 from vaefast.models.module_stack import Root
 from vaefast.models.packs import is_frozen
 from vaefast.models.plans import CannotLower, LogSquare
@@ -155,6 +156,8 @@ def decoder(
     Raises:
         CannotLower: with the reason.
     """
+    if vae.decoder_output == "joint":
+        raise CannotLower("log p(x, z) is a function of the caller's")
     if z is None:
         z = _latents(vae)
     if vae.decoder_output == "probabilities" and not vae.logit_decoder.exact(
@@ -164,6 +167,8 @@ def decoder(
     (net,) = _networks(*_decoding(vae, z), values, frozen=is_frozen(vae))
     if vae.decoder_output == "mean_logvar":
         raise CannotLower("the decoder has a second head, the log-variance of its pixels")
+    if vae.decoder_output == "mean_dispersion":
+        raise CannotLower("the decoder has a second head, the dispersion of its counts")
     return _given(net)
 
 
@@ -186,6 +191,8 @@ def in_pixels(vae: VAE, net: Network) -> Network:
     """
     if vae.likelihood == "gaussian":
         return net
+    if vae.likelihood in COUNTS:
+        raise CannotLower("the mean of counts is no activation of the decoder's output")
     if (last := net.activations[-1]) != "identity":
         raise CannotLower(f"the decoder's logits come from {last}: no room for a sigmoid epilogue")
     return net.with_epilogue("sigmoid")

@@ -9,7 +9,10 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-__all__ = ["require_event", "with_hint"]
+from vaefast import checks
+from vaefast.models.calls import listed
+
+__all__ = ["require_event", "require_latents", "with_hint"]
 
 RESHAPED: dict[str, Callable[[Tensor], Tensor]] = {
     "flatten(1)": lambda x: x.flatten(1),
@@ -81,3 +84,17 @@ def _runs(encode: Callable[[Tensor], object], reshaped: Callable, x: Tensor) -> 
     except Exception:
         return False
     return True
+
+
+def require_latents(z: Tensor, shape: tuple[int, ...] | None, count: int | None) -> None:
+    """z [n, d] or [n, *latent_shape], as far as the model's own are known.
+
+    Raises:
+        TypeError: z is not floating.
+        ValueError: z is neither shape.
+    """
+    checks.batch(z, "z")
+    fits = shape is None or tuple(z.shape[1:]) in ((count,), shape)
+    if not fits or (shape is None and count not in (None, *z.shape[1:2])):
+        own = f" or [n, {listed(shape)}]" if shape is not None and len(shape) > 1 else ""
+        raise ValueError(f"z must be [n, {count}]{own}, got {list(z.shape)}")

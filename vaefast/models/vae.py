@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vaefast import checks
 from vaefast.models import context as contexts
 from vaefast.models import decoding, finite_model, first_batch, posterior, priors
 from vaefast.models.calls import (
@@ -18,7 +17,6 @@ from vaefast.models.calls import (
     check_event_shape,
     check_moments,
     images,
-    listed,
     lone_rows,
     to_model,
 )
@@ -26,14 +24,17 @@ from vaefast.models.context import Context, call
 from vaefast.models.encoders import GaussianEncoder, functions_of, require_module
 from vaefast.models.likelihoods import (
     LikelihoodAt,
+    check_dispersion,
     check_likelihood,
     check_pixels,
+    keep,
+    log_of_mean,
     resolve_decoder_output,
     to_pixels,
 )
 from vaefast.models.posterior import DiagonalGaussian
 from vaefast.models.results import image
-from vaefast.models.shapes import require_event, with_hint
+from vaefast.models.shapes import require_event, require_latents, with_hint
 from vaefast.models.sigmoid import LogitDecoder
 
 __all__ = ["VAE"]
@@ -53,16 +54,20 @@ class VAE(nn.Module):
         encoder_logvar: module, [n, *event] to log σ² [n, d]; or a [d] tensor, σ independent of x.
         decoder: module, [n, d] to [n, *event] or [n, D].
         trunk: module that both encoder heads share and that is run once; they take its output.
-        likelihood: "bernoulli", "gaussian", "continuous_bernoulli" or "clamped_bernoulli".
+        likelihood: "bernoulli", "gaussian", "continuous_bernoulli", "clamped_bernoulli"; of counts
+            "negative_binomial" or "categorical" (one-hot over the last dimension), by autograd.
         obs_std: standard deviation of the Gaussian likelihood, pixel scale: a number (default 1)
             or a tensor, of no dimension, [D] or like one event.
         prior: None for N(0, I), else an object with ``log_prob(z [n, d]) -> [n]``, or a callable
             that is that function.
+        dispersion: θ of the negative binomial, variance mean + mean²/θ: a number or a tensor [D] or
+            like one event.
         decoder_output: what ``decoder`` returns. "logits" (the default) or "probabilities" for
             the Bernoulli likelihoods, "mean" (the default) or "mean_logvar" for the Gaussian.
             Probabilities become logits exactly where a final ``nn.Sigmoid`` is found, else by a
             clamped logit. A Gaussian decoder that returns two tensors is taken as (mean,
-            log-variance) where neither this nor ``obs_std`` is given.
+            log-variance) where neither this nor ``obs_std`` is given. "log_mean" (the default),
+            "mean" or "mean_dispersion" (two tensors) for the negative binomial.
         event_shape: shape of one input; by default that of the last x that was encoded.
 
     Raises:
@@ -82,10 +87,12 @@ class VAE(nn.Module):
         prior: Any = None,
         decoder_output: str | None = None,
         event_shape: Sequence[int] | None = None,
+        dispersion: float | Tensor | None = None,
     ) -> None:
         super().__init__()
         encoder = GaussianEncoder(encoder_mean, encoder_logvar, trunk)
-        self._assemble(encoder, decoder, likelihood, obs_std, prior, decoder_output, event_shape)
+        own = likelihood, obs_std, prior, decoder_output, event_shape
+        self._assemble(encoder, decoder, *own, dispersion=dispersion)
 
     def _assemble(
         self,
@@ -97,14 +104,16 @@ class VAE(nn.Module):
         decoder_output: str | None,
         event_shape: Sequence[int] | None,
         encoder_output: str | None = None,
+        dispersion: float | Tensor | None = None,
     ) -> None:
         self.encoder = encoder
         self.decoder = require_module(decoder, "decoder")
         self.likelihood, std = check_likelihood(likelihood, obs_std)
-        _keep_std(self, std)
+        keep(self, "_obs_std", std)
         self.prior = priors.check_prior(prior)
         self._pair_is_open = decoder_output is None and obs_std is None
         self.decoder_output = resolve_decoder_output(decoder_output, likelihood)
+        keep(self, "_dispersion", check_dispersion(dispersion, likelihood, self.decoder_output))
         if self.decoder_output == "mean_logvar" and obs_std is not None:
             raise ValueError('obs_std must not be given with decoder_output "mean_logvar"')
         self.encoder_output = encoder_output or "logvar"
@@ -137,14 +146,16 @@ class VAE(nn.Module):
 
     @property
     def likelihood_params(self) -> tuple[float | Tensor, ...]:
-        """What the likelihood takes besides the decoder's output: (obs_std,) or nothing."""
-        return (self.obs_std,) if self.likelihood == "gaussian" else ()
+        """What the likelihood takes besides decoder outputs: (obs_std,), (dispersion,) or ()."""
+        theta = getattr(self, "_dispersion", None)
+        if theta is None:
+            return (self.obs_std,) if self.likelihood == "gaussian" else ()
+        return (theta.detach().flatten() if isinstance(theta, Tensor) else theta,)
 
     def q(self, x: Tensor, context: Context = None) -> DiagonalGaussian:
         """q(z|x) of x [B, *event], latents flat [B, d].
 
         Args:
-            x: inputs.
             context: None, a tensor [B, ...] or a dict of such, which the modules take beside x.
 
         Raises:
@@ -198,10 +209,11 @@ class VAE(nn.Module):
 
     def likelihood_at(self, z: Tensor, context: Context = None) -> LikelihoodAt:
         """p(x|z) for z [n, d]: its name, natural parameters and what else it takes."""
-        out, logvar = self._decoded(z, context)
-        if logvar is None:
+        out, second = self._decoded(z, context)
+        if second is None:
             return LikelihoodAt(self.likelihood, out, self.likelihood_params)
-        return LikelihoodAt("gaussian", out, (torch.exp(0.5 * logvar).flatten(1),))
+        own = second if self.decoder_output == "mean_dispersion" else torch.exp(0.5 * second)
+        return LikelihoodAt(self.likelihood, out, (own.flatten(1),))
 
     def log_likelihood(self, x: Tensor, z: Tensor, context: Context = None) -> Tensor:
         """log p(x|z) [n] float64 in nats, differentiable in z.
@@ -252,23 +264,27 @@ class VAE(nn.Module):
         return check_moments(call(self.encoder, x.clone(), context), len(x))
 
     def _decoded(self, z: Tensor, context: Context) -> tuple[Tensor, Tensor | None]:
-        """Natural parameters and, where the decoder has a second head, its log-variance."""
-        self._check_latents(z)
+        """Natural parameters and, where the decoder has a second head, what it gives."""
+        require_latents(z, self.latent_shape, self.latent_dim)
         contexts.check(context, len(z))
         inputs = to_model(self.unflat(self.flat(z)), "z", self.decoder)
-        out, logvar = lone_rows(self._heads, inputs, context)
-        return out.to(z.dtype), None if logvar is None else logvar.to(z.dtype)
+        out, second = lone_rows(self._heads, inputs, context)
+        if self.likelihood == "negative_binomial" and self.decoder_output != "log_mean":
+            out = log_of_mean(out)
+        return out.to(z.dtype), None if second is None else second.to(z.dtype)
 
     def _heads(self, z: Tensor, context: Context) -> tuple[Tensor, Tensor | None]:
         if self.decoder_output == "probabilities":
             out = self.logit_decoder(self.decoder, z.clone(), context)
             return as_event(out, len(z), self.event_shape), None
-        result = image(call(self.decoder, z.clone(), context), pair=self.likelihood == "gaussian")
+        heads = self.likelihood == "gaussian" or self.decoder_output == "mean_dispersion"
+        result = image(call(self.decoder, z.clone(), context), pair=heads)
         pair = decoding.as_pair(result, self.decoder_output, self._pair_is_open)
         mean = as_event(pair[0], len(z), self.event_shape)
         if pair[1] is None:
             return mean, None
-        self.decoder_output = "mean_logvar"
+        if self.likelihood == "gaussian":
+            self.decoder_output = "mean_logvar"
         return mean, decoding.like_mean(pair[1], mean)
 
     def _check_context(self, context: Context, rows: int) -> None:
@@ -282,19 +298,3 @@ class VAE(nn.Module):
             require_event(x, self.event_shape)
         elif self.event_shape != (shape := tuple(x.shape[1:])):  # else the same object
             self.event_shape = shape
-
-    def _check_latents(self, z: Tensor) -> None:
-        checks.batch(z, "z")
-        shape = self.latent_shape
-        fits = shape is None or tuple(z.shape[1:]) in ((self.latent_dim,), shape)
-        if not fits or (shape is None and self.latent_dim not in (None, *z.shape[1:2])):
-            own = f" or [n, {listed(shape)}]" if shape is not None and len(shape) > 1 else ""
-            raise ValueError(f"z must be [n, {self.latent_dim}]{own}, got {list(z.shape)}")
-
-
-def _keep_std(vae: VAE, std: float | Tensor) -> None:
-    """As a buffer where it is a tensor, so that it moves with the model."""
-    if isinstance(std, Tensor) and not isinstance(std, nn.Parameter):
-        vae.register_buffer("_obs_std", std, persistent=False)
-    else:
-        vae._obs_std = std  # type: ignore[assignment]

@@ -23,6 +23,7 @@ DEFAULTS: dict[str, Any] = {
     "decoder_output": None,
     "event_shape": None,
     "encoder_output": None,
+    "dispersion": None,
 }
 HEADS = (  # mean, scale, what the scale is, trunk
     ("fc_mu", "fc_var", "logvar", "encoder"),
@@ -56,6 +57,7 @@ def as_vae(
     decoder_output: str | None = None,
     encoder_output: str | None = None,
     event_shape: Sequence[int] | None = None,
+    dispersion: float | Tensor | None = None,
 ) -> VAE:
     """A :class:`VAE` around any module that encodes and decodes.
 
@@ -69,7 +71,7 @@ def as_vae(
         module: is shared, not copied. A VAE is returned as it is.
         likelihood: as for :class:`VAE`; by default "bernoulli", or that of a VAE that is given.
         obs_std: as for :class:`VAE`; by default 1.0, or that of a VAE that is given.
-        prior, decoder_output, event_shape: as for :class:`VAE`.
+        prior, decoder_output, event_shape, dispersion: as for :class:`VAE`.
         encoder_output: what the encoder's second result is: "logvar", "std", "var" or "logstd".
             By default what its name says, "logvar" where it has none.
 
@@ -85,6 +87,7 @@ def as_vae(
         "decoder_output": decoder_output,
         "encoder_output": encoder_output,
         "event_shape": None if event_shape is None else check_event_shape(event_shape),
+        "dispersion": dispersion,
     }
     given = {name: value for name, value in options.items() if value is not None}
     if encoder_output is not None:
@@ -129,7 +132,8 @@ def _decoder(module: nn.Module, given: dict[str, Any]) -> nn.Module | None:
                 return decode
             if callable(decode) and isinstance(owner, nn.Module):
                 output, likelihood = given.get("decoder_output"), given.get("likelihood")
-                return DecodeMethod(owner, output, likelihood == "gaussian", name)
+                pair = likelihood == "gaussian" or output == "mean_dispersion"
+                return DecodeMethod(owner, output, pair, name)
     return None
 
 
@@ -155,7 +159,7 @@ def _say_what_is_missing(module: nn.Module, encode: bool, decode: bool) -> None:
 def _check_agreement(vae: VAE, given: dict[str, Any]) -> None:
     """No option that was given contradicts the VAE."""
     for name, value in given.items():
-        own = getattr(vae, name)
+        own = getattr(vae, "_dispersion" if name == "dispersion" else name)
         tensors = isinstance(value, Tensor) and isinstance(own, Tensor)
         if value is not own and not (value.equal(own) if tensors else value == own):
             raise ValueError(f"module is a VAE with {name} {own!r} already, got {value!r}")
