@@ -10,7 +10,7 @@ from torch import Tensor
 from vaefast import checks, philox
 from vaefast.attacks import presets
 from vaefast.attacks.ball import working
-from vaefast.attacks.divergences import DIVERGENCES, Divergence
+from vaefast.attacks.divergences import DIVERGENCES, SLOPES, Divergence, Sloped
 from vaefast.attacks.engine import maximise
 from vaefast.attacks.latent import _check_target
 from vaefast.attacks.objectives import PosteriorChange, _nan_unless_finite
@@ -113,7 +113,7 @@ def latent_groups(
     search = make_search(x, rule, options, seed=seed)
     warn_of_radius(search, x, "latent_groups")
     target = None if target is None else _check_target(target, x)
-    objective = _GroupChange(prepared, target, DIVERGENCES[name], paths)
+    objective = _GroupChange(prepared, target, name, paths)
     result = maximise(objective, prepared, x, search)
     warn_of(result, "latent_groups")
     return result
@@ -148,10 +148,11 @@ class _GroupChange(PosteriorChange):
     """The change of the top groups, in the mean over the paths; reported on fresh ones."""
 
     def __init__(
-        self, prepared: Prepared, target: Tensor | None, divergence: Divergence, paths: _Paths
+        self, prepared: Prepared, target: Tensor | None, divergence: str, paths: _Paths
     ) -> None:
-        super().__init__(prepared, target, _MeanOver(divergence, paths.draws))
-        self._paths, self._single, self.width = paths, divergence, paths.draws
+        super().__init__(prepared, target, _MeanOver(SLOPES[divergence], paths.draws))
+        self._paths, self.width = paths, paths.draws
+        self._single = DIVERGENCES[divergence]
 
     def bytes_per_row(self) -> int:
         return self._paths.draws * super().bytes_per_row()
@@ -193,8 +194,12 @@ class _Fresh:
 class _MeanOver:
     """Divergences of S paths side by side, as their mean; equal for equal settings."""
 
-    divergence: Divergence
+    divergence: Sloped
     draws: int
 
-    def __call__(self, *moments: Tensor) -> Tensor:
-        return self.divergence(*moments) / self.draws
+    def __call__(
+        self, mean: Tensor, logvar: Tensor, mean_ref: Tensor, logvar_ref: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        value, by_mean, by_logvar = self.divergence(mean, logvar, mean_ref, logvar_ref)
+        share = None if by_logvar is None else by_logvar / self.draws
+        return value / self.draws, by_mean / self.draws, share
