@@ -56,7 +56,7 @@ def constant_when_traced(function: F) -> F:
 
 
 def declare(op: str, backends: tuple[str, ...], instead: str = "") -> None:
-    """Record an op's backends and what runs on CUDA ``instead`` of a Triton kernel; called once."""
+    """Record an op's backends, and what runs on CUDA ``instead`` of a Triton kernel."""
     _implemented[op], _instead[op, "triton"] = backends, f"; {instead}" if instead else ""
 
 
