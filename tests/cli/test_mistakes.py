@@ -9,7 +9,7 @@ import torch
 
 from vaefast.cli import describe, main
 
-COMMANDS = ("audit", "train", "attack", "defend", "certify", "bench", "info")
+COMMANDS = ("audit", "train", "attack", "defend", "certify", "reproduce", "bench", "info")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -103,6 +103,17 @@ def test_the_grid_is_whole(finished):
     assert "--references 3" in page
 
 
+def test_an_interruption_says_how_to_go_on(tmp_path, capsys, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("vaefast.cli.reproduce.run", stop)
+    assert main(words(tmp_path / "run")) == 130
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "the same command goes on from it" in error
+
+
 def refused(capsys, arguments):
     assert main(arguments) == 2
     error = capsys.readouterr().err

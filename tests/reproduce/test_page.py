@@ -68,8 +68,8 @@ def test_the_page_says_what_it_is_of(text):
         "β-TCVAE, β 2.5",
         "0.400 ± 0.000",
         "chain 3, published 1",
-        "train inputs 10000 all",
-        "transitions 100 500 or 1000",
+        "train inputs 6000 all",
+        "transitions 80 500 or 1000",
         "vaefast reproduce kuzina2022 --data x",
         "validation loss",
     ):

@@ -29,8 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with warnings.catch_warnings():
             warnings.showwarning = _warner()
             return _run(list(sys.argv[1:] if arguments is None else arguments))
-    except KeyboardInterrupt:
-        return _say("interrupted; nothing was left behind", INTERRUPTED)
+    except KeyboardInterrupt as stop:
+        return _say(f"interrupted; {stop or 'nothing was left behind'}", INTERRUPTED)
     except BrokenPipeError:  # whoever read our output has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return PIPE_CLOSED

@@ -114,8 +114,12 @@ def reproduce(
     store = open_store(out, images, settings)
     if full:
         console.print(str(measure(images, settings)))
-    with Stages(console) as stages:
-        found = run(images, settings, store, stages)
+    try:
+        with Stages(console) as stages:
+            found = run(images, settings, store, stages)
+    except KeyboardInterrupt:
+        way_on = f"what is finished lies in {out}, and the same command goes on from it"
+        raise KeyboardInterrupt(way_on) from None
     write_whole(out / "results.csv", as_csv(found).encode())
     page = render(found, shlex.join(["vaefast", *context.obj]))
     write_whole(out / "report.html", page.encode())

@@ -66,14 +66,14 @@ class Settings:
     data: str
     models: tuple[str, ...] = ("vae", "beta-5", "tcvae-5")
     radii: tuple[float, ...] = (0.1, 0.2)
-    train_inputs: int | None = 10_000
-    epochs: int = 10
+    train_inputs: int | None = 6_000
+    epochs: int = 8
     references: int = 10
     restarts: int = 4
     attack_steps: int = 50
-    transitions: int = 100
+    transitions: int = 80
     step_size: float = 0.1
-    adaptive_steps: int = 20
+    adaptive_steps: int = 10
     adaptive_transitions: int = 20
     gradients: tuple[str, ...] = ("chain", "posterior")
     seed: int = 0
