@@ -17,13 +17,13 @@ from torch import Tensor
 
 import vaefast as vf
 from vaefast.bench.generic_loops import ATTACK, LEAPFROG, LOOPS, RADIUS, STEP, repeated
+from vaefast.bench.generic_table import WITHIN
 from vaefast.bench.place import Place
 from vaefast.bench.runner import Benchmark, Case, Check, Provider
 
 __all__ = ["cases"]
 
 ROWS = (1, 10, 64, 500)
-WITHIN = 1.1  # times the best loop
 OURS, COMPILED = "vaefast", 'vaefast, set_generic("compile")'
 
 

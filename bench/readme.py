@@ -11,6 +11,8 @@ import re
 import sys
 from pathlib import Path
 
+from vaefast.bench.generic_table import GENERIC, generic_table
+
 __all__ = ["main"]
 
 RESULTS = Path("bench/results/cpu.csv")
@@ -205,6 +207,12 @@ def convolutional_line(rows: list[Row]) -> str:
     )
 
 
+def generic(rows: list[Row]) -> str:
+    """Modules beside plain PyTorch; the other rows do not matter."""
+    found = latest(GENERIC) if GENERIC.exists() else []
+    return "\n".join([*generic_table(cases(found)), "", machine(found[-1]) if found else "", ""])
+
+
 def gpu(rows: list[Row]) -> str:
     """The GPU's table, or that there is none; the CPU's rows do not matter."""
     if not GPU_RESULTS.exists():
@@ -284,6 +292,7 @@ BLOCKS = {
     "engine": engine,
     "engine_small": engine_small,
     "convolutional": convolutional,
+    "generic": generic,
     "gpu": gpu,
 }
 

@@ -161,6 +161,7 @@ struct NetForward {
     Rows<const T> z;  // [N, d]
     int64_t N;
     Network<T> net;
+    Rows<T> tape;  // [N, tape_width], filled with the slopes; null: they are not kept
 };
 
 // The posterior p(z | x) of rows n of z, each with its image x[n / chains].
@@ -210,7 +211,7 @@ struct NetChain {
 };
 
 // K probes for each of B inputs: their products with the Jacobian J, and the squared norms of
-// those.
+// those. With a tape y stays as it is, K is 1 and the products are wanted.
 template <typename T>
 struct NetProbes {
     Rows<T> y;             // [B, d]
@@ -221,6 +222,7 @@ struct NetProbes {
     bool shared;
     int64_t B, K;
     Network<T> net;
+    Rows<T> tape;  // [B, tape_width] of net_forward at x, only read; null: pass forward
 };
 template <typename T>
 struct NetJvp : NetProbes<T> {};  // J v_k

@@ -32,6 +32,7 @@ namespace vaefast {
     KERNEL(log_likelihood, void, const LogLikelihood<T>&, int64_t begin, int64_t end)            \
     KERNEL(normals, void, const Counter&, T* out, int64_t count)                                 \
     KERNEL(packed_bytes, int64_t, const Network<T>&)                                             \
+    KERNEL(tape_width, int64_t, const Network<T>&)                                               \
     KERNEL(activate, void, Activation, Parameters<T>, const T* a, T* h, T* slope, int64_t count) \
     KERNEL(multiply_slope, void, Activation, const T* slope, T* t, int64_t count)                \
     KERNEL(evaluate, void, Function, const T* in, T* out, int64_t count)

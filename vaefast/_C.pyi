@@ -16,7 +16,16 @@ def net_pack_f32(
     threads: int,
     /,
 ) -> bool: ...  # whether it lacked any
-def net_forward_f32(out: _Rows, z: _Rows, N: int, net: _Layers, threads: int, /) -> None: ...
+def tape_width_f32(net: _Layers, /) -> int: ...
+def net_forward_f32(
+    out: _Rows,
+    tape: _Rows,  # address 0 where the slopes are not kept
+    z: _Rows,
+    N: int,
+    net: _Layers,
+    threads: int,
+    /,
+) -> None: ...
 def net_potential_f32(
     U: int,  # address of [N] float64
     grad: _Rows,
@@ -94,7 +103,7 @@ def log_likelihood_f32(
 def net_jvp_f32(
     results: tuple[_Rows, _Rows],  # y, products (address 0 for none)
     sq: int,  # address of [B, K] float64
-    given: tuple[_Rows, _Rows],  # x, probes [K, ·] or [B·K, ·]
+    given: tuple[_Rows, _Rows, _Rows],  # x, probes [K, ·] or [B·K, ·], zeros
     shared: bool,  # whether the probes are [K, ·]
     counts: tuple[int, int],  # B, K
     net: _Layers,
@@ -104,7 +113,7 @@ def net_jvp_f32(
 def net_vjp_f32(
     results: tuple[_Rows, _Rows],
     sq: int,
-    given: tuple[_Rows, _Rows],
+    given: tuple[_Rows, _Rows, _Rows],  # x, probes, net_forward's tape (address 0 for none)
     shared: bool,
     counts: tuple[int, int],
     net: _Layers,
@@ -165,6 +174,7 @@ def evaluate_f32(function: int, values: int, out: int, count: int, /) -> None: .
 # the same in float64
 net_pack_bytes_f64 = net_pack_bytes_f32
 net_pack_start_f64 = net_pack_start_f32
+tape_width_f64 = tape_width_f32
 net_pack_f64 = net_pack_f32
 net_forward_f64 = net_forward_f32
 net_potential_f64 = net_potential_f32

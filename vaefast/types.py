@@ -266,7 +266,7 @@ def in_features(net: Network) -> int:
     layer, weight = net.layers[0], net.weights[0]
     if layer.startswith("linear"):
         return weight.shape[1]
-    return parse_layer(layer, tuple(weight.shape)).in_features
+    return parse_layer(layer, tuple(int(size) for size in weight.shape)).in_features
 
 
 def out_features(net: Network) -> int:
@@ -274,4 +274,4 @@ def out_features(net: Network) -> int:
     layer, weight = net.layers[-1], net.weights[-1]
     if layer.startswith("linear"):
         return weight.shape[0]
-    return parse_layer(layer, tuple(weight.shape)).out_features
+    return parse_layer(layer, tuple(int(size) for size in weight.shape)).out_features

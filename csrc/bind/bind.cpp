@@ -26,6 +26,7 @@ PYBIND11_MODULE(_C, module) {
     VAEFAST_NETWORK_OPS(VAEFAST_DEFINE)
     VAEFAST_DEFINE(net_pack_bytes)
     VAEFAST_DEFINE(net_pack_start)
+    VAEFAST_DEFINE(tape_width)
     VAEFAST_DEFINE(pgd_step)
     VAEFAST_DEFINE(leapfrog_step)
     VAEFAST_DEFINE(log_likelihood)

@@ -7,9 +7,19 @@ namespace vaefast {
 namespace {
 
 template <typename T>
-void net_forward(const RowsAt& out, const RowsAt& z, int64_t N, const LayersAt& net, int threads) {
+void net_forward(const RowsAt& out, const RowsAt& tape, const RowsAt& z, int64_t N,
+                 const LayersAt& net, int threads) {
     const auto layers = layers_at<T>(net);
-    run<T>(NetForward<T>{rows_at<T>(out), rows_at<const T>(z), N, network(layers)}, threads);
+    run<T>(
+        NetForward<T>{rows_at<T>(out), rows_at<const T>(z), N, network(layers), rows_at<T>(tape)},
+        threads);
+}
+
+// Elements of a row of net_forward's tape.
+template <typename T>
+int64_t tape_width(const LayersAt& net) {
+    const auto layers = layers_at<T>(net);
+    return of<T>(*active().kernels).tape_width(network(layers));
 }
 
 // x, chains, likelihood, std
@@ -78,15 +88,16 @@ void decode_distance(Address hits, const std::array<RowsAt, 3>& data,
            threads);
 }
 
-// results: y, products (address 0 where they are not wanted); given: x, probes; counts: B, K.
+// results: y, products (address 0 where they are not wanted); given: x, probes, net_forward's tape
+// (address 0 for none); counts: B, K.
 template <template <typename> class Task, typename T>
 void net_probes(const std::array<RowsAt, 2>& results, Address sq,
-                const std::array<RowsAt, 2>& given, bool shared,
+                const std::array<RowsAt, 3>& given, bool shared,
                 const std::array<int64_t, 2>& counts, const LayersAt& net, int threads) {
     const auto layers = layers_at<T>(net);
     run<T>(Task<T>{{rows_at<T>(results[0]), reinterpret_cast<double*>(sq), rows_at<T>(results[1]),
                     rows_at<const T>(given[0]), rows_at<const T>(given[1]), shared, counts[0],
-                    counts[1], network(layers)}},
+                    counts[1], network(layers), rows_at<T>(given[2])}},
            threads);
 }
 template <typename T>

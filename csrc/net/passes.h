@@ -8,6 +8,12 @@
 namespace vaefast {
 namespace VAEFAST_LEVEL {
 
+// Rows from `first` on; none where there are none.
+template <typename T>
+Rows<T> rows_from(const Rows<T>& rows, int64_t first) {
+    return {rows.data ? rows[first] : nullptr, rows.stride};
+}
+
 // A pass of one team over one block of rows; `scratch` is the worker's own.
 template <typename T>
 struct Pass {
@@ -16,14 +22,27 @@ struct Pass {
     const Worker& worker;
     T* scratch;
     int64_t rows;
+    Rows<T> kept;  // slopes that the caller keeps, of the tape's inputs; null: the tape's own
     mutable Rows<const T> input = {};  // of forward_hidden, where a layer adds it
 
-    Pass(const Workspace<T>& work, const Worker& worker, int64_t rows)
+    Pass(const Workspace<T>& work, const Worker& worker, int64_t rows, Rows<T> kept = {})
         : net(work.net),
           tape(work.tapes[worker.team]),
           worker(worker),
           scratch(work.scratch[worker.id]),
-          rows(rows) {}
+          rows(rows),
+          kept(kept) {}
+
+    // Layer l's slopes at input b of the tape from column `first` on.
+    SlopesAt<T> slopes(int64_t l, int64_t b, int64_t first) const {
+        if (!kept.data)
+            return {tape.slope[l] ? tape.slope[l] + b * tape.stride[l] + first : nullptr, nullptr};
+        const Activation kind = net[l].activation;
+        if (kind == Activation::identity) return {nullptr, nullptr};
+        T* row = kept[b] + tape.kept[l];
+        if (has_two_slopes(kind)) return {nullptr, reinterpret_cast<int8_t*>(row) + first};
+        return {row + first, nullptr};
+    }
 
     template <typename Epilogue>
     void multiply(const T* x, int64_t stride, const Packed<T>& w, Epilogue epilogue) const {
@@ -79,10 +98,22 @@ void add_places(const Side& side, int64_t first, int64_t count, const Side& othe
     }
 }
 
-// The sums of a tile become h = φ(a + b + a residual) in `post` and φ' in `slope` (not where null).
+// to ← φ' of layer l at input b times the `count` columns at t, from column `first` on.
+template <typename T>
+void multiply_slope_of(const Pass<T>& pass, int64_t l, int64_t b, int64_t first, const T* t, T* to,
+                       int64_t count) {
+    const PackedLayer<T>& layer = pass.net[l];
+    const SlopesAt<T> at = pass.slopes(l, b, first);
+    if (at.bytes)
+        multiply_two_slopes(layer.activation, layer.parameters, at.bytes, t, to, count);
+    else
+        multiply_slope<T>(layer.activation, at.numbers, t, to, count);
+}
+
+// The sums of a tile become h = φ(a + b + a residual) in `post`; φ' goes to `slopes`.
 template <typename T>
 void activate_row(const Pass<T>& pass, int64_t l, const Tile<T>& tile, int64_t r, T* post,
-                  T* slope) {
+                  SlopesAt<T> slopes) {
     const PackedLayer<T>& layer = pass.net[l];
     const int64_t k = layer.residual;
     T* a = tile[r];
@@ -92,7 +123,15 @@ void activate_row(const Pass<T>& pass, int64_t l, const Tile<T>& tile, int64_t r
         const T* from = k < 0 ? pass.input[r] : pass.tape.post[k] + r * pass.tape.stride[k];
         add_places(layer.out, tile.first, tile.count, pass.net.side(k), from, a);
     }
-    activate(layer.activation, layer.parameters, a, post, slope, tile.padded);
+    if (slopes.bytes)
+        activate_two(layer.activation, layer.parameters, a, post, slopes.bytes, tile.padded);
+    else
+        activate(layer.activation, layer.parameters, a, post, slopes.numbers, tile.padded);
+}
+template <typename T>
+void activate_row(const Pass<T>& pass, int64_t l, const Tile<T>& tile, int64_t r, T* post,
+                  T* slope) {
+    activate_row(pass, l, tile, r, post, SlopesAt<T>{slope, nullptr});
 }
 
 // Layers [0, layers) of the pass on x; the team's barrier follows each layer. inspect(tile) sees x
@@ -107,11 +146,9 @@ void forward_hidden(const Pass<T>& pass, const T* x, int64_t stride, int64_t lay
         const int64_t to = tape.stride[l];
         pass.advance(x, stride, layer, [&](const Tile<T>& tile) {
             if (l == 0) inspect(tile);
-            for (int64_t r = 0; r < pass.rows; ++r) {
-                const int64_t at = r * to + tile.first;
-                T* slope = tape.slope[l] ? tape.slope[l] + at : nullptr;
-                activate_row(pass, l, tile, r, tape.post[l] + at, slope);
-            }
+            for (int64_t r = 0; r < pass.rows; ++r)
+                activate_row(pass, l, tile, r, tape.post[l] + r * to + tile.first,
+                             pass.slopes(l, r, tile.first));
         });
         pass.worker.sync();
         x = tape.post[l];
@@ -176,15 +213,13 @@ const T* backward_to_first(const Pass<T>& pass, const ProbeRows& at = ONE_EACH) 
     const Tape<T>& tape = pass.tape;
     int64_t now = 0;
     for (int64_t l = pass.net.depth - 1; l > 0; --l) {
-        const PackedLayer<T>& below = pass.net[l - 1];
         T* to = tape.up[1 - now];
         keep_skip(pass, l, tape.up[now]);
         pass.go_back(tape.up[now], tape.up_stride, pass.net[l], [&](const Tile<T>& tile) {
             add_skip(pass, l - 1, tile);
             at.each({0, pass.rows}, [&](int64_t r, int64_t b, int64_t) VAEFAST_FLAT {
                 T* row = to + r * tape.up_stride + tile.first;
-                const T* slope = tape.slope[l - 1] + b * tape.stride[l - 1] + tile.first;
-                multiply_slope<T>(below.activation, slope, tile[r], row, tile.padded);
+                multiply_slope_of(pass, l - 1, b, tile.first, tile[r], row, tile.padded);
             });
         });
         pass.worker.sync();

@@ -36,14 +36,6 @@ void for_each_piece(const Worker& worker, int64_t count, int64_t rows, Body body
     }
 }
 
-// to ← φ' of layer l at input b times the `count` columns at t, from column `first` on.
-template <typename T>
-void multiply_slope_of(const Pass<T>& pass, int64_t l, int64_t b, int64_t first, const T* t, T* to,
-                       int64_t count) {
-    multiply_slope<T>(pass.net[l].activation, pass.tape.slope[l] + b * pass.tape.stride[l] + first,
-                      t, to, count);
-}
-
 // The same, into a row of which relu keeps what its slopes do.
 template <typename T>
 void mask(const Pass<T>& pass, int64_t l, int64_t b, int64_t first, const T* t, T* row,
@@ -101,6 +93,13 @@ void hidden_product(const Pass<T>& pass, const ProbeRows& at, Rows<const T> from
     pass.worker.sync();
 }
 
+// Pack nothing that a pass forward would take.
+template <typename T>
+void leave_forward(const PackedNetwork<T>& net) {
+    for (int64_t l = 0; l < net.depth; ++l)
+        net.layers[l].forward.data = net.layers[l].window_forward.weights = nullptr;
+}
+
 // What a block of inputs keeps in hidden layers where K rows each pass.
 template <typename T>
 void take_active(Arena& arena, const Workspace<T>& work, const Network<T>& net, int64_t inputs,
@@ -131,18 +130,26 @@ void check_weights(const Workspace<T>& work, const Packed<T>& w, const Worker& w
         __atomic_store_n(active->refused, true, __ATOMIC_RELAXED);
 }
 
+// Flag in `nonfinite` which of the pass's inputs x hold NaN or infinity.
+template <typename T>
+void check_inputs(const Pass<T>& pass, Rows<const T> x, int64_t features, bool* nonfinite) {
+    const Range own = share(pass.rows, pass.worker.rank, pass.worker.ranks);
+    for (int64_t b = own.begin; b < own.end; ++b)
+        if (!all_finite(x[b], features)) set_flag(nonfinite + b);
+}
+
 // Layers [0, layers) of the pass on inputs x, their slopes, and `nonfinite` where one holds NaN or
 // infinity; ends with the team's barrier.
 template <typename T>
 void pass_inputs(const Pass<T>& pass, Rows<const T> x, int64_t layers, bool* nonfinite) {
     const Packed<T>& first = pass.net[0].forward;
-    const Range own = share(pass.rows, pass.worker.rank, pass.worker.ranks);
     const auto check = [&](int64_t b) {
         if (!all_finite(x[b], first.depth)) set_flag(nonfinite + b);
     };
-    for (int64_t b = own.begin; !(layers && first.outputs) && b < own.end; ++b) check(b);
+    if (!(layers && first.outputs)) check_inputs(pass, x, first.depth, nonfinite);
     forward_hidden(pass, x.data, x.stride, layers,
                    [&](const Tile<T>& tile) { each_nonfinite_row(tile, pass.rows, check); });
+    const Range own = share(pass.rows, pass.worker.rank, pass.worker.ranks);
     for (int64_t l = 0; l < pass.net.depth; ++l)
         for (int64_t b = own.begin; pass.tape.active[l].on() && b < own.end; ++b)
             list_active(pass.tape.active[l], b, pass.tape.slope[l] + b * pass.tape.stride[l]);

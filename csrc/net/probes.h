@@ -77,6 +77,7 @@ Probes<T> take_probes(Arena& arena, const NetProbes<T>& call, bool back, int64_t
     if (!arena.base) return probes;
     *probes.nonfinite_probes = false;
     if (probes.factor.rows.data) probes.work.net.layers[0].backward.data = nullptr;
+    if (call.tape.data) leave_forward(probes.work.net);
     if (!back)
         for (int64_t l = 0; l < net.depth; ++l) probes.work.net.layers[l].backward.data = nullptr;
     return probes;
@@ -228,9 +229,14 @@ void probe_block(const Probes<T>& probes, const Worker& worker, Range block) {
     const NetProbes<T>& call = probes.call;
     const int64_t K = probes.K, begin = block.begin / K, end = (block.end - 1) / K + 1;
     const int64_t last = probes.depth() - 1;
-    const Pass<T> primal(probes.work, worker, end - begin);
-    pass_inputs(primal, {call.x[begin], call.x.stride}, last + 1, probes.nonfinite + begin);
-    const Range own = share(end - begin, worker.rank, worker.ranks);
+    const Rows<T> kept = rows_from(call.tape, begin);
+    const Pass<T> primal(probes.work, worker, end - begin, kept);
+    const Rows<const T> x = {call.x[begin], call.x.stride};
+    if (kept.data)
+        check_inputs(primal, x, call.net.inputs(), probes.nonfinite + begin);
+    else
+        pass_inputs(primal, x, last + 1, probes.nonfinite + begin);
+    const Range own = share(kept.data ? 0 : end - begin, worker.rank, worker.ranks);
     for (int64_t b = begin + own.begin; b < begin + own.end; ++b) {
         if (b * K < block.begin) continue;  // another block's
         const T* out = primal.tape.post[last] + (b - begin) * primal.tape.stride[last];
@@ -238,7 +244,8 @@ void probe_block(const Probes<T>& probes, const Worker& worker, Range block) {
     }
     for_each_piece(worker, call.K ? block.size() : 0, probes.rows, [&](Range piece) {
         const int64_t n = block.begin + piece.begin;
-        pass_probes(probes, Pass<T>(probes.work, worker, piece.size()), {n - begin * K, K}, n);
+        const Pass<T> pass(probes.work, worker, piece.size(), kept);
+        pass_probes(probes, pass, {n - begin * K, K}, n);
     });
 }
 
@@ -248,7 +255,7 @@ void mark_nonfinite_rows(const NetProbes<T>& call, const bool* nonfinite, bool b
     const int64_t width = back ? call.net.inputs() : call.net.outputs();
     for (int64_t b = 0; b < call.B; ++b) {
         if (!nonfinite[b]) continue;
-        fill(call.y[b], T(NAN), call.net.outputs());
+        if (!call.tape.data) fill(call.y[b], T(NAN), call.net.outputs());
         fill(call.sq + b * call.K, double(NAN), call.K);
         for (int64_t k = 0; call.products.data && k < call.K; ++k)
             fill(call.products[b * call.K + k], T(NAN), width);

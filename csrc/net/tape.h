@@ -2,6 +2,7 @@
 #pragma once
 
 #include "net/active_units.h"
+#include "net/kept_slopes.h"
 #include "net/packed_network.h"
 #include "net/spread.h"
 
@@ -15,15 +16,39 @@ constexpr int64_t MOST_ROWS = 96;         // of a block
 template <typename T>
 struct Tape {
     int64_t* stride;
-    T** post;   // h_l = φ(a_l)
-    T** slope;  // φ'(a_l) as activate stores it, where the call goes back
-    T* up[2];   // cotangents, by turns
+    int64_t* kept;  // where the slopes of layer l begin in a row that a caller keeps
+    T** post;       // h_l = φ(a_l)
+    T** slope;      // φ'(a_l) as activate stores it, where the call goes back
+    T* up[2];       // cotangents, by turns
     int64_t up_stride;
     T* sums;              // of transposed products
     ActiveUnits* active;  // per layer, where rows of probes pass
     T* products;          // of all taps, where they spread into an image
     T** skips;            // cotangents that go around layers: at l + 1 those of layer l's output
 };
+
+// Bytes of whole cache lines, one for each of `count` slopes.
+constexpr int64_t padded_bytes(int64_t count) {
+    return (count + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE;
+}
+
+// Elements that layer l's slopes take in a row that a caller keeps.
+template <typename T>
+int64_t kept_size(const Network<T>& net, int64_t l) {
+    const Activation kind = net.layers[l].activation;
+    if (kind == Activation::identity) return 0;
+    const int64_t size = padded<T>(side_out(net, l).size());
+    if (!has_two_slopes(kind)) return size;
+    return padded_bytes(size) / int64_t(sizeof(T));
+}
+
+// Elements of a row of slopes that a caller keeps from one op for another.
+template <typename T>
+int64_t tape_width(const Network<T>& net) {
+    int64_t width = 0;
+    for (int64_t l = 0; l < net.depth; ++l) width += kept_size(net, l);
+    return width;
+}
 
 // Whether a later layer adds the output of layer l, −1 being the network's input.
 template <typename T>
@@ -50,6 +75,7 @@ template <typename T>
 Tape<T> take_tape(Arena& arena, const Network<T>& net, int64_t rows, bool slopes,
                   bool transposed = false) {
     Tape<T> tape = {arena.take<int64_t>(net.depth),
+                    arena.take<int64_t>(net.depth),
                     arena.take<T*>(net.depth),
                     arena.take<T*>(net.depth),
                     {},
@@ -58,14 +84,18 @@ Tape<T> take_tape(Arena& arena, const Network<T>& net, int64_t rows, bool slopes
                     nullptr,
                     nullptr,
                     net.is_mlp() ? nullptr : arena.take<T*>(net.depth + 1)};
-    int64_t sums = 0, products = 0;
+    int64_t sums = 0, products = 0, kept = 0;
     for (int64_t l = 0; l < net.depth; ++l) {
         const Layer<T>& layer = net.layers[l];
         const int64_t stride = padded<T>(side_out(net, l).size()),
                       own = products_size(net, l, slopes);
         T* post = arena.take<T>(rows * stride);
         T* slope = slopes ? arena.take<T>(rows * stride) : nullptr;
-        if (arena.base) tape.stride[l] = stride, tape.post[l] = post, tape.slope[l] = slope;
+        if (arena.base) {
+            tape.stride[l] = stride, tape.kept[l] = kept;
+            tape.post[l] = post, tape.slope[l] = slope;
+        }
+        kept += kept_size(net, l);
         tape.up_stride = tape.up_stride > stride ? tape.up_stride : stride;
         const int64_t size = transposed_size<T>(layer.outputs, layer.inputs);
         sums = sums > size ? sums : size;

@@ -12,10 +12,11 @@ namespace VAEFAST_LEVEL {
 template <typename T>
 struct WholeRows {
     Workspace<T> work;
-    int64_t K;        // rows of an input
-    int64_t rows;     // that pass together
-    int64_t inputs;   // whose slopes a block keeps
-    bool* nonfinite;  // [B], whether x or a row of it holds NaN or infinity
+    int64_t K;          // rows of an input
+    int64_t rows;       // that pass together
+    int64_t inputs;     // whose slopes a block keeps
+    bool* nonfinite;    // [B], whether x or a row of it holds NaN or infinity
+    Rows<T> tape = {};  // [B, tape_width], slopes that the caller keeps; null: the workspace's
 };
 
 template <typename T>
@@ -27,13 +28,11 @@ WholeRows<T> take_whole_rows(Arena& arena, const Network<T>& net, int64_t B, int
             arena.take<bool>(B)};
 }
 
-// Layers [0, depth) of the pass on inputs x with their slopes.
+// Layers [0, depth) of the pass on inputs x with their slopes, where the caller does not keep them.
 template <typename T>
 void pass_whole(const Pass<T>& pass, Rows<const T> x, int64_t features, bool* nonfinite) {
-    const Range own = share(pass.rows, pass.worker.rank, pass.worker.ranks);
-    for (int64_t b = own.begin; b < own.end; ++b)
-        if (!all_finite(x[b], features)) set_flag(nonfinite + b);
-    forward_hidden(pass, x.data, x.stride, pass.net.depth);
+    check_inputs(pass, x, features, nonfinite);
+    if (!pass.kept.data) forward_hidden(pass, x.data, x.stride, pass.net.depth);
 }
 
 // Tangents of the input in up[1] go forward: epilogue(tile) gets those of the output.
@@ -57,8 +56,7 @@ void forward_to_output(const Pass<T>& pass, const ProbeRows& at, Epilogue epilog
                 if (layer.residual != NO_RESIDUAL)
                     add_places(layer.out, tile.first, tile.count, pass.net.side(layer.residual),
                                skip(layer.residual, r), tile[r]);
-                multiply_slope(layer.activation, tape.slope[l] + b * tape.stride[l] + tile.first,
-                               tile[r], tile.padded);
+                multiply_slope_of(pass, l, b, tile.first, tile[r], tile[r], tile.padded);
                 if (l == last) return;
                 copy(to + r * tape.up_stride + tile.first, tile[r], tile.padded);
                 if (skip(l, r)) copy(skip(l, r) + tile.first, tile[r], tile.padded);
@@ -75,7 +73,8 @@ void for_each_pass(const WholeRows<T>& own, const Worker& worker, Range block, B
     const int64_t begin = block.begin / own.K;
     for_each_piece(worker, block.size(), own.rows, [&](Range piece) {
         const int64_t n = block.begin + piece.begin;
-        body(Pass<T>(own.work, worker, piece.size()), ProbeRows{n - begin * own.K, own.K}, n);
+        body(Pass<T>(own.work, worker, piece.size(), rows_from(own.tape, begin)),
+             ProbeRows{n - begin * own.K, own.K}, n);
     });
 }
 
@@ -86,16 +85,15 @@ void load_rows(const NetProbes<T>& call, const Pass<T>& pass, const ProbeRows& a
     const int64_t last = pass.net.depth - 1;
     const int64_t width = back ? call.net.outputs() : call.net.inputs();
     const Tape<T>& tape = pass.tape;
-    at.each(share(pass.rows, pass.worker.rank, pass.worker.ranks), [&](int64_t r, int64_t b,
-                                                                       int64_t k) {
-        const T* probe = call.probes[call.shared ? k : n + r];
-        if (!all_finite(probe, width)) set_flag(nonfinite + (n + r) / at.K);
-        T* to = tape.up[back ? 0 : 1] + r * tape.up_stride;
-        copy_padded(to, probe, width);
-        if (back)
-            multiply_slope(pass.net[last].activation, tape.slope[last] + b * tape.stride[last], to,
-                           panels_of<T>(width) * PANEL<T>);
-    });
+    at.each(share(pass.rows, pass.worker.rank, pass.worker.ranks),
+            [&](int64_t r, int64_t b, int64_t k) {
+                const T* probe = call.probes[call.shared ? k : n + r];
+                if (!all_finite(probe, width)) set_flag(nonfinite + (n + r) / at.K);
+                T* to = tape.up[back ? 0 : 1] + r * tape.up_stride;
+                copy_padded(to, probe, width);
+                if (back)
+                    multiply_slope_of(pass, last, b, 0, to, to, panels_of<T>(width) * PANEL<T>);
+            });
     pass.worker.sync();
 }
 
@@ -127,7 +125,9 @@ Outcome run_rows(const NetProbes<T>& call, const Call& how, bool back) {
     double* shares = nullptr;
     Memory memory;
     const auto own = memory.layout([&](Arena& arena) {
-        const auto rows = take_whole_rows(arena, net, call.B, K, teams, how.threads);
+        auto rows = take_whole_rows(arena, net, call.B, K, teams, how.threads);
+        rows.tape = call.tape;
+        if (arena.base && call.tape.data) leave_forward(rows.work.net);
         shares = arena.take<double>(teams * rows.rows * panels_of<T>(width));
         return rows;
     });
@@ -139,10 +139,10 @@ Outcome run_rows(const NetProbes<T>& call, const Call& how, bool back) {
         for_each_piece(worker, mine.size(), own.inputs * K, [&](Range part) {
             const Range block = {mine.begin + part.begin, mine.begin + part.end};
             const int64_t begin = block.begin / K, end = (block.end - 1) / K + 1;
-            const Pass<T> primal(own.work, worker, end - begin);
+            const Pass<T> primal(own.work, worker, end - begin, rows_from(own.tape, begin));
             pass_whole(primal, {call.x[begin], call.x.stride}, net.inputs(), own.nonfinite + begin);
             const Tape<T>& tape = primal.tape;
-            const Range rows = share(end - begin, worker.rank, worker.ranks);
+            const Range rows = share(own.tape.data ? 0 : end - begin, worker.rank, worker.ranks);
             for (int64_t b = begin + rows.begin; b < begin + rows.end; ++b)
                 if (b * K >= block.begin)  // else another block's
                     copy(call.y[b],

@@ -5,6 +5,8 @@ import torch
 from torch import nn
 
 from vaefast import attacks, philox
+from vaefast.attacks.damage import _Distances, _MeanDistance
+from vaefast.models.prepare import prepare
 from vaefast.models.vae import VAE
 from vaefast.philox import Use
 
@@ -114,3 +116,22 @@ def test_through_defence_is_reserved(make_vae, make_images):
 def test_sample_counts_are_checked(make_vae, make_images, name):
     with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):
         attacks.max_damage(make_vae(), make_images(2), eps=0.1, **{name: 0})
+
+
+def test_the_gradient_of_the_distance_is_autograd_s(make_vae, make_images):
+    """Also where two images are the same, at which the norm has no derivative but 0."""
+    prepared = prepare(make_vae().double(), make_images(2).double())
+    distance = _MeanDistance(_Distances(prepared.maps))
+    noise = torch.randn(2, 3, prepared.maps.latents, generator=torch.Generator().manual_seed(0))
+    noise = noise.double()
+    point = prepared.x.repeat_interleave(2, 0)
+    (images,) = distance.outputs(point, prepared.x, noise)
+    images = images.detach().requires_grad_()
+    centre = images[::2, 0].detach()  # a distance of exactly 0
+    moved = images - centre.repeat_interleave(2, 0).unsqueeze(1)
+    expected = torch.linalg.vector_norm(moved.flatten(2), dim=2).mean(1)
+    (grad,) = torch.autograd.grad(expected.sum(), images)
+    value, (slope,) = distance.sloped((images.detach(),), centre, noise)
+    torch.testing.assert_close(value, expected.detach())
+    torch.testing.assert_close(slope, grad)
+    assert not slope[0, 0].any()

@@ -5,7 +5,7 @@ import torch
 from torch.distributions import Independent, Normal, kl_divergence
 
 from vaefast.attacks import divergences
-from vaefast.attacks.divergences import DIVERGENCES
+from vaefast.attacks.divergences import DIVERGENCES, SLOPES
 
 
 def posteriors(rows=50, latents=4, dtype=torch.float64):
@@ -84,3 +84,26 @@ def test_gradients(name):
     assert torch.autograd.gradcheck(
         lambda m, v: DIVERGENCES[name](m, v, mean_ref, logvar_ref), (mean, logvar)
     )
+
+
+@pytest.mark.parametrize("name", DIVERGENCES)
+def test_closed_derivatives_are_autograd_s(name):
+    mean, logvar, mean_ref, logvar_ref = posteriors()
+    mean.requires_grad_(), logvar.requires_grad_()
+    value = DIVERGENCES[name](mean, logvar, mean_ref, logvar_ref)
+    expected = torch.autograd.grad(
+        value.sum(), (mean, logvar), allow_unused=True, materialize_grads=True
+    )
+    with torch.no_grad():
+        found, by_mean, by_logvar = SLOPES[name](mean, logvar, mean_ref, logvar_ref)
+    by_logvar = torch.zeros_like(logvar) if by_logvar is None else by_logvar
+    for ours, theirs in zip((found, by_mean, by_logvar), (value, *expected)):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["skl", "kl_forward", "kl_reverse"])
+def test_closed_derivatives_of_close_variances_do_not_cancel(name):
+    """∂D/∂log σ² ≈ t/2 for equal means and log-variances that differ by t."""
+    zero, t = torch.zeros(1, 1).double(), torch.full((1, 1), 1e-6, dtype=torch.float64)
+    _, _, slope = SLOPES[name](zero, t, zero, zero)
+    torch.testing.assert_close(slope, t / 2, rtol=1e-5, atol=0.0)

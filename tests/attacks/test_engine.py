@@ -42,7 +42,7 @@ def test_the_number_of_operators_does_not_grow_with_restarts(attack, make_vae, m
     counts = [operators(lambda n=n: run(attack, vae, x, restarts=n)) for n in (2, 4, 16)]
     assert counts[0] == counts[1] == counts[2]
     one = operators(lambda: run(attack, vae, x, restarts=1))  # no other starts, no copies
-    assert one <= counts[0] <= 1.15 * one
+    assert one <= counts[0] <= 1.25 * one
     few, many = make_images(2, torch.float32), make_images(40, torch.float32)
     assert operators(lambda: run(attack, vae, few)) == operators(lambda: run(attack, vae, many))
 

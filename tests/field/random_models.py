@@ -5,6 +5,8 @@ from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
+from random_convolutions import EVENTS as PIXELS
+from random_convolutions import Decoder, encoder, head
 from torch import nn
 
 import vaefast as vf
@@ -86,6 +88,16 @@ class Model(nn.Module):
         self.likelihood = pick.choice(("bernoulli", "gaussian"))
         self.end = pick.choice((None, *ENDS)) if self.likelihood == "bernoulli" else None
 
+    def in_pixels(self, pick):
+        """Convolutional encoder and decoder in place of the linear ones; the model itself."""
+        self.event, self.flat = pick.choice(PIXELS), nn.Identity()
+        self.body, shape = encoder(pick, self.event)
+        one = self.way in ("chunk", "unbind")
+        width = 2 * self.latents if one else self.latents
+        self.heads = nn.ModuleList(head(pick, shape, width) for _ in range(1 if one else 2))
+        self.up, self.last = Decoder(pick, self.latents, self.event), nn.Identity()
+        return self
+
     def encode(self, x):
         h = self.body(self.flat(x))
         if self.way == "chunk":
@@ -117,11 +129,14 @@ class Model(nn.Module):
 
 
 def made(seed):
-    """The model in float64 and evaluation mode, and as a VAE."""
+    """The model in float64 and evaluation mode, and as a VAE; every third is convolutional."""
     torch.manual_seed(seed)
-    model = Model(seed).double().eval()
+    model = Model(seed)
+    if seed % 3 == 2:
+        model = model.in_pixels(random.Random(seed))
+    model = model.double().eval()
     for module in model.modules():
-        if isinstance(module, nn.BatchNorm1d):
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
             module.running_mean.normal_()
             module.running_var.uniform_(0.5, 2.0)
     natural = "logits" if model.likelihood == "bernoulli" else None

@@ -136,11 +136,13 @@ def test_public_functions_give_what_the_module_and_autograd_give(first):
 
 
 def test_most_of_them_run_in_the_fused_ops():
-    fused = 0
+    fused = {False: 0, True: 0}  # by whether it is convolutional
     for seed in range(60):
         model, vae = made(seed)
-        fused += "fused" in str(vf.explain(vae, rows_of(model)).encoder_mean)
-    assert 15 <= fused < 60  # and some do not
+        found = "fused" in str(vf.explain(vae, rows_of(model)).encoder_mean)
+        fused[seed % 3 == 2] += found
+    assert 10 <= fused[False] < 40  # and some do not
+    assert fused[True] >= 15, fused
 
 
 PLAIN = dict(RULES)

@@ -39,6 +39,19 @@ def resnet(m, x):
     return m.out(F.relu(h).mean((2, 3)))
 
 
+def read_as_an_image(m, z):
+    """A block with its relu first, over a linear layer read as an image, and a squashed end."""
+    h = m.c0(z).reshape(len(z), 4, 2, 2)
+    h = h + m.c2(F.relu(m.c1(F.relu(h))))
+    h = h + m.c4(F.relu(m.c3(F.relu(h))))
+    return {"reconstruction": torch.sigmoid(m.up(h))}["reconstruction"]
+
+
+def flat_preactivation(m, x):
+    h = m.a(x)
+    return m.c(h + m.b(F.relu(h)))
+
+
 def bn2(n):
     layer = nn.BatchNorm2d(n)
     with torch.no_grad():
@@ -142,6 +155,31 @@ LOWERED = {
         ),
         IMAGE,
     ),
+    "residual block over a linear layer read as an image": (
+        lambda: Of(
+            read_as_an_image,
+            c0=nn.Linear(12, 16),
+            c1=nn.Conv2d(4, 3, 3, padding=1),
+            c2=nn.Conv2d(3, 4, 1),
+            c3=nn.Conv2d(4, 3, 3, padding=1),
+            c4=nn.Conv2d(3, 4, 1),
+            up=nn.ConvTranspose2d(4, 2, 4, 2, padding=1),
+        ),
+        FLAT,
+    ),
+    "wide residual block with its activation first": (
+        lambda: Of(
+            flat_preactivation,
+            a=nn.Linear(12, 520),
+            b=nn.Linear(520, 520),
+            c=nn.Linear(520, 3),
+        ),
+        FLAT,
+    ),
+    "wide layer activated twice": (
+        lambda: nn.Sequential(nn.Linear(12, 600), nn.ReLU(), nn.Tanh()),
+        FLAT,
+    ),
     "two activations": (images(conv(2, 3, 3), nn.ReLU, nn.Tanh), IMAGE),
     "channels last into a linear layer": (
         lambda: Of(
@@ -169,6 +207,22 @@ def test_the_network_is_the_module(name):
     expected = module(x).flatten(1)
     torch.testing.assert_close(evaluate(x.flatten(1), net), expected, rtol=1e-11, atol=1e-12)
     assert (net.in_features, net.out_features) == (x[0].numel(), expected.shape[1])
+
+
+@pytest.mark.parametrize("name", LOWERED)
+def test_the_ops_compute_the_module(name):
+    torch.manual_seed(0)
+    maker, event = LOWERED[name]
+    module = maker().double().eval()
+    x = fresh(5, event, seed=3).requires_grad_()
+    expected = module(x).flatten(1)
+    net = vf.lower(module, fresh(4, event))
+    made = vf.ops.net_forward(x.detach().flatten(1), net)
+    torch.testing.assert_close(made, expected.detach(), rtol=1e-11, atol=1e-12)
+    probe = fresh(5, expected.shape[1:], seed=4)
+    (slope,) = torch.autograd.grad(expected, x, probe)
+    back = vf.ops.net_vjp(x.detach().flatten(1), probe.unsqueeze(1), net, full=True)[-1][:, 0]
+    torch.testing.assert_close(back, slope.flatten(1), rtol=1e-10, atol=1e-11)
 
 
 def test_the_texts_of_the_layers():

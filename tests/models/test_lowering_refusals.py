@@ -33,6 +33,10 @@ def one(forward):
     return lambda: Of(forward, a=nn.Linear(12, 4), b=nn.Linear(12, 4))
 
 
+def wide(forward):
+    return lambda: Of(forward, a=nn.Linear(12, 600))
+
+
 def sequence(part):
     return nn.Sequential(nn.Unflatten(1, (3, 4)), part)
 
@@ -144,10 +148,10 @@ REFUSED = {
     ),
     "constant": (one(lambda m, x: torch.ones(len(x), 3)), FLAT, "does not depend on the input"),
     "nothing": (lambda: nn.Flatten(), (3, 4), "there is no layer between input and output"),
-    "wide second activation": (
-        lambda: nn.Sequential(nn.Linear(12, 600), nn.ReLU(), nn.Tanh()),
+    "wide selection": (
+        wide(lambda m, x: m.a(x).relu().flip(1).tanh()),
         FLAT,
-        r"'2' \(Tanh\) needs a second activation of 600 features",
+        "needs a permutation or selection of 600 features",
     ),
     "odd pairs": (
         lambda: nn.Sequential(nn.Linear(12, 5), MaxMin()),

@@ -159,7 +159,7 @@ def test_derivatives_pass_by_the_pack():
 @pytest.mark.parametrize("grad", [False, True])
 def test_opcheck_with_a_pack(grad):
     z, net = torch.randn(4, 3, dtype=torch.float64).requires_grad_(grad), decoder(torch.float64)
-    arguments = (z, *pack(net), "ieee", 0, "cpp")
+    arguments = (z, *pack(net), grad, "ieee", 0, "cpp")
     torch.library.opcheck(torch.ops.vaefast.net_forward.default, arguments)
 
 

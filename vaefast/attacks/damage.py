@@ -15,7 +15,8 @@ from vaefast.attacks.options import box_of_model, make_search, prepare_images, w
 from vaefast.attacks.presets import Box, Preset
 from vaefast.attacks.random_start import START_BYTES
 from vaefast.attacks.result import AttackResult, warn_of
-from vaefast.attacks.search import Bound, Search, Value
+from vaefast.attacks.search import Bound, ClosedForm, Search, Value
+from vaefast.functional.rows import repeated
 from vaefast.models.context import Context
 from vaefast.models.maps import Maps
 from vaefast.models.prepare import Prepared
@@ -230,18 +231,43 @@ class _Distances:
     maps: Maps
 
     def __call__(self, point: Tensor, centre: Tensor, noise: Tensor) -> Tensor:
+        return _length(_moved(self.images(point, noise), centre))
+
+    def images(self, point: Tensor, noise: Tensor) -> Tensor:
+        """[b·k, S, *event]."""
         mean, std = self.maps.posterior(point)
-        inputs, latents = len(noise), noise.shape[2]
+        inputs, samples, latents = noise.shape
         mean, std = (t.reshape(inputs, -1, 1, latents) for t in (mean, std))
         z = mean + std * noise[:, None]  # [b, k, S, d]
-        image = self.maps.g(z.flatten(0, 2)).reshape(*z.shape[:3], -1)
-        damage = image - centre.reshape(inputs, 1, 1, -1)
-        return torch.linalg.vector_norm(damage, dim=3, dtype=torch.float64).flatten(0, 1)
+        return self.maps.g(z.flatten(0, 2)).unflatten(0, (len(point), samples))
 
 
 @dataclass(frozen=True)
-class _MeanDistance:
+class _MeanDistance(ClosedForm):
+    """Its constants are the centres [b, *event] and the noise [b, S, d]."""
+
     distances: _Distances
 
-    def __call__(self, point: Tensor, centre: Tensor, noise: Tensor) -> Tensor:
-        return self.distances(point, centre, noise).mean(1)
+    def outputs(self, point: Tensor, *constants: Tensor) -> tuple[Tensor, ...]:
+        return (self.distances.images(point, constants[1]),)
+
+    def sloped(
+        self, outputs: tuple[Tensor, ...], *constants: Tensor
+    ) -> tuple[Tensor, tuple[Tensor | None, ...]]:
+        """∂g: (g − centre) / (S‖g − centre‖), 0 where that is 0."""
+        (images,) = outputs
+        moved = _moved(images, constants[0])
+        length = _length(moved)
+        per_length = (1.0 / (length.shape[1] * length)).masked_fill(length == 0, 0.0)
+        return length.mean(1), ((moved * per_length.unsqueeze(-1)).view(images.shape),)
+
+
+def _moved(images: Tensor, centre: Tensor) -> Tensor:
+    """What images [b·k, S, *event] differ by from their centres [b, *event]: [b·k, S, D]."""
+    restarts = len(images) // len(centre)
+    return images.flatten(2) - repeated(centre.flatten(1), restarts).unsqueeze(1)
+
+
+def _length(moved: Tensor) -> Tensor:
+    """[b·k, S] float64."""
+    return torch.linalg.vector_norm(moved, dim=2, dtype=torch.float64)

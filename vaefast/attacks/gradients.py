@@ -9,11 +9,12 @@ finite all the same count as 0.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from vaefast.attacks.search import Bound, ClosedForm
 
 __all__ = ["Gradients", "cleaned", "value_and_gradient"]
 
@@ -38,28 +39,46 @@ class Gradients(NamedTuple):
 
 
 def value_and_gradient(
-    objective: Callable[[Tensor], Tensor], point: Tensor, *, scaled: bool = False
+    objective: Bound, point: Tensor, *, scaled: bool = False
 ) -> tuple[Tensor, Tensor]:
     """The objective [N] float64 and its gradient at ``point`` [N, *event].
 
     Args:
-        objective: of the points.
+        objective: bound to the inputs of the points.
         point: where.
         scaled: the gradient is of the objective over the power of two below it, a constant.
 
     Raises:
         ValueError: the objective does not depend on the point through autograd.
     """
+    function, constants = objective.function, objective.constants
     with torch.enable_grad():
         variable = point.detach().requires_grad_()
-        value = objective(variable)
-        grad = None
-        if value.requires_grad:
-            weight = _weight(value.detach()) if scaled else torch.ones_like(value)
-            (grad,) = torch.autograd.grad(value, variable, weight, allow_unused=True)
+        if isinstance(function, ClosedForm):
+            outputs = function.outputs(variable, *constants)
+        else:
+            outputs = (objective(variable),)
+    ends = tuple(t.detach() for t in outputs)
+    if isinstance(function, ClosedForm):
+        value, slopes = function.sloped(ends, *constants)
+    else:
+        value, slopes = ends[0], (torch.ones_like(ends[0]),)
+    pulled = [(t, s) for t, s in zip(outputs, slopes) if s is not None and t.requires_grad]
+    if scaled:
+        weight = _weight(value)
+        pulled = [(t, s * weight.view(-1, *[1] * (s.ndim - 1))) for t, s in pulled]
+    return value, _pulled(variable, [(t, s.to(t.dtype)) for t, s in pulled])
+
+
+def _pulled(variable: Tensor, pairs: list[tuple[Tensor, Tensor]]) -> Tensor:
+    """The gradient in ``variable`` of outputs with these derivatives."""
+    grad = None
+    if pairs:
+        outputs, slopes = zip(*pairs)
+        (grad,) = torch.autograd.grad(outputs, variable, slopes, allow_unused=True)
     if grad is None:
         raise ValueError(NO_GRADIENT)
-    return value.detach(), grad
+    return grad
 
 
 def _weight(value: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 from vaefast import checks
 from vaefast.attacks import presets
 from vaefast.attacks.ball import working
-from vaefast.attacks.divergences import DIVERGENCES
+from vaefast.attacks.divergences import DIVERGENCES, SLOPES
 from vaefast.attacks.engine import maximise
 from vaefast.attacks.objectives import Classifier, LatentClassChange, PosteriorChange
 from vaefast.attacks.options import (
@@ -149,7 +149,7 @@ def _objective(
         if classifier is not None:
             raise ValueError(f'classifier is for divergence="clf", got {divergence!r}')
         target = None if target is None else _check_target(target, x)
-        return PosteriorChange(prepared, target, DIVERGENCES[divergence])
+        return PosteriorChange(prepared, target, SLOPES[divergence])
     if not callable(classifier):
         raise TypeError('divergence="clf" needs classifier=, a function from means to logits')
     if isinstance(classifier, torch.nn.Module):

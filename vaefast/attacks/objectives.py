@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vaefast.attacks.divergences import Divergence
-from vaefast.attacks.search import Bound, Value
-from vaefast.functional.rows import finite
+from vaefast.attacks.divergences import Sloped
+from vaefast.attacks.search import Bound, ClosedForm, Value
+from vaefast.functional.rows import finite, repeated
 from vaefast.models.footprint import activation_bytes
 from vaefast.models.maps import Maps
 from vaefast.models.prepare import Prepared
@@ -26,13 +26,13 @@ class PosteriorChange:
     Args:
         prepared: the inputs.
         target: [B, *event] in their dtype, or None.
-        divergence: D.
+        divergence: D, with its derivatives.
     """
 
     ops: tuple[str, ...] = ("net_forward", "net_vjp")
     width = 1
 
-    def __init__(self, prepared: Prepared, target: Tensor | None, divergence: Divergence) -> None:
+    def __init__(self, prepared: Prepared, target: Tensor | None, divergence: Sloped) -> None:
         self.prepared, self.target, self.divergence = prepared, target, divergence
         self.modules: tuple[object, ...] = (prepared.vae,)
         self.generic = prepared.maps.generic("encoder")
@@ -49,20 +49,26 @@ class PosteriorChange:
 
 
 @dataclass(frozen=True)
-class _Change:
-    """The change of the posterior at some inputs."""
+class _Change(ClosedForm):
+    """The change of the posterior; its constants: mean and log-variance [b, d], offset [b]."""
 
     maps: Maps
-    divergence: Divergence
+    divergence: Sloped
     sign: float
 
-    def __call__(self, point: Tensor, *reference: Tensor) -> Tensor:
-        restarts = len(point) // len(reference[0])
-        if restarts > 1:
-            reference = tuple([t.repeat_interleave(restarts, 0) for t in reference])
-        mean, logvar, offset = reference
-        change = self.divergence(*self.maps.encode(point), mean, logvar)
-        return change + offset if self.sign > 0 else offset - change
+    def outputs(self, point: Tensor, *constants: Tensor) -> tuple[Tensor, ...]:
+        """Mean and log-variance [n, d] each."""
+        return self.maps.encode(point)
+
+    def sloped(
+        self, outputs: tuple[Tensor, ...], *constants: Tensor
+    ) -> tuple[Tensor, tuple[Tensor | None, ...]]:
+        restarts = len(outputs[0]) // len(constants[0])
+        mean, logvar, offset = (repeated(t, restarts) for t in constants)
+        change, *slopes = self.divergence(outputs[0], outputs[1], mean, logvar)
+        if self.sign > 0:
+            return change + offset, tuple(slopes)
+        return offset - change, tuple([None if slope is None else -slope for slope in slopes])
 
 
 class LatentClassChange:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -13,9 +14,28 @@ from vaefast.attacks.ball import Ball
 from vaefast.attacks.random_start import Stream
 from vaefast.models.prepare import Prepared
 
-__all__ = ["Bound", "Objective", "Search", "Value"]
+__all__ = ["Bound", "ClosedForm", "Objective", "Search", "Value"]
 
 Value = Callable[[Tensor], Tensor]
+
+
+class ClosedForm(ABC):
+    """An objective that ends in a closed form, whose derivative needs no autograd."""
+
+    @abstractmethod
+    def outputs(self, point: Tensor, *constants: Tensor) -> tuple[Tensor, ...]:
+        """What the model gives at the points [n, *event], [n, ...] each, through autograd."""
+
+    @abstractmethod
+    def sloped(
+        self, outputs: tuple[Tensor, ...], *constants: Tensor
+    ) -> tuple[Tensor, tuple[Tensor | None, ...]]:
+        """The objective [n] float64 of those outputs, and its derivative in each, like it but
+        float64; None where it is 0.
+        """
+
+    def __call__(self, point: Tensor, *constants: Tensor) -> Tensor:
+        return self.sloped(self.outputs(point, *constants), *constants)[0]
 
 
 @dataclass(frozen=True, eq=False)

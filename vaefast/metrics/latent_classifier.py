@@ -212,39 +212,36 @@ def _descend(
     data: _Data, classes: int, seed: int, epochs: int, lr: float, batch_size: int
 ) -> tuple[Tensor, Tensor, float]:
     """Weights, bias and accuracy at the best epoch on the held-out rows."""
-    weight = data.train.new_zeros(classes, data.train.shape[1], requires_grad=True)
-    bias = data.train.new_zeros(classes, requires_grad=True)
-    optimiser = torch.optim.SGD([weight, bias], lr=lr)
+    weight = data.train.new_zeros(classes, data.train.shape[1])
+    bias = data.train.new_zeros(classes)
+    optimiser = torch.optim.SGD([weight], lr=lr)  # holds the learning rate that the plateau lowers
     plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
         optimiser, patience=PATIENCE, factor=FACTOR
     )
-    best = (weight.detach().clone(), bias.detach().clone(), -1.0)
+    best = (weight.clone(), bias.clone(), -1.0)
     best_epoch = 0
     for epoch in range(1, epochs + 1):
         order = _order(len(data.train), seed, epoch, weight.device)
-        _one_epoch(data, order.split(batch_size), weight, bias, optimiser)
-        loss, accuracy = _validate(data, weight.detach(), bias.detach())
+        _one_epoch(data, order, batch_size, weight, bias, optimiser.param_groups[0]["lr"])
+        loss, accuracy = _validate(data, weight, bias)
         plateau.step(loss)
         if accuracy > best[2]:
-            best, best_epoch = (weight.detach().clone(), bias.detach().clone(), accuracy), epoch
+            best, best_epoch = (weight.clone(), bias.clone(), accuracy), epoch
         elif epoch - best_epoch >= EARLY_STOP:
             break
     return best
 
 
 def _one_epoch(
-    data: _Data,
-    batches: tuple[Tensor, ...],
-    weight: Tensor,
-    bias: Tensor,
-    optimiser: torch.optim.Optimizer,
+    data: _Data, order: Tensor, batch_size: int, weight: Tensor, bias: Tensor, lr: float
 ) -> None:
-    for rows in batches:
-        with torch.enable_grad():
-            scores = F.linear(data.train[rows], weight, bias)
-            loss = F.cross_entropy(scores, data.train_target[rows])
-        weight.grad, bias.grad = torch.autograd.grad(loss, (weight, bias))
-        optimiser.step()
+    """Steps down the cross-entropy, whose slope by the scores is softmax − one-hot."""
+    one_hot = F.one_hot(data.train_target[order], len(bias)).to(weight)
+    batches = zip(data.train[order].split(batch_size), one_hot.split(batch_size), strict=True)
+    for mean, target in batches:
+        slope = torch.addmm(bias, mean, weight.T).softmax(1).sub_(target)
+        weight.addmm_(slope.T, mean, alpha=-lr / len(mean))
+        bias.sub_(slope.sum(0), alpha=lr / len(mean))
 
 
 def _validate(data: _Data, weight: Tensor, bias: Tensor) -> tuple[float, float]:

@@ -109,10 +109,15 @@ def folded(value: Value, shape: tuple[int, ...] = ()) -> Value:
     return replace(value, step=_through_matrix(step, None, affine), affine=None)
 
 
-def unit(step: Step) -> Step:
-    """A layer that changes nothing, with room for an activation."""
-    shape = step.layer.out_shape
-    if step.linear or len(shape) not in (2, 3):
+def unit(step: Step, shape: tuple[int, ...] = ()) -> Step:
+    """A layer that changes nothing, with room for an activation.
+
+    ``shape``: in which a linear step's output is read as an image, () where it is not.
+    """
+    shape = shape if step.linear else step.layer.out_shape
+    if len(shape) not in (2, 3) and step.width > NARROW:
+        shape = (step.width, 1)
+    if len(shape) not in (2, 3):
         return _through_matrix(step, None, None)
     ones, none = (1,) * (len(shape) - 1), (0,) * (len(shape) - 1)
     layer = Layer("avg_pool", shape, shape, stride=ones, padding=none, kernel=ones)

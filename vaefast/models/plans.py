@@ -170,8 +170,9 @@ class Plan:
         return Network([w for w, _ in pairs], [b for _, b in pairs], layers)
 
 
-def assemble(last: Step, unit: Callable[[Step], Step]) -> Plan:
-    """The chain of steps that ends in ``last``; ``unit`` makes a layer that changes nothing.
+def assemble(last: Step, unit: Callable[[Step, tuple[int, ...]], Step]) -> Plan:
+    """The chain of steps that ends in ``last``; ``unit`` makes a layer that changes nothing, of a
+    step and the shape in which its output is added.
 
     Raises:
         CannotLower: a residual sum takes what is no layer of the chain.
@@ -181,11 +182,12 @@ def assemble(last: Step, unit: Callable[[Step], Step]) -> Plan:
         raise CannotLower("there is no layer between input and output")
     indices: dict[int, int] = {id(chain[0].source): -1}
     steps: list[Step] = []
-    added = {id(step.residual) for step in chain}
+    added = {id(step.residual): step.layer.out_shape for step in chain}
     for step in chain:
         if step.before is not None and id(step.before) in added:  # wanted without its activation
             indices[id(step.before)] = len(steps)
-            steps += [step.before, unit(step.before).activated(step.activation)]
+            same = unit(step.before, added[id(step.before)])
+            steps += [step.before, same.activated(step.activation)]
         else:
             steps.append(step)
         indices[id(step)] = len(steps) - 1

@@ -17,10 +17,14 @@ from vaefast import ops
 from vaefast.models import derivatives
 from vaefast.models.footprint import WORKING
 from vaefast.models.packs import Packs
+from vaefast.ops.net_forward import tape_bytes, with_tape
+from vaefast.ops.net_vjp import pulled
 from vaefast.runtime import memory
 from vaefast.types import Network
 
 __all__ = ["HalfMap", "Map", "ModuleMap", "NetworkMap"]
+
+GRAM_ROWS = 1024  # of Jacobians in float64 at once: more of them leave the caches
 
 
 class Map(Protocol):
@@ -89,7 +93,8 @@ class NetworkMap(NamedTuple):
     def bytes_per_row(self, itemsize: int, probes: int = 0) -> int:
         net = self.lowered
         widths = net.in_features + sum(layer.out_features for layer in net.parsed())
-        return itemsize * (WORKING * widths + 4 * probes * (net.in_features + net.out_features))
+        ends = 4 * probes * (net.in_features + net.out_features)
+        return itemsize * (WORKING * widths + ends) + tape_bytes(net)
 
     def packed(self, *, backward: bool = False) -> Network:
         """The network for an op; ``backward`` where rows also pass back through all of it."""
@@ -132,16 +137,16 @@ class _Value(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, net: Network) -> Tensor:
-        ctx.save_for_backward(x)
+        out, tape = with_tape(x, net)
+        ctx.save_for_backward(x, tape)
         ctx.net = net
-        return ops.net_forward(x, net)
+        return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
-        (x,) = ctx.saved_tensors
-        pulled = ops.net_vjp(x, upstream.contiguous().unsqueeze(1), ctx.net, full=True)
-        return pulled[2][:, 0], None
+        x, tape = ctx.saved_tensors
+        return pulled(x, upstream.contiguous(), ctx.net, tape), None
 
 
 @dataclass(frozen=True)
@@ -191,10 +196,11 @@ class ModuleMap:
         return _squares(self.jvp(x, v))
 
     def gram(self, x: Tensor, inv_std: Tensor | None = None) -> Tensor:
-        rows = self.vjp(x, self._units(x)).double()
-        if inv_std is not None:
-            rows = rows * inv_std.double().unsqueeze(-1)
-        return rows @ rows.mT
+        rows = self.vjp(x, self._units(x))
+        most = memory.cached(self.outputs, x, GRAM_ROWS)
+        parts = list(memory.row_chunks(len(x), 1, most)) or [slice(0, 0)]
+        found = [_gram(rows[p], None if inv_std is None else inv_std[p]) for p in parts]
+        return found[0] if len(found) == 1 else torch.cat(found)
 
     def row_squares(self, x: Tensor, inv_std: Tensor | None = None) -> Tensor:
         squares = self.vjp_squares(x, self._units(x))
@@ -237,6 +243,14 @@ class ModuleMap:
         if "way" not in self.__dict__:
             self.__dict__["way"] = derivatives.trusted(self.value, x)
         return self.__dict__["way"]
+
+
+def _gram(rows: Tensor, inv_std: Tensor | None) -> Tensor:
+    """diag(inv_std) RRᵀ diag(inv_std) of matrices R [b, m, n], [b, m, m] float64."""
+    rows = rows.double()
+    if inv_std is not None:
+        rows = rows * inv_std.double().unsqueeze(-1)
+    return rows @ rows.mT
 
 
 def _squares(products: Tensor) -> Tensor:

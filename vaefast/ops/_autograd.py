@@ -34,27 +34,29 @@ class Pulled(NamedTuple):
         call: the op's arguments; its backend is the one that ran.
         needed: by name of a flat argument, whether its derivative is asked for; lists for lists.
         upstream: one cotangent per result, or None.
-        slope: the op's second result, where it is the derivative of the first; else None.
+        second: the op's second result, where backward takes it; else None.
     """
 
     call: Any
     needed: dict[str, Any]
     upstream: tuple[Tensor | None, ...]
-    slope: Tensor | None
+    second: Tensor | None
 
     def needs(self, *names: str) -> bool:
         """Whether a derivative in any of these arguments is asked for."""
         return any(any(tree_flatten(self.needed[name])[0]) for name in names)
 
     def by_slope(self) -> Tensor | None:
-        """The derivative in the first argument, where nothing but the slope is needed for it."""
+        """The derivative in the first argument, where nothing but the second result, the first
+        one's slope [N, n] in it, is needed for it.
+        """
         first, *others = self.upstream
         rest = list(self.needed)[1:]
-        if self.slope is None or first is None or self.needs(*rest):
+        if self.second is None or first is None or self.needs(*rest):
             return None
         if any(u is not None for u in others):
             return None
-        return first.unsqueeze(-1).to(self.slope.dtype) * self.slope
+        return first.unsqueeze(-1).to(self.second.dtype) * self.second
 
 
 def differentiable_once(
@@ -63,15 +65,14 @@ def differentiable_once(
     names: tuple[str, ...],
     rebuilt: Callable[[tuple], Any],
     pull: Callable[[Pulled], dict[str, Any]],
-    returns_slope: bool,
+    keeps_second: bool,
 ) -> None:
     """Register the derivative of op ``name``, whose flat arguments have these ``names``.
 
     Args:
         rebuilt: from flat arguments to the op's Call.
         pull: gives derivatives by name of the flat argument, lists for lists.
-        returns_slope: the op's second result [N, n] is the derivative of the first [N] in the
-            first argument.
+        keeps_second: backward takes the op's second result.
     """
 
     def setup_context(ctx, inputs, output) -> None:
@@ -80,8 +81,8 @@ def differentiable_once(
         ctx.constants = [None if isinstance(leaf, Tensor) else leaf for leaf in leaves]
         ctx.places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
         ctx.needed = [isinstance(leaf, Tensor) and leaf.requires_grad for leaf in leaves]
-        slope = output[1:2] if returns_slope else ()
-        ctx.save_for_backward(*(leaves[i] for i in ctx.places), *slope)
+        second = output[1:2] if keeps_second else ()
+        ctx.save_for_backward(*(leaves[i] for i in ctx.places), *second)
         ctx.set_materialize_grads(False)
 
     def backward(ctx, *upstream):
@@ -92,8 +93,8 @@ def differentiable_once(
             leaves[place] = tensor
         arguments = tree_unflatten(leaves, ctx.structure)
         needed = dict(zip(names, tree_unflatten(ctx.needed, ctx.structure)))
-        slope = ctx.saved_tensors[-1] if returns_slope else None
-        found = pull(Pulled(rebuilt(tuple(arguments)), needed, upstream, slope))
+        second = ctx.saved_tensors[-1] if keeps_second else None
+        found = pull(Pulled(rebuilt(tuple(arguments)), needed, upstream, second))
         # a list with None among its tensors is one untracked argument to torch: no gradients
         return tuple(
             None if untracked else _like(argument, found.get(argument_name))

@@ -14,7 +14,16 @@ from vaefast.functional.rows import rows_of
 from vaefast.runtime import threads
 from vaefast.types import LIKELIHOODS, Layer, Network, all_linear, parse_layer
 
-__all__ = ["aligned", "kernel", "layers_of", "like_of", "plain_rows", "rows_at", "run_probes"]
+__all__ = [
+    "aligned",
+    "kernel",
+    "layers_of",
+    "like_of",
+    "plain_rows",
+    "rows_at",
+    "run_probes",
+    "tape_width",
+]
 
 # in the order of csrc/calls.h
 ACTIVATIONS = (
@@ -84,6 +93,21 @@ def layers_of(
     packed = aligned(packed)
     assert packed is not None
     return (rows, packed.data_ptr(), packed.nbytes, pixels), [*weights, *biases, packed]
+
+
+def tape_width(net: Network) -> int:
+    """Elements of a row of the tape that net_forward keeps for net_vjp: its layers' slopes."""
+    shapes = tuple([tuple([int(n) for n in w.shape]) for w in net.weights])
+    return _tape_width(tuple(net.layers), shapes, net.weights[0].dtype)
+
+
+@lru_cache(maxsize=256)
+def _tape_width(
+    names: tuple[str, ...], shapes: tuple[tuple[int, ...], ...], dtype: torch.dtype
+) -> int:
+    pixels, widths = ([], shapes) if all_linear(names) else _with_pixels(names, shapes)
+    rows = [(0, 0, 0, 0, *w, *activation) for w, activation in zip(widths, _numbered(names))]
+    return kernel("tape_width", dtype)((rows, 0, 0, pixels))
 
 
 def _matrix_at(weight: Tensor) -> tuple[int, int, int]:
@@ -165,18 +189,28 @@ def _std_at(std: Tensor) -> tuple[Address, int, int]:
 
 
 def run_probes(
-    op: str, x: Tensor, probes: Tensor, out: int, net: Network, full: bool
+    op: str,
+    x: Tensor,
+    probes: Tensor,
+    out: int,
+    net: Network,
+    full: bool,
+    tape: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """y, squared norms and, where ``full``, the products [B, K, out] of net_jvp or net_vjp."""
+    """y, squared norms and, where ``full``, the products [B, K, out] of net_jvp or net_vjp.
+
+    With a ``tape`` of net_forward, which net_vjp takes where ``full``, y is [B, 0].
+    """
     B, K = len(x), probes.shape[-2]
     layers, _alive = layers_of(*net)
-    y, sq = x.new_empty((B, net.out_features)), x.new_empty((B, K), dtype=torch.float64)
+    y = x.new_empty((B, net.out_features if tape is None else 0))
+    sq = x.new_empty((B, K), dtype=torch.float64)
     products = x.new_empty((B, K if full else 0, out))
-    inputs, rows = plain_rows(x, probes.flatten(0, -2))
+    inputs, rows, kept = plain_rows(x, probes.flatten(0, -2), tape)
     kernel(op, x.dtype)(
         (rows_at(y), (products.data_ptr() if full else 0, out)),
         sq.data_ptr(),
-        (rows_at(inputs), rows_at(rows)),
+        (rows_at(inputs), rows_at(rows), rows_at(kept)),
         probes.ndim == 2,
         (B, K),
         layers,

@@ -51,7 +51,7 @@ def register(
     triton: Callable[[Any], Any] | None = None,
     pull: Callable[[Pulled], dict[str, Any]] | None = None,
     derived: tuple[str, ...] = (),
-    slope: bool = False,
+    second: bool = False,
     push: Push | None = None,
     probes: bool = False,
 ) -> Callable[[Any], Any]:
@@ -71,7 +71,8 @@ def register(
         reference: the specification; the others are what is fast.
         pull: the first derivative, by name of the argument, of an op that has one.
         derived: fields in which ``pull`` derives.
-        slope: the second result [N, n] is the first one's derivative in the first argument.
+        second: ``pull`` takes the second result back, which may be the first one's derivative
+            [N, n] in the first argument.
         push: the results' tangents, from the first argument's.
         probes: the second argument holds vectors [..., K, n], of which vmap may make more.
     """
@@ -91,7 +92,7 @@ def register(
     torch.library.register_fake(f"vaefast::{name}", faked, lib=library)
     backends.declare(name, tuple(implementations))
     if pull is not None:
-        differentiable_once(name, library, layout.names, rebuilt, pull, slope)
+        differentiable_once(name, library, layout.names, rebuilt, pull, second)
     flat = getattr(torch.ops.vaefast, name).default
     batched = over_probes(flat, name) if probes else refuse_vmap(name)
     torch.library.register_vmap(f"vaefast::{name}", batched, lib=library)
@@ -190,12 +191,15 @@ def _rebuilder(call: Any, net: int | None) -> Callable[[tuple], Any]:
 
 
 def _implementation(name: str, op: Registered) -> Callable[..., Any]:
-    """What torch calls with flat arguments."""
+    """What torch calls with flat arguments; it takes no None among results, but an empty tensor."""
     rebuilt, implement = _rebuilder(op.call, op.layout.net), _implement(op)
 
     def run(*arguments):
         refuse_tangents(name, arguments)
-        return implement(rebuilt(arguments), arguments[-1])
+        results = implement(rebuilt(arguments), arguments[-1])
+        if type(results) is not tuple:
+            return results
+        return tuple([arguments[0].new_empty(0) if t is None else t for t in results])
 
     return run
 

@@ -136,6 +136,6 @@ _op = register(
     triton=_on_rows(lazy("log_likelihood")),
     pull=_pull,
     derived=("out", "x"),
-    slope=True,
+    second=True,
     push=_push,
 )

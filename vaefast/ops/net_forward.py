@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from vaefast.functional.rows import chunked
 from vaefast.ops._autograd import Pulled
-from vaefast.ops._cpp import kernel, layers_of, plain_rows, rows_at
+from vaefast.ops._cpp import kernel, layers_of, plain_rows, rows_at, tape_width
 from vaefast.ops._derivatives import Seed, Totals, bytes_per_row, network_gradients
 from vaefast.ops._inputs import check_matrix, check_network, check_precision
 from vaefast.ops._register import lazy, register
@@ -18,12 +19,13 @@ from vaefast.runtime import backends, threads
 from vaefast.runtime.tiles import check_tile
 from vaefast.types import Network
 
-__all__ = ["net_forward"]
+__all__ = ["net_forward", "tape_bytes", "with_tape"]
 
 
 class Call(NamedTuple):
     z: Tensor
     net: Network
+    keep: bool
     precision: str
     tile: int
     backend: str | None
@@ -66,30 +68,66 @@ def net_forward(
     """
     check_matrix(z, "z", "[N, d]")
     check_network(net, z, "z")
-    return _op(Call(z, net, check_precision(precision), check_tile(tile), backend))
+    how = check_precision(precision), check_tile(tile)
+    return _op(Call(z, net, _keeps(z, net), *how, backend))[0]
 
 
-def _cpp(call: Call) -> Tensor:
+def with_tape(z: Tensor, net: Network) -> tuple[Tensor, Tensor | None]:
+    """The output, and what :func:`vaefast.ops.net_vjp.pulled` passes back along in place of a
+    forward pass of its own: for one backend to read, None from those that keep none.
+    """
+    how = check_precision("ieee"), check_tile(None)
+    return _op(Call(z, net, True, *how, None))
+
+
+def tape_bytes(net: Network) -> int:
+    """Bytes of a row of what :func:`with_tape` keeps, where the best backend is used."""
+    first = net.weights[0]
+    if backends.resolve("net_forward", None, first, net.layers) != "cpp":
+        return 0
+    return tape_width(net) * first.element_size()
+
+
+def _keeps(z: Tensor, net: Network) -> bool:
+    """Whether a derivative in z alone is asked for: then the layers' slopes are kept for it."""
+    if not (z.requires_grad and torch.is_grad_enabled()):
+        return False
+    return not any(t is not None and t.requires_grad for t in (*net.weights, *net.biases))
+
+
+def _cpp(call: Call) -> tuple[Tensor, Tensor | None]:
     z, net = call.z, call.net
     layers, _alive = layers_of(*net)
     out = z.new_empty((len(z), net.out_features))
+    width = tape_width(net) if call.keep else 0
+    tape = z.new_empty((len(z), width)) if width else None
     (rows,) = plain_rows(z)
     run = kernel("net_forward", z.dtype)
-    run(rows_at(out), rows_at(rows), len(z), layers, threads.count())
-    return out
+    run(rows_at(out), rows_at(tape), rows_at(rows), len(z), layers, threads.count())
+    return out, tape
 
 
-def _fake(call: Call) -> Tensor:
-    return call.z.new_empty((call.z.shape[0], call.net.out_features))
+def _without_tape(run: Callable[[Call], Tensor]) -> Callable[[Call], tuple[Tensor, None]]:
+    return lambda call: (run(call), None)
+
+
+def _fake(call: Call) -> tuple[Tensor, Tensor]:
+    rows, width = call.z.shape[0], 0
+    if call.keep and call.backend == "cpp":
+        width = tape_width(call.net)
+    tape = call.z.new_empty((rows, width) if width else 0)
+    return call.z.new_empty((rows, call.net.out_features)), tape
 
 
 def _pull(pulled: Pulled) -> dict[str, Any]:
-    (upstream,) = pulled.upstream
+    upstream, tape = pulled.upstream[0], pulled.second
     assert upstream is not None
-    (z, net, *how), backend = pulled.call[:-1], pulled.call.backend
+    assert tape is not None
+    (z, net, _, *how), backend = pulled.call[:-1], pulled.call.backend
     if not pulled.needs("weights", "biases") and backends.has("net_vjp", backend):
         op, u = torch.ops.vaefast.net_vjp.default, upstream.contiguous().unsqueeze(1)
-        return {"z": op(z, u, *net, True, *how, backend)[2][:, 0]}
+        kept = tape if tape.shape[-1] else None
+        return {"z": op(z, u, *net, True, kept, *how, backend)[2][:, 0]}
     totals = Totals(net)
 
     def run(rows: slice) -> tuple[Tensor, ...]:
@@ -101,7 +139,7 @@ def _pull(pulled: Pulled) -> dict[str, Any]:
 
 def _push(call: Call, tangent: Tensor, results: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     v = tangent.contiguous().unsqueeze(1)
-    layers, how = call.net, call[2:-1]
+    layers, how = call.net, call[3:-1]
     backend = backends.resolve("net_jvp", call.backend, call.z, layers.layers)
     products = torch.ops.vaefast.net_jvp.default(call.z, v, *layers, True, *how, backend)[2]
     return (products[:, 0],)
@@ -109,12 +147,13 @@ def _push(call: Call, tangent: Tensor, results: tuple[Tensor, ...]) -> tuple[Ten
 
 _op = register(
     Call,
-    returns=Tensor,
+    returns=tuple[Tensor, Tensor],
     fake=_fake,
-    reference=reference,
+    reference=_without_tape(reference),
     cpp=_cpp,
-    triton=lazy("net_forward"),
+    triton=_without_tape(lazy("net_forward")),
     pull=_pull,
     derived=("z", "net"),
+    second=True,
     push=_push,
 )

@@ -128,6 +128,6 @@ _op = register(
     triton=lazy("net_potential"),
     pull=_pull,
     derived=("z", "x", "net"),
-    slope=True,
+    second=True,
     push=_push,
 )

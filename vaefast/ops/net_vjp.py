@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vaefast.ops._cpp import run_probes
+from vaefast.ops._cpp import run_probes, tape_width
 from vaefast.ops._inputs import (
     check_matrix,
     check_network,
@@ -19,7 +19,7 @@ from vaefast.reference.net_vjp import net_vjp as reference
 from vaefast.runtime.tiles import check_tile
 from vaefast.types import Network, out_features
 
-__all__ = ["net_vjp"]
+__all__ = ["net_vjp", "pulled"]
 
 
 class Call(NamedTuple):
@@ -27,6 +27,7 @@ class Call(NamedTuple):
     u: Tensor
     net: Network
     full: bool
+    tape: Tensor | None
     precision: str
     tile: int
     backend: str | None
@@ -74,19 +75,44 @@ def net_vjp(
     check_network(net, x, "x")
     how = check_precision(precision), check_tile(tile)
     check_probes(u, "u", x, out_features(net))
-    y, sq, products = _op(Call(x, u, net, full, *how, backend))
+    y, sq, products = _op(Call(x, u, net, full, None, *how, backend))
     return (y, sq, products) if full else (y, sq)
 
 
+def pulled(x: Tensor, u: Tensor, net: Network, tape: Tensor | None) -> Tensor:
+    """Jᵀu [B, D] of one cotangent per input [B, d], after ``net_forward.with_tape`` of x.
+
+    Equivalent to, to the bit::
+
+        net_vjp(x, u[:, None], net, full=True)[2][:, 0]
+
+    The backend whose tape it is passes back alone; others pass forward again.
+    """
+    how = check_precision("ieee"), check_tile(None)
+    return _op(Call(x, u.unsqueeze(1), net, True, tape, *how, None))[2][:, 0]
+
+
 def _cpp(call: Call) -> tuple[Tensor, Tensor, Tensor]:
-    return run_probes("net_vjp", call.x, call.u, call.x.shape[1], call.net, call.full)
+    x, tape = call.x, call.tape
+    if tape is not None:
+        _check_tape(tape, call)
+    return run_probes("net_vjp", x, call.u, x.shape[1], call.net, call.full, tape)
+
+
+def _check_tape(tape: Tensor, call: Call) -> None:
+    rows, width, K = len(call.x), tape_width(call.net), call.u.shape[-2]
+    if tape.shape != (rows, width) or K != 1 or not call.full:
+        raise ValueError(
+            f"tape must be [{rows}, {width}] of net_forward at x, beside one cotangent per input "
+            f"and full=True, got {list(tape.shape)}, {K} and full={call.full}; pass tape=None"
+        )
 
 
 def _fake(call: Call) -> tuple[Tensor, Tensor, Tensor]:
     x, B, K = call.x, call.x.shape[0], call.u.shape[-2]
     sq = x.new_empty((B, K), dtype=torch.float64)
     products = x.new_empty((B, K if call.full else 0, call.x.shape[1]))
-    return x.new_empty((B, call.net.out_features)), sq, products
+    return x.new_empty((B, out_features(call.net) if call.tape is None else 0)), sq, products
 
 
 _op = register(
