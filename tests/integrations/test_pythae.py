@@ -6,7 +6,7 @@ import warnings
 import pytest
 import torch
 
-from vaefast.models import VAE, as_vae
+from vaefast.models import VAE, as_vae, explain
 
 models = pytest.importorskip("pythae.models", reason="pythae is not installed")
 
@@ -176,3 +176,17 @@ def test_what_is_given_comes_before_the_config(x):
     )
     assert vae.likelihood == "continuous_bernoulli"
     assert torch.isfinite(vae.log_likelihood(x, vae.encode(x)[0])).all()
+
+
+def test_a_vamps_mixture_is_its_prior_in_closed_form(x):
+    """Read once for a call of the sampler, which runs its decoder's likelihood in the fused ops."""
+    vae = as_vae(build("VAMP", "bce"))
+    mixture = vae.prior.mixture()
+    z = 2.0 * torch.randn(30, d, generator=torch.Generator().manual_seed(2))
+    value, gradient = mixture.log_prob_and_gradient(z)
+    z.requires_grad_()
+    own = vae.log_prior(z)
+    (slope,) = torch.autograd.grad(own.sum(), z)
+    assert torch.allclose(value, own.detach(), rtol=1e-4, atol=1e-4)
+    assert torch.allclose(gradient, slope, rtol=1e-3, atol=1e-3)
+    assert "a closed form gives its gradient" in str(explain(vae, x))
