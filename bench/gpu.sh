@@ -123,7 +123,7 @@ else
     stage decode_distance 35 "${measure[@]}" decode_distance
     stage convolutional_hmc 60 "${measure[@]}" convolutional_hmc
     stage "the other ops" 45 "${measure[@]}" log_likelihood leapfrog_step net_forward \
-        net_potential net_trajectory net_jvp net_vjp eigenvalue_bound
+        net_potential net_trajectory net_trajectory_vjp net_jvp net_vjp eigenvalue_bound
 fi
 stage plots 10 "$python" -m vaefast.bench.gpu.plots "$csv" "$out"
 

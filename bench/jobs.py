@@ -35,13 +35,12 @@ JOBS = (  # in the order of what is asked of them on a GPU
 )
 BESIDES = {
     "convolutional_hmc": "cuda",
-    "net_trajectory_vjp": "cpu",
     "generic": "cpu",
     "hmc_defence": "cpu",
     "convolutional": "cpu",
     "public_calls": "cpu",
     "threads": "cpu",
-}  # jobs that are no ops, and an op without a kernel for GPUs; where they are measured
+}  # no ops; where they are measured
 
 
 def names(place: Place) -> tuple[str, ...]:
