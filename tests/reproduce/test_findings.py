@@ -47,21 +47,21 @@ def test_without_spread_any_difference_counts_and_none_does_not():
         ([DOWN], "HMC lowers MSSSIM in 1 of 1 cell (by 0.050)."),
         (
             [UP, Difference("e", 0.3, 0.1), SAME],
-            "HMC raises MSSSIM in 2 of 3 cells (by 0.200 to 0.300) and makes no difference beyond "
+            "HMC raises MSSSIM in 2 of 3 cells (by 0.200 to 0.300) and shows no difference beyond "
             "the error in 1.",
         ),
         (
             [UP, DOWN, SAME],
-            "HMC raises MSSSIM in 1 of 3 cells (by 0.200), lowers it in 1 (by 0.050; b) and makes "
+            "HMC raises MSSSIM in 1 of 3 cells (by 0.200), lowers it in 1 (by 0.050; b) and shows "
             "no difference beyond the error in 1.",
         ),
         (
             [SAME, UNKNOWN],
-            "HMC makes no difference to MSSSIM beyond the error in any of 2 cells (at most 0.300).",
+            "HMC shows no difference in MSSSIM beyond the error in any of 2 cells (at most 0.300).",
         ),
         (
             [Difference("a", float("nan"), float("nan"))],
-            "HMC makes no difference to MSSSIM beyond the error in any of 1 cell (at most "
+            "HMC shows no difference in MSSSIM beyond the error in any of 1 cell (at most "
             "unknown).",
         ),
     ],
@@ -110,7 +110,7 @@ def test_the_paragraph_where_the_paper_holds(made_up):
     assert "The adaptive attack on HMC lowers MSSSIM in 2 of 2 cells (by 0.200)" in text
     assert "It takes back 50 % of the MSSSIM that HMC had gained in the 2 cells" in text
     assert "HMC attacked adaptively, against no defence, raises MSSSIM in 2 of 2 cells" in text
-    assert "Without an attack HMC makes no difference to MSSSIM" in text
+    assert "Without an attack HMC shows no difference in MSSSIM" in text
     assert "HMC raises MSSSIM under the published attack: holds" in text
     assert "costs nothing: no loss was found" in text
 
@@ -138,5 +138,5 @@ def test_an_adaptive_attack_that_is_weaker_is_said_to_be(made_up):
 
 def test_training_alone_is_compared_with_the_vae(made_up):
     text = " ".join(findings(made_up(HOLDS, models=("vae", "beta-5"))))
-    assert "Training alone (beta-5 against vae, no defence) makes no difference to MSSSIM" in text
+    assert "Training alone (beta-5 against vae, no defence) shows no difference in MSSSIM" in text
     assert "Training alone" not in " ".join(findings(made_up(HOLDS, models=("beta-5",))))

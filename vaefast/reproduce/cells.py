@@ -23,7 +23,8 @@ __all__ = ["ADAPTIVE", "CLEAN", "HMC", "NONE", "PUBLISHED", "Cell", "Grid"]
 
 CLEAN, PUBLISHED, ADAPTIVE = "none", "published", "adaptive"  # attacks
 NONE, HMC = "none", "hmc"  # defences
-SEARCH, FRESH = 1, 2  # added to the seed: the adaptive search's draws, and those that report it
+# added to the seed, for draws of their own: the adaptive search, its choice, and its report
+SEARCH, FRESH, CHOICE = 1, 2, 3
 ROWS = 64  # chains of a call, between two moves of a progress bar
 AT_ONCE = 16  # references of an attack through the defence
 
@@ -186,25 +187,24 @@ class Grid:
     def _adaptive(self, radius: float, x_adv: Tensor, hmc: Cell, step_size: float) -> Part:
         """Of each reference the point that the defence keeps least of, on draws of their own.
 
-        Candidates are what each gradient finds through the defence, and all adversarial inputs of
-        the published attack. Which one is strongest is decided on the draws of the published
-        cell; what is reported are fresh draws.
+        Candidates are what each gradient finds through the defence, and of the published attack's
+        points the strongest on the draws of its own cell. Which candidate is strongest is decided
+        on a second set of draws; what is reported is a third.
         """
         names = [*self.settings.gradients, "published"]
-        best = torch.as_tensor(hmc.msssim).min(1)  # NaN where a chain failed: never chosen below
+        strongest = torch.as_tensor(hmc.msssim).nan_to_num(torch.inf).argmin(1)
         rows = torch.arange(len(x_adv))
-        points, scores = [], []
-        for name in self.settings.gradients:
-            points.append(self._through(radius, name, step_size))
-            title = f"{name} gradient, {radius:g}"
-            chosen_on = self._defended(self._repeated(points[-1]), title)
-            scores.append(chosen_on.tensors["msssim"].nanmean(1))
-        points.append(x_adv[rows, best.indices])
-        scores.append(best.values)
+        points = [self._through(radius, name, step_size) for name in self.settings.gradients]
+        points.append(x_adv[rows, strongest])
+        scores = []
+        for name, point in zip(names, points, strict=True):
+            title = f"{name} for choice, {radius:g}"
+            judged = self._defended(self._repeated(point), title, fresh=CHOICE)
+            scores.append(judged.tensors["msssim"].nanmean(1))
         which = torch.stack(scores).nan_to_num(torch.inf).argmin(0)  # [B]
-        strongest = torch.stack(points)[which, rows]
+        chosen = torch.stack(points)[which, rows]
         title = f"adaptive attack, {radius:g}"
-        part = self._defended(self._repeated(strongest), title, fresh=FRESH)
+        part = self._defended(self._repeated(chosen), title, fresh=FRESH)
         part.facts["found_by"] = [names[k] for k in which.tolist()]
         part.facts["searched"] = {
             name: score.nanmean().item() for name, score in zip(names, scores, strict=True)
@@ -217,6 +217,13 @@ class Grid:
 
     def _through(self, radius: float, gradient: str, step_size: float) -> Tensor:
         """What one gradient finds through shorter chains of the defence, [B, C, H, W]."""
+        name = f"{self.subject.name}/searched-{radius:g}-{gradient}"
+        part = self.store.read(name)
+        if part is None:
+            part = self.store.write(name, {"x_adv": self._search(radius, gradient, step_size)}, {})
+        return part.tensors["x_adv"]
+
+    def _search(self, radius: float, gradient: str, step_size: float) -> Tensor:
         s, subject = self.settings, self.subject
         surrogate = {"steps": s.adaptive_transitions, "warmup": 0, "leapfrog": 20}
         surrogate |= {"step_size": step_size, "adapt": None, "jitter": 0.0}

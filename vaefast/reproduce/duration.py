@@ -54,7 +54,7 @@ def _of_cells(vae: models.VAE, data: Dataset, settings: Settings) -> tuple[float
     options: dict[str, Any] = {"schedule": "kuzina2022", "steps": 2, "step_size": s.step_size}
     one = _seconds(lambda: hmc.defend(vae, x, **options)) / (len(x) * 3)  # a transition
     cells = len(s.models) * len(s.radii)
-    runs = len(s.models) + cells * (2 + len(s.gradients))
+    runs = len(s.models) + cells * (3 + len(s.gradients))
     defence = one * runs * s.chains_of_a_cell * (s.transitions + s.transitions // 2)
     surrogate: dict[str, Any] = {"steps": 2, "warmup": 0, "leapfrog": LEAPFROG, "adapt": None}
     points = x[:POINTS]

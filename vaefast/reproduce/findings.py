@@ -54,7 +54,7 @@ def difference(label: str, after: np.ndarray, before: np.ndarray) -> Difference:
 def sentence(subject: str, metric: str, found: Sequence[Difference], where: str = "cell") -> str:
     """How often ``subject`` raises and lowers the metric, and by how much.
 
-    ``HMC raises MSSSIM in 4 of 6 cells (by 0.02 to 0.1), lowers it in 1 (by 0.03) and makes no
+    ``HMC raises MSSSIM in 4 of 6 cells (by 0.02 to 0.1), lowers it in 1 (by 0.03) and shows no
     difference beyond the error in 1.``
     """
     name, total = NAMES[metric], f"{len(found)} {where}{'s' if len(found) > 1 else ''}"
@@ -62,7 +62,7 @@ def sentence(subject: str, metric: str, found: Sequence[Difference], where: str 
     if len(groups[0]) == len(found):
         largest = max((abs(d.mean) for d in found if not math.isnan(d.mean)), default=math.nan)
         return (
-            f"{subject} makes no difference to {name} beyond the error in any of {total} (at most "
+            f"{subject} shows no difference in {name} beyond the error in any of {total} (at most "
             f"{_size(metric, largest)})."
         )
     parts, noun, of = [], name, f" of {total}"
@@ -74,7 +74,7 @@ def sentence(subject: str, metric: str, found: Sequence[Difference], where: str 
             parts.append(f"{verb} {noun} in {len(groups[sign])}{of} ({span}{cells})")
             noun, of = "it", ""
     if groups[0]:
-        parts.append(f"makes no difference beyond the error in {len(groups[0])}")
+        parts.append(f"shows no difference beyond the error in {len(groups[0])}")
     return f"{subject} {_joined(parts)}."
 
 

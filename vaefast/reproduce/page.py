@@ -38,13 +38,12 @@ TITLES = {
 }
 
 
-def render(found: Reproduction, command: str, commit: str = "") -> str:
+def render(found: Reproduction, command: str) -> str:
     """The page as HTML text.
 
     Args:
         found: what to show.
         command: the command line that makes these numbers.
-        commit: of the code, "" where it is not known.
     """
     template = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -60,7 +59,7 @@ def render(found: Reproduction, command: str, commit: str = "") -> str:
         rows=[_row(found, cell) for cell in found.cells],
         sizes=_sizes(found),
         models=_models(found),
-        versions=versions() | ({"commit": commit} if commit else {}),
+        versions=versions(),
         threads=torch.get_num_threads(),
         command=command,
     )
