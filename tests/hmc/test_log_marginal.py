@@ -39,7 +39,7 @@ def test_both_bounds_meet_at_the_exact_evidence(linear_gaussian, generic):
     found = log_marginal(model.vae, x, temperatures=temperatures, chains=32, exact=z, seed=2)
     for bound in (found.lower, found.upper):
         assert ((bound.value - evidence).abs() < 4.5 * bound.std_error + 1e-3).all()
-        assert bound.std_error.max() < 0.25
+        assert bound.std_error.max() < 0.4
     assert (found.lower.kind, found.upper.kind) == ("lower bound", "upper bound")
     for end in found.gap:
         assert ((end.value - divergence(model, x)).abs() < 4.5 * end.std_error + 1e-3).all()
