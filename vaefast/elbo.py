@@ -103,7 +103,8 @@ def elbo_terms(
     given = as_keyword(context)
     q = DiagonalGaussian(mean, logvar, tuple(mean.shape[1:]))
     z = q.sample(noise)
-    standard = (maps if isinstance(maps, VAE) else maps.vae).prior is None
+    vae = maps if isinstance(maps, VAE) else maps.vae
+    standard = vae.prior is None and type(vae).log_prior is VAE.log_prior
     logp = maps.likelihood_at(z, **given).log_prob(x)
     if standard:
         return logp, q.kl()

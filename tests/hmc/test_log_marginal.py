@@ -33,17 +33,17 @@ def divergence(model, x):
 @pytest.mark.parametrize("generic", [False, True], ids=["fused", "generic"])
 def test_both_bounds_meet_at_the_exact_evidence(linear_gaussian, generic):
     model = linear_gaussian(A, generic=generic)
-    rows = 2 if generic else 6
+    rows = 2 if generic else 4
     z, x, evidence = simulated(model, rows)
     temperatures = 60 if generic else 120
-    found = log_marginal(model.vae, x, temperatures=temperatures, chains=32, exact=z, seed=2)
+    found = log_marginal(model.vae, x, temperatures=temperatures, chains=16, exact=z, seed=2)
     for bound in (found.lower, found.upper):
         assert ((bound.value - evidence).abs() < 4.5 * bound.std_error + 1e-3).all()
-        assert bound.std_error.max() < 0.25
+        assert bound.std_error.max() < 0.6
     assert (found.lower.kind, found.upper.kind) == ("lower bound", "upper bound")
     for end in found.gap:
         assert ((end.value - divergence(model, x)).abs() < 4.5 * end.std_error + 1e-3).all()
-    assert (found.weights > 8).all()
+    assert (found.weights > 4).all()
     assert (found.accept_rate > 0.6).all()
     assert not found.failed.any()
 
@@ -62,7 +62,7 @@ def test_few_temperatures_leave_the_truth_between_the_bounds(linear_gaussian):
 def test_without_exact_draws_the_upper_end_is_an_estimate(linear_gaussian):
     model = linear_gaussian(A)
     _, x, evidence = simulated(model, 4)
-    found = log_marginal(model.vae, x, temperatures=150, chains=32, seed=4)
+    found = log_marginal(model.vae, x, temperatures=100, chains=16, seed=4)
     assert found.upper.kind == "estimate"
     assert ((found.upper.value - evidence).abs() < 4.5 * found.upper.std_error + 0.01).all()
 

@@ -101,7 +101,7 @@ def test_the_law_under_a_mixture_is_that_of_quadrature(mlp_vae):
     density = torch.softmax(joint, 0).view(401, 401)
     for i, marginal in enumerate((density.sum(1), density.sum(0))):
         cdf = marginal.cumsum(0).numpy()
-        at = torch.bucketize(z[:, i], line + 0.5 * (line[1] - line[0])).clamp(max=400)
+        at = torch.bucketize(z[:, i].contiguous(), line + 0.5 * (line[1] - line[0])).clamp(max=400)
         ranks = cdf[at] - marginal.numpy()[at] * torch.rand(len(z)).numpy()
         assert stats.kstest(ranks, stats.uniform.cdf).pvalue > 1e-4
 

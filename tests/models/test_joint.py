@@ -1,11 +1,14 @@
 """A caller's log p(x, z): the chains of the same model as a VAE, and what is refused."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
 from torch.distributions import MultivariateNormal, Normal
 
 import vaefast as vf
+from vaefast.elbo import evaluate_elbo
 from vaefast.models import VAE, from_log_joint
 
 A = torch.tensor([[1.0, 0.2], [0.3, 2.0], [0.0, -0.4]]).double()
@@ -66,6 +69,17 @@ def test_its_evidence_is_sandwiched_too():
         torch.zeros(3).double(), A @ A.T + 0.25 * torch.eye(3).double()
     ).log_prob(x)
     assert ((found.lower.value - evidence).abs() < 4.5 * found.lower.std_error + 0.02).all()
+
+
+def test_its_evidence_lower_bound_counts_the_prior_once():
+    own = from_log_joint(log_joint, latents=2)
+    x = images(2)
+    bound = evaluate_elbo(own, x, samples=1000, seed=1).elbo
+    quadratic = A.square().sum()  # E_q of |A z|²
+    reconstruction = -0.5 * (x.square().sum(1) + quadratic) / 0.25 - 3 * math.log(
+        0.5 * math.sqrt(2 * math.pi)
+    )
+    assert ((bound - reconstruction).abs() < 1.0).all()  # KL(N(0, I) ‖ N(0, I)) = 0
 
 
 def test_x_of_any_shape_and_range_goes_with_its_row():

@@ -98,8 +98,9 @@ def log_marginal(
 
     and in reverse, from z_T ~ p(z|x) down, E 1/w = 1/p(x). As U is linear in β and −log q costs d
     operations, the annealed energy and its gradient are those of the joint, from one fused
-    potential per leapfrog where the decoder lowers, and a sum: T·L gradients a chain and direction,
-    and those of a pilot of 4 chains that sets step sizes per row and temperature.
+    potential per leapfrog where the decoder lowers, and a sum: 2½ T·L gradients a chain (up, T/2
+    transitions that part the chains at β = 1, down), and T·L for each of 4 chains that set the step
+    sizes per row and temperature.
 
     Args:
         vae: in eval mode.

@@ -15,7 +15,7 @@ from vaefast.functional.priors import prior_energy, prior_gradient
 from vaefast.hmc.refusals import OUT_OF_MEMORY, refused
 from vaefast.models.context import Context
 from vaefast.models.forms import Forms
-from vaefast.models.mixture import GaussianMixture
+from vaefast.models.mixture import Components
 from vaefast.models.vae import VAE
 from vaefast.runtime import numerics
 from vaefast.types import Network
@@ -77,7 +77,7 @@ class Potential:
     names: tuple[str, ...] | None = None
     captured: bool = False
     net: Network | None = None
-    prior: GaussianMixture | None = None
+    prior: Components | None = None
 
     @property
     def vae(self) -> VAE:

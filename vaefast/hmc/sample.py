@@ -55,12 +55,15 @@ def sample(
     ``index`` only. The jitter keeps a fixed path length from resonating with a direction of the
     posterior. Energy and gradient are carried along: a transition costs exactly L gradients.
 
-    A decoder that lowers to a network, with the prior N(0, I), runs in the fused ops; any other
-    decoder or prior goes through autograd, on CUDA with the transition captured once per shape and
-    replayed as one graph (:mod:`vaefast.runtime.capture`). Both make the same transition to
-    round-off; long chains, which amplify it, agree in law. On the second path a row depends on the
-    batch that it stands in by round-off (``reproducible="round-off"``); ``vaefast.same_bits()``
-    keeps even its bits (:mod:`vaefast.runtime.batching`).
+    A decoder that lowers to a network, with the prior N(0, I), runs in the fused ops. With another
+    prior, on a CPU, its likelihood still does, one op per leapfrog beside the prior's gradient
+    (closed for a :class:`~vaefast.models.GaussianMixture`). Any other decoder, the likelihoods of
+    counts and :func:`~vaefast.models.from_log_joint` go through autograd, on CUDA with the
+    transition captured once per shape and replayed as one graph (:mod:`vaefast.runtime.capture`).
+    All make the same transition to round-off; long chains, which amplify it, agree in law. Beside
+    the first way a row depends on the batch that it stands in by round-off
+    (``reproducible="round-off"``); ``vaefast.same_bits()`` keeps even its bits
+    (:mod:`vaefast.runtime.batching`).
 
     Args:
         vae: the model; it is neither moved nor changed.

@@ -19,7 +19,7 @@ from vaefast.hmc.potential import Potential
 from vaefast.models import context as conditions
 from vaefast.models.context import Context
 from vaefast.models.forms import Forms
-from vaefast.models.mixture import GaussianMixture
+from vaefast.models.mixture import Components
 from vaefast.runtime import capture
 from vaefast.types import Network
 
@@ -169,7 +169,7 @@ class GenericTarget:
     captures: capture.Graphs = capture.OFF
     context: Context = None  # of the N chains
     net: Network | None = None
-    prior: GaussianMixture | None = None  # the VAE's, read once
+    prior: Components | None = None  # the VAE's, read once
 
     def at(self, chain: Tensor, chains: int) -> GenericTarget:
         row = chain // chains

@@ -38,6 +38,7 @@ REFUSED = {
     "WAE_MMD": POINT,
     "AE": POINT,  # the base of those above
 }
+ROUNDING = 64.0  # ulp of a density by which two ways to take it may differ
 NO_LIKELIHOOD = ("VAEGAN", "MSSSIM_VAE")  # losses that are no log p(x|z)
 
 
@@ -66,17 +67,19 @@ class MixturePrior:
     def mixture(self) -> GaussianMixture | None:
         """The same density with the components read once, or None where it is not that.
 
-        Versions differ in what they make of the log-variance; the one that gives this density at
-        the components' means and between them is taken.
+        Versions differ in what they make of the log-variance; the one that gives this density, to
+        rounding, near the components and far from them is taken.
         """
         model = self.model
         inputs = model.pseudo_inputs(model.idle_input.to(next(model.parameters()).device))
         out = model.encoder(inputs.reshape(-1, *model.model_config.input_dim))
         means = out.embedding
-        z = torch.cat((means, 0.5 * (means + means.roll(1, 0)) + 1.0))
-        for logvars in (torch.tanh(out.log_covariance), out.log_covariance):
+        z = torch.cat([means + shift for shift in (0.0, 1.0, -4.0, 16.0)])
+        own = self.log_prob(z).double()
+        allowed = ROUNDING * torch.finfo(means.dtype).eps * (1.0 + own.abs())
+        for logvars in (out.log_covariance, torch.tanh(out.log_covariance)):
             found = GaussianMixture(means, logvars)
-            if torch.allclose(found.log_prob(z), self.log_prob(z).double(), rtol=1e-4, atol=1e-4):
+            if bool(((found.log_prob(z) - own).abs() <= allowed).all()):
                 return found
         return None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,28 @@ from torch import Tensor, nn
 from vaefast import checks
 from vaefast.models.vae import VAE
 
-__all__ = ["GaussianMixture", "closed_form"]
+__all__ = ["Components", "GaussianMixture", "closed_form"]
+
+
+class Components(NamedTuple):
+    """The components of a mixture, each tensor float64; squares are expanded, no [n, K, d] is."""
+
+    precision: Tensor  # 1/v [K, d]
+    weighted: Tensor  # m/v [K, d]
+    log_weight: Tensor  # [K], with all that does not depend on z
+
+    def terms(self, z: Tensor) -> Tensor:
+        """log w_k N(z; m_k, v_k), [n, K]."""
+        z = z.double()
+        return z @ self.weighted.T - 0.5 * (z.square() @ self.precision.T) + self.log_weight
+
+    @torch.no_grad()
+    def log_prob_and_gradient(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """log p(z) [n] float64, and Σ_k r_k(z) (m_k − z)/v_k [n, d], r the responsibilities."""
+        terms = self.terms(z)
+        share = torch.softmax(terms, 1)
+        pull = share @ self.weighted - z.double() * (share @ self.precision)
+        return torch.logsumexp(terms, 1), pull.to(z.dtype)
 
 
 class GaussianMixture(nn.Module):
@@ -54,35 +76,29 @@ class GaussianMixture(nn.Module):
 
     def log_prob(self, z: Tensor) -> Tensor:
         """log p(z) [n] float64 in nats, for z [n, d]; differentiable."""
-        return torch.logsumexp(self._terms(z), 1)
+        return torch.logsumexp(self.components().terms(z), 1)
 
-    @torch.no_grad()
     def log_prob_and_gradient(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """log p(z) [n] float64, and Σ_k r_k(z) (m_k − z)/v_k [n, d], r the responsibilities."""
-        terms = self._terms(z)
-        share = torch.softmax(terms, 1)
-        precision = torch.exp(-self._logvars())
-        pull = share @ (self.means.double() * precision) - z.double() * (share @ precision)
-        return torch.logsumexp(terms, 1), pull.to(z.dtype)
+        """log p(z) [n] float64, and its gradient [n, d]."""
+        return self.components().log_prob_and_gradient(z)
 
-    def _terms(self, z: Tensor) -> Tensor:
-        """log w_k N(z; m_k, v_k), [n, K] float64; the square expanded, so that no [n, K, d] is."""
-        z, means, logvars = z.double(), self.means.double(), self._logvars()
+    def components(self) -> Components:
+        """What the density needs of means, variances and weights as they are now."""
+        means, logvars = self.means.double(), self.logvars.double().expand(self.means.shape)
         precision = torch.exp(-logvars)
-        square = z.square() @ precision.T - 2.0 * z @ (means * precision).T
-        own = (means.square() * precision + logvars).sum(1) + z.shape[1] * math.log(2.0 * math.pi)
-        return torch.log_softmax(self.logits.double(), 0) - 0.5 * (square + own)
-
-    def _logvars(self) -> Tensor:
-        return self.logvars.double().expand(self.means.shape)
+        constant = logvars.sum(1) + means.shape[1] * math.log(2.0 * math.pi)
+        square = (means.square() * precision).sum(1)
+        weight = torch.log_softmax(self.logits.double(), 0)
+        return Components(precision, means * precision, weight - 0.5 * (square + constant))
 
 
-def closed_form(vae: VAE) -> GaussianMixture | None:
+def closed_form(vae: VAE) -> Components | None:
     """The VAE's prior as a mixture, read now: it is one, or has a ``mixture()`` that gives it."""
     if type(vae).log_prior is not VAE.log_prior:
         return None
-    if isinstance(vae.prior, GaussianMixture):
-        return vae.prior if type(vae.prior) is GaussianMixture else None
     mixture = getattr(vae.prior, "mixture", None)
-    found = mixture() if callable(mixture) else None
-    return found if isinstance(found, GaussianMixture) else None
+    found = mixture() if callable(mixture) else vae.prior
+    if type(found) is not GaussianMixture:  # a subclass may have a density of its own
+        return None
+    with torch.no_grad():
+        return found.components()

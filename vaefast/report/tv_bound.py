@@ -40,8 +40,8 @@ def tv_bound_chart(bound: TVBound, name: str = "tv-bound") -> Chart | None:
     others = ", ".join(f"{what} {_words(each, good)}" for what, each in terms)
     caption = (
         f"KL[q_t(z|x^a) || p(z|x^a)] of {int(good.sum())} attacked inputs: {_words(upper, good)} "
-        "at t = 0, a bound of all later ones (data processing inequality); a critic's lower bound "
-        f"{_words(bound.critic[0], good)} at t = 0, {_words(bound.critic[-1], good)} at "
+        "at t = 0, which bounds all later ones (data processing inequality); a critic's lower "
+        f"bound {_words(bound.critic[0], good)} at t = 0, {_words(bound.critic[-1], good)} at "
         f"t = {bound.at[-1]}. In nats: {others}. Total variation at most "
         f"{_words(bound.bound, good)}. Means over the inputs, bars: 95 % interval of the estimate."
     )
