@@ -37,7 +37,8 @@ class Diagnostics:
         e_bfmi: [B, C] float64, how much of the energies' spread one new momentum covers; below 0.3
             the tails are hardly visited. NaN where draws are thinned.
         energy_error: [B, C, n] float64, nats, H at the end − H at the start of every 64th
-            trajectory, accepted or not; None where draws are thinned or a schedule adapts on.
+            trajectory, accepted or not; None of shorter or thinned chains and
+            where a schedule adapts on.
         failed: [B] bool.
         transitions: after the warm-up.
 

@@ -6,11 +6,10 @@ import torch
 from torch import Tensor
 
 from vaefast.functional.hmc import Draws, State, transition
+from vaefast.hmc.options import EVERY
 from vaefast.hmc.target import Target
 
-__all__ = ["EVERY", "energy_errors"]
-
-EVERY = 64  # transitions; looking at one costs another one
+__all__ = ["energy_errors"]
 
 
 def energy_errors(

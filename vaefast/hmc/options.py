@@ -14,11 +14,21 @@ from vaefast.hmc.mass import MASSES
 from vaefast.models.forms import LAYOUTS
 from vaefast.philox import MAX_LANE, check_seed
 
-__all__ = ["Options", "chain_starts", "inverse_mass", "positive_step_size", "with_unit_mass"]
+__all__ = [
+    "EVERY",
+    "Options",
+    "chain_starts",
+    "inverse_mass",
+    "positive_step_size",
+    "with_unit_mass",
+]
 
 MIN_CHAINS = 8  # of a row, from which its path length is learnt
 PUBLISHED_LEAPFROG = 20
-LEAPFROG = 10
+WARMUP, LEAPFROG = 500, 10
+UNKNOWN = -1.0  # a jitter, until it is known which path length it belongs to
+JITTER, OF_A_QUARTER = 0.2, 0.4  # a quarter is a rounded number of leapfrogs, of a guessed period
+EVERY = 64  # transitions, of which one is looked at; that costs another one
 PATHS = ("quarter", "chees")
 METRIC_FROM = 50  # transitions of warm-up, from which the default is a metric
 ADAPT = ("dual_averaging", None)
@@ -63,18 +73,27 @@ class Options(NamedTuple):
         return self.warmup + self.steps
 
     @property
+    def looks_at_errors(self) -> bool:
+        """Whether energy errors are looked at: of chains that are long, whole and frozen."""
+        return self.kept == self.steps >= EVERY and self.schedule is None
+
+    @property
     def wants_metric(self) -> bool:
         """Whether the default mass is dense, if the model has that metric."""
         return self.mass == "default" and self.warmup >= METRIC_FROM and self.precision == "ieee"
 
     def of_model(self, *, dense: bool) -> Options:
-        """With the default mass and L for a model; ``dense``: that is the default mass."""
+        """With the default mass, L and jitter for a model; ``dense``: that is the default mass."""
         mass, path = self.mass, self.path
         if mass == "default":
             mass = "dense" if dense else "unit"
         if mass == "dense" and not self.leapfrog:
             path = path or "quarter"
-        return self._replace(mass=mass, path=path, leapfrog=self.leapfrog or LEAPFROG)
+        jitter = self.jitter
+        if jitter == UNKNOWN:
+            jitter = OF_A_QUARTER if path == "quarter" else JITTER
+        leapfrog = self.leapfrog or LEAPFROG
+        return self._replace(mass=mass, path=path, leapfrog=leapfrog, jitter=jitter)
 
     @classmethod
     def checked(
@@ -106,9 +125,10 @@ class Options(NamedTuple):
             path = checks.option(leapfrog, "leapfrog", PATHS)
             _require_own(path, chains, adapt, warmup, published)
             leapfrog = None
-        default_warmup, default_leapfrog, default_jitter, default_keep = (
-            (steps // 2, PUBLISHED_LEAPFROG, 0.0, "last") if published else (500, None, 0.2, "all")
-        )
+        defaults: tuple[int, int | None, float, str] = (steps // 2, PUBLISHED_LEAPFROG, 0.0, "last")
+        if not published:
+            defaults = (WARMUP, None, UNKNOWN, "all")
+        default_warmup, default_leapfrog, default_jitter, default_keep = defaults
         return cls(
             chains=_chains(chains),
             steps=steps,

@@ -8,10 +8,9 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from vaefast.hmc.energy_errors import EVERY
 from vaefast.hmc.groups import group_chunks
 from vaefast.hmc.inputs import Inputs, latent_shape
-from vaefast.hmc.options import Options
+from vaefast.hmc.options import EVERY, Options
 from vaefast.hmc.potential import is_standard
 from vaefast.hmc.result import HMCResult, Transitions
 from vaefast.hmc.spans import Span, op_thin, passed_draws, spans
@@ -221,7 +220,7 @@ def _no_divergences(options: Options, rows: int, device: torch.device) -> torch.
 
 def _no_energy_errors(options: Options, rows: int, device: torch.device) -> torch.Tensor | None:
     """[B, C, n], where they are looked at."""
-    if options.kept < options.steps or options.schedule is not None:
+    if not options.looks_at_errors:
         return None
     shape = rows, options.chains, options.steps // EVERY
     return torch.zeros(shape, dtype=torch.float64, device=device)

@@ -81,8 +81,9 @@ def sample(
         adapt: ``"dual_averaging"`` towards an acceptance probability, per row, averaged over the
             row's chains; None leaves ``step_size`` as it is. Not used with ``schedule``.
         target_accept: that acceptance probability, in (0, 1); default 0.8.
-        jitter: relative half-width of the step's jitter, in [0, 1); default 0.2. One factor a
-            transition and row, constant along the trajectory.
+        jitter: relative half-width of the step's jitter, in [0, 1); default 0.4 with
+            ``leapfrog="quarter"``, else 0.2. One factor a transition and row, constant along
+            the trajectory.
         mass: M, one of the following. The default is "dense" for a decoder that lowers, has one
             head and at most 64 latents, after a warm-up of at least 50 transitions; "unit"
             elsewhere, under the schedule and with ``adapt=None``, where a step size is in the units

@@ -179,9 +179,9 @@ class _Chains:
     def _energy_error(
         self, z: Tensor, step: Tensor, blank: Callable[[Tensor], Tensor]
     ) -> Tensor | None:
-        """[B, C, n], where all draws are kept and the step size is frozen."""
+        """[B, C, n], where they are looked at."""
         options = self._options
-        if options.kept < options.steps or options.schedule:
+        if not options.looks_at_errors:
             return None
         step, first = step.to(self._dtype), options.warmup
         found = energy_errors(self.target, self.draws, z, first_step=first, step=step)
