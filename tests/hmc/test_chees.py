@@ -78,7 +78,7 @@ def test_rows_run_with_their_own_number(mlp_vae, mass):
     """A row of a call is the row alone with that number of leapfrogs held."""
     x = torch.rand(4, 6, generator=torch.Generator().manual_seed(0)).double()
     step = torch.tensor([0.1, 0.4, 0.8, 0.4]).double()
-    given = {"adapt": None, "chains": 2, "warmup": 3, "steps": 12, "mass": mass}
+    given = {"adapt": None, "jitter": 0.3, "chains": 2, "warmup": 3, "steps": 12, "mass": mass}
     together = sample(mlp_vae(), x, step_size=step, leapfrog="quarter", **given)
     assert together.leapfrog.tolist() == [16, 4, 2, 4]
     for row in range(4):
