@@ -27,7 +27,7 @@ def images(rows, D=6, dtype=torch.float64, seed=0):
         ({"adapt": "nuts"}, ValueError, "adapt must be one of 'dual_averaging', None"),
         ({"jitter": 1.0}, ValueError, r"jitter must lie in \[0, 1\)"),
         ({"jitter": -0.1}, ValueError, "jitter"),
-        ({"mass": "fisher"}, ValueError, "mass must be one of 'posterior'"),
+        ({"mass": "fisher"}, ValueError, "mass must be one of 'unit', 'posterior'"),
         ({"mass": torch.ones(3)}, ValueError, r"\[d\] = \[2\] or \[B, d\] = \[2, 2\]"),
         ({"mass": torch.tensor([1.0, 0.0])}, ValueError, "mass must be positive"),
         ({"mass": 2.0}, TypeError, "mass must be a torch.Tensor"),

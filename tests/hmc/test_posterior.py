@@ -21,7 +21,9 @@ def last_states(vae, x, chains, **options):
 
 
 @pytest.mark.parametrize("generic", [False, True])
-@pytest.mark.parametrize("mass", [None, "posterior", torch.tensor([2.0, 8.0, 1.0])])
+@pytest.mark.parametrize(
+    "mass", [None, "unit", "posterior", "dense", torch.tensor([2.0, 8.0, 1.0])]
+)
 def test_linear_gaussian_posterior(linear_gaussian, generic, mass):
     model = linear_gaussian(A, rows=2, generic=generic)
     z = last_states(
@@ -150,8 +152,16 @@ def log_likelihood(logits, x, likelihood):
     return kind(logits=logits, validate_args=False).log_prob(x).sum(1)
 
 
-@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
-def test_simulation_based_calibration(mlp_vae, likelihood):
+@pytest.mark.parametrize(
+    ("likelihood", "how"),
+    [
+        ("bernoulli", {"leapfrog": 8, "mass": "unit"}),
+        ("gaussian", {"leapfrog": 8, "mass": "unit"}),
+        ("gaussian", {}),  # dense, a quarter period for each row
+        ("bernoulli", {"mass": "warmup", "leapfrog": 3}),
+    ],
+)
+def test_simulation_based_calibration(mlp_vae, likelihood, how):
     """z* ~ p(z), x ~ p(x|z*): the rank of z* among posterior draws is uniform."""
     vae, rows, draws = mlp_vae(likelihood), 1000, 19
     generator = torch.Generator().manual_seed(9)
@@ -161,7 +171,7 @@ def test_simulation_based_calibration(mlp_vae, likelihood):
     noise = torch.randn(image.shape, generator=generator).double()
     uniform = torch.rand(image.shape, generator=generator).double()
     x = image + 0.5 * noise if likelihood == "gaussian" else (uniform < image).double()
-    result = sample(vae, x, warmup=100, steps=8 * draws, keep=draws, leapfrog=8, seed=10)
+    result = sample(vae, x, warmup=100, steps=8 * draws, keep=draws, seed=10, **how)
     rank = (result.z[:, 0] < truth[:, None]).sum(1)  # [B, d] in 0..19
     for i in range(2):
         counts = torch.bincount(rank[:, i], minlength=draws + 1)

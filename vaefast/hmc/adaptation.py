@@ -31,11 +31,11 @@ class StepSize(Protocol):
 
 
 class DualAveraging:
-    """Step sizes whose acceptance probability approaches 0.8, row by row.
+    """Step sizes whose acceptance probability approaches a target, row by row.
 
     With α_t the row's acceptance probability in transition t = 1, 2, …::
 
-        H̄_t   = (1 − 1/(t + t₀)) H̄_{t−1} + (0.8 − α_t)/(t + t₀)
+        H̄_t   = (1 − 1/(t + t₀)) H̄_{t−1} + (δ − α_t)/(t + t₀)
         log ε = log(10 ε₀) − √t/γ · H̄_t
         log ε̄ = t^−κ log ε + (1 − t^−κ) log ε̄
 
@@ -43,11 +43,13 @@ class DualAveraging:
 
     Args:
         step_size: [B], ε₀ > 0; the recursion runs in float64.
+        target: δ, in (0, 1).
 
     Source: Hoffman and Gelman, "The No-U-Turn Sampler", JMLR 15 (2014), section 3.2, algorithm 5.
     """
 
-    def __init__(self, step_size: Tensor) -> None:
+    def __init__(self, step_size: Tensor, target: float = TARGET_ACCEPT) -> None:
+        self.target = target
         log_step = step_size.double().log()
         self._anchor = log_step + math.log(10.0)  # log 10 ε₀
         self._error = torch.zeros_like(log_step)  # H̄
@@ -69,11 +71,15 @@ class DualAveraging:
         """ε̄: frozen, so that what is kept leaves the posterior invariant."""
         return self.average
 
+    def restarted(self) -> DualAveraging:
+        """A recursion anew from ε̄, for another mass."""
+        return DualAveraging(self.average, self.target)
+
     def update(self, accept_prob: Tensor, accepted: Tensor | None = None) -> None:
         """Learn from one transition's acceptance probability, [B] in [0, 1], not its decision."""
         self._updates += 1
         t = self._updates
-        error = TARGET_ACCEPT - accept_prob.double()
+        error = self.target - accept_prob.double()
         self._error = self._error + (error - self._error) / (t + OFFSET)
         self._log_step = self._anchor - math.sqrt(t) / SHRINKAGE * self._error
         weight = t**-DECAY

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from vaefast.hmc.health import say
+from vaefast.hmc.options import with_unit_mass
 from vaefast.hmc.promotion import promoted
 from vaefast.hmc.result import Defence
 from vaefast.hmc.sample import complete
@@ -37,7 +38,7 @@ def defend(
         keep: as in :func:`sample`; the last state is what is decoded.
         context: conditions of each input, [B, ...] or a dict of such tensors.
         options: all other options of :func:`sample`; ``schedule="kuzina2022"`` is the published
-            defence.
+            defence. The default ``mass`` is "unit", which an adaptive attack can differentiate.
 
     Returns:
         :class:`Defence`: z [B, C, *latent_shape] and reconstruction [B, C, *event] in pixel scale;
@@ -50,6 +51,7 @@ def defend(
     with MCMC", NeurIPS 2022.
     """
     index, backend = options.get("index"), options.get("backend")
+    options = with_unit_mass(options)
     with own_modes(), unchecked():
         vae, x, context = promoted(vae, x, context, options.get("precision", "ieee"))
         prepared = prepare(vae, x, index, context=context, backend=backend)

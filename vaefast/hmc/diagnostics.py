@@ -12,6 +12,7 @@ from torch import Tensor
 
 from vaefast import philox
 from vaefast.hmc.result import HMCResult, Transitions
+from vaefast.hmc.verdict import judge, verdict
 
 __all__ = ["Diagnostics", "diagnose", "inference_data"]
 
@@ -33,9 +34,17 @@ class Diagnostics:
         accept_rate: [B, C], after warm-up.
         divergent: [B, C] int64, after warm-up.
         step_size: [B].
+        e_bfmi: [B, C] float64, how much of the energies' spread one new momentum covers; below 0.3
+            the tails are hardly visited. NaN where draws are thinned.
+        energy_error: [B, C, n] float64, nats, H at the end − H at the start of every 64th
+            trajectory, accepted or not; None of shorter or thinned chains and
+            where a schedule adapts on.
+        failed: [B] bool.
+        transitions: after the warm-up.
 
     Source: Vehtari, Gelman, Simpson, Carpenter, Bürkner, "Rank-normalization, folding, and
-    localization: an improved R-hat", Bayesian Analysis 16 (2021); computed by ArviZ.
+    localization: an improved R-hat", Bayesian Analysis 16 (2021), computed by ArviZ; Betancourt,
+    "Diagnosing suboptimal cotangent disintegrations in Hamiltonian Monte Carlo" (2016), for E-BFMI.
     """
 
     r_hat: Tensor
@@ -44,6 +53,21 @@ class Diagnostics:
     accept_rate: Tensor
     divergent: Tensor
     step_size: Tensor
+    e_bfmi: Tensor
+    energy_error: Tensor | None
+    failed: Tensor
+    transitions: int
+
+    @property
+    def mixed(self) -> Tensor:
+        """[B] bool: R-hat at most 1.06, 100 effective draws, E-BFMI 0.3, 1 % of divergences."""
+        causes = judge(self).values()
+        return ~torch.stack([mask for mask, _ in causes]).any(0)
+
+    @property
+    def verdict(self) -> str:
+        """One line, as "412 of 500 rows mixed; rows 3, 17, ... did not: R-hat 1.40 at worst"."""
+        return verdict(self)
 
 
 def diagnose(result: HMCResult) -> Diagnostics:
@@ -58,7 +82,21 @@ def diagnose(result: HMCResult) -> Diagnostics:
         accept_rate=result.accept_rate,
         divergent=result.divergent,
         step_size=result.step_size,
+        e_bfmi=_e_bfmi(result),
+        energy_error=result.energy_error,
+        failed=result.failed,
+        transitions=draws * (1 if result.transitions is None else result.transitions.thin),
     )
+
+
+def _e_bfmi(result: HMCResult) -> Tensor:
+    """mean (E_t − E_{t−1})² / var E of every chain, [B, C] float64; all rows at once."""
+    level = torch.full_like(result.energy, torch.nan)
+    if result.transitions is not None and result.transitions.thin == 1:
+        level = result.energy + kinetic_energy(result.z.flatten(3), result.transitions)
+    if level.shape[2] < MIN_DRAWS or not len(level):
+        return torch.full_like(level[:, :, 0], torch.nan)
+    return level.diff(dim=2).square().mean(2) / level.var(2)
 
 
 def inference_data(result: HMCResult, row: int | None) -> Any:
@@ -112,9 +150,8 @@ def _statistics(result: HMCResult) -> dict[str, Tensor]:
         found["diverging"] = torch.zeros_like(result.energy, dtype=torch.bool)
     if result.transitions is not None:
         found["energy"] = result.energy + kinetic_energy(result.z.flatten(3), result.transitions)
-        found["n_steps"] = torch.full(
-            shape, result.transitions.leapfrog, dtype=torch.int64, device=result.z.device
-        )
+    if result.leapfrog is not None:
+        found["n_steps"] = result.leapfrog[:, None, None].expand(shape)
     return found
 
 

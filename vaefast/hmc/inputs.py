@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from vaefast.hmc.groups import group_of_rows, require_shared
+from vaefast.hmc.mass import check_named
 from vaefast.hmc.options import Options, chain_starts, inverse_mass, positive_step_size
 from vaefast.models.calls import HALF
 from vaefast.models.likelihoods import check_pixels
@@ -54,9 +55,10 @@ class Inputs:
             require_shared(step, groups)
         if init is not None:
             init = chain_starts(init, len(x), options.chains, latents, like)
-        given = None if options.posterior_mass else mass
         width = torch.Size(latents).numel()
-        inv_mass = None if given is None else inverse_mass(given, len(x), width, like)
+        check_named(options.mass, width, prepared.vae)
+        given = options.mass == "given"
+        inv_mass = inverse_mass(mass, len(x), width, like) if given else None
         return cls(step, groups, init, inv_mass)
 
     @cached_property

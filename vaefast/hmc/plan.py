@@ -11,7 +11,7 @@ import torch
 from vaefast.functional.counts import COUNTS
 from vaefast.hmc.groups import group_chunks
 from vaefast.hmc.inputs import Inputs, latent_shape
-from vaefast.hmc.options import Options
+from vaefast.hmc.options import EVERY, Options
 from vaefast.hmc.potential import is_standard
 from vaefast.hmc.result import HMCResult, Transitions
 from vaefast.hmc.spans import Span, op_thin, passed_draws, spans
@@ -36,6 +36,7 @@ FIELDS = (
     "failed",
     "unresolved",
     "rounding",
+    "leapfrog",
 )
 FUSED = ("net_potential", "net_trajectory", "net_chain")
 
@@ -78,6 +79,8 @@ class Plan:
             getattr(self.result, field)[batch.rows] = own if in_order else own[batch.positions]
         if self.result.diverging is not None and part.diverging is not None:
             self.result.diverging[batch.rows] = part.diverging[batch.positions]
+        if self.result.energy_error is not None and part.energy_error is not None:
+            self.result.energy_error[batch.rows] = part.energy_error[batch.positions]
         if any(part.reasons):
             numbers = torch.arange(len(self.result.z), device="cpu")[_on_cpu(batch.rows)].tolist()
             places = torch.arange(batch.size, device="cpu")[_on_cpu(batch.positions)].tolist()
@@ -96,7 +99,9 @@ class Plan:
         state = PIXEL_BYTES * self.prepared.pixels + STATE_BYTES * latents
         copies = self.captures.copies if self.decoder is None else 1
         working = copies * (maps.decoder.bytes_per_row(itemsize) + state)
-        draws = passed_draws(self.options, self.spans[-1].thin) * draw_bytes(latents, itemsize)
+        passed = passed_draws(self.options, self.spans[-1].thin)
+        passed += self.options.warmup if self.options.adapts_mass else 0
+        draws = passed * draw_bytes(latents, itemsize)
         return maps.mean.bytes_per_row(itemsize) + self.options.chains * (working + 2 * draws)
 
 
@@ -190,7 +195,7 @@ def _promise(
     x = prepared.x
     if decoder is None:
         return "round-off" if inputs.grouped else batching.reproducible(True, (), x)
-    drawn = inputs.init is None or options.posterior_mass
+    drawn = inputs.init is None or options.mass not in ("unit", "given")
     encoded = drawn and prepared.maps.generic("encoder")
     start = batching.reproducible(encoded, ("net_forward",), x)
     return batching.weakest(start, batching.reproducible(False, FUSED, x, backend))
@@ -216,8 +221,11 @@ def _empty(prepared: Prepared, inputs: Inputs, options: Options) -> HMCResult:
         unresolved=torch.empty(rows, dtype=torch.bool, device=step.device),
         rounding=step.new_empty(rows, dtype=torch.float64),
         reasons=("",) * rows,
+        mass=options.mass,
         diverging=_no_divergences(options, rows, step.device),
         transitions=_transitions(prepared, options),
+        energy_error=_no_energy_errors(options, rows, step.device),
+        leapfrog=torch.empty(rows, dtype=torch.int64, device=step.device),
     )
 
 
@@ -229,9 +237,17 @@ def _no_divergences(options: Options, rows: int, device: torch.device) -> torch.
     return torch.zeros(shape, dtype=torch.bool, device=device)
 
 
+def _no_energy_errors(options: Options, rows: int, device: torch.device) -> torch.Tensor | None:
+    """[B, C, n], where they are looked at."""
+    if not options.looks_at_errors:
+        return None
+    shape = rows, options.chains, options.steps // EVERY
+    return torch.zeros(shape, dtype=torch.float64, device=device)
+
+
 def _transitions(prepared: Prepared, options: Options) -> Transitions:
     first = options.transitions - 1 - (options.kept - 1) * options.thin
-    return Transitions(prepared.index, options.seed, options.leapfrog, first, options.thin)
+    return Transitions(prepared.index, options.seed, first, options.thin)
 
 
 def _on_cpu(rows: Rows) -> Rows:

@@ -22,14 +22,12 @@ class Transitions:
     Args:
         index: [B] int64, global indices of the inputs.
         seed: of :func:`~vaefast.hmc.sample`.
-        leapfrog: L.
         first: number of the transition that the first draw follows, counted from the warm-up on.
         thin: transitions from one draw to the next.
     """
 
     index: Tensor
     seed: int
-    leapfrog: int
     first: int
     thin: int
 
@@ -58,6 +56,12 @@ class HMCResult:
         diverging: [B, C, T] bool, the draw follows a divergent transition (and so repeats the one
             before); None where draws are thinned.
         transitions: which ones the draws follow.
+        energy_error: [B, C, n] float64, nats, H at the end less H at the start of every 64th
+            trajectory after the warm-up; None of shorter or thinned chains and
+            where a schedule adapts on.
+        leapfrog: [B] int64, L after the warm-up; a row has its own with ``leapfrog="chees"``.
+        mass: "unit", "posterior", "pullback", "dense", "warmup" or "given": with which masses the
+            chains ran, also where it was left to the default.
         reproducible: how far a row's numbers repeat when the batch is cut differently: ``"bits"``,
             ``"blocks"`` or ``"round-off"``, see :func:`vaefast.runtime.batching.reproducible`.
     """
@@ -74,6 +78,9 @@ class HMCResult:
     diverging: Tensor | None = None
     transitions: Transitions | None = None
     reproducible: str = "round-off"
+    energy_error: Tensor | None = None
+    leapfrog: Tensor | None = None
+    mass: str = "unit"
 
     def diagnostics(self) -> Diagnostics:
         """Convergence of every row and latent: split R-hat, bulk and tail ESS; needs ArviZ.
@@ -84,6 +91,17 @@ class HMCResult:
         from vaefast.hmc.diagnostics import diagnose
 
         return diagnose(self)
+
+    @property
+    def verdict(self) -> str:
+        """Which rows mixed, in one line, from :meth:`diagnostics`; needs ArviZ.
+
+        "412 of 500 rows mixed; rows 3, 17, 40, 52, 61, ... did not: R-hat 1.40 at worst".
+
+        Raises:
+            ImportError: ArviZ is not installed (``pip install vaefast[all]``).
+        """
+        return self.diagnostics().verdict
 
     def to_arviz(self, row: int | None = None) -> Any:
         """The draws as ``arviz.InferenceData``.

@@ -27,9 +27,10 @@ def sample(
     chains: int = 1,
     steps: int = 1000,
     warmup: int | None = None,
-    leapfrog: int | None = None,
+    leapfrog: int | str | None = None,
     step_size: float | Tensor = 0.1,
     adapt: str | None = "dual_averaging",
+    target_accept: float | None = None,
     jitter: float | None = None,
     mass: str | Tensor | None = None,
     schedule: str | None = None,
@@ -74,14 +75,32 @@ def sample(
         steps: transitions after the warm-up, at least 1.
         warmup: transitions before them, not kept; default 500. With ``adapt=None`` they are plain
             burn-in.
-        leapfrog: L, leapfrogs a transition; default 10, under the schedule 20.
+        leapfrog: L, leapfrogs a transition, or how every row gets its own (the result's
+            ``leapfrog`` says which): ``"quarter"``, π/2 divided by its step size, a quarter of the
+            period of a posterior that the mass makes round; ``"chees"``, learnt in the warm-up from
+            8 chains or more (:mod:`vaefast.hmc.chees`). Default "quarter" with the dense mass, else
+            10, under the schedule 20.
         step_size: ε, positive, float or [B]; where the adaptation starts.
-        adapt: ``"dual_averaging"`` towards an acceptance probability of 0.8, per row, averaged
-            over the row's chains; None leaves ``step_size`` as it is. Not used with ``schedule``.
-        jitter: relative half-width of the step's jitter, in [0, 1); default 0.2. One factor a
-            transition and row, constant along the trajectory.
-        mass: diagonal of M: None (unit mass), ``"posterior"`` (the precision of q(z|x)), or
-            positive masses [d] or [B, d].
+        adapt: ``"dual_averaging"`` towards an acceptance probability, per row, averaged over the
+            row's chains; None leaves ``step_size`` as it is. Not used with ``schedule``.
+        target_accept: that acceptance probability, in (0, 1); default 0.8.
+        jitter: relative half-width of the step's jitter, in [0, 1); default 0.4 with
+            ``leapfrog="quarter"``, else 0.2. One factor a transition and row, constant along
+            the trajectory.
+        mass: M, one of the following. The default is "dense" for a decoder that lowers, has one
+            head and at most 64 latents, after a warm-up of at least 50 transitions; "unit"
+            elsewhere, under the schedule and with ``adapt=None``, where a step size is in the units
+            of z. The result's ``mass`` says which.
+
+            - ``"unit"``: the identity.
+            - ``"posterior"``: diagonal, the precision of q(z|x).
+            - ``"pullback"``: the diagonal of I + JᵀΛJ, the decoder's pullback metric at the mean of
+              q(z|x), with Λ Fisher's information of the likelihood; d products with J.
+            - ``"dense"``: all of that matrix, for at most 64 latents; every leapfrog is then a call
+              of its own (:mod:`vaefast.hmc.whitened`).
+            - ``"warmup"``: diagonal, from the row's own draws in windows of the warm-up, as in
+              Stan; it starts from "posterior".
+            - positive masses [d] or [B, d].
         schedule: ``"kuzina2022"`` runs the published defence: steps // 2 transitions of burn-in,
             L = 20, no jitter, unit mass, the clamped likelihood for Bernoulli models, a step size
             that goes on adapting (:class:`~vaefast.hmc.groups.GroupStepSize`), and by default
@@ -135,6 +154,7 @@ def sample(
             leapfrog=leapfrog,
             step_size=step_size,
             adapt=adapt,
+            target_accept=target_accept,
             jitter=jitter,
             mass=mass,
             schedule=schedule,

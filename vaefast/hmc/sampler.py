@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from vaefast import philox
 from vaefast.functional.chain import Chain
 from vaefast.functional.hmc import Draws, State
-from vaefast.functional.rows import repeated
 from vaefast.hmc.adaptation import DualAveraging, StepSize
+from vaefast.hmc.chees import OwnLengths, PathLengths, QuarterPeriod
 from vaefast.hmc.divergences import diverging
+from vaefast.hmc.energy_errors import energy_errors
 from vaefast.hmc.groups import GroupStepSize
 from vaefast.hmc.health import Origin, check_copies, check_prior, immobile, unresolved
 from vaefast.hmc.inputs import Inputs
+from vaefast.hmc.mass import DENSE_UP_TO, Metric
 from vaefast.hmc.options import Options
-from vaefast.hmc.plan import Plan, beside_prior, likelihood_of, planned
+from vaefast.hmc.plan import Plan, beside_prior, likelihood_of, lowered, planned
 from vaefast.hmc.potential import is_standard
 from vaefast.hmc.resolution import Resolution, resolution
 from vaefast.hmc.result import HMCResult
 from vaefast.hmc.spans import Span, kept_draws
+from vaefast.hmc.start import start
 from vaefast.hmc.target import GenericTarget, NetworkTarget, Target
+from vaefast.hmc.whitened import Whitened, inside
+from vaefast.hmc.windows import inverse_mass_of
 from vaefast.models import context as conditions
 from vaefast.models.mixture import closed_form
 from vaefast.models.prepare import Prepared
@@ -49,6 +54,8 @@ def sampled(
 ) -> HMCResult:
     """:func:`vaefast.hmc.sample` on prepared rows; ``numbered``: the caller passed ``index``."""
     options = Options.checked(mass=mass, **scalars)
+    dense = options.wants_metric and _has_dense(prepared, options)
+    options = options.of_model(dense=dense)
     inputs = Inputs.checked(
         prepared, options, init=init, step_size=step_size, mass=mass, group=group, numbered=numbered
     )
@@ -71,6 +78,12 @@ def sampled(
     return plan.finished()
 
 
+def _has_dense(prepared: Prepared, options: Options) -> bool:
+    """A decoder that runs in the fused ops, with few enough latents."""
+    few = prepared.maps.latents <= DENSE_UP_TO
+    return few and lowered(prepared, options) is not None
+
+
 class _Chains:
     """The chains of one batch of rows; rows do not influence each other.
 
@@ -81,22 +94,18 @@ class _Chains:
         rows, inputs = plan.prepared.at(batch.gather), plan.inputs.at(batch.gather)
         self._options, self._dtype = plan.options, inputs.step_size.dtype
         self.draws = Draws(rows.index, plan.options.seed, plan.options.jitter)
-        z, inv_mass = _start(plan, rows, inputs)
-        self.target = target_of(
-            rows,
-            plan.options,
-            plan.decoder,
-            inv_mass,
-            self._dtype,
-            plan.backend,
-            plan.captures,
-        )
+        z, metric = start(plan, rows, inputs)
+        self._target_with = partial(_target_with, plan, rows, self._dtype)
+        self._window: list[Tensor] = []  # draws [N, n, d] from which a mass is learnt
+        self._lengths = _path_lengths(plan.options, inputs)
+        self.target = self._target_with(metric, self._lengths)
         self.state = State(z, *self.target.potential(z))
         if plan.decoder is None:
             check_copies(self.state.U, batch, plan.prepared.vae)
             if not is_standard(rows.vae):
                 check_prior(rows.vae, z, conditions.repeated(rows.context, plan.options.chains))
-        self._origin = Origin(rows.x, inputs.init, inv_mass, self.state)
+        self._origin = Origin(rows.x, inputs.init, metric.inv_mass, self.state)
+        self._inv_mass = metric.inv_mass
         self._failed = self._origin.failed()
         self._step = _step_size(plan.options, inputs, self._failed)
         self._warm = self.state  # after the warm-up
@@ -117,6 +126,19 @@ class _Chains:
         self.state = State(run.z, run.U, run.grad)
         if span.first_step >= self._options.warmup:
             self._parts.append((span, run))
+        elif span.thin:
+            self._window.append(run.draws)
+        if span.ends_window:
+            self._learn_mass()
+
+    def _learn_mass(self) -> None:
+        """A mass from the window's draws, and step sizes for it; rows that failed keep none."""
+        draws = torch.cat(self._window, 1).unflatten(0, (len(self._failed), -1))  # [B, C, n, d]
+        self._window = []
+        self._inv_mass = inverse_mass_of(draws.flatten(1, 2))
+        self.target = self._target_with(Metric(self._inv_mass), self._lengths)
+        if isinstance(self._step, DualAveraging):
+            self._step = self._step.restarted()
 
     def result(self) -> HMCResult:
         failed, options = self._failed, self._options
@@ -129,8 +151,8 @@ class _Chains:
             partial(self.target.potential, safe=self.state.z),
             self.state,
             step,
-            self._origin.inv_mass,
-            exact=isinstance(self.target, NetworkTarget),
+            self._inv_mass,
+            exact=isinstance(inside(self.target), NetworkTarget),
         )
         accepted, divergent = accepted.view(rows), divergent.view(rows)
         blank = partial(_blank, failed=failed) if bool(failed.any()) else _as_it_is
@@ -145,7 +167,26 @@ class _Chains:
             rounding=blank(fine.rounding),
             reasons=self._reasons(fine, accepted, divergent),
             diverging=self._diverging(z, divergent, step),
+            energy_error=self._energy_error(z, step, blank),
+            leapfrog=self._leapfrogs(step),
         )
+
+    def _leapfrogs(self, step: Tensor) -> Tensor:
+        """L [B] int64 of the transitions that are kept."""
+        if isinstance(self.target, OwnLengths):
+            return self.target.frozen(step)
+        return torch.full_like(self._failed, self._options.leapfrog, dtype=torch.int64)
+
+    def _energy_error(
+        self, z: Tensor, step: Tensor, blank: Callable[[Tensor], Tensor]
+    ) -> Tensor | None:
+        """[B, C, n], where they are looked at."""
+        options = self._options
+        if not options.looks_at_errors:
+            return None
+        step, first = step.to(self._dtype), options.warmup
+        found = energy_errors(self.target, self.draws, z, first_step=first, step=step)
+        return blank(found.unflatten(0, (len(step), options.chains)))
 
     def _diverging(self, z: Tensor, divergent: Tensor, step: Tensor) -> Tensor | None:
         """[B, C, T], where some transitions diverged and draws and steps can tell which."""
@@ -172,37 +213,6 @@ class _Chains:
         causes = unresolved(fine, self._dtype) | immobile(accepted, divergent, self._options.steps)
         causes = {cause: mask & ~self._failed for cause, mask in causes.items()}
         return reasons(len(wrong), self._origin.causes() | causes)
-
-
-def _start(plan: Plan, rows: Prepared, inputs: Inputs) -> tuple[Tensor, Tensor | None]:
-    """z₀ [N, d], a draw from q(z|x) where none was given, and the inverse mass."""
-    init, inv_mass = inputs.init, inputs.inv_mass
-    dtype, chains = inputs.step_size.dtype, plan.options.chains
-    if init is None or plan.options.posterior_mass:
-        mean, std = (values.to(dtype) for values in _posterior(rows))
-        if plan.options.posterior_mass:
-            inv_mass = std.square()
-    if init is not None:
-        return init.flatten(0, 1).contiguous(), inv_mass
-    lane = torch.arange(chains, device=mean.device).repeat(len(mean)) if chains > 1 else 0
-    noise = philox.normal(
-        mean.shape[1],
-        seed=plan.options.seed,
-        index=repeated(rows.index, chains),
-        lane=lane,
-        use=philox.Use.INITIAL,
-        dtype=dtype,
-    )
-    return repeated(mean, chains) + repeated(std, chains) * noise, inv_mass
-
-
-def _posterior(rows: Prepared) -> tuple[Tensor, ...]:
-    """μ and σ, [B, d] each; an encoder that is no network has batches of its own."""
-    return rows.rows(
-        lambda part: part.maps.posterior(part.x),
-        rows.maps.mean.bytes_per_row(rows.x.element_size()),
-        generic=rows.maps.generic("encoder"),
-    )
 
 
 def target_of(
@@ -245,11 +255,34 @@ def target_of(
     )
 
 
+def _target_with(
+    plan: Plan,
+    rows: Prepared,
+    dtype: torch.dtype,
+    metric: Metric,
+    lengths: PathLengths | QuarterPeriod | None,
+) -> Target:
+    """The posterior of these rows, its chains with this mass and these path lengths."""
+    inv_mass = metric.inv_mass if metric.root is None else None
+    options, backend = plan.options, plan.backend
+    target = target_of(rows, options, plan.decoder, inv_mass, dtype, backend, plan.captures)
+    if metric.root is not None:
+        target = Whitened(target, metric.root, options.leapfrog)
+    return target if lengths is None else OwnLengths(target, lengths)
+
+
+def _path_lengths(options: Options, inputs: Inputs) -> PathLengths | QuarterPeriod | None:
+    """What gives every row its own; None: L for all."""
+    if options.path == "chees":
+        return PathLengths(inputs.step_size * options.leapfrog)
+    return QuarterPeriod() if options.path == "quarter" else None
+
+
 def _step_size(options: Options, inputs: Inputs, failed: Tensor) -> Tensor | StepSize:
     if options.schedule == "kuzina2022":
         return GroupStepSize(inputs.step_size, inputs.group, ~failed)
     dual = options.adapt == "dual_averaging"
-    return DualAveraging(inputs.step_size) if dual else inputs.step_size
+    return DualAveraging(inputs.step_size, options.target_accept) if dual else inputs.step_size
 
 
 def _total(counts: list[Tensor]) -> Tensor:

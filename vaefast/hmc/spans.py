@@ -12,6 +12,7 @@ from torch import Tensor
 
 from vaefast.functional.chain import Chain, kept
 from vaefast.hmc.options import Options
+from vaefast.hmc.windows import windows
 from vaefast.runtime import memory
 
 __all__ = ["Span", "kept_draws", "op_thin", "passed_draws", "spans"]
@@ -26,6 +27,7 @@ class Span(NamedTuple):
     steps: int
     thin: int = 0  # as the op takes it: transitions k·thin − 1 are kept, none with 0
     keeps_end: bool = False  # the state after them is a draw
+    ends_window: bool = False  # a mass is learnt after them
 
     @property
     def end(self) -> int:
@@ -42,7 +44,7 @@ def spans(options: Options, *, thin: int, shown: bool) -> list[Span]:
         shown: whether a progress bar moves between the calls.
     """
     longest = max(1, options.steps // SEGMENTS) if shown else options.transitions
-    warm = [Span(*cut) for cut in _cut(0, options.warmup, longest)]
+    warm = list(_warm(options, longest))
     if thin:
         return warm + [
             Span(*cut, thin) for cut in _cut(options.warmup, options.transitions, longest)
@@ -53,6 +55,16 @@ def spans(options: Options, *, thin: int, shown: bool) -> list[Span]:
         cuts = list(_cut(begin, end, longest))
         warm += [Span(*cut, keeps_end=sum(cut) == end) for cut in cuts]
     return warm
+
+
+def _warm(options: Options, longest: int) -> Iterator[Span]:
+    """The warm-up, cut at the windows that a mass is learnt from; their draws are all passed."""
+    learns = windows(options.warmup) if options.adapts_mass else []
+    edges = sorted({0, options.warmup, *(edge for window in learns for edge in window)})
+    for begin, end in pairwise(edges):
+        thin = int(any(first <= begin < last for first, last in learns))
+        for first, steps in _cut(begin, end, longest):
+            yield Span(first, steps, thin, ends_window=thin == 1 and first + steps == end)
 
 
 def _cut(begin: int, end: int, longest: int) -> Iterator[tuple[int, int]]:

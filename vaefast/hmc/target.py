@@ -23,7 +23,7 @@ from vaefast.models.mixture import Components
 from vaefast.runtime import capture
 from vaefast.types import Network
 
-__all__ = ["GenericTarget", "NetworkTarget", "Target"]
+__all__ = ["GenericTarget", "NetworkTarget", "Target", "learning"]
 
 
 class Target(Protocol):
@@ -116,7 +116,7 @@ class NetworkTarget:
         def move(state: State, step: Tensor, t: int) -> tuple[State, Info]:
             return transition(state, trajectory, step=step, inv_mass=mass, noise=next(noises))
 
-        moved = _learning(move, step)
+        moved = learning(move, step)
         return repeated(moved, state, first_step=first_step, steps=steps, thin=thin)
 
     def trajectory(self) -> Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]]:
@@ -210,7 +210,7 @@ class GenericTarget:
             noise = draws.noise(state.z, t) if eager is None else next(eager)
             return transition(state, trajectory, step=step, inv_mass=mass, noise=noise)
 
-        moved = _learning(move, step)
+        moved = learning(move, step)
         return repeated(moved, state, first_step=first_step, steps=steps, thin=thin)
 
     def trajectory(self) -> Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]]:
@@ -239,7 +239,7 @@ class GenericTarget:
         return () if self.context is None else (self.context,)
 
 
-def _learning(
+def learning(
     move: Callable[[State, Tensor, int], tuple[State, Info]], step: Tensor | StepSize
 ) -> Callable[[State, int], tuple[State, Info]]:
     """Transitions with these step sizes [B], or with those learnt so far."""

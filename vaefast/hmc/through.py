@@ -22,6 +22,7 @@ from vaefast.hmc.adaptation import DualAveraging, StepSize
 from vaefast.hmc.adjoint import Path, pull_back, recorded
 from vaefast.hmc.groups import GroupStepSize
 from vaefast.hmc.inputs import Inputs
+from vaefast.hmc.mass import metric_at_mean
 from vaefast.hmc.options import Options
 from vaefast.hmc.plan import lowered
 from vaefast.hmc.sample import complete
@@ -80,6 +81,13 @@ class Defending:
             group=None, numbered=False,
         )  # fmt: skip
         inv_mass = None if inputs.inv_mass is None else _same(inputs.inv_mass)
+        if options.mass in ("dense", "warmup"):
+            raise ValueError(
+                f'through_defence takes mass "unit", "posterior", "pullback" or [d], '
+                f'got "{options.mass}"'
+            )
+        if options.path is not None:
+            raise ValueError(f'through_defence takes a number of leapfrogs, got "{options.path}"')
         net = lowered(prepared, options)
         if net is not None:
             net = prepared.packs.packed("decoder", net, backend=backend, uses=options.transitions)
@@ -142,11 +150,6 @@ class Defending:
         times = len(point) // max(len(part.x), 1)
         index, chains = repeated(part.index, times), self.options.chains
         mean, std = part.maps.posterior(point)
-        inv_mass = None
-        if self.options.posterior_mass:
-            inv_mass = std.detach().square()
-        elif self.inv_mass is not None:
-            inv_mass = self.inv_mass.expand(len(point), -1).contiguous()
         lane = torch.arange(chains, device=point.device).repeat(len(point)) if chains > 1 else 0
         noise = philox.normal(
             mean.shape[1],
@@ -160,6 +163,12 @@ class Defending:
         each = torch.arange(len(part.x), device=point.device).repeat_interleave(times)
         maps = part.maps.at(each, len(point))
         rows = Prepared(maps, point.detach(), index, slice(None), point.dtype)
+        inv_mass = self.inv_mass
+        if inv_mass is not None:
+            inv_mass = inv_mass.expand(len(point), -1).contiguous()
+        elif self.options.mass != "unit":
+            held = rows, mean.detach(), std.detach()
+            inv_mass = metric_at_mean(self.options.mass, *held).inv_mass
         target = target_of(rows, self.options, self.net, inv_mass, mean.dtype, self.backend)
         return _Run(target, z, Draws(index, seed, self.options.jitter), self, last)
 
@@ -197,7 +206,9 @@ class _Run:
         if options.schedule == "kuzina2022":
             each = torch.arange(points, device=step.device)
             return GroupStepSize(step, each, torch.ones_like(each, dtype=torch.bool))
-        return DualAveraging(step) if options.adapt == "dual_averaging" else step
+        if options.adapt == "dual_averaging":
+            return DualAveraging(step, options.target_accept)
+        return step
 
     def after(self, span: _Span, step: Tensor | StepSize) -> Tensor | StepSize:
         """Step sizes of what follows a span: frozen once the warm-up is over."""
@@ -252,7 +263,8 @@ class _Through(torch.autograd.Function):
 def _scalars(values: dict[str, Any]) -> Options:
     """The scalar options among those of :func:`vaefast.hmc.sample`."""
     other = ("init", "step_size", "group", "numbered", "backend", "progress")
-    return Options.checked(**{name: v for name, v in values.items() if name not in other})
+    options = Options.checked(**{name: v for name, v in values.items() if name not in other})
+    return options.of_model(dense=False)
 
 
 def _same(inv_mass: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor
 from vaefast import checks
 from vaefast.hmc.health import say
 from vaefast.hmc.mixing import worst_effective_draws
+from vaefast.hmc.options import with_unit_mass
 from vaefast.hmc.promotion import promoted
 from vaefast.hmc.result import HMCResult
 from vaefast.hmc.sample import complete
@@ -62,7 +63,7 @@ def tune(
         jitter: as in :func:`sample`; it is returned as it is.
         context: conditions of each pilot input, [B, ...] or a dict of such tensors.
         options: further options of :func:`sample`, e.g. ``mass`` or ``backend``; pass the same ones
-            to ``sample`` later.
+            to ``sample`` later. The default ``mass`` is "unit", as there with ``adapt=None``.
 
     Returns:
         ``{"step_size": ε, "leapfrog": L, "jitter": jitter}``.
@@ -76,7 +77,7 @@ def tune(
     checks.count(warmup, "warmup")
     checks.count(steps, "steps", 2)
     index = options.get("index")
-    options = {"chains": CHAINS, **options}
+    options = with_unit_mass({"chains": CHAINS, **options})
     given = complete(leapfrog=None, seed=seed, warmup=warmup, steps=steps, jitter=jitter, **options)
     with own_modes(), unchecked():
         vae, x_pilot, context = promoted(vae, x_pilot, context, given["precision"])

@@ -1,0 +1,112 @@
+"""Chains with a dense mass: leapfrogs in the coordinates in which the mass is the identity."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from vaefast.functional.chain import Chain, repeated
+from vaefast.functional.hmc import Draws, Info, State, transition
+from vaefast.functional.leapfrog import kicked
+from vaefast.hmc.adaptation import StepSize
+from vaefast.hmc.target import Target, learning
+
+__all__ = ["Whitened", "inside"]
+
+
+@dataclass(frozen=True)
+class Whitened:
+    """A target whose chains have M⁻¹ = S Sᵀ, with momenta q = Sᵀp ~ N(0, I)::
+
+        q ← q − ε/2 Sᵀ∇U(z),  z ← z + ε S q,  q ← q − ε/2 Sᵀ∇U(z),   H = U(z) + ½ qᵀq
+
+    These are the leapfrogs of the target in u = S⁻¹z; z itself is what is kept. A gradient is one
+    call of the target's potential, in full precision.
+
+    Args:
+        inside: the target, of unit mass.
+        root: S [B, d, d].
+        leapfrog: L.
+    """
+
+    inside: Target
+    root: Tensor
+    leapfrog: int
+
+    @property
+    def inv_mass(self) -> None:
+        """That of q."""
+        return None
+
+    def at(self, chain: Tensor, chains: int) -> Whitened:
+        """See :class:`~vaefast.hmc.target.Target`."""
+        inside = self.inside.at(chain, chains)
+        return replace(self, inside=inside, root=self.root[chain // chains])
+
+    def potential(self, z: Tensor, safe: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Of z."""
+        return self.inside.potential(z, safe)
+
+    def whitened(self, z: Tensor) -> Tensor:
+        """u = S⁻¹z [N, d]."""
+        rows = z.view(len(self.root), -1, z.shape[1]).mT  # [B, d, C]
+        return torch.linalg.solve_triangular(self.root, rows, upper=True).mT.reshape(z.shape)
+
+    def trajectory(self) -> Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]]:
+        """L leapfrogs of (z, q), a :class:`~vaefast.functional.hmc.Trajectory`."""
+        return partial(_leapfrogs, self.inside.potential, self.root, self.leapfrog)
+
+    def run(
+        self,
+        state: State,
+        draws: Draws,
+        step: Tensor | StepSize,
+        *,
+        first_step: int,
+        steps: int,
+        thin: int = 0,
+    ) -> Chain:
+        """See :class:`~vaefast.hmc.target.Target`."""
+        noises, trajectory = draws.noises(state.z, first_step, steps), self.trajectory()
+
+        def move(state: State, step: Tensor, t: int) -> tuple[State, Info]:
+            return transition(state, trajectory, step=step, noise=next(noises))
+
+        moved = learning(move, step)
+        return repeated(moved, state, first_step=first_step, steps=steps, thin=thin)
+
+
+def inside(target: Target) -> Target:
+    """The posterior itself, without what was put around it for masses or path lengths."""
+    within = getattr(target, "inside", None)
+    return target if within is None else inside(within)
+
+
+def _leapfrogs(
+    potential: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+    root: Tensor,
+    leapfrog: int,
+    z: Tensor,
+    p: Tensor,
+    grad: Tensor,
+    step: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Kick-drift-kick with S between z and the momenta; ``p`` is q [N, d]."""
+    safe = z
+    p = kicked(p, _times(root.mT, grad), step, 0.5)
+    U = grad.new_empty(0)
+    for left in reversed(range(leapfrog)):
+        z = torch.addcmul(z, step.unsqueeze(-1), _times(root, p))
+        U, grad = potential(z, safe)
+        p = kicked(p, _times(root.mT, grad), step, 1.0 if left else 0.5)
+    return z, p, grad, U
+
+
+def _times(matrix: Tensor, vectors: Tensor) -> Tensor:
+    """A [B, d, d] times v [N, d], one matrix for the C = N / B chains of a row."""
+    chains = vectors.view(len(matrix), -1, vectors.shape[1])  # [B, C, d]
+    return (chains @ matrix.mT).view(vectors.shape)
