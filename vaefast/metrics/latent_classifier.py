@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count, islice
 from typing import NamedTuple
 
 import torch
@@ -14,13 +16,14 @@ from vaefast.models import VAE
 from vaefast.models.context import Context
 from vaefast.models.prepare import Prepared, prepare
 from vaefast.philox import Use
+from vaefast.runtime import openmp
 from vaefast.runtime.grad_mode import without_autocast, without_grad
 
 __all__ = ["AdversarialAccuracy", "LatentClassifier", "adversarial_accuracy"]
 
 PATIENCE, FACTOR = 3, 0.5  # of the learning rate's plateau, on the validation loss
 EARLY_STOP = 20  # epochs without a better validation accuracy
-ORDER_LANE = 1  # lane of Use.POSTERIOR that orders the training rows
+ORDER_LANE, SPLIT_LANE = 1, 2  # lanes of Use.POSTERIOR: order of the rows, which are held out
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,7 @@ class LatentClassifier:
             raise ValueError(f"y must hold at least 2 classes, got {classes.tolist()}")
         mean = _means(prepared)
         data = _split(mean, target, validation, seed)
-        weight, bias, accuracy = _descend(data, len(classes), seed, epochs, lr, batch_size)
+        weight, bias, accuracy = _descend(data, seed, epochs, lr, batch_size)
         return cls(weight, bias, classes, accuracy)
 
     @without_autocast
@@ -158,10 +161,12 @@ def adversarial_accuracy(
 
 
 class _Data(NamedTuple):
-    train: Tensor  # [n, d]
-    train_target: Tensor  # [n] int64 in [0, K)
-    held: Tensor  # [m, d]
-    held_target: Tensor  # [m]
+    """Means with a 1 behind them, which the bias multiplies."""
+
+    train: Tensor  # [n, d + 1]
+    train_target: Tensor  # [K, n], one-hot in each column
+    held: Tensor  # [m, d + 1]
+    held_target: Tensor  # [m] int64 in [0, K)
 
 
 def _labels(y: Tensor, rows: int) -> Tensor:
@@ -192,59 +197,59 @@ def _means(prepared: Prepared) -> Tensor:
     return mean
 
 
-def _order(rows: int, seed: int, epoch: int, device: torch.device) -> Tensor:
-    """A permutation of the rows, from (seed, epoch) alone."""
+def _orders(rows: int, seed: int, lane: int, device: torch.device) -> Iterator[Tensor]:
+    """Permutations of the rows without end, the nth from (seed, lane, n) alone."""
     index = torch.arange(rows, device=device)
-    keys = philox.integers(
-        2, seed=seed, index=index, step=epoch, lane=ORDER_LANE, use=Use.POSTERIOR
-    )
-    return torch.argsort((keys[:, 0] << 20) ^ keys[:, 1], stable=True)
+    for step in count():
+        keys = philox.integers(4, seed=seed, index=index, step=step, lane=lane, use=Use.POSTERIOR)
+        yield from torch.argsort(keys.T.contiguous(), stable=True)
 
 
 def _split(mean: Tensor, target: Tensor, validation: float, seed: int) -> _Data:
-    order = _order(len(mean), seed, 0, mean.device)
+    order = next(_orders(len(mean), seed, SPLIT_LANE, mean.device))
     held = min(max(1, round(validation * len(mean))), len(mean) - 1)
     keep, out = order[held:], order[:held]
-    return _Data(mean[keep], target[keep], mean[out], target[out])
+    one_hot = F.one_hot(target).to(mean).T.contiguous()  # every class is among the rows
+    mean = F.pad(mean, (0, 1), value=1.0)
+    return _Data(mean[keep], one_hot[:, keep], mean[out], target[out])
 
 
 def _descend(
-    data: _Data, classes: int, seed: int, epochs: int, lr: float, batch_size: int
+    data: _Data, seed: int, epochs: int, lr: float, batch_size: int
 ) -> tuple[Tensor, Tensor, float]:
     """Weights, bias and accuracy at the best epoch on the held-out rows."""
-    weight = data.train.new_zeros(classes, data.train.shape[1])
-    bias = data.train.new_zeros(classes)
+    weight = data.train.new_zeros(len(data.train_target), data.train.shape[1])  # the bias is last
     optimiser = torch.optim.SGD([weight], lr=lr)  # holds the learning rate that the plateau lowers
     plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
         optimiser, patience=PATIENCE, factor=FACTOR
     )
-    best = (weight.clone(), bias.clone(), -1.0)
-    best_epoch = 0
-    for epoch in range(1, epochs + 1):
-        order = _order(len(data.train), seed, epoch, weight.device)
-        _one_epoch(data, order, batch_size, weight, bias, optimiser.param_groups[0]["lr"])
-        loss, accuracy = _validate(data, weight, bias)
+    best, best_accuracy, best_epoch = weight.clone(), -1.0, 0
+    orders = _orders(len(data.train), seed, ORDER_LANE, weight.device)
+    for epoch, order in enumerate(islice(orders, epochs), 1):
+        with openmp.at_most(1):  # a step's operations are shorter than waking a second thread
+            _one_epoch(data, order, batch_size, weight, optimiser.param_groups[0]["lr"])
+        loss, accuracy = _validate(data, weight)
         plateau.step(loss)
-        if accuracy > best[2]:
-            best, best_epoch = (weight.clone(), bias.clone(), accuracy), epoch
+        if accuracy > best_accuracy:
+            best, best_accuracy, best_epoch = weight.clone(), accuracy, epoch
         elif epoch - best_epoch >= EARLY_STOP:
             break
-    return best
+    return best[:, :-1].contiguous(), best[:, -1].contiguous(), best_accuracy
 
 
-def _one_epoch(
-    data: _Data, order: Tensor, batch_size: int, weight: Tensor, bias: Tensor, lr: float
-) -> None:
-    """Steps down the cross-entropy, whose slope by the scores is softmax − one-hot."""
-    one_hot = F.one_hot(data.train_target[order], len(bias)).to(weight)
-    batches = zip(data.train[order].split(batch_size), one_hot.split(batch_size), strict=True)
-    for mean, target in batches:
-        slope = torch.addmm(bias, mean, weight.T).softmax(1).sub_(target)
-        weight.addmm_(slope.T, mean, alpha=-lr / len(mean))
-        bias.sub_(slope.sum(0), alpha=lr / len(mean))
+def _one_epoch(data: _Data, order: Tensor, batch_size: int, weight: Tensor, lr: float) -> None:
+    """Steps down the cross-entropy, whose slope by the scores is softmax − one-hot.
+
+    Classes run down and rows across, which lets the softmax take many rows at once.
+    """
+    means = data.train[order].split(batch_size)
+    targets = data.train_target[:, order].split(batch_size, dim=1)
+    for mean, target in zip(means, targets, strict=True):
+        slope = torch.mm(weight, mean.T).softmax(0).sub_(target)
+        weight.addmm_(slope, mean, alpha=-lr / len(mean))
 
 
-def _validate(data: _Data, weight: Tensor, bias: Tensor) -> tuple[float, float]:
-    scores = F.linear(data.held, weight, bias)
+def _validate(data: _Data, weight: Tensor) -> tuple[float, float]:
+    scores = F.linear(data.held, weight)
     right = (scores.argmax(1) == data.held_target).double().mean()
     return float(F.cross_entropy(scores, data.held_target)), float(right)
