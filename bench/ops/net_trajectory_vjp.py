@@ -115,7 +115,7 @@ def chain(place: Place, name: str, make: Callable[[int], Posterior], N: int) -> 
     T, L = TRANSITIONS, LEAPFROGS
     target = NetworkTarget(x, net, "bernoulli", (), None, L, "ieee", None)
     state, draws = State(z, *target.potential(z)), Draws(torch.arange(N, device=z.device))
-    step, up = torch.full((N,), chains.STEP, device=z.device), place.normal(*z.shape, seed=1)
+    step, up = z.new_full((N,), chains.STEP), place.normal(*z.shape, seed=1)
 
     def ours() -> tuple[Tensor, Tensor]:
         return pull_back(recorded(target, state, draws, step, steps=T)[1], up)

@@ -42,6 +42,7 @@ NET = vf.lower(nn.Sequential(nn.Linear(8, 12), nn.Tanh(), nn.Linear(12, 64)), Z)
 SQUARE = (Z.mT @ Z)[None].double()
 LINEAR = nn.Linear(8, 3)
 CLASSIFIER = vf.metrics.LatentClassifier(torch.randn(3, 8), torch.zeros(3), LABELS, 1.0)
+TV_BOUND = {"at": (0, 1), "temperatures": 2, "chains": 2, "leapfrog": 2, "steps": 4, "warmup": 2}
 SAMPLING = {"steps": 3, "warmup": 3, "leapfrog": 2}
 OP = {"backend": "reference"}
 
@@ -90,6 +91,8 @@ CALLS = {
     ),
     "hmc.sample_groups": lambda: vf.hmc.sample_groups(GROUPS, IMAGES, **RUN),
     "hmc.defend_groups": lambda: vf.hmc.defend_groups(GROUPS, IMAGES, top=1, **RUN),
+    "hmc.log_marginal": lambda: vf.hmc.log_marginal(VAE, X, temperatures=3, chains=2),
+    "hmc.tv_bound": lambda: vf.hmc.tv_bound(VAE, X, X.flip(0), **TV_BOUND),
     "metrics.likelihood_degradation": lambda: vf.metrics.likelihood_degradation(VAE, X, X.flip(0)),
     "metrics.msssim": lambda: vf.metrics.msssim(X, X.flip(0)),
     "models.explain": _explain,
@@ -113,6 +116,7 @@ CALLS = {
 }
 NOT_RUN = {
     "models.as_hierarchical": "looks at functions and computes nothing",
+    "models.from_log_joint": "looks at a function and computes nothing",
     "models.as_vae": "looks at a module and computes nothing",
     "models.load": "reads a file",
     "models.save": "writes a file",
@@ -120,6 +124,7 @@ NOT_RUN = {
     "ops.leapfrog_step": "elementwise, and products in the caller's own gradients",
     "ops.net_chain": "registered as the others are",
     "ops.net_trajectory": "registered as the others are",
+    "ops.net_trajectory_vjp": "registered as the others are",
     "audit.run": "only calls the functions above; it is decorated",
 }
 

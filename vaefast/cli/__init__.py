@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             warnings.showwarning = _warner()
             return _run(list(sys.argv[1:] if arguments is None else arguments))
     except KeyboardInterrupt as stop:
-        return _say(f"interrupted; {stop or 'nothing was left behind'}", INTERRUPTED)
+        return _say(f"interrupted; {str(stop) or 'nothing was left behind'}", INTERRUPTED)
     except BrokenPipeError:  # whoever read our output has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return PIPE_CLOSED

@@ -237,4 +237,4 @@ def _attacked(
     rows = None if aim is None else aim.rows
     result = stage.search(job, plan.attack, plan.title, options, plan.work, rows)
     skipped = ("best_restart", "reproducible")
-    return {k: v for k, v in vars(result).items() if k not in skipped and v is not None}
+    return {k: v for k, v in vars(result).items() if k not in skipped and v is not None and v != ()}

@@ -138,7 +138,7 @@ class Runs:
         chains = self._annealed(PILOT_CHAINS)
         state = chains.state(self._drawn(1, PILOT_CHAINS))
         latents = max(state.z.shape[1], 1)
-        log_step = torch.full((self._rows,), math.log(0.5 * latents**-0.25), device=state.z.device)
+        log_step = state.z.new_full((self._rows,), math.log(0.5 * latents**-0.25))
         sizes, climb = [], [betas[1]] * PILOT_WARMUP + betas[1:]
         noises = chains.draws.noises(state.z, PILOT, len(climb))
         for beta in climb:

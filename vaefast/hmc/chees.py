@@ -39,7 +39,7 @@ class QuarterPeriod:
 
 def _nearest(wanted: Tensor) -> Tensor:
     """The numbers of GRID [B] int64 that are nearest to those wanted, on a log scale."""
-    grid = torch.tensor(GRID, device=wanted.device)
+    grid = torch.tensor(GRID, dtype=torch.int64, device=wanted.device)
     distance = (wanted.log()[:, None] - grid.double().log()).abs()
     return grid[distance.nan_to_num(nan=torch.inf).argmin(1)]
 

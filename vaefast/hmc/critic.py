@@ -58,7 +58,7 @@ def _odds(features: Tensor, weights: Tensor) -> Tensor:
 
 
 def _log_count(values: Tensor) -> Tensor:
-    return torch.log(torch.tensor(float(values.shape[1]), dtype=values.dtype))
+    return torch.log(values.new_tensor(float(values.shape[1])))
 
 
 def _logistic(own: Tensor, other: Tensor) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from vaefast.hmc import Estimate, TVBound
@@ -59,7 +58,7 @@ def _mean(estimate: Estimate, good: Tensor) -> tuple[float, float]:
 
 
 def _line(label: str, at: tuple[int, ...], each: list[Estimate], good: Tensor) -> Line:
-    value, error = torch.tensor([_mean(estimate, good) for estimate in each]).double().T.numpy()
+    value, error = np.array([_mean(estimate, good) for estimate in each]).T
     low, high = np.subtract(value, WIDTH * error), np.add(value, WIDTH * error)
     return Line(label, list(at), value.tolist(), low.tolist(), high.tolist())
 

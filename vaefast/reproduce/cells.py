@@ -153,7 +153,7 @@ class Grid:
         parts, work = [], (s.transitions + s.transitions // 2) * 20
         name = f"defend   {self.subject.training.title}, {title}"
         with self.stages.stage(name, len(rows), "gradients", work) as advance:
-            for index in torch.arange(len(rows)).split(at_once):
+            for index in torch.arange(len(rows), device="cpu").split(at_once):
                 parts.append(hmc.defend(self.subject.vae, rows[index], index=index, **options))
                 advance(len(index))
         z, images = (
@@ -192,8 +192,12 @@ class Grid:
         on a second set of draws; what is reported is a third.
         """
         names = [*self.settings.gradients, "published"]
-        strongest = torch.as_tensor(hmc.msssim).nan_to_num(torch.inf).argmin(1)
-        rows = torch.arange(len(x_adv))
+        strongest = (
+            torch.as_tensor(hmc.msssim, dtype=torch.float64, device="cpu")
+            .nan_to_num(torch.inf)
+            .argmin(1)
+        )
+        rows = torch.arange(len(x_adv), device="cpu")
         points = [self._through(radius, name, step_size) for name in self.settings.gradients]
         points.append(x_adv[rows, strongest])
         scores = []
@@ -225,12 +229,12 @@ class Grid:
 
     def _search(self, radius: float, gradient: str, step_size: float) -> Tensor:
         s, subject = self.settings, self.subject
-        surrogate = {"steps": s.adaptive_transitions, "warmup": 0, "leapfrog": 20}
+        surrogate: dict[str, Any] = {"steps": s.adaptive_transitions, "warmup": 0, "leapfrog": 20}
         surrogate |= {"step_size": step_size, "adapt": None, "jitter": 0.0}
         title = f"adapt    {subject.training.title}, {gradient}, {radius:g}"
         found = []
         with self.stages.stage(title, s.references, "attack steps", s.adaptive_steps) as advance:
-            for index in torch.arange(len(subject.x)).split(AT_ONCE):
+            for index in torch.arange(len(subject.x), device="cpu").split(AT_ONCE):
                 result = attacks.max_damage(
                     subject.vae,
                     subject.x[index],

@@ -55,7 +55,7 @@ def choose_references(y: Tensor, count: int, seed: int) -> Tensor:
     turn = torch.zeros_like(y)  # how many of its class come before
     for label in y.unique():
         rows = order[y[order] == label]
-        turn[rows] = torch.arange(len(rows))
+        turn[rows] = torch.arange(len(rows), device="cpu")
     place = torch.argsort(turn[order], stable=True)[:count]
     return order[place].sort().values
 

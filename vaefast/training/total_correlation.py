@@ -80,9 +80,11 @@ def decompose_kl(
 def _log_weights(batch: int, rows: int, estimator: str) -> Tensor:
     """[i, j] float64: log of the share of q(z|x_j) in q(z_i)."""
     if estimator == "weighted":
-        return torch.full((batch, batch), -math.log(rows * batch), dtype=torch.float64)
+        return torch.full(
+            (batch, batch), -math.log(rows * batch), dtype=torch.float64, device="cpu"
+        )
     others = (rows - 1) / (rows * (batch - 1)) if batch > 1 else 0.0
-    weights = torch.full((batch, batch), others, dtype=torch.float64)
+    weights = torch.full((batch, batch), others, dtype=torch.float64, device="cpu")
     return weights.fill_diagonal_(1.0 / rows if batch > 1 else 1.0).log()
 
 
