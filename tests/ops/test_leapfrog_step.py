@@ -178,8 +178,7 @@ def test_a_state_that_overlaps_itself_is_refused(backend):
         leapfrog_step(z[:1].expand(N, d), p, grad, step, backend=backend)
 
 
-@pytest.mark.parametrize("requires_grad", [False, True])
-@pytest.mark.parametrize("massive", [False, True])
+@pytest.mark.parametrize(("massive", "requires_grad"), [(False, False), (True, True)])
 def test_registered_op_passes_opcheck(backend, massive, requires_grad):
     z, p, grad, step, inv_mass = state()
     grad.requires_grad_(requires_grad)

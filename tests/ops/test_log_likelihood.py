@@ -10,6 +10,7 @@ from torch.distributions import ContinuousBernoulli, Normal
 import vaefast as vf
 from vaefast.bench.cases import SHAPES, images
 from vaefast.ops import log_likelihood
+from vaefast.runtime.backends import interpreted
 from vaefast.types import LIKELIHOODS
 
 STD = 0.4
@@ -55,7 +56,10 @@ def by_torch(out, x, likelihood):
 @pytest.mark.parametrize("C", [1, 3])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_value_and_gradient_are_torch_s(backend, shape, C, likelihood):
-    out, x = case(shape[0], C, shape[1])
+    rows, pixels = shape
+    if backend == "triton" and interpreted():  # which runs programs one by one: some will do
+        rows = min(rows, 17)
+    out, x = case(rows, C, pixels)
     logp, gradient = log_likelihood(out, x, **options_of(likelihood), backend=backend)
     assert logp.dtype == torch.float64
     out.requires_grad_()

@@ -177,8 +177,7 @@ def test_inputs_that_require_grad():
     )
 
 
-@pytest.mark.parametrize("requires_grad", [False, True])
-@pytest.mark.parametrize("massive", [False, True])
+@pytest.mark.parametrize(("massive", "requires_grad"), [(False, False), (True, True)])
 def test_registered_op_passes_opcheck(backend, massive, requires_grad):
     case = posterior()
     p, grad = start(case)

@@ -1,5 +1,7 @@
 """Contract 4 in C++: a row's bits depend on neither the batch, its cut, the threads nor the run."""
 
+import itertools
+
 import pytest
 import torch
 from samples import SAMPLES, SHAPES, part, same
@@ -10,7 +12,7 @@ from vaefast.bench.cases import posterior
 from vaefast.ops._pack import pack
 from vaefast.runtime.backends import has
 
-SLICES = [slice(0, 1), slice(1, 3), slice(3, 8), slice(8, 20), slice(20, 41)]
+CUTS = (0, 1, 3, 8, 20)  # and the end
 DTYPES = {"argvalues": [torch.float32, torch.float64], "ids": ["float32", "float64"]}
 BITS = [sample for sample in SAMPLES if has(sample.op, "cpp")]
 NETWORKS = [sample for sample in BITS if "net" in sample.op or "decode" in sample.op]
@@ -41,7 +43,9 @@ def test_cuts_threads_and_runs(sample, name, dtype):
         torch.set_num_threads(threads)
         again = sample.call(arguments, "cpp")
         assert all(same(a, b) for a, b in zip(whole, again)), f"{threads} threads"
-        for rows in SLICES:
+        if threads == 2:
+            continue  # cuts meet one thread, and more threads than some have rows
+        for rows in itertools.starmap(slice, itertools.pairwise((*CUTS, B))):
             found = sample.call(sample.cut(arguments, B, rows), "cpp")
             pairs = zip(found, whole)
             assert all(same(a, part(b, B, rows)) for a, b in pairs), f"{threads} threads, {rows}"
