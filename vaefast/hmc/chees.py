@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -12,10 +13,10 @@ from torch import Tensor
 
 from vaefast.functional.chain import Chain, repeated
 from vaefast.functional.hmc import Draws, Info, State, transition
-from vaefast.functional.leapfrog import per_chain
+from vaefast.functional.leapfrog import kicked, per_chain
 from vaefast.hmc.adaptation import StepSize
 from vaefast.hmc.target import GenericTarget, Target
-from vaefast.hmc.whitened import Whitened
+from vaefast.hmc.whitened import Whitened, times
 from vaefast.models import context as conditions
 from vaefast.runtime import capture
 
@@ -156,6 +157,9 @@ class OwnLengths:
         span = {"first_step": first_step, "steps": steps, "thin": thin}
         if not isinstance(step, Tensor):
             return repeated(self._learning(state, draws, step, first_step, steps), state, **span)
+        self.frozen(step)
+        if isinstance(self.inside, Whitened):
+            return self.inside.repeated(self.trajectory(), state, draws, step, **span)
         parts, order = [], []
         for leapfrog, rows, chains in self._groups(self.frozen(step), len(state.z)):
             own = State(*(t[chains] for t in state))
@@ -216,6 +220,9 @@ class OwnLengths:
         lengths.update(start, end, velocity, probability, path, GRID[-1] * step)
 
     def _trajectory(self, leapfrogs: Tensor) -> Callable[..., End]:
+        if isinstance(self.inside, Whitened):
+            return _dropping_out(self.inside, leapfrogs)
+
         def trajectory(z: Tensor, p: Tensor, grad: Tensor, step: Tensor) -> End:
             ends, order = [], []
             for leapfrog, rows, chains in self._groups(leapfrogs, len(z)):
@@ -235,6 +242,36 @@ class OwnLengths:
         for leapfrog in leapfrogs.unique().tolist():
             rows = (leapfrogs == leapfrog).nonzero()[:, 0]
             yield leapfrog, rows, chains[rows].flatten()
+
+
+def _dropping_out(target: Whitened, leapfrogs: Tensor) -> Callable[..., End]:
+    """One loop as long as the longest path, which a row leaves after its own leapfrogs.
+
+    Rows stand by falling L, so that those still moving are the first; L is at least 1.
+    """
+    order = torch.argsort(leapfrogs, descending=True, stable=True)
+    lengths = leapfrogs[order].tolist()
+    moving = [sum(done < L for L in lengths) for done in range(max(lengths, default=0) + 1)]
+    inside = {rows: _of_rows(target.inside, order[:rows], 1) for rows in set(moving) if rows}
+    root = target.root[order]
+
+    def trajectory(z: Tensor, p: Tensor, grad: Tensor, step: Tensor) -> End:
+        each = len(z) // max(len(order), 1)
+        chains = torch.arange(len(z), device=z.device).view(len(order), each)[order].flatten()
+        z, p, grad, step = (t[chains] for t in (z, p, grad, step))
+        start, U = z.clone(), z.new_empty(len(z), dtype=torch.float64)
+        p = kicked(p, times(root.mT, grad), step, 0.5)
+        for rows, stay in pairwise(moving):
+            n, S = rows * each, root[:rows]
+            z[:n] = torch.addcmul(z[:n], step[:n, None], times(S, p[:n]))
+            U[:n], grad[:n] = inside[rows].potential(z[:n].contiguous(), start[:n])
+            kick = step[:n].clone()
+            kick[stay * each :] *= 0.5  # the last one of those that leave
+            p[:n] = kicked(p[:n], times(S.mT, grad[:n]), kick)
+        back = torch.argsort(chains)
+        return z[back], p[back], grad[back], U[back]
+
+    return trajectory
 
 
 def _of_rows(target: Any, rows: Tensor, leapfrog: int) -> Any:

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from vaefast.functional.chain import Chain, repeated
-from vaefast.functional.hmc import Draws, Info, State, transition
+from vaefast.functional.hmc import Draws, Info, State, Trajectory, transition
 from vaefast.functional.leapfrog import kicked
 from vaefast.hmc.adaptation import StepSize
 from vaefast.hmc.target import Target, learning
 
-__all__ = ["Whitened", "inside"]
+__all__ = ["Whitened", "inside", "times"]
 
 
 @dataclass(frozen=True)
@@ -71,13 +71,24 @@ class Whitened:
         thin: int = 0,
     ) -> Chain:
         """See :class:`~vaefast.hmc.target.Target`."""
-        noises, trajectory = draws.noises(state.z, first_step, steps), self.trajectory()
+        span = {"first_step": first_step, "steps": steps, "thin": thin}
+        return self.repeated(self.trajectory(), state, draws, step, **span)
+
+    def repeated(
+        self,
+        trajectory: Trajectory,
+        state: State,
+        draws: Draws,
+        step: Tensor | StepSize,
+        **span: int,
+    ) -> Chain:
+        """Transitions by a trajectory of (z, q)."""
+        noises = draws.noises(state.z, span["first_step"], span["steps"])
 
         def move(state: State, step: Tensor, t: int) -> tuple[State, Info]:
             return transition(state, trajectory, step=step, noise=next(noises))
 
-        moved = learning(move, step)
-        return repeated(moved, state, first_step=first_step, steps=steps, thin=thin)
+        return repeated(learning(move, step), state, **span)
 
 
 def inside(target: Target) -> Target:
@@ -97,16 +108,16 @@ def _leapfrogs(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Kick-drift-kick with S between z and the momenta; ``p`` is q [N, d]."""
     safe = z
-    p = kicked(p, _times(root.mT, grad), step, 0.5)
+    p = kicked(p, times(root.mT, grad), step, 0.5)
     U = grad.new_empty(0)
     for left in reversed(range(leapfrog)):
-        z = torch.addcmul(z, step.unsqueeze(-1), _times(root, p))
+        z = torch.addcmul(z, step.unsqueeze(-1), times(root, p))
         U, grad = potential(z, safe)
-        p = kicked(p, _times(root.mT, grad), step, 1.0 if left else 0.5)
+        p = kicked(p, times(root.mT, grad), step, 1.0 if left else 0.5)
     return z, p, grad, U
 
 
-def _times(matrix: Tensor, vectors: Tensor) -> Tensor:
+def times(matrix: Tensor, vectors: Tensor) -> Tensor:
     """A [B, d, d] times v [N, d], one matrix for the C = N / B chains of a row."""
     chains = vectors.view(len(matrix), -1, vectors.shape[1])  # [B, C, d]
     return (chains @ matrix.mT).view(vectors.shape)
