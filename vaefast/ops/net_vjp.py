@@ -99,6 +99,15 @@ def _cpp(call: Call) -> tuple[Tensor, Tensor, Tensor]:
     return run_probes("net_vjp", x, call.u, x.shape[1], call.net, call.full, tape)
 
 
+def _triton(call: Call) -> tuple[Tensor, Tensor, Tensor]:
+    y, sq, products = _in_triton(call)
+    return (
+        y if call.tape is None else y.new_empty((len(y), 0)),
+        sq,
+        products,
+    )  # who has a tape has y
+
+
 def _check_tape(tape: Tensor, call: Call) -> None:
     rows, width, K = len(call.x), tape_width(call.net), call.u.shape[-2]
     if tape.shape != (rows, width) or K != 1 or not call.full:
@@ -115,12 +124,13 @@ def _fake(call: Call) -> tuple[Tensor, Tensor, Tensor]:
     return x.new_empty((B, out_features(call.net) if call.tape is None else 0)), sq, products
 
 
+_in_triton = lazy("net_vjp")
 _op = register(
     Call,
     returns=tuple[Tensor, Tensor, Tensor],
     fake=_fake,
     reference=reference,
     cpp=_cpp,
-    triton=lazy("net_vjp"),
+    triton=_triton,
     probes=True,
 )
