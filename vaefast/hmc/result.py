@@ -59,7 +59,7 @@ class HMCResult:
         energy_error: [B, C, n] float64, nats, H at the end less H at the start of every 64th
             trajectory after the warm-up; None of shorter or thinned chains and
             where a schedule adapts on.
-        leapfrog: [B] int64, L after the warm-up; a row has its own with ``leapfrog="chees"``.
+        leapfrog: [B] int64, L after the warm-up; a row has its own with "quarter" and "chees".
         mass: "unit", "posterior", "pullback", "dense", "warmup" or "given": with which masses the
             chains ran, also where it was left to the default.
         reproducible: how far a row's numbers repeat when the batch is cut differently: ``"bits"``,
