@@ -91,7 +91,9 @@ def reproduce(
     the same command goes on where it was interrupted, and other settings are refused.
     """
     check_suffix(out, "")
-    given = {name: _words(value) for name, value in (("models", models), ("gradients", gradients))}
+    given: dict[str, Any] = {
+        name: _words(value) for name, value in (("models", models), ("gradients", gradients))
+    }
     given |= {"radii": None if radii is None else o.numbers(radii, "--radii")}
     settings = Settings.of_data(
         data,

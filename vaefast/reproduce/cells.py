@@ -225,7 +225,7 @@ class Grid:
 
     def _search(self, radius: float, gradient: str, step_size: float) -> Tensor:
         s, subject = self.settings, self.subject
-        surrogate = {"steps": s.adaptive_transitions, "warmup": 0, "leapfrog": 20}
+        surrogate: dict[str, Any] = {"steps": s.adaptive_transitions, "warmup": 0, "leapfrog": 20}
         surrogate |= {"step_size": step_size, "adapt": None, "jitter": 0.0}
         title = f"adapt    {subject.training.title}, {gradient}, {radius:g}"
         found = []

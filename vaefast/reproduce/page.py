@@ -92,7 +92,7 @@ def _chart(found: Reproduction, model: str, metric: str) -> Chart:
 
 
 def _panels(found: Reproduction) -> list[Panel]:
-    panels = []
+    panels: list[Panel] = []
     for subject in found.subjects:
         for radius in found.settings.radii:
             panels.append(
