@@ -79,15 +79,15 @@ class Options(NamedTuple):
 
     @property
     def wants_metric(self) -> bool:
-        """Whether the default mass is dense, if the model has that metric."""
+        """Whether the default mass is other than the unit, if the decoder lowers."""
         return self.mass == "default" and self.warmup >= METRIC_FROM and self.precision == "ieee"
 
-    def of_model(self, *, dense: bool) -> Options:
-        """With the default mass, L and jitter for a model; ``dense``: that is the default mass."""
+    def of_model(self, default: str = "unit") -> Options:
+        """With the mass, L and jitter of a model whose mass is ``default`` if none was named."""
         mass, path = self.mass, self.path
         if mass == "default":
-            mass = "dense" if dense else "unit"
-        if mass == "dense" and not self.leapfrog:
+            mass = default
+        if mass in ("dense", "warmup") and not self.leapfrog:
             path = path or "quarter"
         jitter = self.jitter
         if jitter == UNKNOWN:

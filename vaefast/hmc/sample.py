@@ -78,8 +78,8 @@ def sample(
         leapfrog: L, leapfrogs a transition, or how every row gets its own (the result's
             ``leapfrog`` says which): ``"quarter"``, π/2 divided by its step size, a quarter of the
             period of a posterior that the mass makes round; ``"chees"``, learnt in the warm-up from
-            8 chains or more (:mod:`vaefast.hmc.chees`). Default "quarter" with the dense mass, else
-            10, under the schedule 20.
+            8 chains or more (:mod:`vaefast.hmc.chees`). Default "quarter" with a dense mass or one
+            from the warm-up, else 10, under the schedule 20.
         step_size: ε, positive, float or [B]; where the adaptation starts.
         adapt: ``"dual_averaging"`` towards an acceptance probability, per row, averaged over the
             row's chains; None leaves ``step_size`` as it is. Not used with ``schedule``.
@@ -87,10 +87,11 @@ def sample(
         jitter: relative half-width of the step's jitter, in [0, 1); default 0.4 with
             ``leapfrog="quarter"``, else 0.2. One factor a transition and row, constant along
             the trajectory.
-        mass: M, one of the following. The default is "dense" for a decoder that lowers, has one
-            head and at most 64 latents, after a warm-up of at least 50 transitions; "unit"
-            elsewhere, under the schedule and with ``adapt=None``, where a step size is in the units
-            of z. The result's ``mass`` says which.
+        mass: M, one of the following. The default, after a warm-up of at least 50 transitions
+            and for a decoder that lowers and has one head, is "dense" for at most 64 latents and
+            "warmup" for more; "unit" elsewhere, under the schedule and with ``adapt=None``, where
+            a step size is in the units of z. The result's ``mass`` says which. A few rows run in
+            a fraction of the time with "warmup", for "dense" is a Python loop.
 
             - ``"unit"``: the identity.
             - ``"posterior"``: diagonal, the precision of q(z|x).

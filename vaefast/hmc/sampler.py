@@ -54,8 +54,7 @@ def sampled(
 ) -> HMCResult:
     """:func:`vaefast.hmc.sample` on prepared rows; ``numbered``: the caller passed ``index``."""
     options = Options.checked(mass=mass, **scalars)
-    dense = options.wants_metric and _has_dense(prepared, options)
-    options = options.of_model(dense=dense)
+    options = options.of_model(_default_mass(prepared, options))
     inputs = Inputs.checked(
         prepared, options, init=init, step_size=step_size, mass=mass, group=group, numbered=numbered
     )
@@ -78,10 +77,11 @@ def sampled(
     return plan.finished()
 
 
-def _has_dense(prepared: Prepared, options: Options) -> bool:
-    """A decoder that runs in the fused ops, with few enough latents."""
-    few = prepared.maps.latents <= DENSE_UP_TO
-    return few and lowered(prepared, options) is not None
+def _default_mass(prepared: Prepared, options: Options) -> str:
+    """Of a decoder that runs in the fused ops: by the latents, never by the batch."""
+    if not options.wants_metric or lowered(prepared, options) is None:
+        return "unit"
+    return "dense" if prepared.maps.latents <= DENSE_UP_TO else "warmup"
 
 
 class _Chains:

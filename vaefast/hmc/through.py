@@ -264,7 +264,7 @@ def _scalars(values: dict[str, Any]) -> Options:
     """The scalar options among those of :func:`vaefast.hmc.sample`."""
     other = ("init", "step_size", "group", "numbered", "backend", "progress")
     options = Options.checked(**{name: v for name, v in values.items() if name not in other})
-    return options.of_model(dense=False)
+    return options.of_model()
 
 
 def _same(inv_mass: Tensor) -> Tensor:
