@@ -64,7 +64,8 @@ def test_what_float32_does_not_resolve_is_flagged(obs_std, opaque):
     assert len(caught) == 1
     assert "\n" not in str(caught[0].message)
     assert caught[0].filename == __file__
-    assert (result.step_size.double() / sd.max() < 0.05).all()  # it only seems to move
+    scale = 1.0 if result.mass == "dense" else sd.max()  # of a step: a dense mass rounds the target
+    assert (result.step_size.double() / scale < 0.05).all()  # it only seems to move
     assert (result.accept_rate > 0.5).any()
     assert result.unresolved.all()
     assert not result.failed.any()

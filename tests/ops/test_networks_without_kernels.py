@@ -13,7 +13,8 @@ from vaefast.runtime import backends
 from vaefast.types import Network
 
 SHAPE = Shape(3, 2, (6, 5, 8), "tanh,identity")
-WITH_NETWORK = [s for s in SAMPLES if "net" in s.make(torch.float64, SHAPE)]
+IN_TRITON = {op for op, kernels in backends._implemented.items() if "triton" in kernels}
+WITH_NETWORK = [s for s in SAMPLES if "net" in s.make(torch.float64, SHAPE) and s.op in IN_TRITON]
 OPS = sorted({sample.op for sample in WITH_NETWORK})
 
 
@@ -91,6 +92,13 @@ def test_without_a_name_the_reference_runs_and_says_why_once(call, log, on_trito
 def test_a_fast_backend_by_name_is_refused(call, on_triton):
     with pytest.raises(RuntimeError, match=r'^backend "triton" has no kernel for the layer .*$'):
         call("triton")
+
+
+def test_an_op_without_a_kernel_says_so_of_any_network(net, on_triton):
+    reason = 'net_trajectory_vjp has no "triton" backend yet; its reference runs, on the way back '
+    ok, said = vf.supports("net_trajectory_vjp", "triton", layers=net.layers)
+    assert not ok
+    assert said.startswith(reason)
 
 
 def test_pairs_of_features_beside_pixels_are_the_reference_s():

@@ -28,7 +28,7 @@ def as_pair(result: Any, output: str, is_open: bool) -> tuple[Any, Tensor | None
         return mean, second if taken else None
     if output in PAIRS:
         raise TypeError(
-            f"decode(z) must return {PAIRS[output]} with decoder_output {output!r}, got "
+            f'decode(z) must return {PAIRS[output]} with decoder_output "{output}", got '
             f"{type(result).__name__}"
         )
     return result, None
