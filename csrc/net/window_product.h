@@ -141,7 +141,8 @@ void multiply_class(const Window<T>& w, const T* x, int64_t ldx, int64_t rows, i
                     false);
 }
 
-// Depthwise sums of a class: every lane has its own channel.
+// Depthwise sums of a class: every lane has its own channel; a caller's row of one pixel ends with
+// its channels.
 template <typename T>
 void multiply_each(const Window<T>& w, const T* x, int64_t ldx, int64_t rows, int64_t panel,
                    const AxisClass& down, const AxisClass& along, Range band, T* tile,
@@ -155,6 +156,8 @@ void multiply_each(const Window<T>& w, const T* x, int64_t ldx, int64_t rows, in
                 const int64_t y = down.first + i * down.step - band.begin;
                 const int64_t at = (y * to.width + along.first + j * along.step) * to.lanes;
                 for (int64_t lane = 0; lane < to.lanes; lane += width<T>) {
+                    const int64_t left = in.channels - panel * in.lanes - lane,
+                                  n = left < width<T> ? (left > 0 ? left : 0) : width<T>;
                     Vec<T> sum = {};
                     for (int64_t a = 0; a < down.taps; ++a)
                         for (int64_t b = 0; b < along.taps; ++b) {
@@ -164,7 +167,8 @@ void multiply_each(const Window<T>& w, const T* x, int64_t ldx, int64_t rows, in
                                                   column.input + j * w.x.apart;
                             const int64_t tap = row.weight * w.pixels().x.kernel + column.weight;
                             const T* from = x + r * ldx + in.place(panel * in.lanes, pixel) + lane;
-                            sum = fma(load(from), load(weights + tap * to.lanes + lane), sum);
+                            const Vec<T> h = n == width<T> ? load(from) : load(from, n);
+                            sum = fma(h, load(weights + tap * to.lanes + lane), sum);
                         }
                     store<T>(tile + r * stride + at + lane, sum);
                 }
