@@ -42,8 +42,8 @@ VAEFAST_INLINE Vec<T> gelu_tanh_second(Vec<T> a) {
     const Vec<T> inside = min(end, max(-end, a)), square = inside * inside;
     const Slope<T> s = sigmoid_slope<T>(c * inside * fma(square, broadcast(k), one));
     const Vec<T> du = c * fma(square, broadcast(3 * k), one);
-    const Vec<T> bend = fma((1 - (s.value + s.value)) * du, du, (6 * c * k) * inside);
-    return s.slope * fma(inside, bend, du + du);
+    const Vec<T> curve = fma((1 - (s.value + s.value)) * du, du, (6 * c * k) * inside);
+    return s.slope * fma(inside, curve, du + du);
 }
 
 // With t and its derivative of mish_slope: t'·(2 + a·(σ(−a) − 2t·σ(a)))
@@ -56,7 +56,8 @@ VAEFAST_INLINE Vec<T> mish_second(Vec<T> a) {
 
 // f(a, h, slope) into `to` for `count` elements, a multiple of width<T>.
 template <typename T, typename Function>
-VAEFAST_INLINE void bend(const T* a, const T* h, const T* slope, T* to, int64_t count, Function f) {
+VAEFAST_INLINE void for_each_second(const T* a, const T* h, const T* slope, T* to, int64_t count,
+                                    Function f) {
     for (int64_t j = 0; j < count; j += width<T>)
         store<T>(to + j, f(load(a + j), load(h + j), load(slope + j)));
 }
@@ -66,7 +67,7 @@ template <typename T>
 void second_derivative(Activation kind, const T* a, const T* h, const T* slope, T* to,
                        int64_t count) {
     const Vec<T> zero = {}, third = broadcast(T(1. / 3)), three = broadcast(T(3));
-    const auto run = [=](auto f) VAEFAST_FLAT { bend<T>(a, h, slope, to, count, f); };
+    const auto run = [=](auto f) VAEFAST_FLAT { for_each_second<T>(a, h, slope, to, count, f); };
     switch (kind) {
         case Activation::elu:
         case Activation::selu:
@@ -135,11 +136,11 @@ VAEFAST_INLINE PixelSecond<T> pixel_second(Vec<T> out, const StdAt<T>& at) {
     }
 }
 
-// Tangents of `count` outputs from number `first` of image b become the cotangents that they bend;
+// Tangents of `count` outputs from number `first` of image b become cotangents of these outputs;
 // into_x gets `scale` times those of the pixels.
 template <typename Kind, typename T>
-void bend_pixels(const Std<T>& std, int64_t b, int64_t first, const T* out, T* moved, T* into_x,
-                 T scale, int64_t count) {
+void pull_pixel_tangents(const Std<T>& std, int64_t b, int64_t first, const T* out, T* moved,
+                         T* into_x, T scale, int64_t count) {
     const Stds<Kind, T> stds(std.at(b, first));
     const Vec<T> times = broadcast(scale);
     for_each_vector<T>(count, [=](int64_t j, int64_t left) VAEFAST_FLAT {

@@ -1,5 +1,5 @@
-// The adjoint of L leapfrog steps: positions are computed anew and keep what bends, then cotangents
-// go back through kicks and drifts.
+// The adjoint of L leapfrog steps: positions are computed anew, with the activations' derivatives
+// at each; then cotangents go back through kicks and drifts.
 #pragma once
 
 #include "net/second_order.h"
@@ -8,29 +8,31 @@
 namespace vaefast {
 namespace VAEFAST_LEVEL {
 
-constexpr int64_t KEPT_BYTES = 1 << 25;  // of what bends that a team keeps of a trajectory
+constexpr int64_t KEPT_BYTES = 1 << 25;  // of derivatives that a team keeps of a trajectory
 
 // The chains of one block on their way: rows [·, d] are `stride` apart and padded with zeros.
 template <typename T>
 struct Sweep {
     int64_t stride, rows;
     int64_t count;  // of positions that kick
-    int64_t kept;   // positions whose bends are kept at once
-    Bends<T>* bends;
+    int64_t kept;   // positions whose derivatives are kept at once
+    Derivatives<T>* derivatives;
     T* z;  // [count, rows, stride]
     T *p, *into_z, *into_p;
     T* inv_mass;     // null for unit mass
     T *step, *kick;  // [rows]
 
     T* at(int64_t position) const { return z + position * rows * stride; }
-    const Bends<T>& bends_of(int64_t position) const { return bends[position % kept]; }
+    const Derivatives<T>& derivatives_at(int64_t position) const {
+        return derivatives[position % kept];
+    }
 };
 
 template <typename T>
 Sweep<T> take_sweep(Arena& arena, const NetTrajectoryVjp<T>& call, int64_t rows) {
     const Network<T>& net = call.target.net;
     Arena one = {};
-    take_bends(one, net, rows);
+    take_derivatives(one, net, rows);
     const int64_t fit = KEPT_BYTES / (one.used + 1), stride = padded<T>(net.inputs()),
                   size = rows * stride;
     Sweep<T> sweep = {};
@@ -38,10 +40,10 @@ Sweep<T> take_sweep(Arena& arena, const NetTrajectoryVjp<T>& call, int64_t rows)
     sweep.rows = rows;
     sweep.count = call.leapfrog + (call.upstream_p.data ? 1 : 0);
     sweep.kept = fit < 1 ? 1 : fit < sweep.count ? fit : sweep.count;
-    sweep.bends = arena.take<Bends<T>>(sweep.kept);
+    sweep.derivatives = arena.take<Derivatives<T>>(sweep.kept);
     for (int64_t k = 0; k < sweep.kept; ++k) {
-        const Bends<T> bends = take_bends(arena, net, rows);
-        if (arena.base) sweep.bends[k] = bends;
+        const Derivatives<T> derivatives = take_derivatives(arena, net, rows);
+        if (arena.base) sweep.derivatives[k] = derivatives;
     }
     sweep.z = arena.take<T>(sweep.count * size);
     sweep.p = arena.take<T>(size);
@@ -106,7 +108,8 @@ void keep_position(const Pass<T>& pass, const Targets<T>& rows, const Sweep<T>& 
                            part * sweep.step[r], sweep.step[r], tile.padded);
         }
     };
-    gradient_bending(pass, rows, sweep.bends_of(position), z, sweep.stride, epilogue);
+    gradient_with_derivatives(pass, rows, sweep.derivatives_at(position), z, sweep.stride,
+                              epilogue);
 }
 
 // The cotangents go back through the kick at a position, and the drift that leads there.
@@ -128,12 +131,12 @@ void pull_position(const NetTrajectoryVjp<T>& call, const Pass<T>& pass, const T
             if (position) drift_back(sweep, r, tile.first, tile.padded);
         }
     };
-    second_order_product(pass, rows, sweep.bends_of(position), sweep.into_p, sweep.stride,
+    second_order_product(pass, rows, sweep.derivatives_at(position), sweep.into_p, sweep.stride,
                          call.shares, sweep.kick, epilogue);
 }
 
-// Both ways; false where the caller was interrupted. Bends of positions that did not fit are made
-// once more.
+// Both ways; false where the caller was interrupted. Derivatives of positions that did not fit are
+// made once more.
 template <typename T>
 bool there_and_back(const NetTrajectoryVjp<T>& call, const Pass<T>& pass, const Targets<T>& rows,
                     const Sweep<T>& sweep) {

@@ -158,8 +158,8 @@ def _gelu_tanh() -> Activation:
     def second(a: Tensor, h: Tensor) -> Tensor:
         a = a.clamp(-64.0, 64.0)  # φ'' is 0 beyond, and u³ would overflow
         u, rate = 2.0 * c * (a + k * a**3), 2.0 * c * (1.0 + 3.0 * k * a * a)
-        bend = 2.0 * rate + a * (12.0 * c * k * a - torch.tanh(0.5 * u) * rate * rate)
-        return torch.sigmoid(u) * torch.sigmoid(-u) * bend
+        curve = 2.0 * rate + a * (12.0 * c * k * a - torch.tanh(0.5 * u) * rate * rate)
+        return torch.sigmoid(u) * torch.sigmoid(-u) * curve
 
     return _elementwise(lambda a: F.gelu(a, approximate="tanh"), slope, second)
 
