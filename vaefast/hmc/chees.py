@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,10 +14,8 @@ from vaefast.functional.chain import Chain, repeated
 from vaefast.functional.hmc import Draws, Info, State, transition
 from vaefast.functional.leapfrog import kicked, per_chain
 from vaefast.hmc.adaptation import StepSize
-from vaefast.hmc.target import GenericTarget, Target
+from vaefast.hmc.target import Target, transitions
 from vaefast.hmc.whitened import Whitened, times
-from vaefast.models import context as conditions
-from vaefast.runtime import capture
 
 __all__ = ["GRID", "OwnLengths", "PathLengths", "QuarterPeriod"]
 
@@ -128,6 +125,10 @@ class OwnLengths:
         own = None if self.leapfrogs is None else self.leapfrogs[chain // chains]
         return OwnLengths(self.inside.at(chain, chains), self.lengths, own)
 
+    def of_rows(self, rows: Tensor, leapfrog: int) -> Target:
+        """Of some rows, whose path lengths give way to this one."""
+        return self.inside.of_rows(rows, leapfrog)
+
     def potential(self, z: Tensor, safe: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Of all rows."""
         return self.inside.potential(z, safe)
@@ -159,12 +160,12 @@ class OwnLengths:
             return repeated(self._learning(state, draws, step, first_step, steps), state, **span)
         self.frozen(step)
         if isinstance(self.inside, Whitened):
-            return self.inside.repeated(self.trajectory(), state, draws, step, **span)
+            return transitions(self.trajectory(), state, draws, step, None, **span)
         parts, order = [], []
         for leapfrog, rows, chains in self._groups(self.frozen(step), len(state.z)):
             own = State(*(t[chains] for t in state))
             drawn = replace(draws, index=draws.index[rows])
-            parts.append(_of_rows(self.inside, rows, leapfrog).run(own, drawn, step[rows], **span))
+            parts.append(self.inside.of_rows(rows, leapfrog).run(own, drawn, step[rows], **span))
             order.append(chains)
         back = torch.argsort(torch.cat(order))
         return Chain(*(torch.cat(part)[back] for part in zip(*parts)))
@@ -226,7 +227,7 @@ class OwnLengths:
         def trajectory(z: Tensor, p: Tensor, grad: Tensor, step: Tensor) -> End:
             ends, order = [], []
             for leapfrog, rows, chains in self._groups(leapfrogs, len(z)):
-                own = _of_rows(self.inside, rows, leapfrog).trajectory()
+                own = self.inside.of_rows(rows, leapfrog).trajectory()
                 ends.append(own(z[chains], p[chains], grad[chains], step=step[chains]))
                 order.append(chains)
             back = torch.argsort(torch.cat(order))
@@ -252,7 +253,7 @@ def _dropping_out(target: Whitened, leapfrogs: Tensor) -> Callable[..., End]:
     order = torch.argsort(leapfrogs, descending=True, stable=True)
     lengths = leapfrogs[order].tolist()
     moving = [sum(done < L for L in lengths) for done in range(max(lengths, default=0) + 1)]
-    inside = {rows: _of_rows(target.inside, order[:rows], 1) for rows in set(moving) if rows}
+    inside = {rows: target.inside.of_rows(order[:rows], 1) for rows in set(moving) if rows}
     root = target.root[order]
 
     def trajectory(z: Tensor, p: Tensor, grad: Tensor, step: Tensor) -> End:
@@ -272,27 +273,3 @@ def _dropping_out(target: Whitened, leapfrogs: Tensor) -> Callable[..., End]:
         return z[back], p[back], grad[back], U[back]
 
     return trajectory
-
-
-def _of_rows(target: Any, rows: Tensor, leapfrog: int) -> Any:
-    """The target of some rows with their chains, with another L."""
-    if isinstance(target, Whitened):
-        inside = _of_rows(target.inside, rows, leapfrog)
-        return replace(target, inside=inside, root=target.root[rows], leapfrog=leapfrog)
-    inv_mass = None if target.inv_mass is None else target.inv_mass[rows]
-    changed = replace(target, x=target.x[rows], inv_mass=inv_mass, leapfrog=leapfrog)
-    if isinstance(changed, GenericTarget):
-        chains = _conditions(changed, target, rows)
-        return replace(changed, captures=capture.OFF, context=chains)
-    return changed
-
-
-def _conditions(changed: GenericTarget, target: GenericTarget, rows: Tensor) -> Any:
-    """The context of the rows' chains, of which ``target`` has C for every row of x."""
-    if target.context is None:
-        return None
-    first = next(iter(target.context.values())) if isinstance(target.context, dict) else (
-        target.context
-    )  # fmt: skip
-    chains = torch.arange(len(first), device=rows.device).view(len(target.x), -1)[rows]
-    return conditions.rows(target.context, chains.flatten())

@@ -23,7 +23,7 @@ from vaefast.models.mixture import Components
 from vaefast.runtime import capture
 from vaefast.types import Network
 
-__all__ = ["GenericTarget", "NetworkTarget", "Target", "learning"]
+__all__ = ["GenericTarget", "NetworkTarget", "Target", "transitions"]
 
 
 class Target(Protocol):
@@ -35,6 +35,9 @@ class Target(Protocol):
 
     def at(self, chain: Tensor, chains: int) -> Target:
         """Of some chains, numbers [n] in N, each with its input to itself; ``chains`` is C."""
+
+    def of_rows(self, rows: Tensor, leapfrog: int) -> Target:
+        """Of some rows, numbers in B, with all their chains and another L."""
 
     def trajectory(self) -> Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]]:
         """L leapfrogs, a :class:`~vaefast.functional.hmc.Trajectory`."""
@@ -81,6 +84,10 @@ class NetworkTarget:
         mass = None if self.inv_mass is None else self.inv_mass[row]
         return replace(self, x=self.x[row], inv_mass=mass)
 
+    def of_rows(self, rows: Tensor, leapfrog: int) -> NetworkTarget:
+        mass = None if self.inv_mass is None else self.inv_mass[rows]
+        return replace(self, x=self.x[rows], inv_mass=mass, leapfrog=leapfrog)
+
     def potential(self, z: Tensor, safe: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return ops.net_potential(z, self.x, self.net, **self._shared())
 
@@ -110,14 +117,8 @@ class NetworkTarget:
                 thin=thin,
                 **self._shared(),
             )
-        noises = draws.noises(state.z, first_step, steps)
-        trajectory, mass = self.trajectory(), self.inv_mass
-
-        def move(state: State, step: Tensor, t: int) -> tuple[State, Info]:
-            return transition(state, trajectory, step=step, inv_mass=mass, noise=next(noises))
-
-        moved = learning(move, step)
-        return repeated(moved, state, first_step=first_step, steps=steps, thin=thin)
+        span = {"first_step": first_step, "steps": steps, "thin": thin}
+        return transitions(self.trajectory(), state, draws, step, self.inv_mass, **span)
 
     def trajectory(self) -> Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]]:
         """L leapfrogs, a :class:`~vaefast.functional.hmc.Trajectory`."""
@@ -178,6 +179,18 @@ class GenericTarget:
         once = capture.OFF  # shapes that do not come again
         return replace(self, x=self.x[row], inv_mass=mass, context=context, captures=once)
 
+    def of_rows(self, rows: Tensor, leapfrog: int) -> GenericTarget:
+        mass = None if self.inv_mass is None else self.inv_mass[rows]
+        own = replace(self, x=self.x[rows], inv_mass=mass, leapfrog=leapfrog)
+        return replace(own, captures=capture.OFF, context=self._context_of(rows))
+
+    def _context_of(self, rows: Tensor) -> Context:
+        """That of the rows' chains, C for every row of x."""
+        if not (given := self._conditions()):
+            return None
+        chains = torch.arange(len(given[0]), device=rows.device).view(len(self.x), -1)[rows]
+        return conditions.rows(self.context, chains.flatten())
+
     def potential(self, z: Tensor, safe: Tensor | None = None) -> tuple[Tensor, Tensor]:
         potential = self._potential()
         return potential.exact(z, self.x, potential.decoding(*self._conditions()), safe)
@@ -210,7 +223,7 @@ class GenericTarget:
             noise = draws.noise(state.z, t) if eager is None else next(eager)
             return transition(state, trajectory, step=step, inv_mass=mass, noise=noise)
 
-        moved = learning(move, step)
+        moved = _learning(move, step)
         return repeated(moved, state, first_step=first_step, steps=steps, thin=thin)
 
     def trajectory(self) -> Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]]:
@@ -239,7 +252,24 @@ class GenericTarget:
         return () if self.context is None else (self.context,)
 
 
-def learning(
+def transitions(
+    trajectory: Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]],
+    state: State,
+    draws: Draws,
+    step: Tensor | StepSize,
+    inv_mass: Tensor | None,
+    **span: int,
+) -> Chain:
+    """Transitions by a trajectory, one call each; ``span`` as :meth:`Target.run` takes it."""
+    noises = draws.noises(state.z, span["first_step"], span["steps"])
+
+    def move(state: State, step: Tensor, t: int) -> tuple[State, Info]:
+        return transition(state, trajectory, step=step, inv_mass=inv_mass, noise=next(noises))
+
+    return repeated(_learning(move, step), state, **span)
+
+
+def _learning(
     move: Callable[[State, Tensor, int], tuple[State, Info]], step: Tensor | StepSize
 ) -> Callable[[State, int], tuple[State, Info]]:
     """Transitions with these step sizes [B], or with those learnt so far."""

@@ -9,11 +9,11 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from vaefast.functional.chain import Chain, repeated
-from vaefast.functional.hmc import Draws, Info, State, Trajectory, transition
+from vaefast.functional.chain import Chain
+from vaefast.functional.hmc import Draws, State
 from vaefast.functional.leapfrog import kicked
 from vaefast.hmc.adaptation import StepSize
-from vaefast.hmc.target import Target, learning
+from vaefast.hmc.target import Target, transitions
 
 __all__ = ["Whitened", "inside", "times"]
 
@@ -47,6 +47,10 @@ class Whitened:
         inside = self.inside.at(chain, chains)
         return replace(self, inside=inside, root=self.root[chain // chains])
 
+    def of_rows(self, rows: Tensor, leapfrog: int) -> Whitened:
+        """See :class:`~vaefast.hmc.target.Target`."""
+        return Whitened(self.inside.of_rows(rows, leapfrog), self.root[rows], leapfrog)
+
     def potential(self, z: Tensor, safe: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Of z."""
         return self.inside.potential(z, safe)
@@ -72,23 +76,7 @@ class Whitened:
     ) -> Chain:
         """See :class:`~vaefast.hmc.target.Target`."""
         span = {"first_step": first_step, "steps": steps, "thin": thin}
-        return self.repeated(self.trajectory(), state, draws, step, **span)
-
-    def repeated(
-        self,
-        trajectory: Trajectory,
-        state: State,
-        draws: Draws,
-        step: Tensor | StepSize,
-        **span: int,
-    ) -> Chain:
-        """Transitions by a trajectory of (z, q)."""
-        noises = draws.noises(state.z, span["first_step"], span["steps"])
-
-        def move(state: State, step: Tensor, t: int) -> tuple[State, Info]:
-            return transition(state, trajectory, step=step, noise=next(noises))
-
-        return repeated(learning(move, step), state, **span)
+        return transitions(self.trajectory(), state, draws, step, None, **span)
 
 
 def inside(target: Target) -> Target:
