@@ -135,14 +135,6 @@ class GroupView(VAE):
         """0, as the prior is in the joint density."""
         return torch.zeros(len(z), dtype=torch.float64, device=z.device)
 
-    def encode(self, x: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
-        q = self.q(x, context)
-        return q.mean, q.logvar
-
-    def posterior(self, x: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
-        q = self.q(x, context)
-        return q.mean, q.std
-
     def _below(self, z: Tensor, context: Context) -> Tensor:
         if isinstance(context, dict) and "below" in context:
             return context["below"].to(z.dtype)

@@ -73,23 +73,26 @@ class Hierarchical(nn.Module):
             x: [n, *event].
             noise: [n, *shape_k] each.
         """
-        raise NotImplementedError
+        raise NotImplementedError(self._lacks("posterior_path"))
 
     def log_joint(self, z: Groups, x: Tensor) -> Tensor:
         """log p(x, z) [n] in nats, a function of its row; z_k [n, *shape_k], x [n, *event]."""
-        raise NotImplementedError
+        raise NotImplementedError(self._lacks("log_joint"))
 
     def prior_path(self, z: Groups, noise: Groups) -> list[Group]:
         """The groups below z_1..z_k by the prior given those above: len(noise) of them."""
-        raise NotImplementedError
+        raise NotImplementedError(self._lacks("prior_path"))
 
     def decode(self, z: Groups) -> Tensor:
         """Natural parameters of p(x|z), [n, *event]."""
-        raise NotImplementedError
+        raise NotImplementedError(self._lacks("decode"))
 
     def g(self, z: Groups) -> Tensor:
         """The reconstruction in pixel scale, [n, *event]."""
         return to_pixels(self.decode(z), self.likelihood or "gaussian")
+
+    def _lacks(self, name: str) -> str:
+        return f"{type(self).__name__} defines no {name}, which this needs"
 
     def can(self, name: str) -> bool:
         """Whether there is a method of that name, "decode" or "prior_path"."""
