@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 import torch
-from torch import nn
+from gaussians import two_latents
 
 from vaefast.hmc import sample
 from vaefast.hmc.mass import pullback
@@ -12,7 +12,6 @@ from vaefast.hmc.target import NetworkTarget
 from vaefast.hmc.whitened import Whitened
 from vaefast.hmc.windows import inverse_mass_of, windows
 from vaefast.models.prepare import prepare
-from vaefast.models.vae import VAE
 from vaefast.types import Network
 
 A = torch.tensor([[1.0, 0.2, 0.0], [0.3, 2.0, 0.1], [0.0, -0.4, 0.3], [0.5, 0.0, 0.0]]).double()
@@ -71,16 +70,10 @@ def test_a_window_gives_the_variance_of_each_row():
 
 def narrow():
     """A Gaussian posterior with scales 1 and 1/40, and an encoder that does not know it."""
-    vae = VAE(
-        encoder_mean=nn.Linear(1, 2),
-        encoder_logvar=torch.zeros(2),
-        decoder=nn.Linear(2, 1, bias=False),
-        likelihood="gaussian",
-    ).double()
+    vae = two_latents(40.0)
     with torch.no_grad():
         vae.encoder.mean.weight.zero_()
         vae.encoder.mean.bias.zero_()
-        vae.decoder.weight.copy_(torch.tensor([[0.0, 40.0]]))
     return vae
 
 

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from gaussians import two_latents
 from scipy import stats
 from torch import nn
 
@@ -180,17 +181,9 @@ def test_simulation_based_calibration(mlp_vae, likelihood, how):
 
 def resonant(jitter):
     """L leapfrogs that take the prior's direction exactly once around: θ = 2π/L a step."""
-    leapfrog, decoder = 12, torch.tensor([[0.0, 3.0]]).double()
-    vae = VAE(
-        encoder_mean=nn.Linear(1, 2),
-        encoder_logvar=torch.zeros(2),
-        decoder=nn.Linear(2, 1, bias=False),
-        likelihood="gaussian",
-    ).double()
-    with torch.no_grad():
-        vae.decoder.weight.copy_(decoder)  # latent 0 keeps its prior N(0, 1)
+    leapfrog = 12
     return sample(
-        vae,
+        two_latents(3.0),
         torch.zeros(1, 1).double(),
         init=torch.full((1, 2), 0.25).double(),
         chains=2000,

@@ -4,10 +4,9 @@ import math
 
 import pytest
 import torch
-from torch import nn
+from gaussians import two_latents
 
 from vaefast.hmc import sample, tune
-from vaefast.models.vae import VAE
 
 QUICK = {"warmup": 40, "steps": 60, "seed": 2}
 
@@ -30,15 +29,7 @@ def test_gives_plain_numbers_for_sample(mlp_vae):
 
 def narrow(scale):
     """A Gaussian posterior with one direction of the prior's width and one 1/scale as wide."""
-    vae = VAE(
-        encoder_mean=nn.Linear(1, 2),
-        encoder_logvar=torch.zeros(2),
-        decoder=nn.Linear(2, 1, bias=False),
-        likelihood="gaussian",
-    ).double()
-    with torch.no_grad():
-        vae.decoder.weight.copy_(torch.tensor([[0.0, math.sqrt(scale**2 - 1)]]))
-    return vae
+    return two_latents(math.sqrt(scale**2 - 1))
 
 
 def test_a_narrow_posterior_needs_more_leapfrogs():

@@ -20,6 +20,17 @@ def _threads_as_asked(monkeypatch):
     monkeypatch.setattr(threads, "limit", lambda: 64)
 
 
+@pytest.fixture
+def cpp_and_threads():
+    """The C++ kernels run whatever names no backend; a test may set the number of threads."""
+    if not (support := vf.supports("net_forward", "cpp")):
+        pytest.skip(support.reason)
+    before = torch.get_num_threads()
+    with vf.use_backend("cpp"):
+        yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(autouse=True)
 def _needs_backend(request):
     op = request.path.stem.removeprefix("test_")

@@ -6,13 +6,13 @@ import pytest
 import torch
 from samples import SAMPLES, SHAPES, part, same
 
-import vaefast as vf
 from vaefast import ops
 from vaefast.bench.cases import posterior
 from vaefast.ops._pack import pack
 from vaefast.runtime.backends import has
 
 CUTS = (0, 1, 3, 8, 20)  # and the end
+pytestmark = pytest.mark.usefixtures("cpp_and_threads")
 DTYPES = {"argvalues": [torch.float32, torch.float64], "ids": ["float32", "float64"]}
 BITS = [sample for sample in SAMPLES if has(sample.op, "cpp")]
 NETWORKS = [sample for sample in BITS if "net" in sample.op or "decode" in sample.op]
@@ -20,16 +20,6 @@ NETWORKS = [sample for sample in BITS if "net" in sample.op or "decode" in sampl
 
 def of_samples(samples):
     return pytest.mark.parametrize("sample", samples, ids=lambda s: f"{s.op} {s.label}".strip())
-
-
-@pytest.fixture(autouse=True)
-def _cpp_and_threads():
-    if not (support := vf.supports("net_forward", "cpp")):
-        pytest.skip(support.reason)
-    before = torch.get_num_threads()
-    with vf.use_backend("cpp"):
-        yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("dtype", **DTYPES)

@@ -18,18 +18,9 @@ from vaefast.ops._register import registered
 from vaefast.ops.net_forward import with_tape
 from vaefast.ops.net_vjp import pulled
 
+pytestmark = pytest.mark.usefixtures("cpp_and_threads")
 DTYPES = {"argvalues": [torch.float32, torch.float64], "ids": ["float32", "float64"]}
 SLICES = [slice(0, 1), slice(1, 3), slice(3, 20), slice(20, 41)]
-
-
-@pytest.fixture(autouse=True)
-def _cpp_and_threads():
-    if not (support := vf.supports("net_forward", "cpp")):
-        pytest.skip(support.reason)
-    before = torch.get_num_threads()
-    with vf.use_backend("cpp"):
-        yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from torch import nn
+from dropping import Dropping
 
 from vaefast import data
 from vaefast.models import MLPVAE, as_vae
@@ -34,27 +34,6 @@ SCRIPT = """
     torch.set_num_threads(1)
     fit(model(), rows(), checkpoint=sys.argv[1], checkpoint_minutes=0, **options())
 """
-
-
-class Dropping(nn.Module):
-    """With random numbers of its own, buffers that training changes, and a frozen weight."""
-
-    def __init__(self):
-        super().__init__()
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            self.inner, self.outer = nn.Linear(6, 4), nn.Linear(2, 6)
-        self.dropout, self.norm = nn.Dropout(0.5), nn.BatchNorm1d(4)
-        self.frozen = nn.Linear(6, 6).requires_grad_(False)
-        with torch.no_grad():
-            self.frozen.weight.copy_(torch.eye(6))
-            self.frozen.bias.zero_()
-
-    def encode(self, x):
-        return self.norm(self.inner(self.dropout(x))).chunk(2, 1)
-
-    def decode(self, z):
-        return self.frozen(self.outer(z))
 
 
 def model():

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from dropping import Dropping
 from torch import nn
 
 from vaefast import data
@@ -62,26 +63,6 @@ def test_the_same_seed_gives_the_same_weights(x):
     assert same(runs["one"][0], runs["again"][0])
     assert runs["one"][1] == runs["again"][1]
     assert not same(runs["one"][0], runs["other"][0])
-
-
-class Dropping(nn.Module):
-    """A user's module whose own randomness comes from torch's global generator."""
-
-    def __init__(self):
-        super().__init__()
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            self.inner, self.outer = nn.Linear(6, 4), nn.Linear(2, 6)
-        self.dropout = nn.Dropout(0.5)
-        self.norm = nn.BatchNorm1d(4)
-        self.frozen = nn.Linear(6, 6).eval().requires_grad_(False)
-
-    def encode(self, x):
-        moments = self.norm(self.inner(self.dropout(x)))
-        return moments[:, :2], moments[:, 2:]
-
-    def decode(self, z):
-        return self.frozen(self.outer(z))
 
 
 def test_modules_with_randomness_of_their_own_repeat_too(x):
