@@ -23,10 +23,12 @@ from vaefast.models.prepare import Prepared
 
 __all__ = ["attack_through", "check_undefended"]
 
-SEARCH, SELECTION, REPORT = range(3)  # draws of their own: so many times ODD is added to the seed
+SEARCH, SELECTION, REPORT = range(
+    1, 4
+)  # draws of their own: so many times SEED_STRIDE is added to the seed
 ROWS = 4  # whose chains are looked at for chaos
 CHAOTIC = 100.0
-ODD = 0x9E3779B97F4A7C15
+SEED_STRIDE = 0x9E3779B97F4A7C15
 
 
 def check_undefended(gradient: str | None) -> None:
@@ -54,7 +56,13 @@ def attack_through(
         undefended: the same attack on the model itself, one of the candidates.
     """
     defending, wanted = Defending.checked(prepared, defence), _names(gradient)
+    if not len(x):
+        return undefended()
     names = available(defending, wanted)
+    if not names and gradient == "posterior":
+        raise ValueError(
+            'gradient="posterior" needs at least 2 transitions after the warm-up, got steps=1'
+        )
     if not names:
         raise ValueError(
             f"gradient={gradient!r} passes through a decoder that lowers to a network, and this "
@@ -67,7 +75,9 @@ def attack_through(
     for name in names:
         if name == UNDEFENDED:
             result = undefended()
-            found.append(replace(result, objective=on.values(result, SELECTION)))
+            unseen = None if result.history is None else result.history * torch.nan
+            objective = on.values(result, SELECTION)
+            found.append(replace(result, objective=objective, history=unseen))
         else:
             found.append(maximise(_Through(on, name), prepared, x, on.search))
     result = _strongest(found, names)
@@ -105,7 +115,7 @@ class _Against(NamedTuple):
 
     def at(self, part: Prepared, which: int) -> Defended:
         """The value at these inputs' points on one of the sets of draws."""
-        seed = (self.search.seed + which * ODD) % (1 << 64)
+        seed = (self.search.seed + which * SEED_STRIDE) % (1 << 64)
         with torch.no_grad():
             reference = self.measure.reference(
                 part, lambda part, image: self.defending.ends(part, image, seed=seed)

@@ -96,8 +96,8 @@ def max_damage(
             eps/100, which finds stronger points than constant steps do.
         steps: gradient steps, default 50.
         restarts: random starts per input, default 1, at most 4096.
-        noise_samples: draws of η per gradient, default 8.
-        fresh_samples: draws of η for the reported objective, default 128.
+        noise_samples: draws of η per gradient, default 8; not of chains.
+        fresh_samples: draws of η for the reported objective, default 128; not of chains.
         low: smallest valid entry, float or [B]; default that of ``vae.box``, else 0.
         high: largest valid entry, float or [B]; default that of ``vae.box``, else 1.
         keep: ``"best"`` (default) returns the best restart, ``"all"`` every one (see
@@ -106,7 +106,9 @@ def max_damage(
         index: [B] int64, the global number of each input; default 0, 1, ..., B-1.
         preset: ``"barrett2022"``; explicit arguments replace its values.
         through_defence: options of :func:`vaefast.hmc.defend`, such as ``{"steps": 50, "warmup":
-            20, "leapfrog": 10}``: attack the defended model (see below). None: the model itself.
+            20, "leapfrog": 10}``: attack the defended model (see above), with as many chains
+            for search, choice and report as they name: ask for ``"chains": 4`` or more, which
+            make the values less noisy. None: the model itself.
         gradient: of the attack through the defence: ``"chain"`` (through every transition),
             ``"last"`` (through the last 20), ``"posterior"`` (of the posterior's expectation,
             from the chains' draws), ``"spsa"`` (none: pairs of images), ``"undefended"`` (that of

@@ -1,4 +1,4 @@
-"""Four gradients of what the defence does to an image, and the strongest of each row.
+"""Gradients of what the defence does to an image: three of its derivatives, and none at all.
 
 Each is a function of the points [n, *event] whose value is the mean over the chains, with the same
 random numbers at every point; they differ in what autograd gets back.
@@ -170,11 +170,13 @@ PATHWAYS: dict[str, Pathway] = {
 def available(defending: Defending, wanted: tuple[str, ...]) -> tuple[str, ...]:
     """Those of the wanted ones that the decoder has, in the order of PATHWAYS.
 
-    "last" of a chain that is no longer than that is "chain".
+    "last" of a chain that is no longer than that is "chain"; a covariance needs two draws.
     """
     names = [name for name in (UNDEFENDED, *PATHWAYS) if name in wanted]
     if not defending.differentiable:
         names = [name for name in names if name not in ("chain", "last")]
+    if defending.options.steps < 2:
+        names = [name for name in names if name != "posterior"]
     if "chain" in names and defending.options.transitions <= LAST:
         names = [name for name in names if name != "last"]
     return tuple(names)

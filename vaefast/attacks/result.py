@@ -38,7 +38,8 @@ class AttackResult:
         best_restart: [B] int64, the restart that ``x_adv`` came from; -1 where there is none.
         failed: [B] bool, the row says nothing about robustness; ``reasons`` says why.
         history: [steps+1, B] float64, the objective at every iterate of the best restart (the raw
-            values, not the best so far; entry 0 is the random start), or None.
+            values, not the best so far; entry 0 is the random start), or None. NaN where an attack
+            through the defence took the point of the undefended one.
         reproducible: how far a row depends on the batch it stood in: ``"bits"``, ``"blocks"`` or
             ``"round-off"``, see :func:`vaefast.runtime.batching.reproducible`.
         reasons: of each row why it ``failed``, "" where it did not: its input or its objective was

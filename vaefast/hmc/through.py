@@ -136,12 +136,7 @@ class Defending:
         sizes = [up]
         for path in reversed(paths):
             for t in reversed(range(len(path.step))):
-                one = path._replace(
-                    z=path.z[:, t : t + 2],
-                    step=path.step[t : t + 1],
-                    first_step=path.first_step + t,
-                )
-                up, _ = pull_back(one, up)
+                up, _ = pull_back(path.part(t), up)
                 sizes.append(up)
         squares = torch.stack([s.double().square().sum(1) for s in sizes])  # [T + 1, b·C]
         return squares.unflatten(1, (len(part.x), -1)).mean(2).sqrt()

@@ -143,7 +143,7 @@ def tv_bound(
     long: dict[str, Any] = {"steps": steps, "warmup": warmup, "leapfrog": leapfrog} | shared
     long["mass"] = "posterior"
     drawn = sample(vae, x_ref, chains=chains, keep=min(KEPT, steps), **long)
-    attack = _attack(vae, x_ref, x_adv, drawn, ref, adv, context)
+    attack = _attack(vae, x_ref, x_adv, drawn, ref, adv, shared)
     settled = sample(vae, x_adv, chains=critic_chains, keep="last", **long)
     critic = _along(vae, x_adv, settled, at, critic_chains, leapfrog, shared)
     start, gap = adv.gap, ref.gap
@@ -170,7 +170,7 @@ def _same_shape(x_ref: Tensor, x_adv: Tensor) -> None:
 def _width(of: LogMarginal) -> Estimate:
     """How far the bounds of log p(x) are apart, which an upper end adds."""
     value = (of.upper.value - of.lower.value).clamp(min=0.0)
-    return Estimate(value, torch.zeros_like(value), ESTIMATE)
+    return Estimate(value, torch.hypot(of.upper.std_error, of.lower.std_error), ESTIMATE)
 
 
 def _attack(
@@ -180,13 +180,14 @@ def _attack(
     drawn: HMCResult,
     ref: LogMarginal,
     adv: LogMarginal,
-    context: Context,
+    shared: dict[str, Any],
 ) -> Estimate:
     """KL[p(z|x^r) ‖ p(z|x^a)]; the chains of an input are its independent repetitions."""
     z = drawn.z.flatten(3)  # [B, C, T, d]
     chains, kept = z.shape[1:3]
     with own_modes():
-        prepared = prepare(vae, x_ref, context=context)
+        how = {name: shared[name] for name in ("index", "context", "backend")}
+        prepared = prepare(vae, x_ref, **how)
         other = x_adv.detach()
 
         def gained(part: Any) -> tuple[Tensor]:

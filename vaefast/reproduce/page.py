@@ -18,7 +18,7 @@ from vaefast.report.summary import versions
 from vaefast.reproduce.cells import ADAPTIVE, CLEAN, HMC, NONE, PUBLISHED, Cell
 from vaefast.reproduce.findings import findings
 from vaefast.reproduce.run import Reproduction
-from vaefast.reproduce.settings import FULL
+from vaefast.reproduce.settings import Settings
 from vaefast.reproduce.store import said
 from vaefast.reproduce.table import METRICS, Estimate, estimate, found_by
 
@@ -155,11 +155,12 @@ def _pair(value: Estimate, times: float, digits: int) -> str:
 
 def _sizes(found: Reproduction) -> list[tuple[str, str, str]]:
     """Every setting: here, and as published."""
-    published = {**FULL, "train_inputs": None, "transitions": "500 or 1000"}
+    published = Settings.of_data(found.settings.data, full=True).record()
+    published["transitions"] = "500 or 1000"
     own = ("adaptive_steps", "adaptive_transitions", "gradients")  # no part of the paper
     rows = []
     for name, value in found.settings.record().items():
-        full = "–" if name in (*own, "seed", "data") else _plain(published.get(name, value))
+        full = "–" if name in (*own, "seed", "data") else _plain(published[name])
         rows.append((name.replace("_", " "), _plain(value), full))
     return rows
 
