@@ -97,6 +97,20 @@ def test_x_of_any_shape_and_range_goes_with_its_row():
     assert ((result.z.mean((1, 2)) - init).abs() < 3).all()
 
 
+def test_what_needs_reconstructions_or_a_decoder_is_refused():
+    model, x = from_log_joint(log_joint, latents=2), images()
+    for call in (
+        lambda: vf.attacks.max_damage(model, x.sigmoid(), eps=0.1),
+        lambda: vf.certify.robust_probability(model, x, 1.0, samples=10),
+        lambda: vf.hmc.defend(model, x, steps=3, warmup=3),
+    ):
+        with pytest.raises(TypeError, match="has a density and no reconstructions"):
+            call()
+    for mass in ("pullback", "dense"):
+        with pytest.raises(ValueError, match="a joint density has no decoder"):
+            vf.hmc.sample(model, x, steps=3, warmup=3, mass=mass)
+
+
 def test_explain_and_refusals():
     text = str(vf.explain(from_log_joint(log_joint, latents=2), images()))
     assert "autograd through log_joint" in text

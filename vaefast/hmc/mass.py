@@ -9,6 +9,7 @@ from torch import Tensor
 
 from vaefast.functional.likelihoods import PIXEL_LIKELIHOODS
 from vaefast.functional.rows import finite, nan_where_bad
+from vaefast.models.joint import JOINT
 from vaefast.models.maps import Maps
 from vaefast.models.prepare import Prepared
 from vaefast.models.vae import VAE
@@ -50,6 +51,11 @@ def check_named(name: str, latents: int, vae: VAE) -> None:
     if name == "dense" and latents > DENSE_UP_TO:
         raise ValueError(
             f'mass="dense" takes at most {DENSE_UP_TO} latents, got {latents}; use "pullback"'
+        )
+    if name in OF_THE_DECODER and vae.decoder_output == JOINT:
+        raise ValueError(
+            f'mass="{name}" takes the decoder\'s metric, and a joint density has no decoder; use '
+            '"warmup" or "posterior"'
         )
     if name in OF_THE_DECODER and vae.decoder_output == "mean_logvar":
         raise ValueError(

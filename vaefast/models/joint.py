@@ -13,7 +13,7 @@ from vaefast.models.context import Context
 from vaefast.models.likelihoods import LikelihoodAt
 from vaefast.models.vae import VAE
 
-__all__ = ["JOINT", "JointVAE", "from_log_joint"]
+__all__ = ["JOINT", "JointVAE", "from_log_joint", "require_reconstructions"]
 
 JOINT = "joint"  # its decoder_output: nothing decodes
 
@@ -74,6 +74,19 @@ class JointVAE(VAE):
         return self.flat(z)
 
 
+def require_reconstructions(vae: VAE) -> None:
+    """Refuse to take a density for a decoder.
+
+    Raises:
+        TypeError: the model comes from :func:`from_log_joint`.
+    """
+    if vae.decoder_output == JOINT:
+        raise TypeError(
+            "a model of from_log_joint has a density and no reconstructions; it is for hmc.sample "
+            "and hmc.log_marginal"
+        )
+
+
 class _Start(nn.Module):
     """x ↦ mean and log-variance of what the chains start from."""
 
@@ -97,7 +110,7 @@ def from_log_joint(
     """A model of which only log p(x, z) is known, for :func:`vaefast.hmc.sample` and its kin.
 
     The chains run in U(z) = −log_joint(z, x) by autograd, the leapfrogs around it in the fused op;
-    whatever needs reconstructions (attacks, certificates, the defence's images) does not apply.
+    whatever needs reconstructions (attacks, certificates, the defence's images) refuses it.
 
     Args:
         log_joint: (z [n, *latent_shape], x [n, *event]) ↦ log p(x, z) up to a constant, [n] in

@@ -20,6 +20,7 @@ from vaefast.models.compose import chained, followed_by, in_float32, joined, mis
 from vaefast.models.context import Context
 from vaefast.models.example import Example
 from vaefast.models.forms import Forms
+from vaefast.models.joint import require_reconstructions
 from vaefast.models.known import Known
 from vaefast.models.likelihoods import LikelihoodAt
 from vaefast.models.packs import packs_of
@@ -211,6 +212,7 @@ class Maps:
         return HalfMap(**vars(module), products=whole) if half else whole
 
     def _pixels_by_module(self, z: Tensor) -> Tensor:
+        require_reconstructions(self.vae)
         return self.forms.g(z, self._of(z))
 
     def _reconstruct_by_module(self, x: Tensor) -> Tensor:
