@@ -18,8 +18,8 @@ from vaefast.reproduce.findings import findings
 from vaefast.reproduce.page import render
 from vaefast.reproduce.run import check_data, open_store, run
 from vaefast.reproduce.settings import DEFAULT, Settings
-from vaefast.reproduce.store import write_whole
 from vaefast.reproduce.table import as_csv
+from vaefast.runtime.durable import write_whole
 
 __all__ = ["reproduce"]
 

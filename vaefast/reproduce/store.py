@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +12,9 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
-__all__ = ["Part", "Store", "write_whole"]
+from vaefast.runtime.durable import write_whole
+
+__all__ = ["Part", "Store", "said"]
 
 SETTINGS = "settings.json"
 MADE_BY = "vaefast reproduce"
@@ -113,17 +114,3 @@ def said(value: Any) -> str:
     if isinstance(value, list):
         return ",".join(map(said, value))
     return "all" if value is None else str(value)
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file beside its place and rename it, so that it is never half there."""
-    beside = path.with_name(f".{path.name}.part")  # of a killed write: overwritten
-    try:
-        with beside.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    except OSError:
-        beside.unlink(missing_ok=True)
-        raise

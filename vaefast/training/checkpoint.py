@@ -17,6 +17,7 @@ from torch import Tensor
 from vaefast import checks
 from vaefast.models.context import Context
 from vaefast.runtime import memory
+from vaefast.runtime.durable import write_whole
 
 __all__ = ["Checkpoint", "digest"]
 
@@ -61,17 +62,7 @@ class Checkpoint:
         text = json.dumps({"format": FORMAT, "identity": self._identity, "state": state})
         copies = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
         data = safetensors.torch.save(copies, metadata={KEY: text})
-        beside = self.path.with_name(f".{self.path.name}.part")  # of a killed write: overwritten
-        try:
-            with open(beside, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(beside, self.path)
-        except OSError:
-            beside.unlink(missing_ok=True)
-            raise
-        _sync_folder(self.path.absolute().parent)
+        write_whole(self.path, data)
         self._written = time.monotonic()
 
     def read(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
@@ -125,17 +116,3 @@ def digest(x: Tensor, context: Context) -> str:
             data = rows[part].detach().cpu().contiguous()
             total.update(data.view(torch.uint8).numpy().data if data.ndim else b"")
     return total.hexdigest()[:16]
-
-
-def _sync_folder(folder: Path) -> None:
-    """Let the new name survive a loss of power, where the system can."""
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(handle)
-    except OSError:
-        pass
-    finally:
-        os.close(handle)
