@@ -236,3 +236,17 @@ class Opaque(nn.Module):
 
     def forward(self, z):
         return self.module(z.unsqueeze(-1).cummax(-1).values.squeeze(-1))
+
+
+def test_rows_with_path_lengths_of_their_own_keep_their_context(vae):
+    """Rows of one L run together, each with its own conditions."""
+    x, shift = inputs(3)
+    step = torch.tensor([0.5, 0.1, 0.5]).double()
+    how = {"leapfrog": "quarter", "mass": "posterior", "chains": 2, "steps": 4, "warmup": 6}
+    whole = sample(vae, x, context=shift, step_size=step, **how)
+    assert whole.leapfrog.unique().numel() > 1
+    for row in range(3):
+        of = slice(row, row + 1)
+        own = {"context": shift[of], "step_size": step[of], "index": torch.tensor([row])}
+        alone = sample(vae, x[of], **own, **how)
+        torch.testing.assert_close(whole.z[of], alone.z, **CLOSE)

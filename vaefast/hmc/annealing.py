@@ -10,12 +10,12 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from vaefast import philox
 from vaefast.functional.hmc import Draws, Noise, State, transition
 from vaefast.functional.leapfrog import leapfrogs, per_chain
 from vaefast.functional.rows import repeated
 from vaefast.hmc.options import Options
 from vaefast.hmc.sampler import target_of
+from vaefast.hmc.start import posterior_draws
 from vaefast.hmc.target import Target
 from vaefast.models.calls import HALF
 from vaefast.models.posterior import DiagonalGaussian
@@ -165,17 +165,15 @@ class Runs:
     def _drawn(self, number: int, chains: int | None = None) -> Tensor:
         """Draws from q(z|x) [N, d], others for every number."""
         chains = chains or self._options.chains
-        mean, logvar = (repeated(moment, chains) for moment in self._q)
-        noise = philox.normal(
-            mean.shape[1],
+        mean, logvar = self._q
+        return posterior_draws(
+            mean,
+            torch.exp(0.5 * logvar),
+            chains,
             seed=self._options.seed,
-            index=repeated(self._part.index, chains),
+            index=self._part.index,
             step=FORWARD + number,
-            lane=torch.arange(chains, device=mean.device).repeat(self._rows),
-            use=philox.Use.INITIAL,
-            dtype=self._dtype,
         )
-        return mean + torch.exp(0.5 * logvar) * noise
 
     def _per_row(self, values: Tensor) -> Tensor:
         """[n, C] from [N]."""

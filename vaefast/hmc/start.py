@@ -12,7 +12,7 @@ from vaefast.hmc.mass import Metric, metric_at_mean
 from vaefast.hmc.plan import Plan
 from vaefast.models.prepare import Prepared
 
-__all__ = ["start"]
+__all__ = ["posterior_draws", "start"]
 
 
 def start(plan: Plan, rows: Prepared, inputs: Inputs) -> tuple[Tensor, Metric]:
@@ -27,16 +27,24 @@ def start(plan: Plan, rows: Prepared, inputs: Inputs) -> tuple[Tensor, Metric]:
             metric = metric_at_mean(options.mass, rows, mean, std)
     if init is not None:
         return init.flatten(0, 1).contiguous(), metric
+    return posterior_draws(mean, std, chains, seed=options.seed, index=rows.index), metric
+
+
+def posterior_draws(
+    mean: Tensor, std: Tensor, chains: int, *, seed: int, index: Tensor, step: int = 0
+) -> Tensor:
+    """z ~ N(mean, std²), C for each of B rows, chain-minor: [B·C, d]; others for every ``step``."""
     lane = torch.arange(chains, device=mean.device).repeat(len(mean)) if chains > 1 else 0
     noise = philox.normal(
         mean.shape[1],
-        seed=plan.options.seed,
-        index=repeated(rows.index, chains),
+        seed=seed,
+        index=repeated(index, chains),
+        step=step,
         lane=lane,
         use=philox.Use.INITIAL,
-        dtype=dtype,
+        dtype=mean.dtype,
     )
-    return repeated(mean, chains) + repeated(std, chains) * noise, metric
+    return repeated(mean, chains) + repeated(std, chains) * noise
 
 
 def _posterior(rows: Prepared) -> tuple[Tensor, ...]:

@@ -27,6 +27,7 @@ from vaefast.hmc.options import Options
 from vaefast.hmc.plan import lowered
 from vaefast.hmc.sample import complete
 from vaefast.hmc.sampler import target_of
+from vaefast.hmc.start import posterior_draws
 from vaefast.hmc.target import NetworkTarget, Target
 from vaefast.models.prepare import Prepared
 from vaefast.types import Network
@@ -145,16 +146,7 @@ class Defending:
         times = len(point) // max(len(part.x), 1)
         index, chains = repeated(part.index, times), self.options.chains
         mean, std = part.maps.posterior(point)
-        lane = torch.arange(chains, device=point.device).repeat(len(point)) if chains > 1 else 0
-        noise = philox.normal(
-            mean.shape[1],
-            seed=seed,
-            index=repeated(index, chains),
-            lane=lane,
-            use=philox.Use.INITIAL,
-            dtype=mean.dtype,
-        )
-        z = repeated(mean, chains) + repeated(std, chains) * noise
+        z = posterior_draws(mean, std, chains, seed=seed, index=index)
         each = torch.arange(len(part.x), device=point.device).repeat_interleave(times)
         maps = part.maps.at(each, len(point))
         rows = Prepared(maps, point.detach(), index, slice(None), point.dtype)

@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vaefast import checks, philox
-from vaefast.functional.rows import repeated
+from vaefast import checks
 from vaefast.hmc.annealing import spread
 from vaefast.hmc.critic import critic_bound
 from vaefast.hmc.log_marginal import ESTIMATE, LOWER, Estimate, LogMarginal, log_marginal
 from vaefast.hmc.result import HMCResult
 from vaefast.hmc.sample import sample
+from vaefast.hmc.start import posterior_draws
 from vaefast.models.context import Context
 from vaefast.models.prepare import prepare
 from vaefast.models.vae import VAE
@@ -249,15 +249,8 @@ def _drawn(
         cost = prepared.maps.mean.bytes_per_row(prepared.itemsize)
         generic = prepared.maps.generic("encoder")
         mean, std = prepared.rows(lambda part: part.maps.posterior(part.x), cost, generic=generic)
-    noise = philox.normal(
-        mean.shape[1],
-        seed=seed,
-        index=repeated(prepared.index, chains),
-        lane=torch.arange(chains, device=mean.device).repeat(len(mean)),
-        use=philox.Use.INITIAL,
-        dtype=mean.dtype,
-    )
-    return mean.unsqueeze(1) + std.unsqueeze(1) * noise.view(len(mean), chains, mean.shape[1])
+    drawn = posterior_draws(mean, std, chains, seed=seed, index=prepared.index)
+    return drawn.view(len(mean), chains, mean.shape[1])
 
 
 def _bound(*terms: Estimate) -> Estimate:
