@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.distributions import MultivariateNormal, kl_divergence
 
-from vaefast.hmc import log_marginal
+from vaefast.hmc import SamplerWarning, log_marginal
 from vaefast.hmc.annealing import ladder
 
 A = torch.tensor([[1.0, 0.2, 0.0], [0.3, 2.0, 0.1], [0.0, -0.4, 0.3], [0.5, 0.0, 0.0]]).double()
@@ -106,3 +106,11 @@ def test_the_ladder_rises_from_q_to_the_joint():
     betas = torch.tensor(ladder(7))
     assert betas[[0, -1]].tolist() == [0.0, 1.0]
     assert (betas.diff() > 0).all()
+
+
+def test_ends_that_crossed_are_said(linear_gaussian):
+    """Reverse runs from states that are not the posterior's."""
+    model = linear_gaussian(A)
+    _, x, _ = simulated(model, 3)
+    with pytest.warns(SamplerWarning, match=r"in \d of 3 inputs .* lies below the lower bound"):
+        log_marginal(model.vae, 4.0 * x, temperatures=2, chains=100, leapfrog=1, seed=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from vaefast import checks
 from vaefast.hmc.annealing import JITTER, Runs, ladder
+from vaefast.hmc.health import SamplerWarning
 from vaefast.hmc.inputs import latent_shape
 from vaefast.hmc.options import Options
 from vaefast.hmc.plan import PIXEL_BYTES, STATE_BYTES, lowered
@@ -20,9 +22,11 @@ from vaefast.models.vae import VAE
 from vaefast.runtime import batching
 from vaefast.runtime.distributions import unchecked
 from vaefast.runtime.grad_mode import own_modes
+from vaefast.runtime.reasons import listed, marked
 
 __all__ = ["ESTIMATE", "LOWER", "UPPER", "Estimate", "LogMarginal", "log_marginal"]
 
+CROSSED = 4.0  # standard errors
 LOWER, UPPER, ESTIMATE = "lower bound", "upper bound", "estimate"
 
 
@@ -121,6 +125,10 @@ def log_marginal(
     Returns:
         :class:`LogMarginal`.
 
+    Warns:
+        SamplerWarning: an upper end lies below its lower bound: an estimate that started at draws
+            which had not reached the posterior.
+
     Raises:
         TypeError, ValueError: as :func:`vaefast.hmc.sample`.
 
@@ -133,7 +141,23 @@ def log_marginal(
     with own_modes(), unchecked():
         prepared = prepare(vae, x, index, context=context, backend=backend)
         check_pixels(prepared.x, vae.likelihood)
-        return _sandwiched(prepared, options, temperatures, exact, backend)
+        found = _sandwiched(prepared, options, temperatures, exact, backend)
+    _warn_of_crossed(found)
+    return found
+
+
+def _warn_of_crossed(found: LogMarginal) -> None:
+    """One line for rows whose upper end lies below the lower one, beyond the errors."""
+    low, high = found.lower, found.upper
+    apart = low.value - high.value > CROSSED * torch.hypot(low.std_error, high.std_error)
+    if bool(apart.any()):
+        warnings.warn(
+            f"hmc.log_marginal: in {int(apart.sum())} of {len(apart)} inputs "
+            f"({listed(marked(apart))}) the upper end lies below the lower bound: the draws that "
+            "it starts at are not the posterior's; pass more temperatures= or a larger leapfrog=",
+            SamplerWarning,
+            stacklevel=3,
+        )
 
 
 def _options(chains: int, leapfrog: int, seed: int) -> Options:
