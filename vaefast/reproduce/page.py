@@ -123,7 +123,8 @@ def _strips(found: Reproduction, model: str, radius: float) -> list[Strip]:
             strips.append(shown(f"Input: {attack} attack", cell.pictures["input"]))
         classes = cell.pictures["predicted"].numpy()
         images = cell.pictures["reconstruction"]
-        strips.append(shown(title.capitalize(), images, classes, reference, found.classes))
+        title = f"{title[0].upper()}{title[1:]}"
+        strips.append(shown(title, images, classes, reference, found.classes))
     return strips
 
 
