@@ -21,7 +21,7 @@ SIZES = {
     "attack-steps": 2,
     "transitions": 2,
     "adaptive-steps": 1,
-    "adaptive-transitions": 1,
+    "adaptive-transitions": 2,
 }
 KILLED = """
 import os, signal, sys
@@ -65,9 +65,9 @@ def finished(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("writes", [1, 6])
+@pytest.mark.parametrize("writes", [2, 7])
 def test_a_killed_run_goes_on_to_the_same_bytes(finished, tmp_path, capsys, writes):
-    """Killed while it writes: after the training's checkpoint, and among the cells."""
+    """Killed while it writes: after the settings and the training's checkpoint, and among the cells."""
     out = tmp_path / "run"
     command = [sys.executable, "-I", "-c", KILLED, str(writes), *words(out)]
     assert subprocess.run(command, capture_output=True).returncode == -9
@@ -75,8 +75,8 @@ def test_a_killed_run_goes_on_to_the_same_bytes(finished, tmp_path, capsys, writ
     assert main(words(out)) == 0
     assert (out / "results.csv").read_bytes() == (finished / "results.csv").read_bytes()
     shown = capsys.readouterr().out
-    assert ("goes on from" in shown) == (writes == 1)
-    assert ("attack   VAE" in shown) == (writes == 1)
+    assert ("goes on from" in shown) == (writes == 2)
+    assert ("attack   VAE" in shown) == (writes == 2)
 
 
 def test_a_finished_run_computes_nothing_again(finished, capsys):
@@ -129,6 +129,9 @@ def test_mistakes_are_one_line(finished, tmp_path, capsys):
     assert "--radii" in refused(capsys, words(new, radii="0.1,x"))
     assert "--train-inputs must be at most" in refused(capsys, words(new, train_inputs=10**6))
     assert "--references must be at most" in refused(capsys, words(new, references=5000))
+    assert "--adaptive-transitions must be at least 2" in refused(
+        capsys, words(new, adaptive_transitions=1)
+    )
     assert "writes a folder" in refused(capsys, words(tmp_path / "page.html"))
     assert "no labels" in refused(capsys, _with_data(words(new), _saved(tmp_path, (12, 8, 8))))
     assert "images are needed" in refused(capsys, _with_data(words(new), _table(tmp_path)))

@@ -82,7 +82,8 @@ class Settings:
         for name in ("epochs", "restarts", "attack_steps", "transitions", "adaptive_steps"):
             checks.count(getattr(self, name), _option(name))
         checks.count(self.references, "--references", 2)  # a standard error needs two
-        checks.count(self.adaptive_transitions, "--adaptive-transitions")
+        covariances = "posterior" in self.gradients  # of a chain's draws: one has none
+        checks.count(self.adaptive_transitions, "--adaptive-transitions", 1 + covariances)
         if self.train_inputs is not None:
             checks.count(self.train_inputs, "--train-inputs", 2)
         check_seed(self.seed)
