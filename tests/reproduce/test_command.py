@@ -67,7 +67,7 @@ def finished(tmp_path_factory):
 
 @pytest.mark.parametrize("writes", [2, 7])
 def test_a_killed_run_goes_on_to_the_same_bytes(finished, tmp_path, capsys, writes):
-    """Killed while it writes: after the settings and the training's checkpoint, and among the cells."""
+    """Killed while it writes: after the training's checkpoint, and among the cells."""
     out = tmp_path / "run"
     command = [sys.executable, "-I", "-c", KILLED, str(writes), *words(out)]
     assert subprocess.run(command, capture_output=True).returncode == -9
