@@ -30,6 +30,7 @@ __all__ = [
     "check_seed",
     "integers",
     "normal",
+    "seed_apart",
     "together",
     "uniform",
 ]
@@ -38,6 +39,7 @@ MASK = 0xFFFFFFFF
 MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 WEYL = (0x9E3779B9, 0xBB67AE85)
 ROUNDS = 10
+SEED_STRIDE = 0x9E3779B97F4A7C15  # 2⁶⁴ / golden ratio: no seed that a user counts up to is met
 MAX_INDEX = 1 << 44
 MAX_LANE = 1 << 12
 VERY_FEW = 12  # counters for which numpy's operations take longer than Python's
@@ -75,6 +77,11 @@ def check_seed(seed: int) -> int:
     if not -(1 << 63) <= seed < 1 << 64:
         raise ValueError(f"seed must lie in [-2**63, 2**64), got {seed}")
     return int(seed)
+
+
+def seed_apart(seed: int, which: int) -> int:
+    """A seed for draws that must not be those of ``seed``; 0 leaves it, and each number differs."""
+    return (check_seed(seed) + which * SEED_STRIDE) % (1 << 64)
 
 
 class Draw(NamedTuple):

@@ -6,16 +6,16 @@ import pytest
 import torch
 
 from vaefast import attacks, hmc
-from vaefast.attacks.adaptive import SEED_STRIDE
 from vaefast.attacks.measures import ImageDistance, LatentDistance
 from vaefast.attacks.pathways import LAST, PATHWAYS, UNDEFENDED, Defended, _Pairs
 from vaefast.hmc.through import Defending
 from vaefast.models.prepare import prepare
+from vaefast.philox import seed_apart
 
 NAMES = (UNDEFENDED, *PATHWAYS)
 DEFENCE = {"steps": 6, "warmup": 4, "leapfrog": 3, "chains": 2}
 QUICK = {"eps": 0.3, "steps": 4, "through_defence": DEFENCE, "seed": 7}
-SEARCH, SELECTION, REPORT = ((7 + k * SEED_STRIDE) % (1 << 64) for k in range(1, 4))
+SEARCH, SELECTION, REPORT = (seed_apart(7, k) for k in range(1, 4))
 
 
 def distance(vae, x_adv, x, seed, defence=DEFENCE):

@@ -1,5 +1,6 @@
 """The command from end to end on small images: killed, resumed, refused."""
 
+import csv
 import subprocess
 import sys
 
@@ -22,6 +23,8 @@ SIZES = {
     "transitions": 2,
     "adaptive-steps": 1,
     "adaptive-transitions": 2,
+    "adaptive-chains": 1,
+    "bound-references": 0,
 }
 KILLED = """
 import os, signal, sys
@@ -95,12 +98,32 @@ def test_the_grid_is_whole(finished):
         ["0", "none", "hmc"],
         ["0.2", "published", "none"],
         ["0.2", "published", "hmc"],
-        ["0.2", "adaptive", "hmc"],
+        ["0.2", "strongest-image", "none"],
+        ["0.2", "strongest-image", "hmc"],
+        ["0.2", "adaptive-image", "hmc"],
+        ["0.2", "strongest-class", "none"],
+        ["0.2", "strongest-class", "hmc"],
+        ["0.2", "adaptive-class", "hmc"],
     ]
     assert all(0 <= float(row.split(",")[5]) <= 1 for row in rows[1:])
     page = (finished / "report.html").read_text()
     assert "http" not in page
     assert "--references 3" in page
+
+
+def test_the_bound_is_in_the_report(tmp_path, monkeypatch):
+    small = {"temperatures": 4, "chains": 2, "leapfrog": 2}
+    monkeypatch.setattr("vaefast.reproduce.bound.LADDER", small)
+    long = {"steps": 4, "warmup": 2, "critic_chains": 8}
+    monkeypatch.setattr("vaefast.reproduce.bound.LONG", long)
+    out = tmp_path / "run"
+    assert main(words(out, bound_references=2)) == 0
+    rows = list(csv.DictReader((out / "tv-bound.csv").open()))
+    assert {row["input"] for row in rows} == {"0", "1"}
+    assert all(row["kind"] for row in rows)
+    page = (out / "report.html").read_text()
+    assert "How far the defended posterior is from the true one" in page
+    assert "data processing inequality" in page
 
 
 def test_an_interruption_says_how_to_go_on(tmp_path, capsys, monkeypatch):

@@ -107,7 +107,11 @@ def test_the_paragraph_where_the_paper_holds(made_up):
     assert "Without a defence the published attack lowers MSSSIM in 2 of 2 cells" in text
     assert "HMC against the published attack raises MSSSIM in 2 of 2 cells (by 0.400)" in text
     assert "raises adversarial accuracy in 2 of 2 cells (by 60 points)" in text
-    assert "The adaptive attack on HMC lowers MSSSIM in 2 of 2 cells (by 0.200)" in text
+    assert (
+        "Aimed at the image, the adaptive attack on HMC lowers MSSSIM in 2 of 2 cells (by 0.200)"
+        in text
+    )
+    assert "Aimed at the class, the adaptive attack on HMC lowers adversarial accuracy" in text
     assert "It takes back 50 % of the MSSSIM that HMC had gained in the 2 cells" in text
     assert "HMC attacked adaptively, against no defence, raises MSSSIM in 2 of 2 cells" in text
     assert "Without an attack HMC shows no difference in MSSSIM" in text
@@ -132,7 +136,7 @@ def test_the_paragraph_where_it_does_not(made_up):
 
 def test_an_adaptive_attack_that_is_weaker_is_said_to_be(made_up):
     text = " ".join(findings(made_up(HOLDS | {("adaptive", "hmc"): (0.9, 0.9)})))
-    assert "The adaptive attack on HMC raises MSSSIM in 2 of 2 cells" in text
+    assert "Aimed at the image, the adaptive attack on HMC raises MSSSIM in 2 of 2 cells" in text
     assert "It adds 25 % of the MSSSIM" in text
 
 

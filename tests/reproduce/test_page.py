@@ -43,8 +43,8 @@ def test_the_page_says_what_it_is_of(text):
         "β-TCVAE, β 2.5",
         "0.400 ± 0.000",
         "chain 3, published 1",
-        "train inputs 6000 all",
-        "transitions 80 500 or 1000",
+        "train inputs 12000 all",
+        "transitions 60 500 or 1000",
         "vaefast reproduce kuzina2022 --data x",
         "validation loss",
     ):
@@ -54,7 +54,7 @@ def test_the_page_says_what_it_is_of(text):
 def test_the_table_has_a_row_a_cell(made_up):
     found = made_up(MEANS)
     rows = list(csv.DictReader(io.StringIO(as_csv(found))))
-    assert len(rows) == len(found.cells) == 8
+    assert len(rows) == len(found.cells) == 18
     row = rows[3]
     assert (row["attack"], row["defence"], row["radius"]) == ("published", "hmc", "0.1")
     assert (float(row["msssim"]), float(row["accuracy"])) == (0.8, 0.75)

@@ -20,15 +20,13 @@ from vaefast.attacks.search import Bound, Search, Value
 from vaefast.functional.rows import finite
 from vaefast.hmc.through import Defending
 from vaefast.models.prepare import Prepared
+from vaefast.philox import seed_apart
 
 __all__ = ["attack_through", "check_undefended"]
 
-SEARCH, SELECTION, REPORT = range(
-    1, 4
-)  # draws of their own: so many times SEED_STRIDE is added to the seed
+SEARCH, SELECTION, REPORT = range(1, 4)  # draws of their own, by seed_apart
 ROWS = 4  # whose chains are looked at for chaos
 CHAOTIC = 100.0
-SEED_STRIDE = 0x9E3779B97F4A7C15
 
 
 def check_undefended(gradient: str | None) -> None:
@@ -115,7 +113,7 @@ class _Against(NamedTuple):
 
     def at(self, part: Prepared, which: int) -> Defended:
         """The value at these inputs' points on one of the sets of draws."""
-        seed = (self.search.seed + which * SEED_STRIDE) % (1 << 64)
+        seed = seed_apart(self.search.seed, which)
         with torch.no_grad():
             reference = self.measure.reference(
                 part, lambda part, image: self.defending.ends(part, image, seed=seed)

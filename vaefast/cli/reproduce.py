@@ -62,6 +62,12 @@ def reproduce(
     radii: Annotated[Optional[str], _size("Attack radii, ℓ∞", "radii", "the same")] = None,
     train_inputs: Annotated[Optional[int], _size("Training inputs", "train_inputs", "all")] = None,
     epochs: Annotated[Optional[int], _size("Passes over them", "epochs", "300")] = None,
+    batch_size: Annotated[
+        Optional[int], _size("Inputs of a training step", "batch_size", "128")
+    ] = None,
+    learning_rate: Annotated[
+        Optional[float], _size("Of the training", "learning_rate", "0.0005")
+    ] = None,
     references: Annotated[Optional[int], _size("Attacked inputs", "references", "50")] = None,
     restarts: Annotated[Optional[int], _size("Attacks on each", "restarts", "10")] = None,
     attack_steps: Annotated[
@@ -78,8 +84,15 @@ def reproduce(
         Optional[int],
         _size("Transitions that it goes through", "adaptive_transitions", "the same"),
     ] = None,
+    adaptive_chains: Annotated[
+        Optional[int], _size("Chains of each of its gradients", "adaptive_chains", "4")
+    ] = None,
     gradients: Annotated[
         Optional[str], _size("Its gradients", "gradients", "chain,posterior,spsa")
+    ] = None,
+    bound_references: Annotated[
+        Optional[int],
+        _size("Inputs whose total-variation bound is computed", "bound_references", "the same"),
     ] = None,
     seed: o.Seed = 0,
     threads: o.Threads = None,
@@ -100,12 +113,16 @@ def reproduce(
         full=full,
         train_inputs=train_inputs,
         epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
         references=references,
         restarts=restarts,
         attack_steps=attack_steps,
         transitions=transitions,
         adaptive_steps=adaptive_steps,
         adaptive_transitions=adaptive_transitions,
+        adaptive_chains=adaptive_chains,
+        bound_references=bound_references,
         seed=seed,
         **given,
     )
@@ -123,6 +140,8 @@ def reproduce(
         way_on = f"what is finished lies in {out}, and the same command goes on from it"
         raise KeyboardInterrupt(way_on) from None
     write_whole(out / "results.csv", as_csv(found).encode())
+    if found.bound is not None:
+        write_whole(out / "tv-bound.csv", found.bound.as_csv().encode())
     page = render(found, shlex.join(["vaefast", *context.obj]))
     write_whole(out / "report.html", page.encode())
     console.print(f"\n{' '.join(findings(found))}", markup=False)

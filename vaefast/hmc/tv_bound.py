@@ -21,12 +21,12 @@ from vaefast.hmc.start import posterior_draws
 from vaefast.models.context import Context
 from vaefast.models.prepare import prepare
 from vaefast.models.vae import VAE
+from vaefast.philox import seed_apart
 from vaefast.runtime.grad_mode import own_modes
 
 __all__ = ["TVBound", "tv_bound"]
 
 KEPT = 20  # draws of each chain that the attack term is averaged over
-OTHER = 0x9E3779B97F4A7C15  # added to the seed for chains that must not share random numbers
 
 
 @dataclass(frozen=True)
@@ -213,7 +213,7 @@ def _along(
 ) -> tuple[Estimate, ...]:
     """Critics between q^(t), by a kernel whose step sizes are fixed, and the settled chains."""
     target = settled.z[:, :, 0].flatten(2)
-    other = shared | {"seed": (int(shared["seed"]) + OTHER) % (1 << 64)}
+    other = shared | {"seed": seed_apart(shared["seed"], 1)}
     begin = _drawn(vae, x, chains, **other)
     moved = sample(
         vae,

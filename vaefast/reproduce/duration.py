@@ -11,11 +11,12 @@ import torch
 
 from vaefast import attacks, hmc, models, training
 from vaefast.data import Dataset
+from vaefast.reproduce.cells import AIMS
+from vaefast.reproduce.search import LEAPFROG
 from vaefast.reproduce.settings import Settings, parse_model
 
 __all__ = ["Duration", "measure", "said_hours"]
 
-LEAPFROG = 20
 ROWS = 128  # of the measured step of training
 CHAINS = 32  # of the measured transitions
 POINTS = 8  # of the measured steps of the adaptive attack
@@ -41,7 +42,8 @@ def measure(data: Dataset, settings: Settings) -> Duration:
 
     def step(name: str) -> None:
         vae, objective = models.ConvVAE(tuple(x.shape[1:])), parse_model(name).objective
-        training.fit(vae, x, objective=objective, epochs=1, validation=0.0, progress=False)
+        options: dict[str, Any] = {"epochs": 1, "validation": 0.0, "progress": False}
+        training.fit(vae, x, objective=objective, batch_size=settings.batch_size, **options)
 
     each = sum(_seconds(partial(step, name)) for name in settings.models)
     each *= inputs * settings.epochs / len(x)
@@ -54,9 +56,11 @@ def _of_cells(vae: models.VAE, data: Dataset, settings: Settings) -> tuple[float
     options: dict[str, Any] = {"schedule": "kuzina2022", "steps": 2, "step_size": s.step_size}
     one = _seconds(lambda: hmc.defend(vae, x, **options)) / (len(x) * 3)  # a transition
     cells = len(s.models) * len(s.radii)
-    runs = len(s.models) + cells * (3 + len(s.gradients))
+    choices = (1 + len(s.gradients)) * max(1, s.restarts // 2) / s.restarts
+    runs = len(s.models) + cells * (1 + len(AIMS) * (2 + choices))
     defence = one * runs * s.chains_of_a_cell * (s.transitions + s.transitions // 2)
     surrogate: dict[str, Any] = {"steps": 2, "warmup": 0, "leapfrog": LEAPFROG, "adapt": None}
+    surrogate["chains"] = s.adaptive_chains
     points = x[:POINTS]
 
     def attack(gradient: str) -> None:
@@ -64,7 +68,8 @@ def _of_cells(vae: models.VAE, data: Dataset, settings: Settings) -> tuple[float
         attacks.max_damage(vae, points, eps=0.1, norm="linf", **options)
 
     step = sum(_seconds(partial(attack, name)) for name in s.gradients) / (2 * len(points))
-    search = step * cells * s.references * s.adaptive_steps * s.adaptive_transitions
+    searches = cells * len(AIMS) * s.references * s.adaptive_steps
+    search = step * searches * s.adaptive_transitions
     return defence, search
 
 

@@ -15,7 +15,7 @@ from vaefast.report.figures import Line, radius_plot
 from vaefast.report.images import Strip, strip
 from vaefast.report.page import Panel
 from vaefast.report.summary import versions
-from vaefast.reproduce.cells import ADAPTIVE, CLEAN, HMC, NONE, PUBLISHED, Cell
+from vaefast.reproduce.cells import AIMS, CLEAN, HMC, NONE, PUBLISHED, Aim, Cell
 from vaefast.reproduce.findings import findings
 from vaefast.reproduce.run import Reproduction
 from vaefast.reproduce.settings import Settings
@@ -24,18 +24,19 @@ from vaefast.reproduce.table import METRICS, Estimate, estimate, found_by
 
 __all__ = ["render"]
 
-DEFENCES = {
-    "HMC defence": (PUBLISHED, HMC),
-    "no defence": (PUBLISHED, NONE),
-    "HMC attacked adaptively": (ADAPTIVE, HMC),
-}
 TITLES = {
     (CLEAN, NONE): "no attack, no defence",
     (CLEAN, HMC): "no attack, HMC",
     (PUBLISHED, NONE): "published attack, no defence",
     (PUBLISHED, HMC): "published attack, HMC",
-    (ADAPTIVE, HMC): "adaptive attack, HMC",
 }
+for _aim in AIMS:
+    TITLES |= {
+        (_aim.strongest, NONE): f"its strongest point at the {_aim.noun}, no defence",
+        (_aim.strongest, HMC): f"its strongest point at the {_aim.noun}, HMC",
+        (_aim.adaptive, HMC): f"adaptive attack at the {_aim.noun}, HMC",
+    }
+SHOWN = [(PUBLISHED, NONE), (PUBLISHED, HMC), *((aim.adaptive, HMC) for aim in AIMS)]  # as images
 
 
 def render(found: Reproduction, command: str) -> str:
@@ -52,9 +53,8 @@ def render(found: Reproduction, command: str) -> str:
         style=(files("vaefast.report") / "report.css").read_text(encoding="utf-8"),
         found=found,
         findings=findings(found),
-        charts=[
-            _chart(found, name, metric) for name in found.settings.models for metric in METRICS
-        ],
+        charts=[_chart(found, name, aim) for name in found.settings.models for aim in AIMS],
+        bound=found.bound and found.bound.chart,
         panels=_panels(found),
         rows=[_row(found, cell) for cell in found.cells],
         sizes=_sizes(found),
@@ -69,11 +69,15 @@ def _title(found: Reproduction, model: str) -> str:
     return next(s.training.title for s in found.subjects if s.name == model)
 
 
-def _chart(found: Reproduction, model: str, metric: str) -> Chart:
+def _chart(found: Reproduction, model: str, aim: Aim) -> Chart:
     """Both defences and the adaptive attack over the radii, bars of two standard errors."""
-    x = [0.0, *found.settings.radii]
+    x, metric = [0.0, *found.settings.radii], aim.metric
     lines = []
-    for label, (attack, defence) in DEFENCES.items():
+    for label, attack, defence in (
+        ("HMC defence", aim.strongest, HMC),
+        ("no defence", aim.strongest, NONE),
+        ("HMC attacked adaptively", aim.adaptive, HMC),
+    ):
         cells = [found.cell(model, 0.0, CLEAN, defence)]
         cells += [found.cell(model, radius, attack, defence) for radius in x[1:]]
         points = [estimate(cell.per_reference(metric)) for cell in cells]
@@ -86,7 +90,10 @@ def _chart(found: Reproduction, model: str, metric: str) -> Chart:
     label = "attack radius ℓ∞, pixel scale"
     svg = radius_plot(name, lines, x_label=label, y_label=noun, percent=metric == "same")
     ends = "; ".join(f"{line.label}: {line.y[-1]:.2f} at {line.x[-1]:g}" for line in lines)
-    caption = f"Mean over the references, bars of two standard errors. {ends}."
+    caption = (
+        f"Of each reference the strongest point at the {aim.noun}; mean over the references, bars "
+        f"of two standard errors. {ends}."
+    )
     title = f"{_title(found, model)}: {'MSSSIM' if metric == 'msssim' else 'accuracy'}"
     return Chart(title, svg, caption, tuple(line.label for line in lines))
 
@@ -116,11 +123,12 @@ def _strips(found: Reproduction, model: str, radius: float) -> list[Strip]:
         shown("Reference", subject.x, reference, reference, found.classes),
         shown("Its reconstruction", subject.reconstruction),
     ]
-    for attack, defence in DEFENCES.values():
+    for attack, defence in SHOWN:
         cell = found.cell(model, radius, attack, defence)
         title = TITLES[attack, defence]
-        if defence == NONE or attack == ADAPTIVE:
-            strips.append(shown(f"Input: {attack} attack", cell.pictures["input"]))
+        if (attack, defence) != (PUBLISHED, HMC):
+            words = title.split(",")[0]
+            strips.append(shown(f"Input: {words}", cell.pictures["input"]))
         classes = cell.pictures["predicted"].numpy()
         images = cell.pictures["reconstruction"]
         title = f"{title[0].upper()}{title[1:]}"
@@ -158,10 +166,11 @@ def _sizes(found: Reproduction) -> list[tuple[str, str, str]]:
     """Every setting: here, and as published."""
     published = Settings.of_data(found.settings.data, full=True).record()
     published["transitions"] = "500 or 1000"
-    own = ("adaptive_steps", "adaptive_transitions", "gradients")  # no part of the paper
+    ours = ("gradients", "bound_references", "seed", "data")  # no part of the paper
     rows = []
     for name, value in found.settings.record().items():
-        full = "–" if name in (*own, "seed", "data") else _plain(published[name])
+        own = name in ours or name.startswith("adaptive_")
+        full = "–" if own else _plain(published[name])
         rows.append((name.replace("_", " "), _plain(value), full))
     return rows
 

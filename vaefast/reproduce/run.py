@@ -10,7 +10,9 @@ from typing import Any
 
 from vaefast.audit import Stages
 from vaefast.data import Dataset
-from vaefast.reproduce.cells import Cell, Grid
+from vaefast.reproduce.bound import Bound, bound_of
+from vaefast.reproduce.cells import Cell
+from vaefast.reproduce.grid import Grid
 from vaefast.reproduce.settings import Settings
 from vaefast.reproduce.store import Store
 from vaefast.reproduce.subject import Subject, choose_references, prepare_subject
@@ -28,6 +30,7 @@ class Reproduction:
         classes: names of its classes, empty where they are numbers.
         subjects: the models, in the order of the settings.
         cells: all of them, model by model.
+        bound: of the first model; None where none was asked for.
     """
 
     settings: Settings
@@ -35,6 +38,7 @@ class Reproduction:
     classes: tuple[str, ...]
     subjects: list[Subject]
     cells: list[Cell]
+    bound: Bound | None = None
 
     def cell(self, model: str, radius: float, attack: str, defence: str) -> Cell:
         wanted = (model, radius, attack, defence)
@@ -79,12 +83,15 @@ def check_data(data: Dataset, settings: Settings) -> None:
 
 def run(data: Dataset, settings: Settings, store: Store, stages: Stages) -> Reproduction:
     """Train, attack and defend what is not finished yet, and gather what is."""
-    subjects, cells = [], []
+    subjects: list[Subject] = []
+    cells, bound = [], None
     for name in settings.models:
         subject = prepare_subject(name, data, settings, store, stages)
+        grid = Grid(subject, settings, store, stages)
+        cells += grid.cells()
+        bound = bound if subjects else bound_of(grid, settings, stages)
         subjects.append(subject)
-        cells += Grid(subject, settings, store, stages).cells()
-    return Reproduction(settings, data.name, data.classes, subjects, cells)
+    return Reproduction(settings, data.name, data.classes, subjects, cells, bound)
 
 
 def _digest(data: Dataset, settings: Settings) -> str:

@@ -13,6 +13,10 @@ from vaefast.training import TCVAE, BetaELBO, Objective
 
 __all__ = ["DEFAULT", "FULL", "Settings", "Training", "parse_model"]
 
+COUNTS = (
+    *("epochs", "batch_size", "restarts", "attack_steps", "transitions"),
+    *("adaptive_steps", "adaptive_chains"),
+)
 GRADIENTS = ("chain", "posterior", "spsa")
 MODEL = re.compile(r"(beta|tcvae)-(\d+(?:\.\d+)?)")
 
@@ -52,6 +56,8 @@ class Settings:
         radii: of the attacks, ℓ∞, pixel scale.
         train_inputs: the first training inputs; None takes all.
         epochs: passes over them.
+        batch_size: inputs of a training step.
+        learning_rate: of Adam, at first.
         references: test inputs that are attacked.
         restarts: adversarial inputs per reference, one chain each.
         attack_steps: gradient steps of the published attack.
@@ -59,27 +65,33 @@ class Settings:
         step_size: η₀ of the chains.
         adaptive_steps: gradient steps of the attack through the defence.
         adaptive_transitions: of the shorter chains that it goes through.
+        adaptive_chains: of these, per reference, with random numbers of their own.
         gradients: of the attack through the defence, each of which searches.
+        bound_references: of the first model, whose total-variation bound is computed; 0: none.
         seed: of every random number.
     """
 
     data: str
     models: tuple[str, ...] = ("vae", "beta-5", "tcvae-5")
     radii: tuple[float, ...] = (0.1, 0.2)
-    train_inputs: int | None = 6_000
+    train_inputs: int | None = 12_000
     epochs: int = 8
+    batch_size: int = 64
+    learning_rate: float = 1e-3
     references: int = 10
     restarts: int = 4
     attack_steps: int = 50
-    transitions: int = 80
+    transitions: int = 60
     step_size: float = 0.1
     adaptive_steps: int = 10
     adaptive_transitions: int = 20
+    adaptive_chains: int = 2
     gradients: tuple[str, ...] = ("chain", "posterior")
+    bound_references: int = 3
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "restarts", "attack_steps", "transitions", "adaptive_steps"):
+        for name in COUNTS:
             checks.count(getattr(self, name), _option(name))
         checks.count(self.references, "--references", 2)  # a standard error needs two
         covariances = "posterior" in self.gradients  # of a chain's draws: one has none
@@ -97,7 +109,12 @@ class Settings:
             checks.option(name, "--gradients", GRADIENTS)
         if not self.gradients or len({*self.gradients}) < len(self.gradients):
             raise ValueError(f"--gradients must differ, got {list(self.gradients)}")
-        for name, value in [("--radii", r) for r in self.radii] + [("--step-size", self.step_size)]:
+        checks.count(self.bound_references, "--bound-references", 0)
+        positive = [("--radii", r) for r in self.radii]
+        positive += [
+            (_option(name), getattr(self, name)) for name in ("step_size", "learning_rate")
+        ]
+        for name, value in positive:
             if not 0 < value < float("inf"):
                 raise ValueError(f"{name} must be positive and finite, got {value:g}")
 
@@ -136,8 +153,11 @@ DEFAULT = {field.name: field.default for field in fields(Settings) if field.name
 FULL: dict[str, Any] = {
     "models": ("vae", "beta-2", "beta-5", "beta-10", "tcvae-2", "tcvae-5", "tcvae-10"),
     "epochs": 300,
+    "batch_size": 128,
+    "learning_rate": 5e-4,
     "references": 50,
     "restarts": 10,
     "adaptive_steps": 50,
+    "adaptive_chains": 4,
     "gradients": ("chain", "posterior", "spsa"),
 }

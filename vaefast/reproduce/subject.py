@@ -114,6 +114,8 @@ def _trained(
             x,
             objective=_Watched(plan.objective, advance),
             epochs=settings.epochs,
+            batch_size=settings.batch_size,
+            lr=settings.learning_rate,
             seed=settings.seed,
             validation=VALIDATION,
             progress=False,

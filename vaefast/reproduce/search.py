@@ -1,0 +1,50 @@
+"""The search of an attack through the defence, along chains shorter than the defence's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vaefast import attacks
+from vaefast.reproduce.cells import Aim
+from vaefast.reproduce.settings import Settings
+from vaefast.reproduce.subject import Subject
+
+__all__ = ["search"]
+
+AT_ONCE = 16  # references of a call, between two moves of a progress bar
+LEAPFROG = 20
+
+
+def search(
+    subject: Subject,
+    settings: Settings,
+    aim: Aim,
+    radius: float,
+    gradient: str,
+    step_size: float,
+    done: Callable[[int], None],
+) -> Tensor:
+    """Points [B, C, H, W] that one gradient finds against the image or the class.
+
+    The chains of the search have a step size that is held, the one that the defence found on clean
+    inputs: where it is adapted, so few transitions would all be warm-up.
+    """
+    s = settings
+    surrogate: dict[str, Any] = {"steps": s.adaptive_transitions, "warmup": 0, "leapfrog": LEAPFROG}
+    surrogate |= {"chains": s.adaptive_chains, "step_size": step_size, "adapt": None, "jitter": 0.0}
+    options: dict[str, Any] = {"eps": radius, "norm": "linf", "steps": s.adaptive_steps}
+    options |= {"seed": s.seed, "through_defence": surrogate, "gradient": gradient}
+    attack: Callable[..., attacks.AttackResult] = attacks.max_damage
+    if aim.metric == "same":
+        attack = attacks.latent
+        options |= {"divergence": "clf", "classifier": subject.classifier}
+    found = []
+    for index in torch.arange(len(subject.x), device="cpu").split(AT_ONCE):
+        result = attack(subject.vae, subject.x[index], index=index, **options)
+        found.append(result.x_adv)
+        done(len(index))
+    return torch.cat(found)
