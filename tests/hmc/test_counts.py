@@ -88,6 +88,26 @@ def test_the_energy_is_that_of_torchs_distributions(name):
     torch.testing.assert_close(result.energy.flatten(), -(logp + prior).detach(), rtol=1e-9, atol=0)
 
 
+@pytest.mark.parametrize("name", ["negative_binomial", "per_gene", "categorical"])
+def test_the_decoders_network_moves_the_chains_as_its_module_does(name, monkeypatch):
+    vae, generator = build(name), torch.Generator().manual_seed(2)
+    x = simulated(vae, torch.randn(3, D, generator=generator).double(), generator)
+    options = {"steps": 4, "warmup": 4, "chains": 2, "leapfrog": 3, "seed": 1}
+    assert "the decoder's network, fused, and the likelihood of counts" in str(vf.explain(vae, x))
+    by_network = vf.hmc.sample(vae, x, **options)
+    monkeypatch.setattr("vaefast.hmc.sampler.beside_torch", lambda rows: None)
+    by_module = vf.hmc.sample(vae, x, **options)
+    torch.testing.assert_close(by_network.z, by_module.z, rtol=1e-7, atol=1e-9)
+    torch.testing.assert_close(by_network.energy, by_module.energy, rtol=1e-9, atol=1e-9)
+
+    def never(*_):
+        raise AssertionError("the module ran")
+
+    monkeypatch.undo()
+    monkeypatch.setattr("vaefast.hmc.potential.Decoding.__call__", never)
+    vf.hmc.sample(vae, x, **options)
+
+
 @pytest.mark.parametrize("name", ["negative_binomial", "mean_dispersion", "categorical"])
 def test_simulation_based_calibration(name):
     """z* ~ p(z), x ~ p(x|z*): the rank of z* among posterior draws is uniform."""

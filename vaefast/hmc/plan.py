@@ -23,7 +23,7 @@ from vaefast.runtime.batching import PaddedBatch, Rows
 from vaefast.runtime.capture import Graphs
 from vaefast.types import Network
 
-__all__ = ["Plan", "beside_prior", "likelihood_of", "lowered", "planned"]
+__all__ = ["Plan", "beside_torch", "likelihood_of", "lowered", "planned"]
 
 STATE_BYTES = 160  # working bytes per latent of one chain: momenta, proposals, random numbers
 PIXEL_BYTES = 96  # working bytes per pixel of one chain in the likelihood
@@ -160,12 +160,17 @@ def lowered(prepared: Prepared, options: Options) -> Network | None:
     return None
 
 
-def beside_prior(prepared: Prepared) -> Network | None:
-    """The decoder as a network whose likelihood is fused, beside a prior that is not N(0, I).
+def beside_torch(prepared: Prepared) -> Network | None:
+    """The decoder as a network, beside a prior that is not N(0, I) or a likelihood of counts.
 
     On CUDA a captured transition of the modules takes its place.
     """
-    if is_standard(prepared.vae) or prepared.x.is_cuda:
+    vae, x = prepared.vae, prepared.x
+    if x.is_cuda:
+        return None
+    if vae.likelihood in COUNTS:
+        return None if x.dtype in HALF else prepared.maps.decoder.lowered
+    if is_standard(vae):
         return None
     net, reason = _network(prepared)
     return None if reason else net

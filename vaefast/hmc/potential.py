@@ -13,8 +13,10 @@ from vaefast import ops
 from vaefast.functional.counts import COUNTS
 from vaefast.functional.priors import prior_energy, prior_gradient
 from vaefast.hmc.refusals import OUT_OF_MEMORY, refused
+from vaefast.models.calls import as_event
 from vaefast.models.context import Context
 from vaefast.models.forms import Forms
+from vaefast.models.likelihoods import LikelihoodAt
 from vaefast.models.mixture import Components
 from vaefast.models.vae import VAE
 from vaefast.runtime import numerics
@@ -22,6 +24,7 @@ from vaefast.types import Network
 
 __all__ = ["Potential", "is_standard"]
 
+SECOND_HEADS = ("mean_logvar", "mean_dispersion", "joint")  # more than out depends on z
 DECODE, PRIOR = "decode(z)", "the prior's log_prob"
 DETACHED = (
     "{0} changes with z but carries no gradient to z; "
@@ -65,8 +68,9 @@ class Potential:
         forms: of the decoder, in which it runs.
         captured: whether it may become part of a graph, so that no value of a tensor may be read.
         names: of the tensors of a context that is a dict.
-        net: the decoder as a network, from which one fused op gives likelihood and gradient, so
-            that autograd is left with the prior; None: autograd goes through both.
+        net: the decoder as a network, from which one fused op gives likelihood and gradient, or
+            of counts the network's output and its product with the likelihood's slope, so that
+            autograd is left with the prior; None: autograd goes through both.
         prior: what stands for the VAE's own prior and costs less; None: that prior.
     """
 
@@ -116,7 +120,7 @@ class Potential:
 
     def rounded(self, z: Tensor, x: Tensor, decode: Decoding, safe: Tensor) -> Tensor:
         """The gradient [N, d] in ``precision``: a function of z, but not that of U."""
-        terms, usable = self._usable(z, x, decode, self.precision, safe)
+        terms, usable = self._usable(z, x, decode, self.precision, safe, energy=False)
         return _nan_unless(usable, terms.grad)
 
     def _require_constant(self, names: tuple[str, ...], z: Tensor, decode: Decoding) -> None:
@@ -138,14 +142,20 @@ class Potential:
         return self.vae.log_prior(z, **decode.given).unsqueeze(1)
 
     def _usable(
-        self, z: Tensor, x: Tensor, decode: Decoding, precision: str, safe: Tensor | None
+        self,
+        z: Tensor,
+        x: Tensor,
+        decode: Decoding,
+        precision: str,
+        safe: Tensor | None,
+        energy: bool = True,
     ) -> tuple[_Terms, Tensor | None]:
         """The terms, and the rows [N] bool for which they mean something; None for all."""
         all_finite = not self.captured and math.isfinite(z.sum().item())
         usable = None if all_finite else torch.isfinite(z).all(1)
         z = _zero_unless(usable, z)  # no module or prior of the user's is given NaN
         try:
-            return self._terms(z, x, decode, precision), usable
+            return self._terms(z, x, decode, precision, energy), usable
         except OUT_OF_MEMORY:
             raise
         except Exception:
@@ -155,18 +165,20 @@ class Potential:
         accepted = ~refused(lambda at: self._terms(at, x, decode, precision), z, safe)
         usable = accepted if usable is None else usable & accepted
         z = torch.where(usable[:, None], z, safe)
-        return self._terms(z, x, decode, precision), usable
+        return self._terms(z, x, decode, precision, energy), usable
 
-    def _terms(self, z: Tensor, x: Tensor, decode: Decoding, precision: str) -> _Terms:
+    def _terms(
+        self, z: Tensor, x: Tensor, decode: Decoding, precision: str, energy: bool = True
+    ) -> _Terms:
         device, log_prior = z.device, None
-        if self.net is not None:
+        if self.net is not None and self.likelihood not in COUNTS:
             return self._beside(self.net, z, x, decode, precision)
         with numerics.of_module(device, precision):
             with torch.enable_grad():
                 z = z.detach().requires_grad_()
                 with numerics.autocast(device, precision):
-                    out = self._at(z, x, decode)
-            logp, slope = self._likelihood(out.detach(), x)
+                    out = self._at(z, x, decode, precision)
+            logp, slope = self._likelihood(out.detach(), x, energy)
             pulled = _gradient(out, z, slope)
             constant: tuple[str, ...] = (DECODE,) if pulled is None else ()
             z = z.detach()
@@ -205,14 +217,25 @@ class Potential:
             log_prior = self.vae.log_prior(z, **decode.given)
         return log_prior.detach(), _gradient(log_prior, z, torch.ones_like(log_prior))
 
-    def _at(self, z: Tensor, x: Tensor, decode: Decoding) -> Tensor:
+    def _at(self, z: Tensor, x: Tensor, decode: Decoding, precision: str) -> Tensor:
         """Natural parameters [N, ...] at z, or log p(x|z) [N] where more depends on z."""
-        return decode(z) if self._fused else decode.log_prob(z, x)
+        if self.vae.decoder_output in SECOND_HEADS:
+            return decode.log_prob(z, x)
+        if self.net is None:
+            return decode(z)
+        out = ops.net_forward(z, self.net, precision=precision, backend=self.backend)
+        return as_event(out, len(z), self.vae.event_shape)
 
-    def _likelihood(self, out: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        """log p(x|z) [N] float64 and its derivative in ``out``."""
-        if not self._fused:
+    def _likelihood(self, out: Tensor, x: Tensor, energy: bool) -> tuple[Tensor, Tensor]:
+        """log p(x|z) [N] float64 and its derivative in ``out``; anything for the first without
+        ``energy``, as that of counts costs as much as a small decoder.
+        """
+        if self.vae.decoder_output in SECOND_HEADS:
             return out, torch.ones_like(out)
+        if self.likelihood in COUNTS:
+            law = LikelihoodAt(self.likelihood, out, self.vae.likelihood_params)
+            logp = law.log_prob(x) if energy else out.new_zeros(len(out), dtype=torch.float64)
+            return logp, law.slope_of_counts(x)
         logp, slope = ops.log_likelihood(
             out.flatten(1),
             x,
@@ -221,12 +244,6 @@ class Potential:
             backend=self.backend,
         )
         return logp, slope.view(out.shape)
-
-    @property
-    def _fused(self) -> bool:
-        """Whether the op knows the likelihood, of which the decoder gives natural parameters."""
-        own = self.vae.decoder_output in ("mean_logvar", "joint")
-        return not own and self.likelihood not in COUNTS
 
 
 def is_standard(vae: VAE) -> bool:

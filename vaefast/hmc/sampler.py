@@ -20,7 +20,7 @@ from vaefast.hmc.health import Origin, check_copies, check_prior, immobile, unre
 from vaefast.hmc.inputs import Inputs
 from vaefast.hmc.mass import DENSE_UP_TO, Metric
 from vaefast.hmc.options import Options
-from vaefast.hmc.plan import Plan, beside_prior, likelihood_of, lowered, planned
+from vaefast.hmc.plan import Plan, beside_torch, likelihood_of, lowered, planned
 from vaefast.hmc.potential import is_standard
 from vaefast.hmc.resolution import Resolution, resolution
 from vaefast.hmc.result import HMCResult
@@ -227,7 +227,7 @@ def target_of(
     """The posterior of these rows, C chains each; ``decoder`` None: by the modules."""
     pixels, likelihood = rows.x.flatten(1).to(dtype), likelihood_of(rows, options)  # [B, D]
     if decoder is None:
-        net = beside_prior(rows)
+        net = beside_torch(rows)
         if net is not None:
             net = rows.packs.packed("decoder", net, backend=backend, uses=options.transitions + 1)
         return GenericTarget(

@@ -233,7 +233,8 @@ def _posterior(vae: VAE, decoder: Map) -> Part:
     if vae.decoder_output == "joint":
         return Part(False, "autograd through log_joint(z, x), fused leapfrog around it")
     if vae.likelihood in COUNTS:
-        return Part(False, "autograd through the decoder and the likelihood of counts, in torch")
+        through = "the decoder's network, fused" if decoder.lowered else "autograd"
+        return Part(False, f"{through}, and the likelihood of counts, in torch")
     if decoder.lowered is None:
         return Part(False, "autograd through the decoder, fused likelihood and leapfrog around it")
     if reason := squashed(vae.likelihood, decoder.lowered):

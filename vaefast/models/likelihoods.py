@@ -79,13 +79,20 @@ class LikelihoodAt(NamedTuple):
         logp = law.log_density(out, x, std).sum(dim=1, dtype=torch.float64)
         return logp + law.constant(out.shape[1], std)
 
+    def slope_of_counts(self, x: Tensor) -> Tensor:
+        """d log p(x|z) / d out [n, *event] of a likelihood of counts, x as :meth:`log_prob`."""
+        return COUNTS[self.likelihood].derivative(*self._counts(x))
+
     def _of_counts(self, x: Tensor) -> Tensor:
+        return COUNTS[self.likelihood].log_density(*self._counts(x)).flatten(1).sum(1)
+
+    def _counts(self, x: Tensor) -> tuple[Tensor, ...]:
+        """out, x and the parameters, as the functions of the likelihood take them."""
         out = self.out
         x = x.reshape(len(x), *out.shape[1:])
         x = x.repeat_interleave(len(out) // max(len(x), 1), dim=0).to(out.dtype)
         params = [torch.as_tensor(p, dtype=out.dtype, device=out.device) for p in self.params]
-        params = [p.reshape(-1, *out.shape[1:]) if p.ndim else p for p in params]
-        return COUNTS[self.likelihood].log_density(out, x, *params).flatten(1).sum(1)
+        return out, x, *(p.reshape(-1, *out.shape[1:]) if p.ndim else p for p in params)
 
 
 def check_likelihood(likelihood: str, obs_std: float | Tensor | None) -> tuple[str, float | Tensor]:
