@@ -110,3 +110,14 @@ def test_a_critic_stays_below_the_divergence():
     assert 0.5 < (value - exact).std() / error.mean() < 2  # the error is what it says
     same, error = critic_bound(first, torch.randn(shape, generator=generator).double())
     assert same.mean() < 4.5 * error.mean() / 40**0.5
+
+
+def test_a_critic_of_few_draws_in_many_dimensions_finds_little_and_not_minus_thousands():
+    """Penalty and scale are chosen where they were not fitted, and 0 is one of the scales."""
+    generator = torch.Generator().manual_seed(3)
+    first, second = torch.randn(2, 8, 48, 64, generator=generator).double()
+    value, error = critic_bound(first, second)
+    assert (value.abs() < 4.5 * error + 0.1).all()
+    moved, error = critic_bound(first + 0.5, second)  # KL = 8
+    assert (moved > 0.2).all()
+    assert (moved < 8.0 + 4.5 * error).all()

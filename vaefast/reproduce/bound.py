@@ -17,7 +17,7 @@ from vaefast.reproduce.store import Part
 __all__ = ["Bound", "bound_of"]
 
 LADDER: dict[str, Any] = {"temperatures": 60, "chains": 8, "leapfrog": 10}
-LONG: dict[str, Any] = {"steps": 60, "warmup": 40, "critic_chains": 16}
+LONG: dict[str, Any] = {"steps": 60, "warmup": 40, "critic_chains": 48}
 
 
 class Bound(NamedTuple):
