@@ -5,9 +5,9 @@ import json
 import pytest
 import torch
 
-from vaefast.reproduce.settings import Settings, parse_model
+from vaefast.reproduce.kuzina2022.settings import Settings, parse_model
+from vaefast.reproduce.kuzina2022.subject import choose_references
 from vaefast.reproduce.store import Store
-from vaefast.reproduce.subject import choose_references
 from vaefast.runtime.durable import write_whole
 
 SETTINGS = {"epochs": 10, "models": ["vae", "beta-5"], "train_inputs": None}

@@ -26,7 +26,6 @@ EXAMPLES: dict[Any, str] = {
     attack: "vaefast attack --data digits --model model.safetensors --eps 0.1 --out attacked.npz",
     defend: "vaefast defend --data attacked.npz --model model.safetensors --out defended.npz",
     certify: "vaefast certify --data digits --model model.safetensors --out margins.parquet",
-    reproduce: "vaefast reproduce kuzina2022 --data mnist --out runs/kuzina/",
 }
 UsageError: Any = typer.BadParameter.__base__  # click's own or the one in typer, by version
 
@@ -57,6 +56,7 @@ def options(
 
 for _command, _example in EXAMPLES.items():
     app.command(epilog=f"Example: {_example}")(_command)
+app.add_typer(reproduce, name="reproduce")
 
 
 @app.command(epilog="Example: vaefast bench pgd_step --out results.csv")
@@ -108,5 +108,8 @@ def run(arguments: list[str]) -> int:
         return end.exit_code
     except UsageError as error:
         name = error.ctx.command_path if error.ctx else "vaefast"
-        raise ValueError(f"{error.format_message().rstrip('.')}; see {name} --help") from error
+        text = error.format_message().rstrip(".")
+        if text.startswith("No such command"):
+            text += f" of {name}, which has {', '.join(error.ctx.command.commands)}"
+        raise ValueError(f"{text}; see {name} --help") from error
     return 0

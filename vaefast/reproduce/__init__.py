@@ -1,6 +1,5 @@
-"""Reproductions of published experiments: one command each, which goes on when interrupted."""
+"""Reproductions of published experiments: one command each, which goes on when interrupted.
 
-from vaefast.reproduce.run import Reproduction, open_store, run
-from vaefast.reproduce.settings import Settings
-
-__all__ = ["Reproduction", "Settings", "open_store", "run"]
+Each has a package of its own; what they share is beside them: finished parts in a folder
+(:mod:`store`), tables (:mod:`numbers`), sentences (:mod:`sentences`) and the page (:mod:`shell`).
+"""

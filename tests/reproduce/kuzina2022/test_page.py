@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from pages import Page
 
-from vaefast.reproduce.page import render
-from vaefast.reproduce.table import as_csv, estimate
+from vaefast.reproduce.kuzina2022.page import render
+from vaefast.reproduce.kuzina2022.table import as_csv
+from vaefast.reproduce.numbers import estimate
 
 MEANS = {("published", "none"): (0.4, 0.2), ("published", "hmc"): (0.8, 0.75)}
 

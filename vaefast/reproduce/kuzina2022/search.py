@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from vaefast import attacks
-from vaefast.reproduce.cells import Aim
-from vaefast.reproduce.settings import Settings
-from vaefast.reproduce.subject import Subject
+from vaefast.reproduce.kuzina2022.cells import Aim
+from vaefast.reproduce.kuzina2022.settings import Settings
+from vaefast.reproduce.kuzina2022.subject import Subject
 
 __all__ = ["search"]
 

@@ -13,11 +13,11 @@ from vaefast import attacks, hmc, metrics
 from vaefast.audit import Stages
 from vaefast.audit.stages import ATTACKED, sample_reconstruction
 from vaefast.philox import seed_apart
-from vaefast.reproduce.cells import AIMS, CLEAN, HMC, NONE, PUBLISHED, Aim, Cell, kept_of
-from vaefast.reproduce.search import search
-from vaefast.reproduce.settings import Settings
+from vaefast.reproduce.kuzina2022.cells import AIMS, CLEAN, HMC, NONE, PUBLISHED, Aim, Cell, kept_of
+from vaefast.reproduce.kuzina2022.search import search
+from vaefast.reproduce.kuzina2022.settings import Settings
+from vaefast.reproduce.kuzina2022.subject import Subject
 from vaefast.reproduce.store import Part, Store
-from vaefast.reproduce.subject import Subject
 
 __all__ = ["Grid"]
 

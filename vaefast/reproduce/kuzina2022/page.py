@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from importlib.resources import files
 from typing import Any
-
-import torch
-from jinja2 import Environment, StrictUndefined
 
 from vaefast.report.charts import Chart
 from vaefast.report.figures import Line, radius_plot
 from vaefast.report.images import Strip, strip
 from vaefast.report.page import Panel
-from vaefast.report.summary import versions
-from vaefast.reproduce.cells import AIMS, CLEAN, HMC, NONE, PUBLISHED, Aim, Cell
-from vaefast.reproduce.findings import findings
-from vaefast.reproduce.run import Reproduction
-from vaefast.reproduce.settings import Settings
+from vaefast.reproduce.kuzina2022.cells import AIMS, CLEAN, HMC, NONE, PUBLISHED, Aim, Cell
+from vaefast.reproduce.kuzina2022.findings import findings
+from vaefast.reproduce.kuzina2022.run import Reproduction
+from vaefast.reproduce.kuzina2022.settings import Settings
+from vaefast.reproduce.kuzina2022.table import METRICS, found_by
+from vaefast.reproduce.numbers import estimate, plus_minus
+from vaefast.reproduce.shell import render_page
 from vaefast.reproduce.store import said
-from vaefast.reproduce.table import METRICS, Estimate, estimate, found_by
 
 __all__ = ["render"]
 
@@ -46,11 +43,8 @@ def render(found: Reproduction, command: str) -> str:
         found: what to show.
         command: the command line that makes these numbers.
     """
-    template = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    ).from_string((files("vaefast.reproduce") / "page.html.j2").read_text(encoding="utf-8"))
-    return template.render(
-        style=(files("vaefast.report") / "report.css").read_text(encoding="utf-8"),
+    return render_page(
+        "kuzina2022",
         found=found,
         findings=findings(found),
         charts=[_chart(found, name, aim) for name in found.settings.models for aim in AIMS],
@@ -59,8 +53,6 @@ def render(found: Reproduction, command: str) -> str:
         rows=[_row(found, cell) for cell in found.cells],
         sizes=_sizes(found),
         models=_models(found),
-        versions=versions(),
-        threads=torch.get_num_threads(),
         command=command,
     )
 
@@ -143,23 +135,13 @@ def _row(found: Reproduction, cell: Cell) -> dict[str, Any]:
         "model": _title(found, cell.model),
         "radius": f"{cell.radius:g}" if cell.radius else "–",
         "cell": TITLES[cell.attack, cell.defence],
-        "msssim": _pair(msssim, 1.0, 3),
-        "accuracy": _pair(same, 100.0, 0),
+        "msssim": plus_minus(msssim, 1.0, 3),
+        "accuracy": plus_minus(same, 100.0, 0),
         "accepted": "–" if math.isnan(rate) else f"{100 * rate:.0f} %",
         "found_by": found_by(cell),
         "failed": cell.failed,
         "seconds": f"{cell.facts['seconds']:.1f} s",
     }
-
-
-def _pair(value: Estimate, times: float, digits: int) -> str:
-    """``0.712 ± 0.02``, mean and standard error."""
-    if math.isnan(value.mean):
-        return "–"
-    mean = f"{times * value.mean:.{digits}f}"
-    if math.isnan(value.std_error):
-        return mean
-    return f"{mean} ± {times * value.std_error:.{digits or 1}f}"
 
 
 def _sizes(found: Reproduction) -> list[tuple[str, str, str]]:

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from vaefast.metrics import LatentClassifier
-from vaefast.reproduce.cells import Cell
-from vaefast.reproduce.run import Reproduction
-from vaefast.reproduce.settings import Settings, parse_model
-from vaefast.reproduce.subject import Subject
+from vaefast.reproduce.kuzina2022.cells import Cell
+from vaefast.reproduce.kuzina2022.run import Reproduction
+from vaefast.reproduce.kuzina2022.settings import Settings, parse_model
+from vaefast.reproduce.kuzina2022.subject import Subject
 
 B, R = 4, 2
 CHOICES = [("published", "none"), ("published", "hmc")]

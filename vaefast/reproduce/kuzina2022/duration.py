@@ -11,9 +11,9 @@ import torch
 
 from vaefast import attacks, hmc, models, training
 from vaefast.data import Dataset
-from vaefast.reproduce.cells import AIMS
-from vaefast.reproduce.search import LEAPFROG
-from vaefast.reproduce.settings import Settings, parse_model
+from vaefast.reproduce.kuzina2022.cells import AIMS
+from vaefast.reproduce.kuzina2022.search import LEAPFROG
+from vaefast.reproduce.kuzina2022.settings import Settings, parse_model
 
 __all__ = ["Duration", "measure", "said_hours"]
 

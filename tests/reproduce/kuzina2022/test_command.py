@@ -9,8 +9,8 @@ import torch
 
 from vaefast import data
 from vaefast.cli import main
-from vaefast.reproduce.duration import measure, said_hours
-from vaefast.reproduce.settings import Settings
+from vaefast.reproduce.kuzina2022.duration import measure, said_hours
+from vaefast.reproduce.kuzina2022.settings import Settings
 
 SIZES = {
     "models": "vae",
@@ -113,9 +113,9 @@ def test_the_grid_is_whole(finished):
 
 def test_the_bound_is_in_the_report(tmp_path, monkeypatch):
     small = {"temperatures": 4, "chains": 2, "leapfrog": 2}
-    monkeypatch.setattr("vaefast.reproduce.bound.LADDER", small)
+    monkeypatch.setattr("vaefast.reproduce.kuzina2022.bound.LADDER", small)
     long = {"steps": 4, "warmup": 2, "critic_chains": 8}
-    monkeypatch.setattr("vaefast.reproduce.bound.LONG", long)
+    monkeypatch.setattr("vaefast.reproduce.kuzina2022.bound.LONG", long)
     out = tmp_path / "run"
     assert main(words(out, bound_references=2)) == 0
     rows = list(csv.DictReader((out / "tv-bound.csv").open()))
@@ -130,7 +130,7 @@ def test_an_interruption_says_how_to_go_on(tmp_path, capsys, monkeypatch):
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("vaefast.cli.reproduce.run", stop)
+    monkeypatch.setattr("vaefast.cli.reproduce.kuzina2022.run", stop)
     assert main(words(tmp_path / "run")) == 130
     error = capsys.readouterr().err
     assert error.count("\n") == 1

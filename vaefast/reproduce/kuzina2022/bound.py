@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from typing import Any, NamedTuple
 
 from vaefast import hmc
 from vaefast.audit import Stages
 from vaefast.report.charts import Chart
 from vaefast.report.tv_bound import tv_bound_chart
-from vaefast.reproduce.grid import Grid
-from vaefast.reproduce.settings import Settings
+from vaefast.reproduce.kuzina2022.grid import Grid
+from vaefast.reproduce.kuzina2022.settings import Settings
+from vaefast.reproduce.numbers import csv_text
 from vaefast.reproduce.store import Part
 
 __all__ = ["Bound", "bound_of"]
@@ -33,11 +32,9 @@ class Bound(NamedTuple):
 
     def as_csv(self) -> str:
         """Header and rows; the same bytes for the same numbers."""
-        stream = io.StringIO()
-        writer = csv.DictWriter(stream, list(self.numbers[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.numbers)
-        return stream.getvalue()
+        columns = list(self.numbers[0])
+        rows = ([str(record[name]) for name in columns] for record in self.numbers)
+        return csv_text(columns, rows)
 
 
 def bound_of(grid: Grid, settings: Settings, stages: Stages) -> Bound | None:

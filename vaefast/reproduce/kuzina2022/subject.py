@@ -15,7 +15,7 @@ from vaefast.audit import Stages
 from vaefast.audit.stages import CLEAN, sample_reconstruction
 from vaefast.data import Dataset
 from vaefast.models import VAE
-from vaefast.reproduce.settings import Settings, Training, parse_model
+from vaefast.reproduce.kuzina2022.settings import Settings, Training, parse_model
 from vaefast.reproduce.store import Store
 from vaefast.training import Objective, Step
 

@@ -10,12 +10,12 @@ from typing import Any
 
 from vaefast.audit import Stages
 from vaefast.data import Dataset
-from vaefast.reproduce.bound import Bound, bound_of
-from vaefast.reproduce.cells import Cell
-from vaefast.reproduce.grid import Grid
-from vaefast.reproduce.settings import Settings
+from vaefast.reproduce.kuzina2022.bound import Bound, bound_of
+from vaefast.reproduce.kuzina2022.cells import Cell
+from vaefast.reproduce.kuzina2022.grid import Grid
+from vaefast.reproduce.kuzina2022.settings import Settings
+from vaefast.reproduce.kuzina2022.subject import Subject, choose_references, prepare_subject
 from vaefast.reproduce.store import Store
-from vaefast.reproduce.subject import Subject, choose_references, prepare_subject
 
 __all__ = ["Reproduction", "open_store", "run"]
 

@@ -1,0 +1,21 @@
+"""``vaefast reproduce``: a published experiment, from training to a page that says what holds."""
+
+from __future__ import annotations
+
+import typer
+
+from vaefast.cli.reproduce import kuzina2022
+
+__all__ = ["EXPERIMENTS", "reproduce"]
+
+EXPERIMENTS = {"kuzina2022": kuzina2022.command}
+EXAMPLE = "Example: vaefast reproduce {} --data mnist --out runs/{}/"
+
+reproduce = typer.Typer()
+for _name, _command in EXPERIMENTS.items():
+    reproduce.command(_name, epilog=EXAMPLE.format(_name, _name))(_command)
+
+
+@reproduce.callback(epilog=EXAMPLE.format("kuzina2022", "kuzina2022"))
+def _several() -> None:
+    """Repeat a published experiment, and say what holds of it."""

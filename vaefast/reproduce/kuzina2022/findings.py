@@ -1,0 +1,126 @@
+"""What holds and what does not, in sentences made from the numbers alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from vaefast.reproduce.kuzina2022.cells import AIMS, CLEAN, HMC, NONE, PUBLISHED, Cell
+from vaefast.reproduce.kuzina2022.run import Reproduction
+from vaefast.reproduce.sentences import Difference, Metric, difference, sentence, verdict
+
+__all__ = ["findings"]
+
+METRICS = {"msssim": Metric("MSSSIM"), "same": Metric("adversarial accuracy", points=True)}
+Choice = tuple[str, str]  # attack, defence
+
+
+def findings(found: Reproduction) -> list[str]:
+    """The paragraph, a sentence each; the published claims and their verdicts come last."""
+    paragraph = []
+    for metric in METRICS:
+        attack = _compared(found, metric, (PUBLISHED, NONE), (CLEAN, NONE))
+        paragraph.append(_sentence("Without a defence the published attack", metric, attack))
+    gains = {m: _compared(found, m, (PUBLISHED, HMC), (PUBLISHED, NONE)) for m in METRICS}
+    for metric, gain in gains.items():
+        paragraph.append(_sentence("HMC against the published attack", metric, gain))
+    for metric in METRICS:
+        paragraph += _taken_back(found, metric)
+    clean = {m: _unattacked(found, m) for m in METRICS}
+    for metric, cost in clean.items():
+        paragraph.append(_sentence("Without an attack HMC", metric, cost, "model"))
+    paragraph += _against_vae(found)
+    return [*paragraph, _claims(gains, clean)]
+
+
+def _sentence(subject: str, metric: str, found: Sequence[Difference], where: str = "cell") -> str:
+    return sentence(subject, METRICS[metric], found, where)
+
+
+def _compared(found: Reproduction, metric: str, after: Choice, before: Choice) -> list[Difference]:
+    """Of every model and radius, one choice of attack and defence against another."""
+    return [
+        difference(_label(found, name, radius), *_pair(found, metric, name, radius, after, before))
+        for name in found.settings.models
+        for radius in found.settings.radii
+    ]
+
+
+def _unattacked(found: Reproduction, metric: str) -> list[Difference]:
+    return [
+        difference(name, *_pair(found, metric, name, 0.0, (CLEAN, HMC), (CLEAN, NONE)))
+        for name in found.settings.models
+    ]
+
+
+def _pair(
+    found: Reproduction, metric: str, model: str, radius: float, *choices: Choice
+) -> tuple[np.ndarray, np.ndarray]:
+    after, before = (
+        _cell(found, model, radius, choice).per_reference(metric) for choice in choices
+    )
+    return after, before
+
+
+def _cell(found: Reproduction, model: str, radius: float, choice: Choice) -> Cell:
+    return found.cell(model, 0.0 if choice[0] == CLEAN else radius, *choice)
+
+
+def _taken_back(found: Reproduction, metric: str) -> list[str]:
+    """What the adaptive attack does to the defence, and whether anything is left of it.
+
+    Of each reference its point against the strongest one of the published attack, on equal draws.
+    """
+    aim = next(aim for aim in AIMS if aim.metric == metric)
+    adaptive, known, none = (aim.adaptive, HMC), (aim.strongest, HMC), (aim.strongest, NONE)
+    change, gain = (_compared(found, metric, x, y) for x, y in ((adaptive, known), (known, none)))
+    subject = f"Aimed at the {aim.noun}, the adaptive attack on HMC"
+    said = [_sentence(subject, metric, change)]
+    gained = [(g, c) for g, c in zip(gain, change, strict=True) if g.sign > 0]
+    if gained:
+        share = -sum(c.mean for _, c in gained) / sum(g.mean for g, _ in gained)
+        verb = "takes back" if share >= 0 else "adds"
+        cells = "the cell" if len(gained) == 1 else f"the {len(gained)} cells"
+        said.append(
+            f"It {verb} {100 * abs(share):.0f} % of the {METRICS[metric].noun} that HMC had gained "
+            f"in {cells} where it gains."
+        )
+    left = _compared(found, metric, adaptive, none)
+    said.append(_sentence("HMC attacked adaptively, against no defence,", metric, left))
+    return said
+
+
+def _against_vae(found: Reproduction) -> list[str]:
+    """What training alone is worth, where the VAE is in the grid."""
+    others = [name for name in found.settings.models if name != "vae"]
+    if "vae" not in found.settings.models:
+        return []
+    said = []
+    for name in others:
+        changes = []
+        for radius in found.settings.radii:
+            own, vae = (
+                _cell(found, model, radius, (PUBLISHED, NONE)).per_reference("msssim")
+                for model in (name, "vae")
+            )
+            changes.append(difference(f"{radius:g}", own, vae))
+        said.append(
+            _sentence(f"Training alone ({name} against vae, no defence)", "msssim", changes)
+        )
+    return said
+
+
+def _claims(gains: dict[str, list[Difference]], clean: dict[str, list[Difference]]) -> str:
+    """The directions that the paper states, and what these numbers say of each."""
+    costs = [d for differences in clean.values() for d in differences]
+    unchanged = "does not hold" if any(d.sign < 0 for d in costs) else "no loss was found"
+    return (
+        f"Of the published claims: HMC raises MSSSIM under the published attack: "
+        f"{verdict(gains['msssim'])}; HMC raises adversarial accuracy: {verdict(gains['same'])}; "
+        f"without an attack HMC costs nothing: {unchanged}."
+    )
+
+
+def _label(found: Reproduction, model: str, radius: float) -> str:
+    return f"{model} at {radius:g}"

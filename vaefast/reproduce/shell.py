@@ -1,0 +1,42 @@
+"""The page of a reproduction: one HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from typing import Any
+
+import torch
+from jinja2 import DictLoader, Environment, StrictUndefined
+
+from vaefast.report.summary import versions
+
+__all__ = ["render_page"]
+
+SHARED = ("shell.html.j2", "parts.html.j2")
+
+
+def render_page(experiment: str, **values: Any) -> str:
+    """The template ``page.html.j2`` of an experiment's package as HTML text.
+
+    Args:
+        experiment: name of the package.
+        values: what its sections show; besides ``findings``, sentences; ``sizes``, rows of a
+            setting, here and published; ``command``, the command line that makes these numbers.
+    """
+    here = files("vaefast.reproduce")
+    sources = {name: (here / name).read_text(encoding="utf-8") for name in SHARED}
+    sources["page"] = (here / experiment / "page.html.j2").read_text(encoding="utf-8")
+    environment = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        loader=DictLoader(sources),
+    )
+    return environment.get_template("page").render(
+        experiment=experiment,
+        style=(files("vaefast.report") / "report.css").read_text(encoding="utf-8"),
+        versions=versions(),
+        threads=torch.get_num_threads(),
+        **values,
+    )
