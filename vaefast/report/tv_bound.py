@@ -11,6 +11,7 @@ from vaefast.report.figures import Line, radius_plot
 
 __all__ = ["tv_bound_chart"]
 
+VACUOUS = ", which says nothing here: no total variation is above 1"
 WIDTH = 1.96  # standard errors on either side, of a 95 % interval
 
 
@@ -42,7 +43,8 @@ def tv_bound_chart(bound: TVBound, name: str = "tv-bound") -> Chart | None:
         "at t = 0, which bounds all later ones (data processing inequality); a critic's lower "
         f"bound {_words(bound.critic[0], good)} at t = 0, {_words(bound.critic[-1], good)} at "
         f"t = {bound.at[-1]}. In nats: {others}. Total variation at most "
-        f"{_words(bound.bound, good)}. Means over the inputs, bars: 95 % interval of the estimate."
+        f"{_words(bound.bound, good)}{VACUOUS if _mean(bound.bound, good)[0] > 1.0 else ''}. Means "
+        "over the inputs, bars: 95 % interval of the estimate."
     )
     return Chart("Distance of the defended posterior", svg, caption, tuple(x.label for x in lines))
 

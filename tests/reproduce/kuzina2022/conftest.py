@@ -43,7 +43,11 @@ def made_up():
                     facts["found_by"] = ["chain"] * (B - 1) + ["published"]
                 pictures = {"input": x, "reconstruction": x, "predicted": 1 - predicted}
                 shifted = [mean + spread * NOISE * (attack == "none") for mean in (msssim, same)]
-                cells.append(Cell(model, radius, attack, defence, *shifted, facts, pictures))
+                cells.append(
+                    Cell(
+                        model, radius, attack, defence, *shifted, shifted[1].copy(), facts, pictures
+                    )
+                )
         settings = Settings("made-up", models=models, radii=radii, references=B, restarts=R)
         return Reproduction(settings, "made-up", classes, subjects, cells)
 

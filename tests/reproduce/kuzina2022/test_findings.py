@@ -23,6 +23,8 @@ def test_the_paragraph_where_the_paper_holds(made_up):
     assert "Aimed at the class, the adaptive attack on HMC lowers adversarial accuracy" in text
     assert "It takes back 50 % of the MSSSIM that HMC had gained in the 2 cells" in text
     assert "HMC attacked adaptively, against no defence, raises MSSSIM in 2 of 2 cells" in text
+    assert "a sample of q(z|x) keeps the class of its mean in 98 %" in text
+    assert "Against such a sample, HMC raises adversarial accuracy of a sample in 2 of 2" in text
     assert "Without an attack HMC shows no difference in MSSSIM" in text
     assert "HMC raises MSSSIM under the published attack: holds" in text
     assert "costs nothing: no loss was found" in text

@@ -10,7 +10,7 @@ from vaefast.report.charts import Chart
 from vaefast.report.tv_bound import tv_bound_chart
 from vaefast.reproduce.kuzina2022.grid import Grid
 from vaefast.reproduce.kuzina2022.settings import Settings
-from vaefast.reproduce.numbers import csv_text
+from vaefast.reproduce.numbers import csv_text, number
 from vaefast.reproduce.store import Part
 
 __all__ = ["Bound", "bound_of"]
@@ -33,8 +33,7 @@ class Bound(NamedTuple):
     def as_csv(self) -> str:
         """Header and rows; the same bytes for the same numbers."""
         columns = list(self.numbers[0])
-        rows = ([str(record[name]) for name in columns] for record in self.numbers)
-        return csv_text(columns, rows)
+        return csv_text(columns, ([_said(r[name]) for name in columns] for r in self.numbers))
 
 
 def bound_of(grid: Grid, settings: Settings, stages: Stages) -> Bound | None:
@@ -56,6 +55,12 @@ def bound_of(grid: Grid, settings: Settings, stages: Stages) -> Bound | None:
         facts = {"chart": chart, "numbers": found.numbers()}
         part = grid.store.write(name, {"failed": found.failed}, facts)
     return _read(part)
+
+
+def _said(value: Any) -> str:
+    if value is None:
+        return ""
+    return number(value) if isinstance(value, float) else str(value)
 
 
 def _read(part: Part) -> Bound:

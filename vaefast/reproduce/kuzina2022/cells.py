@@ -51,7 +51,9 @@ class Cell:
         attack: ``"none"``, ``"published"``, or one of an :class:`Aim`.
         defence: ``"none"`` or ``"hmc"``.
         msssim: [B, R] float64, with the reference's reconstruction.
-        same: [B, R] float64, 1 where the class predicted for the reference stays; NaN of failed.
+        same: [B, R] float64, 1 where the class predicted for the reference stays; NaN of failed. As
+            published, without a defence it is predicted from a mean, with HMC from a sample.
+        sampled: [B, R] float64, the same with the class of a sample either way.
         facts: plain values.
         pictures: [B, C, H, W] by name, of the first of the R.
     """
@@ -62,6 +64,7 @@ class Cell:
     defence: str
     msssim: np.ndarray
     same: np.ndarray
+    sampled: np.ndarray
     facts: dict[str, Any]
     pictures: dict[str, Tensor]
 

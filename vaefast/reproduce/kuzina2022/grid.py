@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vaefast import attacks, hmc, metrics
 from vaefast.audit import Stages
-from vaefast.audit.stages import ATTACKED, sample_reconstruction
+from vaefast.hmc.start import posterior_draws
 from vaefast.philox import seed_apart
 from vaefast.reproduce.kuzina2022.cells import AIMS, CLEAN, HMC, NONE, PUBLISHED, Aim, Cell, kept_of
 from vaefast.reproduce.kuzina2022.search import search
@@ -114,8 +114,9 @@ class Grid:
             facts["seconds"] = time.perf_counter() - start
             part = self.store.write(name, tensors, facts)
         tensors = dict(part.tensors)
-        msssim, same = (tensors.pop(key).numpy() for key in ("msssim", "same"))
-        return Cell(self.subject.name, radius, attack, defence, msssim, same, part.facts, tensors)
+        msssim, same, sampled = (tensors.pop(k).numpy() for k in ("msssim", "same", "sampled"))
+        which = self.subject.name, radius, attack, defence
+        return Cell(*which, msssim, same, sampled, part.facts, tensors)
 
     def _adaptive(self, aim: Aim, radius: float, known: Tensor, step_size: float) -> Part:
         """Of each reference the point that the defence keeps least of, on draws of their own.
@@ -156,10 +157,14 @@ class Grid:
     def _sampled(self, x_adv: Tensor, draws: int = OWN) -> Part:
         """No defence: one sample of q(z|x_adv) is decoded, μ(x_adv) classified."""
         rows, seed = x_adv.flatten(0, 1), seed_apart(self.settings.seed, draws)
-        images = sample_reconstruction(self.subject.vae, rows, seed, ATTACKED)
+        index = torch.arange(len(rows), device="cpu")
         with torch.no_grad():
-            mean = self.subject.vae.encode(rows)[0]
-        return self._part(x_adv, images, mean, {})
+            mean, std = self.subject.vae.posterior(rows)
+            z = posterior_draws(mean, std, 1, seed=seed, index=index)
+            images = self.subject.vae.g(z)
+        part = self._part(x_adv, images, mean, {})
+        part.tensors["sampled"] = self._same(z, x_adv.shape[1])[0]
+        return part
 
     def _defended(self, x_adv: Tensor, title: str, draws: int = OWN) -> Part:
         """The published defence: the last state of a chain is decoded and classified."""
@@ -189,18 +194,24 @@ class Grid:
         subject, restarts = self.subject, x_adv.shape[1]
         reference = subject.reconstruction.repeat_interleave(restarts, 0)
         similarity = metrics.msssim(reference, images, variant="kuzina2022").value
-        predicted = subject.classifier.predict(z).unflatten(0, (-1, restarts))
-        same = (predicted == subject.predicted[:, None]).double()
-        same[predicted < 0] = torch.nan
+        same, predicted = self._same(z, restarts)
         first = images.unflatten(0, (-1, restarts))[:, 0]
         tensors = {
             "msssim": similarity.unflatten(0, (-1, restarts)),
             "same": same,
+            "sampled": same.clone(),
             "input": x_adv[:, 0],
             "reconstruction": first,
             "predicted": predicted[:, 0],
         }
         return Part(tensors, facts)
+
+    def _same(self, z: Tensor, restarts: int) -> tuple[Tensor, Tensor]:
+        """1 where z has the reference's class, NaN of failed; and the classes; [B, R] each."""
+        predicted = self.subject.classifier.predict(z).unflatten(0, (-1, restarts))
+        same = (predicted == self.subject.predicted[:, None]).double()
+        same[predicted < 0] = torch.nan
+        return same, predicted
 
 
 def _strongest(aim: Aim, x_adv: Tensor, cell: Cell) -> Tensor:

@@ -129,7 +129,7 @@ def _strips(found: Reproduction, model: str, radius: float) -> list[Strip]:
 
 
 def _row(found: Reproduction, cell: Cell) -> dict[str, Any]:
-    msssim, same = (estimate(cell.per_reference(metric)) for metric in METRICS)
+    msssim, same, sampled = (estimate(cell.per_reference(metric)) for metric in METRICS)
     rate = cell.facts.get("accept_rate", math.nan)
     return {
         "model": _title(found, cell.model),
@@ -137,6 +137,7 @@ def _row(found: Reproduction, cell: Cell) -> dict[str, Any]:
         "cell": TITLES[cell.attack, cell.defence],
         "msssim": plus_minus(msssim, 1.0, 3),
         "accuracy": plus_minus(same, 100.0, 0),
+        "sampled": plus_minus(sampled, 100.0, 0),
         "accepted": "–" if math.isnan(rate) else f"{100 * rate:.0f} %",
         "found_by": found_by(cell),
         "failed": cell.failed,

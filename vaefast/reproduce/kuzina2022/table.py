@@ -11,10 +11,11 @@ from vaefast.reproduce.numbers import csv_text, estimate, number
 
 __all__ = ["METRICS", "as_csv", "found_by"]
 
-METRICS = ("msssim", "same")  # fields of a cell; "same" is adversarial accuracy
+METRICS = ("msssim", "same", "sampled")  # fields of a cell; the others are adversarial accuracy
 COLUMNS = (
     *("data", "model", "radius", "attack", "defence"),
     *("msssim", "msssim_std_error", "accuracy", "accuracy_std_error"),
+    *("accuracy_of_sample", "accuracy_of_sample_std_error"),
     *("accept_rate", "found_by", "references", "restarts", "failed"),
 )
 
