@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
@@ -124,8 +125,10 @@ def find(objective: str | Objective, beta: float, vae: VAE | Hierarchical) -> Ob
     return named(objective, beta, vae)
 
 
-def named(name: str, beta: float, vae: VAE | Hierarchical, **options: Any) -> Objective:
-    """The objective of that name for the model, with its options.
+def named(
+    name: str, beta: float, vae: VAE | Hierarchical, options: Mapping[str, Any] | None = None
+) -> Objective:
+    """The objective of that name for the model, with its options beside ``beta``.
 
     Raises:
         TypeError: it has no such option, or takes it in another type.
@@ -137,20 +140,19 @@ def named(name: str, beta: float, vae: VAE | Hierarchical, **options: Any) -> Ob
     kinds = GROUPED if isinstance(vae, Hierarchical) else SINGLE
     if name not in kinds:
         raise ValueError(_misfit(f'objective "{name}"', kinds))
-    found: Objective = _made(name, kinds[name], {"beta": float(beta), **options})
+    found: Objective = _made(name, kinds[name], float(beta), options or {})
     _check_model(found, vae)
     if isinstance(found, GroupELBO) and beta != 1.0 and not isinstance(vae, HierarchicalVAE):
         raise ValueError(f"beta must be 1 for a model wrapped by as_hierarchical, got {beta:g}")
     return found
 
 
-def _made(name: str, kind: type[Any], options: dict[str, Any]) -> Any:
-    known = [field.name for field in fields(kind)]
+def _made(name: str, kind: type[Any], beta: float, options: Mapping[str, Any]) -> Any:
+    known = [field.name for field in fields(kind) if field.name != "beta"]
     if unknown := [option for option in options if option not in known]:
-        own = [option for option in known if option != "beta"]
-        has = f"it has {', '.join(own)}" if own else "it has none beside beta"
-        raise TypeError(f'objective "{name}" has no option {unknown[0]!r}; {has}')
-    return kind(**options)
+        has = f"it has {', '.join(known)}" if known else "it has none"
+        raise TypeError(f'objective "{name}" has no option {unknown[0]!r}; {has} beside beta')
+    return kind(beta, **options)
 
 
 def _check_model(objective: Objective, vae: VAE | Hierarchical) -> None:
