@@ -77,7 +77,7 @@ def coupling_cost(
 
     k is the covariance of the best coupling, which is Gaussian: it minimises
     ½γ(σ² + σ'² − 2k) − ½ log(1 − k²/s), so that k² + k/γ = s and 1 − k²/s = 2/(1 + r). Where
-    γσσ' is large it is ½γ·W₂² + ½ log(γσσ'), where it is small q and q' are left independent.
+    γσσ' is large it is ½γ·W₂² + Σ_d ½ + ½ log(γσσ'); where it is small z and z' are independent.
     """
     mean, logvar, mean_other, logvar_other = (
         t.double() for t in (mean, logvar, mean_other, logvar_other)
