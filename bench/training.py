@@ -32,7 +32,7 @@ class Size(NamedTuple):
     """How much is trained and attacked."""
 
     rows: int = 10_000
-    epochs: int = 10
+    epochs: int = 8
     inputs: int = 100
     hidden: tuple[int, ...] = (256, 256)
     latent: int = 16
@@ -89,7 +89,6 @@ RUNS: dict[str, t.Objective] = {
     "fisher, weight 0.1": t.Fisher(weight=0.1),
     "adversarial": t.Adversarial(),
     "groups, elbo": t.GroupELBO(),
-    "groups, seatbelt 4": t.Seatbelt(4.0),
     "groups, seatbelt 10": t.Seatbelt(10.0),
 }
 EPS = 0.1  # ℓ∞

@@ -15,7 +15,7 @@ RESULTS = ROOT / "bench/results/training.csv"
 TINY = training.Size(rows=60, epochs=1, inputs=3, hidden=(8,), latent=2, channels=2, steps=2)
 
 
-@pytest.mark.parametrize("name", ["elbo", "mixup", "groups, seatbelt 4"])
+@pytest.mark.parametrize("name", ["elbo", "mixup", "groups, seatbelt 10"])
 def test_a_run_is_measured(name, tmp_path):
     found = training.measure(name, vf.data.load("digits"), TINY)
     assert found.case == name

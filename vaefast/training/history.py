@@ -22,7 +22,7 @@ class History:
             from; 0 for a run from the start.
         best_epoch: the epoch, from 0, of the lowest validation loss, whose weights the model has
             where early stopping was asked for; None where it was not: those of the last epoch.
-        stopped: whether early stopping ended the run before its last epoch.
+        stopped: whether ``patience`` epochs without a lower validation loss ended the run.
     """
 
     loss: list[float]
