@@ -16,7 +16,7 @@ from vaefast.models.posterior import DiagonalGaussian
 from vaefast.models.prepare import Prepared, prepare
 from vaefast.runtime.grad_mode import without_grad
 
-__all__ = ["ELBO", "elbo_terms", "evaluate_elbo"]
+__all__ = ["ELBO", "elbo_terms", "evaluate_elbo", "kl_term"]
 
 TEMPORARIES = 256  # bytes of one row's activations, per byte of the row: an estimate
 
@@ -103,9 +103,12 @@ def elbo_terms(
     given = as_keyword(context)
     q = DiagonalGaussian(mean, logvar, tuple(mean.shape[1:]))
     z = q.sample(noise)
+    return maps.likelihood_at(z, **given).log_prob(x), kl_term(maps, q, z, context)
+
+
+def kl_term(maps: VAE | Maps, q: DiagonalGaussian, z: Tensor, context: Context = None) -> Tensor:
+    """KL(q ‖ p(z)) [n] float64, nats: exact for the prior N(0, I), else at the draw z of q."""
     vae = maps if isinstance(maps, VAE) else maps.vae
-    standard = vae.prior is None and type(vae).log_prior is VAE.log_prior
-    logp = maps.likelihood_at(z, **given).log_prob(x)
-    if standard:
-        return logp, q.kl()
-    return logp, q.log_prob(z) - maps.log_prior(z, **given)
+    if vae.prior is None and type(vae).log_prior is VAE.log_prior:
+        return q.kl()
+    return q.log_prob(z) - maps.log_prior(z, **as_keyword(context))

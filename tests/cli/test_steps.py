@@ -105,5 +105,5 @@ def test_a_killed_training_goes_on(run, refused, here):
     assert run(*train, "--out", "d.safetensors")[0] == 0
     assert not list(Path(".").glob("*.checkpoint"))
     assert "--objective must be one of" in refused(
-        *train, "--objective", "mixup", "--out", "e.safetensors"
+        *train, "--objective", "vae", "--out", "e.safetensors"
     )

@@ -31,6 +31,7 @@ CALLS = {
     "evaluate_elbo": lambda x: vf.training.evaluate_elbo(VAE, x),
     "fit": lambda x: vf.training.fit(VAE, x, epochs=1, progress=False),
     "fit, tcvae": lambda x: vf.training.fit(VAE, x, objective="tcvae", epochs=1, progress=False),
+    "fit, mixup": lambda x: vf.training.fit(VAE, x, objective="mixup", epochs=1, progress=False),
     "fit, groups": lambda x: vf.training.fit(GROUPS, _wide(x), epochs=1, progress=False),
     "hmc.sample_groups": lambda x: vf.hmc.sample_groups(GROUPS, _wide(x), **CHAIN),
     "hmc.defend_groups": lambda x: vf.hmc.defend_groups(GROUPS, _wide(x), **CHAIN),
@@ -110,6 +111,7 @@ EVALUATES = {  # every file that evaluates log p(x|z), and which calls above go 
     "metrics/degradation.py": ("likelihood_degradation",),
     "models/likelihoods.py": ("log_likelihood",),
     "models/vae.py": ("log_likelihood",),
+    "training/mixup.py": ("fit, mixup",),
     "training/total_correlation.py": ("fit, tcvae",),
 }
 

@@ -42,6 +42,28 @@ def box(limits: str | None, low: float | None, high: float | None) -> dict[str, 
     return {"low": ends[0], "high": ends[1]}
 
 
+def settings(text: str | None, option: str) -> dict[str, int | float | str]:
+    """``"eps=8/255,steps=5,norm=l2"`` as numbers, whole where they are written so, or words."""
+    found: dict[str, int | float | str] = {}
+    for part in (text or "").split(",") if text else ():
+        name, equals, value = (word.strip() for word in part.partition("="))
+        if not (name and equals and value) or name in found:
+            raise ValueError(f"{option} must be NAME=VALUE,... with each name once, got {text!r}")
+        found[name] = _setting(value)
+    return found
+
+
+def _setting(value: str) -> int | float | str:
+    try:
+        return int(value)
+    except ValueError:
+        pass
+    try:
+        return number(value)
+    except typer.BadParameter:
+        return value
+
+
 Data = Annotated[
     str,
     typer.Option(
@@ -116,6 +138,25 @@ Threads = Annotated[
 Architecture = Annotated[
     str, typer.Option("--architecture", metavar="mlp|conv", help="Network to train.")
 ]
+AnyArchitecture = Annotated[
+    str,
+    typer.Option(
+        "--architecture",
+        metavar="mlp|conv|hierarchical",
+        help="Network to train; hierarchical has latents in groups, the top one of --latent "
+        "numbers.",
+    ),
+]
+Groups = Annotated[
+    Optional[int],
+    typer.Option(
+        "--groups",
+        min=2,
+        max=5,
+        metavar="K",
+        help="Groups of latents of --architecture hierarchical; default 3.",
+    ),
+]
 Latent = Annotated[int, typer.Option("--latent", min=1, metavar="D", help="Number of latents.")]
 Epochs = Annotated[
     Optional[int],
@@ -125,9 +166,28 @@ Objective = Annotated[
     Optional[str],
     typer.Option(
         "--objective",
-        metavar="elbo|beta|tcvae",
-        help="What training minimises: beta (default) weighs the KL term, tcvae the total "
-        "correlation of the latents, elbo nothing.",
+        metavar="NAME",
+        help="What training minimises: elbo; beta (default) weighs the KL term, tcvae the total "
+        "correlation of the latents; mixup, smooth, avae, fisher and adversarial protect as well "
+        "(docs/training.md); seatbelt weighs the total correlation of a hierarchical model.",
+    ),
+]
+ObjectiveOptions = Annotated[
+    Optional[str],
+    typer.Option(
+        "--objective-options",
+        metavar="NAME=V,...",
+        help="Settings of the objective beside --beta, as in eps=0.2,steps=10 for smooth.",
+    ),
+]
+Patience = Annotated[
+    Optional[int],
+    typer.Option(
+        "--patience",
+        min=1,
+        metavar="N",
+        help="Stop after N epochs without a lower validation loss, and keep the weights of the "
+        "epoch with the lowest.",
     ),
 ]
 Beta = Annotated[

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +16,26 @@ from vaefast.audit import Timing
 from vaefast.cli import options as o
 from vaefast.cli.sources import check_range, check_suffix, find_device, read_data
 from vaefast.data import Dataset
-from vaefast.models import VAE
-from vaefast.training.objectives import OBJECTIVES
+from vaefast.models import VAE, HierarchicalVAE
+from vaefast.training.objectives import OBJECTIVES, named
 from vaefast.types import LIKELIHOODS
 
 __all__ = ["build", "check_likelihood", "fit", "train"]
+
+ARCHITECTURES = ("mlp", "conv", "hierarchical")
 
 
 def train(
     data: o.Data,
     out: o.Out,
     data_root: o.DataRoot = None,
-    architecture: o.Architecture = "mlp",
+    architecture: o.AnyArchitecture = "mlp",
     latent: o.Latent = 16,
+    groups: o.Groups = None,
     epochs: o.Epochs = None,
+    patience: o.Patience = None,
     objective: o.Objective = None,
+    objective_options: o.ObjectiveOptions = None,
     beta: o.Beta = 1.0,
     likelihood: o.Likelihood = None,
     obs_std: o.ObsStd = None,
@@ -48,6 +54,8 @@ def train(
     A run that was killed goes on from its checkpoint when the same command is given again.
     """
     box = o.box(limits, low, high)
+    settings = o.settings(objective_options, "--objective-options")
+    checks.option(objective or "beta", "--objective", OBJECTIVES)
     check_suffix(out, ".safetensors")
     own = checkpoint is None
     kept = out.with_name(f"{out.name}.checkpoint") if checkpoint is None else checkpoint
@@ -56,15 +64,23 @@ def train(
         place = find_device(device, threads)
         images = read_data(data, console, root=data_root, box=box)
         likelihood = check_likelihood(likelihood, obs_std, images, data)
-        vae = build(architecture, images, latent, likelihood, obs_std, seed).to(place)
+        if architecture == "hierarchical":
+            vae: VAE | HierarchicalVAE = build_groups(
+                images, groups, latent, likelihood, obs_std, seed
+            )
+        else:
+            _refuse_groups(groups, architecture)
+            vae = build(architecture, images, latent, likelihood, obs_std, seed)
         facts, _ = fit(
-            vae,
+            vae.to(place),
             images,
             console,
             epochs=epochs,
+            patience=patience,
             beta=beta,
             seed=seed,
             objective=objective or "beta",
+            settings=settings,
             checkpoint=kept,
             checkpoint_minutes=checkpoint_minutes,
         )
@@ -96,8 +112,7 @@ def build(
 ) -> VAE:
     """An untrained VAE for the data's inputs."""
     checks.option(architecture, "--architecture", ("mlp", "conv"))
-    options: dict[str, Any] = {"latent": latent, "likelihood": likelihood, "seed": seed}
-    options |= {} if obs_std is None else {"obs_std": obs_std}
+    options = _options(latent, likelihood, obs_std, seed)
     shape = tuple(data.x_train.shape[1:])
     if architecture == "conv":
         return models.ConvVAE(shape, **options)
@@ -105,8 +120,35 @@ def build(
     return models.MLPVAE(shape, (width, width), **options)
 
 
+def build_groups(
+    data: Dataset,
+    groups: int | None,
+    latent: int,
+    likelihood: str,
+    obs_std: float | None,
+    seed: int,
+) -> HierarchicalVAE:
+    """An untrained hierarchical VAE for the data's inputs, 3 groups by default."""
+    options = _options(latent, likelihood, obs_std, seed)
+    shape = tuple(data.x_train.shape[1:])
+    return HierarchicalVAE(shape, 3 if groups is None else groups, **options)
+
+
+def _options(latent: int, likelihood: str, obs_std: float | None, seed: int) -> dict[str, Any]:
+    options: dict[str, Any] = {"latent": latent, "likelihood": likelihood, "seed": seed}
+    return options if obs_std is None else {**options, "obs_std": obs_std}
+
+
+def _refuse_groups(groups: int | None, architecture: str) -> None:
+    checks.option(architecture, "--architecture", ARCHITECTURES)
+    if groups is not None:
+        raise ValueError(
+            f"--groups is for --architecture hierarchical, got architecture {architecture!r}"
+        )
+
+
 def fit(
-    vae: VAE,
+    vae: VAE | HierarchicalVAE,
     data: Dataset,
     console: Console,
     *,
@@ -114,11 +156,13 @@ def fit(
     beta: float,
     seed: int,
     objective: str = "beta",
+    settings: Mapping[str, Any] | None = None,
+    patience: int | None = None,
     checkpoint: Path | None = None,
     checkpoint_minutes: float = 5.0,
 ) -> tuple[dict[str, str], Timing]:
     """Train with a progress bar; returns what the report says about it, and the time it took."""
-    checks.option(objective, "--objective", OBJECTIVES)
+    chosen = named(objective, beta, vae, settings or {})
     epochs = epochs or default_epochs(len(data.x_train))
     x = data.x_train.to(next(vae.parameters()).device)
     console.print(f"train    {epochs} epochs on {len(x)} inputs")
@@ -128,22 +172,38 @@ def fit(
     history = training.fit(
         vae,
         x,
-        objective=objective,
-        beta=beta,
+        objective=chosen,
         epochs=epochs,
+        patience=patience,
         seed=seed,
         checkpoint=checkpoint,
         checkpoint_minutes=checkpoint_minutes,
     )
     vae.eval()
-    timing = Timing("train", len(x), epochs * len(x), "seen inputs", time.perf_counter() - start)
-    loss = (history.validation or history.loss)[-1]
-    kind = "" if objective == "beta" else f"objective {objective}, "
+    done = len(history.loss)
+    timing = Timing("train", len(x), done * len(x), "seen inputs", time.perf_counter() - start)
+    loss = (history.validation or history.loss)[-1 if (n := history.best_epoch) is None else n]
+    kind = "" if objective == "beta" else f"objective {_words(objective, settings)}, "
     facts = {
-        "training": f"{epochs} epochs on {len(x)} inputs, {kind}beta {beta:g}, seed {seed}",
+        "training": f"{_length(history, epochs)} on {len(x)} inputs, {kind}beta {beta:g}, "
+        f"seed {seed}",
         "validation_loss": f"{loss:.2f} nats per input",
     }
     return facts, timing
+
+
+def _words(objective: str, settings: Mapping[str, Any] | None) -> str:
+    given = ", ".join(f"{name} {value}" for name, value in (settings or {}).items())
+    return f"{objective} ({given})" if given else objective
+
+
+def _length(history: training.History, epochs: int) -> str:
+    """How long it was trained, and which epoch's weights are kept."""
+    done, kept = len(history.loss), history.best_epoch
+    if kept is None:
+        return f"{done} epochs"
+    stopped = f"stopped after {done} of {epochs} epochs" if history.stopped else f"{done} epochs"
+    return f"{stopped} (weights of epoch {kept + 1})"
 
 
 def default_epochs(rows: int) -> int:

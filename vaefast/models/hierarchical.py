@@ -139,9 +139,13 @@ class HierarchicalVAE(Hierarchical):
 
     def bound(self, x: Tensor, noise: Groups) -> tuple[Tensor, list[Tensor]]:
         """log p(x|z) [n] and the KL of each group [n], float64 nats, along the noise's path."""
+        logp, path = self.drawn(x, noise)
+        return logp, [found for group in path if (found := group.kl()) is not None]
+
+    def drawn(self, x: Tensor, noise: Groups) -> tuple[Tensor, list[Group]]:
+        """log p(x|z) [n] float64 nats, and the groups of q(z|x), along the noise's path."""
         path, state = self._path(x, noise)
-        kl = [found for group in path if (found := group.kl()) is not None]
-        return self.likelihood_at(self._out(state)).log_prob(x), kl
+        return self.likelihood_at(self._out(state)).log_prob(x), path
 
     def config(self) -> dict[str, Any]:
         """The constructor's arguments that make a model of this one's shape."""

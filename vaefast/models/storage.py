@@ -37,7 +37,7 @@ CLASSES: dict[str, type[Model]] = {
 }
 
 
-def save(vae: VAE, path: str | os.PathLike[str]) -> None:
+def save(vae: VAE | HierarchicalVAE, path: str | os.PathLike[str]) -> None:
     """Write a model of ours to one safetensors file, from which :func:`load` makes it again.
 
     The file is written beside ``path`` and renamed, so that ``path`` never holds half a model.
@@ -174,7 +174,7 @@ def _build(path: Path, config: dict[str, Any]) -> Any:
         raise ValueError(f"{path} has a damaged configuration ({reason})") from None
 
 
-def _structure(vae: VAE) -> list[Any]:
+def _structure(vae: VAE | HierarchicalVAE) -> list[Any]:
     """All that decides what a model computes from its weights."""
     layers = [(name, type(layer), layer.extra_repr()) for name, layer in vae.named_modules()]
     shapes = sorted((key, tuple(value.shape)) for key, value in vae.state_dict().items())

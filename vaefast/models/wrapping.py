@@ -11,6 +11,7 @@ from vaefast import checks
 from vaefast.models import adapters
 from vaefast.models.calls import check_event_shape
 from vaefast.models.encoders import DecodeMethod, EncodeMethod, HeadsEncoder, require_module
+from vaefast.models.groups import Hierarchical
 from vaefast.models.results import ENCODER_OUTPUTS
 from vaefast.models.vae import VAE
 
@@ -142,6 +143,11 @@ def _has(owner: nn.Module, name: str) -> bool:
 
 
 def _say_what_is_missing(module: nn.Module, encode: bool, decode: bool) -> None:
+    if isinstance(module, Hierarchical):
+        raise TypeError(
+            f"module must have one Gaussian posterior, {type(module).__name__} has groups of "
+            "latents; take hmc.sample_groups, hmc.defend_groups or attacks.latent_groups"
+        )
     inner = getattr(module, "module", None)  # of DataParallel, AveragedModel and the like
     if isinstance(inner, nn.Module) and callable(getattr(inner, "encode", None)):
         kind = type(module).__name__

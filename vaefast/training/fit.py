@@ -44,6 +44,7 @@ def fit(
     seed: int = 0,
     validation: float = 0.1,
     patience_lr: int = 10,
+    patience: int | None = None,
     progress: bool = True,
     context: Context = None,
     checkpoint: str | os.PathLike[str] | None = None,
@@ -53,18 +54,22 @@ def fit(
 
         loss = −log p(x|z) + β·KL(q(z|x) ‖ p(z)),   z = μ(x) + σ(x)·ε,   ε ~ N(0, I)
 
-    The learning rate is halved after ``patience_lr`` epochs without a lower validation loss. The
-    same seed gives the same weights, bit for bit, on one machine with as many threads, also where
-    the run was killed and went on from its ``checkpoint``; the caller's random state and the
-    modules' training modes are as before when it returns or raises. Ctrl-C leaves the last weights.
+    The learning rate is halved after ``patience_lr`` epochs without a lower validation loss, and
+    with ``patience`` the run ends after as many, with the weights of the best epoch. The same seed
+    gives the same weights, bit for bit, on one machine with as many threads, also where the run was
+    killed and went on from its ``checkpoint``; the caller's random state and the modules' training
+    modes are as before when it returns or raises. Ctrl-C leaves the last weights.
 
     Args:
         vae: whose parameters that require grad are trained; a hierarchical VAE has the bound of
             :class:`GroupELBO`, with free bits.
         x: training inputs [n, *event], in [0, 1] but for the Gaussian likelihood.
         objective: "elbo"; "beta" for the β-VAE; "tcvae" for the β-TCVAE, where β weighs the total
-            correlation (:class:`TCVAE`); or an object with ``terms(vae, x, step) -> dict``
-            (:class:`Objective`).
+            correlation (:class:`TCVAE`); "mixup" (:class:`Mixup`), "smooth" (:class:`Smooth`),
+            "avae" (:class:`AVAE`), "fisher" (:class:`Fisher`) or "adversarial"
+            (:class:`Adversarial`) with the defaults of these; of a hierarchical VAE "seatbelt"
+            (:class:`Seatbelt`); or an object with ``terms(vae, x, step) -> dict``
+            (:class:`Objective`), as in ``Mixup(weight=0.5)``.
         beta: weight of the KL term or of the total correlation, ≥ 0; with "elbo" it is 1.
         epochs: passes over the training rows.
         batch_size: most rows of one step; an epoch's steps differ by at most one row.
@@ -72,6 +77,9 @@ def fit(
         seed: of the split, the order of the rows, the noise and the modules' dropout.
         validation: fraction of the rows, in [0, 1), that is held out to judge the learning rate.
         patience_lr: epochs without improvement before the learning rate is halved.
+        patience: epochs without a lower validation loss, at least 1, before the run stops and the
+            model gets the weights and buffers of the epoch with the lowest one, as it also does
+            after the last epoch; :class:`History` says which. None: never.
         progress: show a bar with the terms, on a terminal where tqdm is installed.
         context: conditions of each input for a conditional VAE, [n, ...] or a dict of such
             tensors; split and permuted with the rows of x.
@@ -96,6 +104,7 @@ def fit(
     checks.count(epochs, "epochs")
     checks.count(batch_size, "batch_size")
     _check_inputs(vae, x)
+    stop_after = _early_stopping(patience, validation, len(x))
     conditions.check(context, len(x))
     rows = Rows(x, context, *_split(len(x), validation, seed))
     options: dict[str, Any] = {
@@ -104,21 +113,31 @@ def fit(
         "lr": _positive(lr, "lr"),
         "patience": checks.count(patience_lr, "patience_lr", 0),
     }
-    run = Run(vae, _trainable(vae), rows, chosen, **options)
+    run = Run(vae, _trainable(vae), rows, chosen, stop_after=stop_after, **options)
     file = None
     if checkpoint is not None:
-        identity = _identity(run, validation) | options
+        identity = _identity(run, validation) | options | {"early stopping": stop_after}
         file = Checkpoint(checkpoint, checkpoint_minutes, identity)
     with _training(vae, seed):
         if file is not None and (kept := file.read()) is not None:
             run.restore(*kept)
         _check_length(run, epochs)
         with bar(epochs * run.batches, run.done, progress) as show:
-            while len(run.history.loss) < epochs:
+            while len(run.history.loss) < epochs and not run.stopped:
                 run.epoch(show, file)
         if file is not None:
             run.save(file)
-    return run.history
+        return run.end()
+
+
+def _early_stopping(patience: int | None, validation: float, rows: int) -> int | None:
+    if patience is None:
+        return None
+    if validation == 0.0 or rows == 1:
+        raise ValueError(
+            "patience is of the validation loss, and no row is held out for it; pass validation=0.1"
+        )
+    return checks.count(patience, "patience")
 
 
 def _identity(run: Run, validation: float) -> dict[str, Any]:

@@ -20,6 +20,9 @@ class History:
         terms: mean over the training rows of each term that the objective names.
         resumed: steps that were done before this call, by the run whose checkpoint it went on
             from; 0 for a run from the start.
+        best_epoch: the epoch, from 0, of the lowest validation loss, whose weights the model has
+            where early stopping was asked for; None where it was not: those of the last epoch.
+        stopped: whether ``patience`` epochs without a lower validation loss ended the run.
     """
 
     loss: list[float]
@@ -27,6 +30,8 @@ class History:
     lr: list[float]
     terms: dict[str, list[float]] = field(default_factory=dict)
     resumed: int = field(default=0, compare=False)
+    best_epoch: int | None = None
+    stopped: bool = False
 
 
 Show = Callable[[dict[str, float]], None]

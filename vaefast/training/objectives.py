@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
 import torch
@@ -14,12 +15,17 @@ from vaefast.models.context import as_keyword
 from vaefast.models.groups import Hierarchical
 from vaefast.models.hierarchical import HierarchicalVAE
 from vaefast.models.vae import VAE
+from vaefast.training.adversarial import Adversarial
+from vaefast.training.avae import AVAE
+from vaefast.training.fisher import Fisher
+from vaefast.training.mixup import Mixup
+from vaefast.training.seatbelt import Seatbelt
+from vaefast.training.smooth import Smooth
 from vaefast.training.step import Step
-from vaefast.training.total_correlation import TCVAE, check_weight
+from vaefast.training.total_correlation import TCVAE
+from vaefast.training.weights import check_weight
 
-__all__ = ["OBJECTIVES", "BetaELBO", "GroupELBO", "Objective", "described", "find"]
-
-OBJECTIVES = ("elbo", "beta", "tcvae")
+__all__ = ["OBJECTIVES", "BetaELBO", "GroupELBO", "Objective", "described", "find", "named"]
 
 
 class Objective(Protocol):
@@ -91,29 +97,85 @@ class GroupELBO:
         return {"loss": self.beta * log_q - joint, "log_joint": joint, "log_posterior": log_q}
 
 
+SINGLE: dict[str, type[Any]] = {
+    "elbo": BetaELBO,
+    "beta": BetaELBO,
+    "tcvae": TCVAE,
+    "mixup": Mixup,
+    "smooth": Smooth,
+    "avae": AVAE,
+    "fisher": Fisher,
+    "adversarial": Adversarial,
+}  # of a VAE
+GROUPED: dict[str, type[Any]] = {"elbo": GroupELBO, "beta": GroupELBO, "seatbelt": Seatbelt}
+OBJECTIVES = tuple(dict.fromkeys((*SINGLE, *GROUPED)))
+
+
 def find(objective: str | Objective, beta: float, vae: VAE | Hierarchical) -> Objective:
     """The objective of that name for the model, or the caller's own.
 
     Raises:
         TypeError: it has no ``terms``.
-        ValueError: an unknown name, or a ``beta`` that it does not take.
+        ValueError: an unknown name, a ``beta`` that it does not take, or a model that is not of
+            its kind.
     """
     check_weight(beta)
     if not isinstance(objective, str):
-        return _own(objective, beta)
-    checks.option(objective, "objective", OBJECTIVES)
-    if objective == "elbo" and beta != 1.0:
+        return _own(objective, beta, vae)
+    return named(objective, beta, vae)
+
+
+def named(
+    name: str, beta: float, vae: VAE | Hierarchical, options: Mapping[str, Any] | None = None
+) -> Objective:
+    """The objective of that name for the model, with its options beside ``beta``.
+
+    Raises:
+        TypeError: it has no such option, or takes it in another type.
+        ValueError: as :func:`find`, or an option out of range.
+    """
+    checks.option(name, "objective", OBJECTIVES)
+    if name == "elbo" and beta != 1.0:
         raise ValueError(f'beta must be 1 with objective "elbo", got {beta:g}; say "beta"')
-    if not isinstance(vae, Hierarchical):
-        return TCVAE(float(beta)) if objective == "tcvae" else BetaELBO(float(beta))
-    if objective == "tcvae":
-        raise ValueError(
-            'objective "tcvae" needs one Gaussian posterior, got a hierarchical VAE; train it with '
-            '"elbo" or "beta"'
-        )
-    if beta != 1.0 and not isinstance(vae, HierarchicalVAE):
+    kinds = GROUPED if isinstance(vae, Hierarchical) else SINGLE
+    if name not in kinds:
+        raise ValueError(_misfit(f'objective "{name}"', kinds))
+    found: Objective = _made(name, kinds[name], float(beta), options or {})
+    _check_model(found, vae)
+    if isinstance(found, GroupELBO) and beta != 1.0 and not isinstance(vae, HierarchicalVAE):
         raise ValueError(f"beta must be 1 for a model wrapped by as_hierarchical, got {beta:g}")
-    return GroupELBO(float(beta))
+    return found
+
+
+def _made(name: str, kind: type[Any], beta: float, options: Mapping[str, Any]) -> Any:
+    known = [field.name for field in fields(kind) if field.name != "beta"]
+    if unknown := [option for option in options if option not in known]:
+        has = f"it has {', '.join(known)}" if known else "it has none"
+        raise TypeError(f'objective "{name}" has no option {unknown[0]!r}; {has} beside beta')
+    return kind(beta, **options)
+
+
+def _check_model(objective: Objective, vae: VAE | Hierarchical) -> None:
+    """An objective of ours is given a model of its kind."""
+    groups = isinstance(vae, Hierarchical)
+    kinds, others = (GROUPED, SINGLE) if groups else (SINGLE, GROUPED)
+    if type(objective) in others.values():
+        raise ValueError(_misfit(type(objective).__name__, kinds))
+    if isinstance(objective, Seatbelt) and not isinstance(vae, HierarchicalVAE):
+        raise ValueError(
+            "Seatbelt needs a vaefast.models.HierarchicalVAE, got a model wrapped by "
+            'as_hierarchical; train it with "elbo"'
+        )
+
+
+def _misfit(what: str, kinds: dict[str, type[Any]]) -> str:
+    fitting = ", ".join(f'"{name}"' for name in kinds)
+    if kinds is GROUPED:
+        return (
+            f"{what} needs one Gaussian posterior, got a hierarchical VAE; train it with one of "
+            f"{fitting}"
+        )
+    return f"{what} needs a hierarchical VAE, got one posterior; train it with one of {fitting}"
 
 
 def described(objective: Objective) -> str:
@@ -122,7 +184,7 @@ def described(objective: Objective) -> str:
     return repr(objective) if hasattr(kind, "__dataclass_fields__") else kind.__qualname__
 
 
-def _own(objective: Objective, beta: float) -> Objective:
+def _own(objective: Objective, beta: float, vae: VAE | Hierarchical) -> Objective:
     if not callable(getattr(objective, "terms", None)):
         raise TypeError(
             f"objective must be one of {', '.join(map(repr, OBJECTIVES))} or have "
@@ -133,4 +195,5 @@ def _own(objective: Objective, beta: float) -> Objective:
             f"beta is for an objective given by name, got {beta:g} beside "
             f"{type(objective).__name__}; give the object its own weights"
         )
+    _check_model(objective, vae)
     return objective

@@ -57,6 +57,7 @@ class Run:
         seed: of the order, the noise and the validation's noise.
         lr: initial learning rate.
         patience: epochs without improvement before the rate is halved.
+        stop_after: epochs without a lower validation loss before the run stops; None: never.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Run:
         seed: int,
         lr: float,
         patience: int,
+        stop_after: int | None = None,
     ) -> None:
         self.model, self.parameters, self.rows, self.objective = model, parameters, rows, objective
         self.seed, self.batch_size = seed, batch_size
@@ -78,6 +80,22 @@ class Run:
         self.generator = torch.Generator(device="cpu").manual_seed(seed)
         self.history = History([], [], [])
         self._epoch: _Epoch | None = None
+        self._stop_after = stop_after
+        self._best: dict[str, Tensor] = {}  # weights and buffers of the best epoch so far
+
+    @property
+    def stopped(self) -> bool:
+        """Whether early stopping has seen enough epochs since the best one."""
+        if self._stop_after is None or not self.history.validation:
+            return False
+        return len(self.history.validation) - 1 - best(self.history) >= self._stop_after
+
+    def end(self) -> History:
+        """Give the model the weights of the best epoch, where early stopping was asked for."""
+        if self._stop_after is None:
+            return self.history
+        self._overwrite(self._best)
+        return replace(self.history, best_epoch=best(self.history), stopped=self.stopped)
 
     @property
     def batches(self) -> int:
@@ -116,6 +134,8 @@ class Run:
             self.history.terms.setdefault(name, []).append(mean)
         if len(self.rows.held_out):
             self.history.validation.append(self._validation_loss())
+            if self._stop_after is not None and best(self.history) == len(self.history.loss) - 1:
+                self._best = {f"best.{n}": t.detach().clone() for n, t in self._model_tensors()}
         self.schedule.step((self.history.validation or self.history.loss)[-1])
         self._epoch = None
 
@@ -164,7 +184,7 @@ class Run:
             "schedule": {name: getattr(self.schedule, name) for name in SCHEDULE},
             "epoch": None if epoch is None else {"batches": epoch.batches, "sums": epoch.sums},
         }
-        tensors = dict(self._tensors())
+        tensors = dict(self._tensors()) | self._best
         if epoch is not None:
             tensors["epoch.order"] = epoch.order
         checkpoint.write(tensors, state)
@@ -176,6 +196,7 @@ class Run:
             ValueError: it is of a model with other tensors.
         """
         order = tensors.pop("epoch.order", None)
+        self._best = {n: tensors.pop(n) for n in [*tensors] if n.startswith("best.")}
         self._take_moments(tensors)
         own = dict(self._tensors())
         if own.keys() != tensors.keys() or any(own[n].shape != t.shape for n, t in tensors.items()):
@@ -203,11 +224,19 @@ class Run:
                 kept = torch.empty_like(tensors[name], device=device)
                 self.optimiser.state[parameter][key] = kept
 
+    def _overwrite(self, kept: dict[str, Tensor]) -> None:
+        """Weights and buffers from the tensors of the same names after ``best.``."""
+        with torch.no_grad():
+            for name, tensor in self._model_tensors():
+                tensor.copy_(kept[f"best.{name}"])
+
+    def _model_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        yield from self.model.named_parameters()
+        yield from self.model.named_buffers()
+
     def _tensors(self) -> Iterator[tuple[str, Tensor]]:
-        for name, parameter in self.model.named_parameters():
-            yield f"model.{name}", parameter
-        for name, buffer in self.model.named_buffers():
-            yield f"model.{name}", buffer
+        for name, tensor in self._model_tensors():
+            yield f"model.{name}", tensor
         for i, parameter in enumerate(self.parameters):
             for key, value in self.optimiser.state.get(parameter, {}).items():
                 yield f"adam.{i}.{key}", value
@@ -216,6 +245,12 @@ class Run:
         if torch.cuda.is_available() and torch.cuda.is_initialized():
             for i, state in enumerate(torch.cuda.get_rng_state_all()):
                 yield f"random.cuda.{i}", state
+
+
+def best(history: History) -> int:
+    """The first epoch with the lowest validation loss; one that is NaN is no candidate."""
+    losses = [math.inf if math.isnan(loss) else loss for loss in history.validation]
+    return losses.index(min(losses))
 
 
 def _set_random_states(generator: torch.Generator, tensors: dict[str, Tensor]) -> None:

@@ -14,8 +14,9 @@ from vaefast.models.context import as_keyword
 from vaefast.models.posterior import DiagonalGaussian
 from vaefast.models.vae import VAE
 from vaefast.training.step import Step
+from vaefast.training.weights import check_weight
 
-__all__ = ["ESTIMATORS", "TCVAE", "Decomposition", "check_weight", "decompose_kl"]
+__all__ = ["ESTIMATORS", "TCVAE", "Decomposition", "decompose_kl"]
 
 ESTIMATORS = ("weighted", "stratified")
 
@@ -86,13 +87,6 @@ def _log_weights(batch: int, rows: int, estimator: str) -> Tensor:
     others = (rows - 1) / (rows * (batch - 1)) if batch > 1 else 0.0
     weights = torch.full((batch, batch), others, dtype=torch.float64, device="cpu")
     return weights.fill_diagonal_(1.0 / rows if batch > 1 else 1.0).log()
-
-
-def check_weight(beta: float) -> float:
-    """A weight of a term of the loss: finite, at least 0."""
-    if not 0.0 <= checks.number(beta, "beta") < math.inf:
-        raise ValueError(f"beta must be at least 0 and finite, got {beta:g}")
-    return float(beta)
 
 
 @dataclass(frozen=True)
