@@ -38,6 +38,7 @@ class Plain(nn.Module):
 
 
 VAE = vf.as_vae(Plain().eval()).eval()
+LIPSCHITZ = vf.models.LipschitzVAE((1, 8, 8), hidden=(8,), latent=3).eval()
 NET = vf.lower(nn.Sequential(nn.Linear(8, 12), nn.Tanh(), nn.Linear(12, 64)), Z)
 SQUARE = (Z.mT @ Z)[None].double()
 LINEAR = nn.Linear(8, 3)
@@ -96,6 +97,7 @@ CALLS = {
     "metrics.likelihood_degradation": lambda: vf.metrics.likelihood_degradation(VAE, X, X.flip(0)),
     "metrics.msssim": lambda: vf.metrics.msssim(X, X.flip(0)),
     "models.explain": _explain,
+    "models.lipschitz_constants": lambda: vf.models.lipschitz_constants(LIPSCHITZ, X),
     "ops.decode_distance": lambda: ops.decode_distance(
         Z, Z.abs(), torch.zeros(3, 64), torch.full((3,), 3.0), NET, seed=0, samples=9, **OP
     ),

@@ -1,0 +1,6 @@
+"""VAEs whose maps have Lipschitz constants, and constants that are computed from weights."""
+
+from vaefast.models.lipschitz.constants import Constants, lipschitz_constants
+from vaefast.models.lipschitz.vae import LipschitzVAE
+
+__all__ = ["Constants", "LipschitzVAE", "lipschitz_constants"]
