@@ -49,7 +49,10 @@ class CertifiedProbability:
 
 
 class Certified(NamedTuple):
-    """Margins by each bound [B] float64, P at x itself, and what they rest on."""
+    """Margins by each bound [B] float64, P at x itself, and what they rest on.
+
+    NaN where x or r is not finite.
+    """
 
     bounds: dict[str, Tensor]
     p_lower: Tensor
@@ -60,8 +63,10 @@ class Certified(NamedTuple):
 def certified_margins(prepared: Prepared, r: float | Tensor, variant: str | None) -> Certified:
     """The largest shift that each bound allows; 0 where P at x itself is at most ½."""
     event, at = _event(variant), _setting(prepared, r)
-    at_x = _least(misses(at, event, torch.zeros_like(at.r)[:, None]))[:, 0]
-    return Certified(largest_shift(at, event), 1.0 - at_x, event, at.constants)
+    at_x = 1.0 - _least(misses(at, event, torch.zeros_like(at.r)[:, None]))[:, 0]
+    good, bounds = finite(prepared.x, at.r), largest_shift(at, event)
+    named = {name: torch.where(good, bound, torch.nan) for name, bound in bounds.items()}
+    return Certified(named, torch.where(good, at_x, torch.nan), event, at.constants)
 
 
 def certified_probability(

@@ -21,7 +21,6 @@ from vaefast.certify.probability import (
 )
 from vaefast.certify.provenance import require_draws, require_same
 from vaefast.certify.sampling import smallest_std
-from vaefast.functional.rows import finite
 from vaefast.geometry.norms import frobenius, rounding, spectral
 from vaefast.models import VAE
 from vaefast.models.context import Context
@@ -184,21 +183,19 @@ def margin(
 def _lipschitz(prepared: Prepared, r: float | Tensor, variant: str | None) -> MarginResult:
     check_pixels(prepared.x, prepared.vae.likelihood)
     found = certified_margins(prepared, r, variant)
-    good = finite(prepared.x) & found.p_lower.isfinite()
-    bounds = {name: torch.where(good, bound, torch.nan) for name, bound in found.bounds.items()}
-    bound = torch.stack(list(bounds.values())).amax(0)
+    bound = torch.stack(list(found.bounds.values())).amax(0)
     abstain = ~(bound > 0)
-    why = reasons(len(abstain), {NOT_FINITE: ~good, TOO_WIDE: abstain})
+    why = reasons(len(abstain), {NOT_FINITE: bound.isnan(), TOO_WIDE: abstain})
     return MarginResult(
         bound,
-        torch.where(good, found.p_lower, torch.nan),
+        found.p_lower,
         abstain,
         Guarantee.LIPSCHITZ,
         "lipschitz",
         batching.reproducible(True, (), prepared.x),
         why,
         found.event,
-        bounds,
+        found.bounds,
         found.constants,
     )
 
