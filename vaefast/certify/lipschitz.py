@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -114,7 +114,7 @@ def _setting(prepared: Prepared, r: float | Tensor) -> Setting:
     constants = constants_of(maps, vae)
     latents = maps.mean.out_features
     if maps.std is None:
-        std = torch.exp(0.5 * vae.encoder.logvar.detach().double()) * UP
+        std = torch.exp(0.5 * cast(Tensor, vae.encoder.logvar).detach().double()) * UP
         same = bool((std == std[0]).all())
         norm, largest = torch.linalg.vector_norm(std) * UP, std.max()
         wide = (t.expand(len(x)) for t in (norm, largest))

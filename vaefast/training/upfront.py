@@ -49,6 +49,7 @@ def promised(
             stacklevel=4,
         )
     yield
+    model.eval()  # the caller sets the modes back
     _keep(model.project_(), x, radius, r)
 
 

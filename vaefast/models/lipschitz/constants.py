@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -95,7 +95,7 @@ def constants_of(maps: Maps, vae: VAE) -> Constants:
     a, b = network_constant(maps.pixels), network_constant(maps.mean)
     if maps.std is not None:
         return Constants(a, b, network_constant(maps.std), maps.ball)
-    std = torch.exp(0.5 * vae.encoder.logvar.detach().double())
+    std = torch.exp(0.5 * cast(Tensor, vae.encoder.logvar).detach().double())
     return Constants(a, b, 0.0, float(torch.linalg.vector_norm(std)) * UP)
 
 

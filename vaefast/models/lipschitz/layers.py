@@ -16,6 +16,7 @@ __all__ = [
     "BallOfStd",
     "BjorckLinear",
     "LogVariance",
+    "Scaled",
     "bjorck",
     "initialise",
     "layers_of",
@@ -57,25 +58,32 @@ def bjorck(weight: Tensor, order: int = 1, iterations: int = 3) -> Tensor:
     return w.mT if wide else w
 
 
-class BjorckLinear(nn.Module):
+class Scaled(nn.Module):
+    """A layer with a Lipschitz constant: ``scale``, a buffer, so that it is saved."""
+
+    scale: Tensor
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.register_buffer("scale", torch.full((), scale))
+
+
+class BjorckLinear(Scaled):
     """scale·(Björck(W) x + b): a linear layer with singular values near ``scale``.
 
     Args:
         inputs, outputs: widths.
-        scale: Lipschitz constant of the layer, > 0; a buffer, so that it is saved.
+        scale: Lipschitz constant of the layer, > 0.
         order, iterations: of :func:`bjorck` in every forward pass.
     """
-
-    scale: Tensor
 
     def __init__(
         self, inputs: int, outputs: int, scale: float, order: int = 1, iterations: int = 3
     ) -> None:
-        super().__init__()
+        super().__init__(scale)
         self.order, self.iterations = order, iterations
         self.weight = nn.Parameter(torch.empty(outputs, inputs))
         self.bias = nn.Parameter(torch.zeros(outputs))
-        self.register_buffer("scale", torch.full((), scale))
 
     @property
     def in_features(self) -> int:
@@ -127,13 +135,13 @@ def network(widths: Sequence[int], order: int, iterations: int) -> list[nn.Modul
     return layers[:-1]
 
 
-def layers_of(module: nn.Module) -> list[BjorckLinear]:
-    """Its linear layers in their order."""
-    return [layer for layer in module.modules() if isinstance(layer, BjorckLinear)]
+def layers_of(module: nn.Module) -> list[Scaled]:
+    """Its layers that have a constant, in their order."""
+    return [layer for layer in module.modules() if isinstance(layer, Scaled)]
 
 
 def set_constant(module: nn.Module, constant: float) -> None:
-    """Give each of n linear layers the n-th root of the constant, not rounded above it."""
+    """Give each of n layers the n-th root of the constant, not rounded above it."""
     layers = layers_of(module)
     for layer in layers:
         exact = constant ** (1.0 / len(layers))

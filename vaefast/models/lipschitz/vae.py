@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from vaefast import checks
 from vaefast.models.calls import check_event_shape, check_sizes
 from vaefast.models.lipschitz.constants import Constants
-from vaefast.models.lipschitz.export import orthonormalised, plain
+from vaefast.models.lipschitz.export import plain, settle
 from vaefast.models.lipschitz.layers import (
     BallOfStd,
+    BjorckLinear,
     LogVariance,
     initialise,
     layers_of,
@@ -95,19 +96,18 @@ class LipschitzVAE(VAE):
         if fixed_std is not None and not (c is None and std_norm is None):
             raise ValueError("fixed_std has no constant and no ball; leave out c and std_norm")
         how = _check_order(order), checks.count(iterations, "iterations")
-        up, down = (math.prod(event), *hidden), (latent, *reversed(hidden), math.prod(event))
         scale: nn.Module | Tensor
         if given["fixed_std"] is None:
             ball = [] if std_norm is None else [BallOfStd(std_norm)]
-            layers = network((*up, latent), *how)
-            scale = nn.Sequential(nn.Flatten(), *layers, nn.Sigmoid(), *ball, LogVariance())
+            layers = self._up(event, hidden, latent, how)
+            scale = nn.Sequential(*layers, nn.Sigmoid(), *ball, LogVariance())
         else:
             logvar = 2.0 * math.log(given["fixed_std"])
             scale = torch.full((latent,), logvar, device="cpu")
         super().__init__(
-            encoder_mean=nn.Sequential(nn.Flatten(), *network((*up, latent), *how)),
+            encoder_mean=nn.Sequential(*self._up(event, hidden, latent, how)),
             encoder_logvar=scale,
-            decoder=nn.Sequential(*network(down, *how), nn.Unflatten(1, event)),
+            decoder=nn.Sequential(*self._down(event, hidden, latent, how)),
             likelihood=likelihood,
             obs_std=obs_std,
             decoder_output="mean" if likelihood == "gaussian" else "logits",
@@ -161,18 +161,19 @@ class LipschitzVAE(VAE):
         self._set = self._set._replace(**given)
         slack = 1.0 if self.likelihood == "gaussian" else SIGMOID
         set_constant(self.decoder, self._set.a / slack)
-        set_constant(self.encoder.mean, self._set.b)
+        set_constant(cast(nn.Module, self.encoder.mean), self._set.b)
         if not self.fixed_std:
-            set_constant(self.encoder.logvar, self._set.c / SIGMOID)
+            set_constant(cast(nn.Module, self.encoder.logvar), self._set.c / SIGMOID)
 
     def _set_width(self, norm: float) -> None:
         logvar = self.encoder.logvar
         if isinstance(logvar, Tensor):
             logvar.fill_(2.0 * math.log(norm / math.sqrt(len(logvar))))
             return
+        assert isinstance(logvar, nn.Sequential)
         self._set = self._set._replace(std_norm=norm)
-        if isinstance(logvar[-2], BallOfStd):
-            logvar[-2].radius.fill_(norm)
+        if isinstance(ball := logvar[-2], BallOfStd):
+            ball.radius.fill_(norm)
         else:
             like = next(self.parameters())
             logvar.insert(len(logvar) - 1, BallOfStd(norm).to(like.device, like.dtype))
@@ -186,7 +187,7 @@ class LipschitzVAE(VAE):
         set, up to the rounding of the layers' own iterations.
         """
         for layer in layers_of(self):
-            layer.weight.copy_(orthonormalised(layer, self.export_iterations))
+            settle(layer, self.export_iterations)
         return self
 
     @without_autocast
@@ -201,12 +202,11 @@ class LipschitzVAE(VAE):
         Raises:
             ValueError: weights that are not finite.
         """
-        scale = self.encoder.logvar
-        fixed = isinstance(scale, Tensor)
+        scale, often = self.encoder.logvar, self.export_iterations
         vae = VAE(
-            encoder_mean=plain(self.encoder.mean, self.export_iterations),
-            encoder_logvar=scale.clone() if fixed else plain(scale, self.export_iterations),
-            decoder=plain(self.decoder, self.export_iterations),
+            encoder_mean=plain(cast(nn.Module, self.encoder.mean), often),
+            encoder_logvar=scale.clone() if isinstance(scale, Tensor) else plain(scale, often),
+            decoder=plain(self.decoder, often),
             likelihood=self.likelihood,
             obs_std=self.obs_std,
             decoder_output=self.decoder_output,
@@ -235,13 +235,29 @@ class LipschitzVAE(VAE):
             "obs_std": self.obs_std,
         }
 
+    @staticmethod
+    def _up(
+        event: Sequence[int], hidden: Sequence[int], latent: int, how: tuple[int, int]
+    ) -> list[nn.Module]:
+        """Layers of an encoder, x [n, *event] to [n, latent]."""
+        return [nn.Flatten(), *network((math.prod(event), *hidden, latent), *how)]
+
+    @staticmethod
+    def _down(
+        event: Sequence[int], hidden: Sequence[int], latent: int, how: tuple[int, int]
+    ) -> list[nn.Module]:
+        """Layers of the decoder, z [n, latent] to [n, *event]."""
+        layers = network((latent, *reversed(hidden), math.prod(event)), *how)
+        return [*layers, nn.Unflatten(1, tuple(event))]
+
     def _initialise(self, seed: int) -> None:
         device = default_device()
         if device.type == "meta":
             return
         generator = torch.Generator(device="cpu").manual_seed(seed)
         for layer in layers_of(self):
-            initialise(layer, generator)
+            if isinstance(layer, BjorckLinear):
+                initialise(layer, generator)
         self.to(device)
 
 
