@@ -105,7 +105,7 @@ def test_an_empirical_margin_is_never_below(vae, x, variant):
 
 
 def test_two_draws_break_where_one_does_not(x):
-    """r is below what two draws of x mostly differ by, and above what one differs from its centre."""
+    """r is below what two draws of x mostly differ by, above what one differs from its centre."""
     vae = build("fixed")
     mean, std = vae.posterior(x[:1])
     noise = torch.randn(2, 500, 4, generator=torch.Generator().manual_seed(0)).double()
