@@ -161,12 +161,12 @@ def test_no_guarantee_is_sound(build):
         assert str(result.guarantee).startswith("first order, not a certificate")
         assert words in str(result.guarantee)
     assert Guarantee.FIRST_ORDER == "first order, not a certificate"
-    assert not any(member.sound for member in Guarantee)
+    assert [member for member in Guarantee if member.sound] == [Guarantee.LIPSCHITZ]
 
 
-@pytest.mark.parametrize("method", ["lipschitz", "local", "exact"])
+@pytest.mark.parametrize("method", ["local", "exact"])
 def test_methods_that_do_not_exist_are_refused(vae, x, method):
-    with pytest.raises(ValueError, match="method must be one of 'first_order', 'whitened', got"):
+    with pytest.raises(ValueError, match="method must be one of 'first_order', 'whitened', 'lip"):
         margin(vae, x, 1.0, method=method)
 
 

@@ -38,6 +38,8 @@ class Plain(nn.Module):
 
 
 VAE = vf.as_vae(Plain().eval()).eval()
+CERTIFIED = lambda: vf.certify.margin(LIPSCHITZ, X, 3.0, method="lipschitz")  # noqa: E731
+LIPSCHITZ = vf.models.LipschitzVAE((1, 8, 8), hidden=(8,), latent=3).eval()
 NET = vf.lower(nn.Sequential(nn.Linear(8, 12), nn.Tanh(), nn.Linear(12, 64)), Z)
 SQUARE = (Z.mT @ Z)[None].double()
 LINEAR = nn.Linear(8, 3)
@@ -73,6 +75,7 @@ CALLS = {
         VAE, X, 0.1, grid=2, bisections=1, restarts=2, steps=2, samples=20
     ),
     "certify.margin": lambda: vf.certify.margin(VAE, X, 3.0, samples=50),
+    "certify.best": lambda: vf.certify.best(CERTIFIED(), CERTIFIED()),
     "certify.robust_probability": lambda: vf.certify.robust_probability(VAE, X, 1.0, samples=50),
     "geometry.frobenius_norm": lambda: vf.geometry.frobenius_norm(VAE, X, of="reconstruction"),
     "geometry.jacobian": lambda: vf.geometry.jacobian(VAE, X, of="reconstruction"),
@@ -96,6 +99,7 @@ CALLS = {
     "metrics.likelihood_degradation": lambda: vf.metrics.likelihood_degradation(VAE, X, X.flip(0)),
     "metrics.msssim": lambda: vf.metrics.msssim(X, X.flip(0)),
     "models.explain": _explain,
+    "models.lipschitz_constants": lambda: vf.models.lipschitz_constants(LIPSCHITZ, X),
     "ops.decode_distance": lambda: ops.decode_distance(
         Z, Z.abs(), torch.zeros(3, 64), torch.full((3,), 3.0), NET, seed=0, samples=9, **OP
     ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from scipy import special
@@ -13,8 +13,11 @@ from torch import Tensor
 from vaefast import checks
 from vaefast.attacks.damage import Options, damage
 from vaefast.attacks.result import NO_X, AttackResult, warn_of
+from vaefast.certify.bracket import Bounds, Bracket
+from vaefast.certify.events import Event, require_one_event
+from vaefast.certify.margins import MarginResult
 from vaefast.certify.probability import Draws, check_draws
-from vaefast.certify.sampling import at_input, count_hits
+from vaefast.certify.sampling import at_input, count_hits, repeated_rows
 from vaefast.functional.rows import finite
 from vaefast.models import VAE
 from vaefast.models.context import Context
@@ -22,7 +25,6 @@ from vaefast.models.likelihoods import check_pixels
 from vaefast.models.prepare import Prepared, prepare
 from vaefast.philox import Use
 from vaefast.runtime import batching
-from vaefast.runtime.batching import Rows
 from vaefast.runtime.grad_mode import without_grad
 from vaefast.runtime.reasons import Reasons, reasons
 
@@ -48,6 +50,9 @@ class EmpiricalMargin:
             attack had a gradient and nothing was found.
         reproducible: how far a row depends on the batch it stood in: ``"bits"``, ``"blocks"`` or
             ``"round-off"``, see :func:`vaefast.runtime.batching.reproducible`.
+        event: the :class:`Event` that broke.
+        ratio: [B] float64, certified margin over this one, where ``certified`` was given: how much
+            of what an attack leaves is certified. 0 where nothing is certified or was found.
     """
 
     margin: Tensor
@@ -57,6 +62,8 @@ class EmpiricalMargin:
     nonfinite_gradients: Tensor
     reasons: Reasons
     reproducible: str = "round-off"
+    event: Event = Event.FIXED_CENTRE
+    ratio: Tensor | None = None
 
 
 @without_grad
@@ -77,6 +84,8 @@ def empirical_margin(
     seed: int = 0,
     index: Tensor | None = None,
     context: Context = None,
+    event: Event = Event.FIXED_CENTRE,
+    certified: MarginResult | None = None,
     **attack: Any,
 ) -> EmpiricalMargin:
     """Search for the smallest perturbation after which r-robustness no longer holds.
@@ -109,6 +118,10 @@ def empirical_margin(
         seed: seed of all random numbers.
         index: [B] int64, the global number of each input; default ``arange(B)``.
         context: conditions of each input, [B, ...] or a dict of such tensors.
+        event: what must break: ``Event.FIXED_CENTRE``, or ``Event.TWO_DRAWS``, the event of
+            ``margin(variant="barrett2022")``, where the reconstruction of x is drawn as well. The
+            attack is that of the fixed centre in both.
+        certified: margins of the same inputs, r and event, for ``ratio``.
         attack: further arguments of :func:`vaefast.attacks.max_damage`.
 
     Returns:
@@ -116,7 +129,8 @@ def empirical_margin(
 
     Raises:
         TypeError: half precision.
-        ValueError: a wrong shape or option, ``r_max`` that is not finite.
+        ValueError: a wrong shape or option, ``r_max`` that is not finite, ``certified`` of another
+            event.
 
     Source: mathematics.md 2.3, after Barrett, Camuto, Willetts, Rainforth, "Certifiably robust
     variational autoencoders", AISTATS 2022, whose code scans from the largest radius down, one
@@ -127,10 +141,14 @@ def empirical_margin(
     check_pixels(x, vae.likelihood)
     checks.count(bisections, "bisections", 0)
     checks.count(restarts, "restarts")
+    event = Event(checks.option(event, "event", tuple(map(str, Event))))
+    if certified is not None:
+        checks.shape(certified.margin, "certified.margin", [len(x)], "the rows of x")
+        require_one_event(event=event, certified=certified.event)
     r_max = 0.25 * math.sqrt(prepared.pixels) if r_max is None else r_max
     box = vae.box or (-math.inf, math.inf)
     low, high = box[0] if low is None else low, box[1] if high is None else high
-    bounds = _Bounds(
+    bounds = Bounds(
         r=checks.per_row(r, "r", len(x), like=x, minimum=0.0),
         r_max=checks.per_row(r_max, "r_max", len(x), like=x, minimum=0.0).double(),
         low=checks.per_row(low, "low", len(x), like=x),
@@ -142,7 +160,7 @@ def empirical_margin(
     if bounds.r_max.isinf().any():
         raise ValueError("r_max must be finite, got inf")
     checks.differentiable(vae)
-    search = _Search(draws, options, prepared.maps.generic("mean", "std", "pixels"))
+    search = _Search(draws, options, prepared.maps.generic("mean", "std", "pixels"), event)
 
     def run(part: Prepared) -> tuple[Tensor, ...]:
         return search.run(part, bounds.take(part.gather), radii, bisections)
@@ -153,7 +171,10 @@ def empirical_margin(
     promise = batching.reproducible(search.generic, ops, x)
     searched_to = torch.where(found, margin, bounds.r_max)
     why = reasons(len(x), {NO_X: margin.isnan(), NO_GRADIENT: still})
-    result = EmpiricalMargin(margin, found, searched_to, x_adv, nonfinite, why, promise)
+    ratio = None if certified is None else certified.margin.to(margin) / margin
+    result = EmpiricalMargin(
+        margin, found, searched_to, x_adv, nonfinite, why, promise, event, ratio
+    )
     warn_of(result, "empirical_margin")
     return result
 
@@ -164,41 +185,6 @@ def _bytes_per_candidate(prepared: Prepared) -> int:
     return passes + 64 * prepared.pixels
 
 
-class _Bounds(NamedTuple):
-    """What the caller asks of each input."""
-
-    r: Tensor  # [b]
-    r_max: Tensor  # [b] float64
-    low: Tensor  # [b]
-    high: Tensor  # [b]
-
-    def take(self, rows: Rows) -> _Bounds:
-        return _Bounds(*[t[rows] for t in self])
-
-
-@dataclass
-class _Bracket:
-    """Per input: held at ``safe``, broke at ``broken`` (infinite where it never did)."""
-
-    safe: Tensor  # [b] float64
-    broken: Tensor  # [b] float64
-    witness: Tensor  # [b, *event], the input that broke
-    nonfinite: Tensor  # [b] int64, gradients of the attacks that were not finite
-    usable: Tensor  # [b] bool, some attack had a gradient to step along
-
-    def update(self, rows: Tensor, radius: Tensor, broke: Tensor, x_adv: Tensor) -> None:
-        """Record what happened to the inputs numbered ``rows`` at ``radius``, [len(rows)] each."""
-        self.safe[rows[~broke]] = radius[~broke]
-        self.broken[rows[broke]] = radius[broke]
-        self.witness[rows[broke]] = x_adv[broke]
-
-    def count(self, rows: Tensor, attack: AttackResult | None) -> None:
-        """Record what gradients an attack on them had."""
-        if attack is not None and attack.nonfinite_gradients is not None:
-            self.usable[rows] |= ~attack.failed
-            self.nonfinite[rows] += attack.nonfinite_gradients
-
-
 @dataclass(frozen=True)
 class _Search:
     """How an input is attacked and its probability estimated."""
@@ -206,14 +192,13 @@ class _Search:
     draws: Draws
     attack: dict[str, Any]
     generic: bool  # some map is evaluated as a module
+    event: Event
 
-    def run(
-        self, part: Prepared, bounds: _Bounds, grid: int, bisections: int
-    ) -> tuple[Tensor, ...]:
+    def run(self, part: Prepared, bounds: Bounds, grid: int, bisections: int) -> tuple[Tensor, ...]:
         """(margin, found, witness) of some inputs."""
         good = finite(part.x, bounds.r, bounds.r_max)
         zero = torch.zeros_like(bounds.r_max)
-        bracket = _Bracket(
+        bracket = Bracket(
             zero.clone(),
             zero + torch.inf,
             torch.full_like(part.x, torch.nan),
@@ -232,7 +217,7 @@ class _Search:
         return margin, found, bracket.witness, bracket.nonfinite, still
 
     def _attempt(
-        self, part: Prepared, bounds: _Bounds, bracket: _Bracket, rows: Tensor, radius: Tensor
+        self, part: Prepared, bounds: Bounds, bracket: Bracket, rows: Tensor, radius: Tensor
     ) -> None:
         """Attack the inputs numbered ``rows`` at their radii and narrow their brackets."""
         if not len(rows):
@@ -252,7 +237,7 @@ class _Search:
         return torch.from_numpy(chance <= self.draws.alpha).to(hits.device)
 
     def _candidates(
-        self, own: Prepared, bounds: _Bounds, radius: Tensor
+        self, own: Prepared, bounds: Bounds, radius: Tensor
     ) -> tuple[Tensor, AttackResult | None]:
         """Perturbed inputs at distance ``radius``, [b, K, *event], and the attack behind them."""
         if not radius.any():
@@ -265,7 +250,7 @@ class _Search:
         box = (t.view(-1, *[1] * (point.ndim - 1)) for t in (bounds.low, bounds.high))
         return point.clamp(*box), found
 
-    def _options(self, bounds: _Bounds, radius: Tensor) -> Options:
+    def _options(self, bounds: Bounds, radius: Tensor) -> Options:
         return Options.checked(
             seed=self.draws.seed,
             eps=radius,
@@ -282,16 +267,17 @@ class _Search:
 
         def run(part: Prepared) -> tuple[Tensor, ...]:
             points = candidates[part.gather].flatten(0, 1)
-            centre = at_input(part.maps, part.x).centre
-            moved = at_input(part.maps, points)
+            own = repeated_rows(at_input(part.maps, part.x), restarts)
+            moved = at_input(part.maps, points)._replace(centre=own.centre)
             hits = count_hits(
                 part.maps,
-                moved._replace(centre=centre.repeat_interleave(restarts, 0)),
+                moved,
                 r[part.gather].repeat_interleave(restarts),
                 seed=seed,
                 index=part.index.repeat_interleave(restarts),
                 samples=samples,
                 use=use,
+                other=own if self.event is Event.TWO_DRAWS else None,
             )
             return (torch.where(finite(points), hits, samples).view(-1, restarts),)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple, overload
 
 import numpy as np
 import torch
@@ -11,6 +12,8 @@ from scipy import special
 from torch import Tensor
 
 from vaefast import checks
+from vaefast.certify.events import Event
+from vaefast.certify.lipschitz import CertifiedProbability, certified_probability
 from vaefast.certify.provenance import fingerprint
 from vaefast.certify.sampling import at_input, hits
 from vaefast.functional.rows import finite
@@ -46,6 +49,7 @@ class RobustProbability:
             ``"round-off"``, see :func:`vaefast.runtime.batching.reproducible`.
         precision: as asked for. Only with ``"ieee"`` is ``p_lower`` a bound on p; with another it
             is an estimate, as the hits may be those of a slightly different decoder.
+        event: the :class:`Event` whose probability it is.
     """
 
     p: Tensor
@@ -58,6 +62,7 @@ class RobustProbability:
     fingerprint: str
     reproducible: str = "round-off"
     precision: str = "ieee"
+    event: Event = Event.FIXED_CENTRE
 
 
 class Draws(NamedTuple):
@@ -66,6 +71,36 @@ class Draws(NamedTuple):
     samples: int
     alpha: float
     seed: int
+
+
+@overload
+def robust_probability(
+    vae: VAE,
+    x: Tensor,
+    r: float | Tensor,
+    *,
+    samples: int = 1000,
+    alpha: float = 1e-3,
+    seed: int = 0,
+    index: Tensor | None = None,
+    precision: str = "ieee",
+    context: Context = None,
+    method: Literal["samples"] = "samples",
+) -> RobustProbability: ...
+
+
+@overload
+def robust_probability(
+    vae: VAE,
+    x: Tensor,
+    r: float | Tensor,
+    *,
+    index: Tensor | None = None,
+    context: Context = None,
+    method: Literal["lipschitz"],
+    radii: Sequence[float] | Tensor = (0.0,),
+    variant: str | None = None,
+) -> CertifiedProbability: ...
 
 
 @without_grad
@@ -80,11 +115,17 @@ def robust_probability(
     index: Tensor | None = None,
     precision: str = "ieee",
     context: Context = None,
-) -> RobustProbability:
-    """Estimate how likely a sampled reconstruction stays within r of the mean's.
+    method: str = "samples",
+    radii: Sequence[float] | Tensor = (0.0,),
+    variant: str | None = None,
+) -> RobustProbability | CertifiedProbability:
+    """How likely a sampled reconstruction stays within r of the mean's: by draws, or certified.
 
         p = P_η(‖g(μ(x) + σ(x)⊙η) − g(μ(x))‖₂ ≤ r),  η ~ N(0, I)
         p_lower = BetaInv(alpha; k, S − k + 1) for k hits of S samples, 0 for k = 0
+
+    With ``method="lipschitz"`` a lower bound that holds after every perturbation of a given length,
+    from the constants of the maps and without draws (:func:`margin`).
 
     Args:
         vae: the VAE, in evaluation mode.
@@ -100,20 +141,33 @@ def robust_probability(
             in. It decides samples anew in float32 whose distance is within an error band of r that
             is estimated for each input, not proven: the result is an estimate then.
         context: conditions of each input, [B, ...] or a dict of such tensors.
+        method: ``"samples"`` or ``"lipschitz"``, which takes neither draws nor a precision.
+        radii: of "lipschitz", K lengths of the perturbation, ℓ2, pixel scale; 0 is x itself.
+        variant: of "lipschitz", as in :func:`margin`.
 
     Returns:
-        :class:`RobustProbability`. A draw whose reconstruction is NaN is no hit.
+        :class:`RobustProbability`; a draw whose reconstruction is NaN is no hit. With "lipschitz"
+        :class:`CertifiedProbability`.
 
     Raises:
         TypeError: half precision; it has no certificates.
         ValueError: a wrong shape, ``r`` < 0 or infinite, ``samples`` < 1, ``alpha`` outside (0, 1);
-            pixels outside of [0, 1], unless the likelihood is Gaussian.
+            pixels outside of [0, 1], unless the likelihood is Gaussian; with "lipschitz" a map
+            without a constant.
 
-    Source: Camuto et al. 2021, mathematics.md 2.1 and 8.1; Clopper, Pearson 1934.
+    Source: Camuto et al. 2021, mathematics.md 2.1 and 8.1; Clopper, Pearson 1934; Barrett et al.
+    2022, mathematics.md 4 (lipschitz).
     """
+    checks.option(method, "method", ("samples", "lipschitz"))
     draws = check_draws(samples, alpha, seed)
+    if method == "lipschitz" and precision != "ieee":
+        raise ValueError(f'method "lipschitz" takes no precision, got "{precision}"')
     prepared = prepare(vae, x, index, context=context, precision=precision, half="refuse")
     check_pixels(prepared.x, vae.likelihood)
+    if method == "lipschitz":
+        return certified_probability(prepared, r, radii, variant)
+    if variant is not None:
+        raise ValueError('variant is of method "lipschitz", got method="samples"')
     return estimate(prepared, r, draws, precision, fingerprint(prepared))
 
 

@@ -17,7 +17,7 @@ from vaefast.models.vae import VAE
 if TYPE_CHECKING:
     from vaefast.certify.probability import RobustProbability
 
-__all__ = ["fingerprint", "require_same"]
+__all__ = ["fingerprint", "require_draws", "require_same"]
 
 ENTRIES = 16  # of each of the model's tensors
 PLAIN = (Tensor, torch.nn.Parameter, torch.nn.Buffer)
@@ -32,6 +32,19 @@ def fingerprint(prepared: Prepared) -> str:
     a step of training changes some of them, and the time does not grow with the model's width.
     """
     return f"{_model(prepared):08x}-{_inputs(prepared.x, prepared.context):08x}"
+
+
+def require_draws(probability: object) -> None:
+    """Refuse a probability that no draws are behind: the first-order margins rest on them.
+
+    Raises:
+        TypeError: it is no :class:`RobustProbability`.
+    """
+    if not hasattr(probability, "hits"):
+        raise TypeError(
+            "probability must be a RobustProbability of draws, got "
+            f'{type(probability).__name__}; method="lipschitz" takes none'
+        )
 
 
 def require_same(

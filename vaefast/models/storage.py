@@ -15,6 +15,7 @@ from torch import Tensor
 
 from vaefast import checks
 from vaefast.models.hierarchical import HierarchicalVAE
+from vaefast.models.lipschitz import LipschitzVAE
 from vaefast.models.networks import MLPVAE, ConvVAE
 from vaefast.models.vae import VAE
 
@@ -29,11 +30,12 @@ MAKE = (
     "return vae.eval()"
 )
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-Model = MLPVAE | ConvVAE | HierarchicalVAE
+Model = MLPVAE | ConvVAE | HierarchicalVAE | LipschitzVAE
 CLASSES: dict[str, type[Model]] = {
     "MLPVAE": MLPVAE,
     "ConvVAE": ConvVAE,
     "HierarchicalVAE": HierarchicalVAE,
+    "LipschitzVAE": LipschitzVAE,
 }
 
 
@@ -43,7 +45,8 @@ def save(vae: VAE | HierarchicalVAE, path: str | os.PathLike[str]) -> None:
     The file is written beside ``path`` and renamed, so that ``path`` never holds half a model.
 
     Args:
-        vae: an :class:`MLPVAE`, :class:`ConvVAE` or :class:`HierarchicalVAE`.
+        vae: an :class:`MLPVAE`, :class:`ConvVAE`, :class:`LipschitzVAE` or
+            :class:`HierarchicalVAE`.
         path: of the file; its folder must exist.
 
     Raises:

@@ -27,6 +27,7 @@ from vaefast.training.checkpoint import Checkpoint, digest
 from vaefast.training.history import History, bar
 from vaefast.training.objectives import Objective, described, find
 from vaefast.training.run import Rows, Run
+from vaefast.training.upfront import promised
 
 __all__ = ["fit"]
 
@@ -49,6 +50,8 @@ def fit(
     context: Context = None,
     checkpoint: str | os.PathLike[str] | None = None,
     checkpoint_minutes: float = 5.0,
+    certified_radius: float | None = None,
+    r: float | None = None,
 ) -> History:
     """Train a VAE in place with Adam on a reparameterised objective, one sample per input and step.
 
@@ -87,6 +90,11 @@ def fit(
             it goes on, and ``epochs`` may be more than before; a run of other data, objective or
             options is refused. It runs no code when it is read.
         checkpoint_minutes: between two writes of it; 0 writes after every step.
+        certified_radius: of a :class:`vaefast.models.LipschitzVAE`, the ‖δ‖₂ that every input is to
+            withstand, pixel scale: constants that were left to be chosen, and the ball of σ, are
+            set before training so that Theorem 2 (or 3) of Barrett et al. guarantees it; what
+            cannot be had is refused. ``vae.constants`` says what was chosen.
+        r: radius in output space of that guarantee, as in :func:`vaefast.certify.margin`.
 
     Raises:
         TypeError: ``vae`` is no VAE, x no floating tensor, or a number of the wrong kind.
@@ -117,8 +125,10 @@ def fit(
     file = None
     if checkpoint is not None:
         identity = _identity(run, validation) | options | {"early stopping": stop_after}
+        if certified_radius is not None:
+            identity |= {"certified_radius": certified_radius, "r": r}
         file = Checkpoint(checkpoint, checkpoint_minutes, identity)
-    with _training(vae, seed):
+    with _training(vae, seed), promised(vae, x, certified_radius, r):
         if file is not None and (kept := file.read()) is not None:
             run.restore(*kept)
         _check_length(run, epochs)
