@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from vaefast.runtime.durable import write_whole
 
-__all__ = ["Part", "Store", "said"]
+__all__ = ["Part", "Store", "said", "versioned"]
 
 SETTINGS = "settings.json"
 MADE_BY = "vaefast reproduce"
@@ -107,6 +108,11 @@ class Store:
                     f"--out {self.folder} holds a run with {name.replace('_', ' ')} {said(there)}, "
                     f"this one has {said(here)}; name another folder, or delete it"
                 )
+
+
+def versioned(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with the versions that results depend on."""
+    return {**settings, **{name: metadata.version(name) for name in ("vaefast", "torch")}}
 
 
 def said(value: Any) -> str:

@@ -9,7 +9,8 @@ import torch
 
 from vaefast import data
 from vaefast.cli import main
-from vaefast.reproduce.kuzina2022.duration import measure, said_hours
+from vaefast.reproduce.durations import said_hours
+from vaefast.reproduce.kuzina2022.duration import measure
 from vaefast.reproduce.kuzina2022.settings import Settings
 
 SIZES = {

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import typer
 
-from vaefast.cli.reproduce import kuzina2022
+from vaefast.cli.reproduce import khan2023, kuzina2022
 
 __all__ = ["EXPERIMENTS", "reproduce"]
 
-EXPERIMENTS = {"kuzina2022": kuzina2022.command}
+EXPERIMENTS = {"kuzina2022": kuzina2022.command, "khan2023": khan2023.command}
 EXAMPLE = "Example: vaefast reproduce {} --data mnist --out runs/{}/"
 
 reproduce = typer.Typer()

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Optional
 import typer
 from rich.console import Console
 
-from vaefast.audit import Stages
 from vaefast.cli import options as o
+from vaefast.cli.reproduce.session import finish, interruptible, size_option, words
 from vaefast.cli.sources import check_suffix, find_device, read_data
 from vaefast.reproduce.kuzina2022.duration import measure
 from vaefast.reproduce.kuzina2022.findings import findings
@@ -18,7 +18,6 @@ from vaefast.reproduce.kuzina2022.page import render
 from vaefast.reproduce.kuzina2022.run import check_data, open_store, run
 from vaefast.reproduce.kuzina2022.settings import DEFAULT, Settings
 from vaefast.reproduce.kuzina2022.table import as_csv
-from vaefast.runtime.durable import write_whole
 
 __all__ = ["command"]
 
@@ -26,9 +25,7 @@ __all__ = ["command"]
 
 
 def _size(text: str, name: str, full: str) -> Any:
-    default = DEFAULT[name]
-    shown = ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
-    return typer.Option(f"--{name.replace('_', '-')}", help=f"{text}; {shown}, with --full {full}.")
+    return size_option(text, name, DEFAULT[name], full)
 
 
 def command(
@@ -96,7 +93,7 @@ def command(
     """
     check_suffix(out, "")
     given: dict[str, Any] = {
-        name: _words(value) for name, value in (("models", models), ("gradients", gradients))
+        name: words(value) for name, value in (("models", models), ("gradients", gradients))
     }
     given |= {"radii": None if radii is None else o.numbers(radii, "--radii")}
     settings = Settings.of_data(
@@ -124,21 +121,9 @@ def command(
     store = open_store(out, images, settings)
     if full:
         console.print(str(measure(images, settings)))
-    try:
-        with Stages(console) as stages:
-            found = run(images, settings, store, stages)
-    except KeyboardInterrupt:
-        way_on = f"what is finished lies in {out}, and the same command goes on from it"
-        raise KeyboardInterrupt(way_on) from None
-    write_whole(out / "results.csv", as_csv(found).encode())
+    found = interruptible(out, console, lambda stages: run(images, settings, store, stages))
+    files = {"results.csv": as_csv(found)}
     if found.bound is not None:
-        write_whole(out / "tv-bound.csv", found.bound.as_csv().encode())
-    page = render(found, shlex.join(["vaefast", *context.obj]))
-    write_whole(out / "report.html", page.encode())
-    console.print(f"\n{' '.join(findings(found))}", markup=False)
-    console.print(f"\nThe report is at {out / 'report.html'}", soft_wrap=True)
-
-
-def _words(text: str | None) -> tuple[str, ...] | None:
-    """``"vae,beta-5"`` as names."""
-    return None if text is None else tuple(word.strip() for word in text.split(",") if word.strip())
+        files["tv-bound.csv"] = found.bound.as_csv()
+    files["report.html"] = render(found, shlex.join(["vaefast", *context.obj]))
+    finish(out, console, files, findings(found))

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
-import torch
-
 from vaefast import attacks, hmc, models, training
 from vaefast.data import Dataset
+from vaefast.reproduce.durations import said_hours, seconds_of
 from vaefast.reproduce.kuzina2022.cells import AIMS
 from vaefast.reproduce.kuzina2022.search import LEAPFROG
 from vaefast.reproduce.kuzina2022.settings import Settings, parse_model
 
-__all__ = ["Duration", "measure", "said_hours"]
+__all__ = ["Duration", "measure"]
 
 ROWS = 128  # of the measured step of training
 CHAINS = 32  # of the measured transitions
@@ -45,7 +42,7 @@ def measure(data: Dataset, settings: Settings) -> Duration:
         options: dict[str, Any] = {"epochs": 1, "validation": 0.0, "progress": False}
         training.fit(vae, x, objective=objective, batch_size=settings.batch_size, **options)
 
-    each = sum(_seconds(partial(step, name)) for name in settings.models)
+    each = sum(seconds_of(partial(step, name)) for name in settings.models)
     each *= inputs * settings.epochs / len(x)
     return Duration(each, *_of_cells(vae, data, settings))
 
@@ -54,7 +51,7 @@ def _of_cells(vae: models.VAE, data: Dataset, settings: Settings) -> tuple[float
     """Seconds of all defences, and of all searches through them."""
     s, x = settings, data.x_test[:CHAINS]
     options: dict[str, Any] = {"schedule": "kuzina2022", "steps": 2, "step_size": s.step_size}
-    one = _seconds(lambda: hmc.defend(vae, x, **options)) / (len(x) * 3)  # a transition
+    one = seconds_of(lambda: hmc.defend(vae, x, **options)) / (len(x) * 3)  # a transition
     cells = len(s.models) * len(s.radii)
     choices = (1 + len(s.gradients)) * max(1, s.restarts // 2) / s.restarts
     runs = len(s.models) + cells * (1 + len(AIMS) * (2 + choices))
@@ -67,24 +64,7 @@ def _of_cells(vae: models.VAE, data: Dataset, settings: Settings) -> tuple[float
         options: dict[str, Any] = {"steps": 1, "through_defence": surrogate, "gradient": gradient}
         attacks.max_damage(vae, points, eps=0.1, norm="linf", **options)
 
-    step = sum(_seconds(partial(attack, name)) for name in s.gradients) / (2 * len(points))
+    step = sum(seconds_of(partial(attack, name)) for name in s.gradients) / (2 * len(points))
     searches = cells * len(AIMS) * s.references * s.adaptive_steps
     search = step * searches * s.adaptive_transitions
     return defence, search
-
-
-def _seconds(run: Callable[[], object]) -> float:
-    """Of the second of two calls: the first also compiles, packs and allocates."""
-    with torch.random.fork_rng(devices=[]):
-        run()
-        start = time.perf_counter()
-        run()
-    return time.perf_counter() - start
-
-
-def said_hours(seconds: float) -> str:
-    """``40 s``, ``16 min``, ``5.2 h`` or ``3.1 days``."""
-    for limit, unit, digits in ((86400, "days", 1), (3600, "h", 1), (60, "min", 0)):
-        if seconds >= limit:
-            return f"{seconds / limit:.{digits}f} {unit}"
-    return f"{seconds:.0f} s"

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 from vaefast.audit import Stages
 from vaefast.data import Dataset
+from vaefast.reproduce.inputs import check_inputs, contents
 from vaefast.reproduce.kuzina2022.bound import Bound, bound_of
 from vaefast.reproduce.kuzina2022.cells import Cell
 from vaefast.reproduce.kuzina2022.grid import Grid
 from vaefast.reproduce.kuzina2022.settings import Settings
 from vaefast.reproduce.kuzina2022.subject import Subject, choose_references, prepare_subject
-from vaefast.reproduce.store import Store
+from vaefast.reproduce.store import Store, versioned
 
 __all__ = ["Reproduction", "open_store", "run"]
 
@@ -53,8 +51,9 @@ def open_store(folder: Path, data: Dataset, settings: Settings) -> Store:
         OSError: it cannot be written.
     """
     check_data(data, settings)
-    versions = {name: metadata.version(name) for name in ("vaefast", "torch")}
-    return Store(folder, {**settings.record(), "contents": _digest(data, settings), **versions})
+    seen = [data.x_train[: settings.train_inputs], data.x_test[:1024]]
+    seen += [y for y in (data.y_train, data.y_test) if y is not None]
+    return Store(folder, versioned({**settings.record(), "contents": contents(*seen)}))
 
 
 def check_data(data: Dataset, settings: Settings) -> None:
@@ -63,21 +62,9 @@ def check_data(data: Dataset, settings: Settings) -> None:
     Raises:
         ValueError: others.
     """
-    if not data.images:
-        shape = list(data.x_test.shape[1:])
-        raise ValueError(f"--data {settings.data} has inputs of shape {shape}; images are needed")
+    check_inputs(data, settings.data, settings.train_inputs)
     if data.y_train is None or data.y_test is None:
         raise ValueError(f"--data {settings.data} has no labels; the classifier needs them")
-    if (data.low, data.high) != (0.0, 1.0):
-        raise ValueError(
-            f"--data {settings.data} has values from {data.low:g} to {data.high:g}; the published "
-            "models take [0, 1]"
-        )
-    if (settings.train_inputs or 0) > len(data.x_train):
-        raise ValueError(
-            f"--train-inputs must be at most {len(data.x_train)} for --data {settings.data}, got "
-            f"{settings.train_inputs}"
-        )
     choose_references(data.y_test, settings.references, settings.seed)
 
 
@@ -92,14 +79,3 @@ def run(data: Dataset, settings: Settings, store: Store, stages: Stages) -> Repr
         bound = bound if subjects else bound_of(grid, settings, stages)
         subjects.append(subject)
     return Reproduction(settings, data.name, data.classes, subjects, cells, bound)
-
-
-def _digest(data: Dataset, settings: Settings) -> str:
-    """A hash of the inputs that a run sees, by which other contents of one name are told."""
-    total = hashlib.sha256()
-    tensors: list[Any] = [data.x_train[: settings.train_inputs], data.x_test[:1024]]
-    tensors += [y for y in (data.y_train, data.y_test) if y is not None]
-    for tensor in tensors:
-        total.update(f"{list(tensor.shape)}".encode())
-        total.update(tensor.contiguous().numpy().tobytes())
-    return total.hexdigest()[:16]

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from vaefast import metrics, models, training
+from vaefast import metrics, models
 from vaefast.audit import Stages
 from vaefast.audit.stages import CLEAN, sample_reconstruction
 from vaefast.data import Dataset
 from vaefast.models import VAE
 from vaefast.reproduce.kuzina2022.settings import Settings, Training, parse_model
 from vaefast.reproduce.store import Store
-from vaefast.training import Objective, Step
+from vaefast.reproduce.trained import trained
 
 __all__ = ["Subject", "choose_references", "prepare_subject"]
 
@@ -73,60 +70,16 @@ def prepare_subject(
         raise ValueError(f"--data {settings.data} has no labels; the classifier needs them")
     rows = slice(0, settings.train_inputs)
     x_train, y_train = data.x_train[rows], data.y_train[rows]
-    vae, loss = _trained(plan, x_train, settings, store, stages)
+    vae = models.ConvVAE(tuple(x_train.shape[1:]), seed=settings.seed)
+    options = {"epochs": settings.epochs, "batch_size": settings.batch_size}
+    options |= {"lr": settings.learning_rate, "seed": settings.seed, "validation": VALIDATION}
+    vae, loss = trained(name, plan.title, vae, plan.objective, x_train, store, stages, **options)
     classifier = _classifier(plan, vae, x_train, y_train, settings, store, stages)
     x = data.x_test[choose_references(data.y_test, settings.references, settings.seed)]
     with torch.no_grad():
         predicted = classifier.predict(vae.encode(x)[0])
     reconstruction = sample_reconstruction(vae, x, settings.seed, CLEAN)
     return Subject(plan, vae, classifier, x, reconstruction, predicted, loss)
-
-
-@dataclass(frozen=True)
-class _Watched:
-    """An objective that tells a progress bar how many inputs a step saw."""
-
-    objective: Objective
-    advance: Callable[[int], None] = field(repr=False)
-
-    def terms(self, vae: VAE, x: Tensor, step: Step) -> dict[str, Tensor]:
-        if step.training:
-            self.advance(len(x))
-        return self.objective.terms(vae, x, step)
-
-
-def _trained(
-    plan: Training, x: Tensor, settings: Settings, store: Store, stages: Stages
-) -> tuple[VAE, float]:
-    """In evaluation mode, with its validation loss."""
-    kept = store.path(f"{plan.name}/model")
-    if (part := store.read(f"{plan.name}/training")) is not None and kept.exists():
-        return models.load(kept).eval(), part.facts["loss"]
-    vae = models.ConvVAE(tuple(x.shape[1:]), seed=settings.seed)
-    checkpoint = store.path(f"{plan.name}/checkpoint")
-    if checkpoint.exists():
-        stages.console.print(f"train    {plan.title} goes on from {checkpoint}", soft_wrap=True)
-    start = time.perf_counter()
-    work = settings.epochs * len(x)
-    with stages.stage(f"train    {plan.title}", work, "seen inputs") as advance:
-        history = training.fit(
-            vae,
-            x,
-            objective=_Watched(plan.objective, advance),
-            epochs=settings.epochs,
-            batch_size=settings.batch_size,
-            lr=settings.learning_rate,
-            seed=settings.seed,
-            validation=VALIDATION,
-            progress=False,
-            checkpoint=checkpoint,
-            checkpoint_minutes=0.5,
-        )
-    models.save(vae.eval(), kept)
-    facts = {"loss": history.validation[-1], "seconds": time.perf_counter() - start}
-    store.write(f"{plan.name}/training", {}, facts)
-    checkpoint.unlink()
-    return vae, history.validation[-1]
 
 
 def _classifier(
