@@ -125,7 +125,7 @@ def test_numbers_by_hand(x):
     mean.weight.data, decoder.weight.data = W, A
     vae = vf.VAE(
         encoder_mean=nn.Sequential(nn.Flatten(), mean),
-        encoder_logvar=2 * torch.tensor([0.1, 0.3]).double().log(),
+        encoder_logvar=2 * torch.tensor([0.1, 0.3], dtype=torch.float64).log(),
         decoder=decoder,
         likelihood="gaussian",
     ).eval()

@@ -137,6 +137,10 @@ def test_a_run_goes_on_with_the_same_radius_only(x, tmp_path):
         fit(build(), x, epochs=3, checkpoint=file, **promise | {"certified_radius": 0.5})
     with pytest.raises(ValueError, match="certified_radius"):
         fit(build(), x, epochs=3, checkpoint=file, progress=False)
+    other = tmp_path / "other.ckpt"
+    fit(build(a=1.0), x, epochs=1, checkpoint=other, progress=False)
+    with pytest.raises(ValueError, match=r"run with a 1\.0, this one has 2\.0"):
+        fit(build(a=2.0), x, epochs=1, checkpoint=other, progress=False)
 
 
 @pytest.mark.parametrize(

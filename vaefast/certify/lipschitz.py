@@ -117,8 +117,8 @@ def _setting(prepared: Prepared, r: float | Tensor) -> Setting:
         std = torch.exp(0.5 * cast(Tensor, vae.encoder.logvar).detach().double()) * UP
         same = bool((std == std[0]).all())
         norm, largest = torch.linalg.vector_norm(std) * UP, std.max()
-        wide = (t.expand(len(x)) for t in (norm, largest))
-        return Setting(constants, *wide, radius, latents, isotropic=same)
+        norm, largest = norm.expand(len(x)), largest.expand(len(x))
+        return Setting(constants, norm, largest, radius, latents, isotropic=same)
     with numerics.products(x.device, "ieee"):
         norm, largest = prepared.rows(
             lambda part: _widths(part.x, maps), _bytes(maps, x), generic=True

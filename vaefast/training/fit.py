@@ -27,7 +27,7 @@ from vaefast.training.checkpoint import Checkpoint, digest
 from vaefast.training.history import History, bar
 from vaefast.training.objectives import Objective, described, find
 from vaefast.training.run import Rows, Run
-from vaefast.training.upfront import promised
+from vaefast.training.upfront import asked_for, promised
 
 __all__ = ["fit"]
 
@@ -125,8 +125,7 @@ def fit(
     file = None
     if checkpoint is not None:
         identity = _identity(run, validation) | options | {"early stopping": stop_after}
-        if certified_radius is not None:
-            identity |= {"certified_radius": certified_radius, "r": r}
+        identity |= asked_for(vae, certified_radius, r)
         file = Checkpoint(checkpoint, checkpoint_minutes, identity)
     with _training(vae, seed), promised(vae, x, certified_radius, r):
         if file is not None and (kept := file.read()) is not None:

@@ -15,7 +15,7 @@ from vaefast.certify.events import Event
 from vaefast.certify.theorems import HALF, Setting, largest_shift, misses
 from vaefast.models.lipschitz import Constants, LipschitzVAE, lipschitz_constants
 
-__all__ = ["choose", "promised"]
+__all__ = ["asked_for", "choose", "promised"]
 
 SLACK = 1e-4  # by which weights in float32 may exceed a constant while they train
 NOISE = 0.25  # of r/a is the ball of σ where constants are chosen with it: a quarter of r²/2
@@ -51,6 +51,15 @@ def promised(
     yield
     model.eval()  # the caller sets the modes back
     _keep(model.project_(), x, radius, r)
+
+
+def asked_for(vae: object, certified_radius: float | None, r: float | None) -> dict[str, object]:
+    """What a checkpoint holds a run to: the radii, and the constants that were given."""
+    given: dict[str, object] = {"certified_radius": certified_radius, "r": r}
+    if isinstance(vae, LipschitzVAE):
+        kept = vae.constants._asdict()
+        given |= {name: value for name, value in kept.items() if name not in vae.free}
+    return given
 
 
 def choose(vae: LipschitzVAE, radius: float, r: float) -> Constants:

@@ -140,13 +140,14 @@ def network_constant(net: Network) -> float:
 
 def _before_ball(vae: VAE) -> tuple[nn.Module | None, float]:
     """x ↦ σ(x) before its projection, and the radius of that; None where there is none."""
-    head = vae.encoder.logvar if isinstance(vae.encoder, GaussianEncoder) else None
+    encoder = vae.encoder
+    head = encoder.logvar if isinstance(encoder, GaussianEncoder) else None
     if not isinstance(head, nn.Sequential) or len(head) < 3:
         return None, math.inf
-    ball, last = head[-2:]
+    *layers, ball, last = head.children()
     if not (isinstance(ball, BallOfStd) and isinstance(last, LogVariance)):
         return None, math.inf
-    return nn.Sequential(vae.encoder.trunk, *head[:-2]), float(ball.radius)
+    return nn.Sequential(cast(nn.Module, encoder.trunk), *layers), float(ball.radius)
 
 
 def _lowered(part: str, lower: Callable[[], Network]) -> Network:

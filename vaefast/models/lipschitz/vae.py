@@ -116,11 +116,10 @@ class LipschitzVAE(VAE):
         self.hidden, self.latent_dim = hidden, latent
         self.order, self.iterations = order, iterations
         self.export_iterations = checks.count(export_iterations, "export_iterations")
-        self.free = tuple(name for name in ("a", "b", "c", "std_norm") if given[name] is None)
+        chosen = {name: given[name] for name in Constants._fields if given[name] is not None}
+        mine = ("a", "b") if fixed_std else Constants._fields
+        self.free = tuple(name for name in mine if name not in chosen)
         self._set = Constants(DEFAULT, DEFAULT, 0.0 if fixed_std else DEFAULT)
-        chosen = {
-            name: v for name, v in given.items() if v is not None and name in self._set._fields
-        }
         self._initialise(seed)
         self.set_constants(**chosen)
 
@@ -153,12 +152,12 @@ class LipschitzVAE(VAE):
             ValueError: a constant that is not positive and finite, or c of a fixed σ.
         """
         given = {"a": a, "b": b, "c": c, "std_norm": std_norm}
-        given = {name: _positive(v, name) for name, v in given.items() if v is not None}
+        new = {name: _positive(v, name) for name, v in given.items() if v is not None}
         if c is not None and self.fixed_std:
             raise ValueError("c must be left out where σ is fixed")
         if std_norm is not None:
-            self._set_width(given.pop("std_norm"))
-        self._set = self._set._replace(**given)
+            self._set_width(new.pop("std_norm"))
+        self._set = self._set._replace(**new)
         slack = 1.0 if self.likelihood == "gaussian" else SIGMOID
         set_constant(self.decoder, self._set.a / slack)
         set_constant(cast(nn.Module, self.encoder.mean), self._set.b)
