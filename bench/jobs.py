@@ -31,6 +31,7 @@ JOBS = (  # in the order of what is asked of them on a GPU
     "generic",
     "convolutional",
     "public_calls",
+    "spectra",
     "threads",
 )
 BESIDES = {
@@ -39,6 +40,7 @@ BESIDES = {
     "hmc_defence": "cpu",
     "convolutional": "cpu",
     "public_calls": "cpu",
+    "spectra": "cpu",
     "threads": "cpu",
 }  # no ops; where they are measured
 

@@ -197,6 +197,7 @@ def test_every_op_is_measured():
         "hmc_defence",
         "convolutional",
         "public_calls",
+        "spectra",
         "threads",
     }
     assert set(names(Place("cuda"))) == {*ops(), "convolutional_hmc"}

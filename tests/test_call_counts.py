@@ -27,7 +27,7 @@ CALLS = {
     "scores": vf.geometry.robustness_scores,
     "latent": lambda vae, x: vf.attacks.latent(vae, x, **OPTIONS),
     "max_damage": lambda vae, x: vf.attacks.max_damage(vae, x, **OPTIONS),
-    "geometric": lambda vae, x: vf.attacks.geometric(vae, x, eps=0.1, space="output"),
+    "geometric": lambda vae, x: vf.attacks.geometric(vae, x, eps=0.1, of="reconstruction"),
     "degradation": lambda vae, x: vf.metrics.likelihood_degradation(vae, x, x.flip(0)),
     "elbo": evaluate_elbo,
     "sample": lambda vae, x: vf.hmc.sample(vae, x, steps=2, warmup=2, leapfrog=2),

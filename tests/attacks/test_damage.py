@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from vaefast import attacks, philox
-from vaefast.attacks.damage import _Distances, _MeanDistance
+from vaefast.attacks.distances import Distances, MeanDistance
 from vaefast.models.prepare import prepare
 from vaefast.models.vae import VAE
 from vaefast.philox import Use
@@ -116,7 +116,7 @@ def test_sample_counts_are_checked(make_vae, make_images, name):
 def test_the_gradient_of_the_distance_is_autograd_s(make_vae, make_images):
     """Also where two images are the same, at which the norm has no derivative but 0."""
     prepared = prepare(make_vae().double(), make_images(2).double())
-    distance = _MeanDistance(_Distances(prepared.maps))
+    distance = MeanDistance(Distances(prepared.maps))
     noise = torch.randn(2, 3, prepared.maps.latents, generator=torch.Generator().manual_seed(0))
     noise = noise.double()
     point = prepared.x.repeat_interleave(2, 0)

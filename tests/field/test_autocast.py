@@ -67,6 +67,7 @@ GROUPS = vf.models.HierarchicalVAE((1, 8, 8), 2, 4, 3).eval()
 IMAGES = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(5))
 RUN = {"steps": 2, "warmup": 2, "leapfrog": 2}
 CALLS = {
+    "attacks.damage_curve": lambda: vf.attacks.damage_curve(VAE, X, directions=2),
     "attacks.geometric": lambda: vf.attacks.geometric(VAE, X, eps=1.0),
     "attacks.latent": lambda: vf.attacks.latent(VAE, X, eps=0.1, steps=2, restarts=2),
     "attacks.max_damage": lambda: vf.attacks.max_damage(VAE, X, eps=0.1, steps=2),
@@ -80,6 +81,7 @@ CALLS = {
     "geometry.frobenius_norm": lambda: vf.geometry.frobenius_norm(VAE, X, of="reconstruction"),
     "geometry.jacobian": lambda: vf.geometry.jacobian(VAE, X, of="reconstruction"),
     "geometry.pullback_spectrum": lambda: vf.geometry.pullback_spectrum(VAE, X, std=True),
+    "geometry.pullback_trace": lambda: vf.geometry.pullback_trace(VAE, X, of="fisher"),
     "geometry.robustness_scores": lambda: vf.geometry.robustness_scores(VAE, X),
     "geometry.spectral_norm": lambda: vf.geometry.spectral_norm(VAE, X, whiten=True),
     "hmc.defend": lambda: vf.hmc.defend(VAE, X, **SAMPLING),

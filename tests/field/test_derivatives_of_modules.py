@@ -260,7 +260,7 @@ def test_attention_decoders_have_a_geometry(layer):
         vf.geometry.spectral_norm(vae, x, of="decoder"), exact, rtol=1e-4, atol=0
     )
     vf.geometry.pullback_spectrum(vae, x, of="reconstruction")
-    attacked = vf.attacks.geometric(vae, x, eps=1.0, space="output")
+    attacked = vf.attacks.geometric(vae, x, eps=1.0, of="reconstruction")
     assert not attacked.failed.any()
 
 

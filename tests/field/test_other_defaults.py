@@ -26,7 +26,7 @@ SHORT = {"steps": 2, "warmup": 2, "leapfrog": 2}
 CALLS = {
     "attacks.latent": lambda vae, x: vf.attacks.latent(vae, x, restarts=2, **OPTIONS),
     "attacks.max_damage": lambda vae, x: vf.attacks.max_damage(vae, x, **OPTIONS),
-    "attacks.geometric": lambda vae, x: vf.attacks.geometric(vae, x, eps=0.1, space="output"),
+    "attacks.geometric": lambda vae, x: vf.attacks.geometric(vae, x, eps=0.1, of="reconstruction"),
     "certify.robust_probability": lambda vae, x: vf.certify.robust_probability(
         vae, x, 1.0, samples=20
     ),

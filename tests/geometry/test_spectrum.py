@@ -8,7 +8,7 @@ from torch import nn
 
 import vaefast as vf
 from vaefast import geometry
-from vaefast.models import VAE
+from vaefast.models import MLPVAE, VAE
 
 OF = ("encoder", "decoder", "reconstruction")
 
@@ -23,6 +23,47 @@ def metric(maps, of, std):
         return inner
     diagonal = torch.diag_embed(inner.diagonal(dim1=1, dim2=2))
     return mean.mT @ inner @ mean + (sigma.mT @ diagonal @ sigma if std else 0.0)
+
+
+def fisher(vae, maps, x):
+    """J_μᵀΣ⁻¹J_μ + 2 J_log σᵀJ_log σ."""
+    sigma = vae.posterior(x)[1].detach()[..., None]
+    mean, std = maps["encoder"] / sigma, maps["std"] / sigma
+    return mean.mT @ mean + 2 * std.mT @ std
+
+
+def test_fisher_metric_of_the_posterior(vae, x, maps):
+    G = fisher(vae, maps, x)
+    result = geometry.pullback_spectrum(vae, x, of="fisher", vectors=2)
+    m = 3 if vae.fixed_std else 6
+    assert list(result.eigenvalues.shape) == [5, m]
+    expected = torch.linalg.eigvalsh(G).flip(1)[:, :m]
+    torch.testing.assert_close(result.eigenvalues, expected, rtol=1e-6, atol=1e-9)
+    v = result.vectors.flatten(2)
+    torch.testing.assert_close(
+        G @ v.mT, v.mT * result.eigenvalues[:, None, :2], rtol=1e-6, atol=1e-8
+    )
+
+
+def test_fisher_metric_is_twice_the_divergence_of_a_small_step(vae, x):
+    result = geometry.pullback_spectrum(vae, x, of="fisher")
+    moved = x + 1e-4 * result.vectors[:, 0]
+    with torch.no_grad():
+        nats = vf.attacks.DIVERGENCES["skl"](*vae.encode(moved), *vae.encode(x))
+    torch.testing.assert_close(2e8 * nats, result.eigenvalues[:, 0], rtol=2e-3, atol=0)
+
+
+@pytest.mark.parametrize("std", [False, True])
+def test_heads_of_one_network_have_the_spectrum_of_two(std):
+    """Jointly from their Gram matrix in float32, and by their rows."""
+    vae = MLPVAE((1, 4, 4), hidden=(12, 10), latent=3, activation="tanh", seed=1).eval()
+    x = torch.rand(5, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    for of in ("encoder", "reconstruction") if std else ("fisher",):
+        found = geometry.pullback_spectrum(vae, x, of=of, std=std)
+        exact = geometry.pullback_spectrum(vae.double(), x.double(), of=of, std=std)
+        vae.float()
+        torch.testing.assert_close(found.eigenvalues, exact.eigenvalues, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(found.vectors.double(), exact.vectors, rtol=1e-3, atol=1e-3)
 
 
 CASES = [(of, std) for of in OF for std in (False, True) if not (of == "decoder" and std)]
@@ -126,6 +167,39 @@ def test_scores_of_a_known_spectrum():
     assert scores.entropy_density.tolist() == pytest.approx([by_sum] * 2)
 
 
+def test_published_scores_are_of_singular_values():
+    singular = [2.0, 1.0, 0.5]
+    vae, x = encoder_with(singular), torch.zeros(2, 5).double()
+    scores = geometry.robustness_scores(vae, x, variant="khan2023")
+    by_max = -sum(s / 2 * math.log(s / 2) for s in singular)
+    by_sum = -sum(s / 3.5 * math.log(s / 3.5) for s in singular)
+    assert scores.variant == "khan2023"
+    assert scores.spectral_radius.tolist() == pytest.approx([2.0] * 2)
+    assert scores.entropy_max.tolist() == pytest.approx([by_max] * 2)
+    assert scores.entropy_density.tolist() == pytest.approx([by_sum] * 2)
+    assert geometry.robustness_scores(vae, x).variant is None
+
+
+def test_published_scores_know_small_singular_values_in_float32():
+    """√λ of a Gram matrix in float32 is 3e-4 of the largest where σ is 0."""
+    vae = MLPVAE((1, 4, 4), hidden=(16,), latent=8, seed=0).eval()
+    with torch.no_grad():
+        vae.encoder.mean.weight[2:] = 1e-6 * torch.randn(6, 16)
+    x = torch.rand(4, 1, 4, 4)
+    found = geometry.robustness_scores(vae, x, variant="khan2023").entropy_max
+    exact = geometry.robustness_scores(vae.double(), x.double(), variant="khan2023").entropy_max
+    torch.testing.assert_close(found, exact, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("of", ["decoder", "reconstruction", "fisher"])
+def test_published_scores_of_every_metric(vae, x, of):
+    singular = geometry.pullback_spectrum(vae, x, of=of, vectors=0).eigenvalues.sqrt()
+    scores = geometry.robustness_scores(vae, x, of=of, variant="khan2023")
+    torch.testing.assert_close(scores.spectral_radius, singular[:, 0])
+    share = torch.special.entr(singular / singular[:, :1]).sum(1)
+    torch.testing.assert_close(scores.entropy_max, share, rtol=1e-5, atol=1e-5)
+
+
 def test_density_entropy_is_largest_for_equal_eigenvalues_and_scale_free():
     x = torch.zeros(1, 5).double()
     equal = geometry.robustness_scores(encoder_with([3.0] * 4), x)
@@ -152,7 +226,8 @@ def test_a_map_that_does_not_move_has_no_direction_and_score_0():
     vae, x = encoder_with([0.0, 0.0]), torch.zeros(2, 5).double()
     result = geometry.pullback_spectrum(vae, x, vectors=2)
     assert torch.equal(result.vectors, torch.zeros(2, 2, 5).double())
-    for score in vars(geometry.robustness_scores(vae, x)).values():
+    scores = geometry.robustness_scores(vae, x)
+    for score in (scores.spectral_radius, scores.entropy_max, scores.entropy_density):
         assert torch.equal(score, torch.zeros(2).double())
 
 
@@ -179,3 +254,16 @@ def test_refuses(vae, x):
         geometry.pullback_spectrum(vae, x, std=True, whiten=True)
     with pytest.raises(ValueError, match="of must be one of"):
         geometry.robustness_scores(vae, x, of="latent")
+    with pytest.raises(ValueError, match="holds the std's terms already: leave std out"):
+        geometry.pullback_spectrum(vae, x, of="fisher", std=True)
+    with pytest.raises(ValueError, match=r"whiten=True .* needs of=\"encoder\""):
+        geometry.pullback_spectrum(vae, x, of="fisher", whiten=True)
+    with pytest.raises(ValueError, match="variant must be one of None, 'khan2023', got 'khan'"):
+        geometry.robustness_scores(vae, x, variant="khan")
+
+
+@pytest.mark.parametrize("name", ["pullback_spectrum", "robustness_scores", "jacobian"])
+def test_the_old_name_of_of_is_refused_with_the_new_one(vae, x, name):
+    message = rf"{name} has no argument 'space'; pass of= in its place, got space='output'"
+    with pytest.raises(TypeError, match=message):
+        getattr(geometry, name)(vae, x, space="output")

@@ -54,7 +54,7 @@ def test_a_lowered_model_goes_through_net_forward(lowered, x, require):
     require("net_forward", "cpp")
     maps = prepare(lowered, x).maps
     assert not maps.generic("encoder", "decoder", "pixels", "std")
-    (heads,) = maps._heads
+    (heads,) = maps.heads
     assert heads.outputs == 6  # both heads in one pass
     for found, expected in zip(maps.encode(x), lowered.encode(x)):
         torch.testing.assert_close(found, expected)

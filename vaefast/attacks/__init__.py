@@ -1,6 +1,7 @@
 """Attacks on a VAE: perturbations of its input that change what it believes or reconstructs."""
 
 from vaefast.attacks.damage import max_damage
+from vaefast.attacks.damage_curve import DamageCurve, damage_curve
 from vaefast.attacks.divergences import DIVERGENCES
 from vaefast.attacks.geometric import geometric
 from vaefast.attacks.latent import latent
@@ -13,7 +14,9 @@ __all__ = [
     "PRESETS",
     "AttackResult",
     "AttackWarning",
+    "DamageCurve",
     "Preset",
+    "damage_curve",
     "geometric",
     "latent",
     "latent_groups",

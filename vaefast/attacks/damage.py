@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -13,16 +12,16 @@ from torch import Tensor
 from vaefast import checks, philox
 from vaefast.attacks import presets
 from vaefast.attacks.adaptive import attack_through, check_undefended
+from vaefast.attacks.distances import Distances, MeanDistance
 from vaefast.attacks.engine import maximise
+from vaefast.attacks.geometric_start import with_geometric_restart
 from vaefast.attacks.measures import ImageDistance
 from vaefast.attacks.options import box_of_model, make_search, prepare_images, warn_of_radius
 from vaefast.attacks.presets import Box, Preset
 from vaefast.attacks.random_start import START_BYTES
 from vaefast.attacks.result import AttackResult, warn_of
-from vaefast.attacks.search import Bound, ClosedForm, Search, Value
-from vaefast.functional.rows import repeated
+from vaefast.attacks.search import Bound, Search, Value
 from vaefast.models.context import Context
-from vaefast.models.maps import Maps
 from vaefast.models.prepare import Prepared
 from vaefast.models.vae import VAE
 from vaefast.philox import Use
@@ -42,6 +41,7 @@ OPTIONS = (
     "low",
     "high",
     "keep",
+    "init",
 )
 
 
@@ -65,6 +65,7 @@ def max_damage(
     preset: str | None = None,
     through_defence: Mapping[str, Any] | None = None,
     gradient: str | None = None,
+    init: str = "random",
     context: Context = None,
 ) -> AttackResult:
     """Find perturbations that move the stochastic reconstruction furthest from the clean one.
@@ -113,6 +114,9 @@ def max_damage(
             ``"last"`` (through the last 20), ``"posterior"`` (of the posterior's expectation,
             from the chains' draws), ``"spsa"`` (none: pairs of images), ``"undefended"`` (that of
             the attack without the defence), or None: all of them, and of each row the strongest.
+        init: ``"random"``, or ``"geometric"``: restart 1, after the random one, begins at the
+            stronger of x ± eps·v₁ (ℓ∞: eps·sign v₁), v₁ the top eigenvector of the metric of
+            x ↦ g(μ(x)). For two restarts or more.
         context: conditions of each input, [B, ...] or a dict of such tensors.
 
     Returns:
@@ -149,11 +153,13 @@ def max_damage(
         low=low,
         high=high,
         keep=keep,
+        init=init,
     )
     prepared, x = prepare_images(vae, x, index, context)
     search = options.search(x)
     warn_of_radius(search, x, "max_damage")
     if through_defence is not None:
+        search = options.started(search, prepared)
         plain = partial(damage, prepared, x, options)
         how = through_defence, gradient, plain
         result = attack_through(prepared, x, search, ImageDistance(), *how)
@@ -190,10 +196,15 @@ class Options(NamedTuple):
         """As :func:`make_search` makes it for these inputs."""
         return make_search(x, self.rule, self.values, seed=self.seed)
 
+    def started(self, search: Search, prepared: Prepared) -> Search:
+        """The search, with the restart that ``init`` asks for."""
+        init = self.values["init"] or "random"
+        return with_geometric_restart(search, prepared, init, "reconstruction")
+
 
 def damage(prepared: Prepared, x: Tensor, options: Options) -> AttackResult:
     """As :func:`max_damage`, for what was prepared and x in the dtype of the result."""
-    values, search = options.values, options.search(x)
+    values, search = options.values, options.started(options.search(x), prepared)
     objective = _Damage(
         prepared,
         options.seed,
@@ -224,7 +235,7 @@ class _Damage:
 
     def bind(self, part: Prepared) -> tuple[Bound, Value]:
         mean, _ = part.maps.posterior(part.x)
-        centre, distances = part.maps.g(mean), _Distances(part.maps)
+        centre, distances = part.maps.g(mean), Distances(part.maps)
         fixed = self._noise(part.index, mean, Use.DAMAGE, slice(0, self.noise_samples))
 
         def reported(point: Tensor) -> Tensor:
@@ -235,7 +246,7 @@ class _Damage:
                 total += distances(point, centre, fresh).sum(1)
             return total / self.fresh_samples
 
-        return Bound(_MeanDistance(distances), (centre, fixed)), reported
+        return Bound(MeanDistance(distances), (centre, fixed)), reported
 
     def _noise(self, index: Tensor, like: Tensor, use: Use, samples: slice) -> Tensor:
         """[b, S, d] standard normals, the same for every restart of an input."""
@@ -244,52 +255,3 @@ class _Damage:
         rows = index.repeat_interleave(count)
         noise = philox.normal(like.shape[1], seed=self.seed, index=rows, step=step, use=use)
         return noise.to(like.dtype).reshape(len(index), count, -1)
-
-
-@dataclass(frozen=True)
-class _Distances:
-    """[b·k, S] float64 distances of the reconstructions of ``point`` [b·k, *event]."""
-
-    maps: Maps
-
-    def __call__(self, point: Tensor, centre: Tensor, noise: Tensor) -> Tensor:
-        return _length(_moved(self.images(point, noise), centre))
-
-    def images(self, point: Tensor, noise: Tensor) -> Tensor:
-        """[b·k, S, *event]."""
-        mean, std = self.maps.posterior(point)
-        inputs, samples, latents = noise.shape
-        mean, std = (t.reshape(inputs, -1, 1, latents) for t in (mean, std))
-        z = mean + std * noise[:, None]  # [b, k, S, d]
-        return self.maps.g(z.flatten(0, 2)).unflatten(0, (len(point), samples))
-
-
-@dataclass(frozen=True)
-class _MeanDistance(ClosedForm):
-    """Its constants are the centres [b, *event] and the noise [b, S, d]."""
-
-    distances: _Distances
-
-    def outputs(self, point: Tensor, *constants: Tensor) -> tuple[Tensor, ...]:
-        return (self.distances.images(point, constants[1]),)
-
-    def sloped(
-        self, outputs: tuple[Tensor, ...], *constants: Tensor
-    ) -> tuple[Tensor, tuple[Tensor | None, ...]]:
-        """∂g: (g − centre) / (S‖g − centre‖), 0 where that is 0."""
-        (images,) = outputs
-        moved = _moved(images, constants[0])
-        length = _length(moved)
-        per_length = (1.0 / (length.shape[1] * length)).masked_fill(length == 0, 0.0)
-        return length.mean(1), ((moved * per_length.unsqueeze(-1)).view(images.shape),)
-
-
-def _moved(images: Tensor, centre: Tensor) -> Tensor:
-    """What images [b·k, S, *event] differ by from their centres [b, *event]: [b·k, S, D]."""
-    restarts = len(images) // len(centre)
-    return images.flatten(2) - repeated(centre.flatten(1), restarts).unsqueeze(1)
-
-
-def _length(moved: Tensor) -> Tensor:
-    """[b·k, S] float64."""
-    return torch.linalg.vector_norm(moved, dim=2, dtype=torch.float64)

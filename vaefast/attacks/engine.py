@@ -74,6 +74,11 @@ def _search(
     ball = Ball(centre, eps, search.norm, low, high)
     restart = torch.arange(lanes.start, lanes.stop, device=x.device).repeat(len(x))
     start = search.start(ball, Stream(search.seed, index, restart))
+    if search.given is not None and lanes.start <= search.given.restart < lanes.stop:
+        place = search.given.restart - lanes.start
+        start = start.unflatten(0, (len(x), restarts)).clone()
+        start[:, place] = _strongest_of(objective, search.given.points[rows])
+        start = start.flatten(0, 1)
     good = finite(x)
     climbing = _Climbing(objective, start, ball, alpha, search, captures)
     climb = climbing.run(repeated(good, restarts))
@@ -84,6 +89,13 @@ def _search(
         climb.history.reshape(-1, *shape),
         Gradients(*[t.reshape(shape) for t in climb.gradients]),
     )
+
+
+def _strongest_of(objective: Bound, points: Tensor) -> Tensor:
+    """Of each input's points [b, k, *event] the one with the largest objective, [b, *event]."""
+    values = objective(points.flatten(0, 1)).reshape(points.shape[:2])
+    which = values.nan_to_num(-torch.inf).argmax(1)
+    return points[torch.arange(len(points), device=points.device), which]
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,6 +15,7 @@ from vaefast.attacks.adaptive import attack_through, check_undefended
 from vaefast.attacks.ball import working
 from vaefast.attacks.divergences import DIVERGENCES, SLOPES
 from vaefast.attacks.engine import maximise
+from vaefast.attacks.geometric_start import with_geometric_restart
 from vaefast.attacks.measures import ClassAfter, LatentDistance
 from vaefast.attacks.objectives import Classifier, LatentClassChange, PosteriorChange
 from vaefast.attacks.options import (
@@ -32,6 +33,11 @@ from vaefast.models.vae import VAE
 from vaefast.runtime.grad_mode import without_grad
 
 __all__ = ["latent"]
+
+METRICS = {  # what describes each divergence to second order, and whether with J_σ's term
+    **dict.fromkeys(("skl", "kl_forward", "kl_reverse"), ("fisher", False)),
+    "w2": ("encoder", True),
+}
 
 
 @without_grad
@@ -55,6 +61,7 @@ def latent(
     preset: str | None = None,
     through_defence: Mapping[str, Any] | None = None,
     gradient: str | None = None,
+    init: str = "random",
     context: Context = None,
 ) -> AttackResult:
     """Find perturbations that change the posterior q(z|x) most, or bring it closest to a target's.
@@ -105,6 +112,10 @@ def latent(
             has no density for the others.
         gradient: through the defence, as in :func:`max_damage`; None: all, of each row the
             strongest.
+        init: ``"random"``, or ``"geometric"``: restart 1, after the random one, begins at the
+            stronger of x ± eps·v₁ (ℓ∞: eps·sign v₁), v₁ the top eigenvector of Fisher's metric, of
+            J_μᵀJ_μ for ``"means"`` and ``"clf"``, with J_σ's term for ``"w2"``. For two restarts
+            or more; untargeted.
         context: conditions of each input, [B, ...] or a dict of such tensors.
 
     Returns:
@@ -150,6 +161,12 @@ def latent(
     prepared, x = prepare_images(vae, x, index, context)
     search = make_search(x, rule, options, seed=seed)
     warn_of_radius(search, x, "latent")
+    if init != "random" and target is not None:
+        raise ValueError(
+            'init="geometric" leads away from x, not to a target; leave one of them out'
+        )
+    of, std = METRICS.get(name, ("encoder", False))
+    search = with_geometric_restart(search, prepared, init, of, std=std)
     objective = _objective(prepared, x, target, name, classifier)
     plain = partial(maximise, objective, prepared, x, search)
     if through_defence is None:

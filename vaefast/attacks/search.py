@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
@@ -14,7 +14,7 @@ from vaefast.attacks.ball import Ball
 from vaefast.attacks.random_start import Stream
 from vaefast.models.prepare import Prepared
 
-__all__ = ["Bound", "ClosedForm", "Objective", "Search", "Value"]
+__all__ = ["Bound", "ClosedForm", "Given", "Objective", "Search", "Value"]
 
 Value = Callable[[Tensor], Tensor]
 
@@ -79,6 +79,18 @@ class Objective(Protocol):
         """Working bytes of ``searched`` and its gradient for one point."""
 
 
+class Given(NamedTuple):
+    """Points that one restart begins at the strongest of.
+
+    Args:
+        points: [B, k, *event], in the ball and the box.
+        restart: which restart.
+    """
+
+    points: Tensor
+    restart: int
+
+
 @dataclass(frozen=True)
 class Search:
     """How an attack searches.
@@ -93,6 +105,7 @@ class Search:
         select: ``"best"`` (the best iterate of each restart) or ``"last"``.
         start: where a restart begins.
         ascent: how it goes on; called with alpha and the number of steps.
+        given: where one of the restarts begins instead, or None.
     """
 
     eps: Tensor
@@ -107,3 +120,4 @@ class Search:
     select: str
     start: Callable[[Ball, Stream], Tensor]
     ascent: AscentRule
+    given: Given | None = None

@@ -1,4 +1,4 @@
-"""Estimates of a Jacobian's norms from products with random vectors, per row.
+"""Estimates of a metric's trace and of ‖J‖₂ from products with random vectors, per row.
 
 All of them see the Jacobian as an operator on its smaller side: rows for a map to the latents,
 columns for the decoder.
@@ -6,70 +6,48 @@ columns for the decoder.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from scipy import special
 from torch import Tensor
 
-from vaefast import philox
-from vaefast.geometry.points import Points
-from vaefast.philox import MAX_LANE, Use
+from vaefast.geometry.operators import Operator
 
-__all__ = ["Operator", "chi_square_factor", "gaussian", "hutchpp", "operator", "power_iteration"]
+__all__ = [
+    "Estimate",
+    "chi_square_factor",
+    "hutchinson",
+    "hutchpp",
+    "power_iteration",
+    "products_of",
+    "xtrace",
+]
+
+ROUNDING = 1e-26  # of a vector's squared length: what projecting it twice leaves
+TINY = 1e-14  # of the largest, what stands in for a 0 on a triangle's diagonal
 
 
-class Operator(NamedTuple):
-    """J, or Jᵀ where that side is smaller, at each of b points.
+class Estimate(NamedTuple):
+    """Of tr(JJᵀ) = ‖J‖_F² at each of b points, float64.
 
     Args:
-        size: dimension of the side that the probes live on.
-        half: u [b, K, size] ↦ the product on the other side.
-        back: the transposed product.
-        squares: u ↦ ‖half(u)‖² [b, K] float64.
+        value: [b].
+        error: its standard error [b]; NaN where one probe does not tell it.
     """
 
-    size: int
-    half: Callable[[Tensor], Tensor]
-    back: Callable[[Tensor], Tensor]
-    squares: Callable[[Tensor], Tensor]
+    value: Tensor
+    error: Tensor
 
 
-def operator(points: Points, of: str) -> Operator:
-    """The operator u ↦ (diag(inv_std) J)ᵀu, or v ↦ J_g v for the decoder at z = μ(x)."""
-    maps, x = points.maps, points.x
-    if of == "decoder":
-        g, z = maps.pixels, maps.mean.value(x)
-        return Operator(
-            size=z.shape[1],
-            half=lambda v: g.jvp(z, v),
-            back=lambda w: g.vjp(z, w),
-            squares=lambda v: g.jvp_squares(z, v),
-        )
-    f = maps.mean if of == "encoder" else maps.reconstruction
-    scale = x.new_ones(1) if points.inv_std is None else points.inv_std.unsqueeze(1)
-    return Operator(
-        size=f.outputs,
-        half=lambda u: f.vjp(x, scale * u),
-        back=lambda w: scale * f.jvp(x, w),
-        squares=lambda u: f.vjp_squares(x, scale * u),
-    )
-
-
-def gaussian(points: Points, size: int, count: int, seed: int) -> Tensor:
-    """[b, count, size] standard normal probes; probe k of a row is the same for any count."""
-    number = torch.arange(count, device=points.x.device).repeat(len(points.x))
-    probes = philox.normal(
-        size,
-        seed=seed,
-        index=points.index.repeat_interleave(count),
-        step=number // MAX_LANE,
-        lane=number % MAX_LANE,
-        use=Use.PROBE,
-        dtype=points.x.dtype,
-    )
-    return probes.view(len(points.x), count, size)
+def products_of(method: str, probes: int, size: int) -> int:
+    """Products with J or Jᵀ that an estimate takes for K probes on a side of that size."""
+    if method == "hutch++":
+        sketch = min(probes // 3, size)
+        return 3 * sketch + probes - probes // 3
+    if method == "xtrace":
+        return 3 * min(probes, size)
+    return probes
 
 
 def chi_square_factor(probes: int, confidence: float) -> float:
@@ -92,8 +70,22 @@ def chi_square_factor(probes: int, confidence: float) -> float:
     return 1.0 / float(2.0 * special.gammaincinv(0.5 * probes, alpha))
 
 
-def hutchpp(op: Operator, probes: Tensor) -> Tensor:
-    """Hutch++ estimate of ‖J‖_F² [b] float64 from K probes [b, K, size], K ≥ 3.
+def hutchinson(op: Operator, probes: Tensor, *, without_replacement: bool = False) -> Estimate:
+    """(1/K) Σ_k ‖Jᵀu_k‖² for probes [b, K, size] with E uuᵀ = I.
+
+    Args:
+        without_replacement: the probes are orthogonal: their number of the size is known, and by
+            as much smaller is the variance (0 for all of them).
+
+    Source: Hutchinson 1990; Girard 1989.
+    """
+    squares, count = op.squares(probes), probes.shape[1]
+    left = 1.0 - count / op.size if without_replacement else 1.0
+    return Estimate(squares.mean(1), _error_of_mean(squares) * max(left, 0.0) ** 0.5)
+
+
+def hutchpp(op: Operator, probes: Tensor) -> Estimate:
+    """Hutch++ from K Gaussian probes [b, K, size], K ≥ 3.
 
     A third of the probes sketches the range of JJᵀ, whose part of the trace is exact; the other
     probes estimate the rest. Exact when a third of K reaches the size.
@@ -106,7 +98,43 @@ def hutchpp(op: Operator, probes: Tensor) -> Tensor:
     basis = torch.linalg.qr(torch.nan_to_num(image).mT).Q  # [b, size, c]
     rest = rest - (rest @ basis) @ basis.mT
     exact = op.squares(basis.mT.to(probes.dtype)).sum(1)
-    return exact + op.squares(rest.to(probes.dtype)).mean(1)
+    squares = op.squares(rest.to(probes.dtype))
+    return Estimate(exact + squares.mean(1), _error_of_mean(squares))
+
+
+def xtrace(op: Operator, probes: Tensor) -> Estimate:
+    """XTrace from K Gaussian probes [b, K, size], 2 ≤ K; K above the size counts as the size.
+
+    Each probe estimates what the range of all others leaves out; the mean over the probes is
+    unbiased, their spread its error. With Q = orth(AΩ), A = JJᵀ, s_i the direction in Q that the
+    i-th probe alone spans, o_i = ω_i − QQᵀω_i and v_i = o_i + Qs_i s_iᵀQᵀω_i::
+
+        t_i = tr T − s_iᵀT s_i + (size − K + 1)·v_iᵀA v_i/‖v_i‖²,   T = (JᵀQ)ᵀ(JᵀQ)
+
+    The directions of the v_i count and not their lengths. AQ is not needed: Aω_i is known.
+
+    Source: Epperly, Tropp, Webber, "XTrace: making the most of every sample in stochastic trace
+    estimation", SIAM J. Matrix Anal. Appl. 45, 2024.
+    """
+    probes = probes[:, : op.size]
+    count, omega = probes.shape[1], probes.double()
+    image = op.back(op.half(probes)).double()  # (AΩ)ᵀ [b, K, size]
+    q, r = torch.linalg.qr(torch.nan_to_num(image).mT)
+    pulled = op.half(q.mT.to(probes.dtype)).double()
+    inner = pulled @ pulled.mT  # T [b, K, K]
+    alone = _spanned_alone(r)  # s_i in columns
+    w = q.mT @ omega.mT
+    along = (alone * w).sum(1)  # s_iᵀQᵀω_i
+    removed = (alone * (inner @ alone)).sum(1)
+    outside = torch.linalg.vector_norm(omega.mT - q @ w, dim=1).square()
+    own = (omega * image).sum(2) - 2.0 * (w * r).sum(1) + (w * (inner @ w)).sum(1)  # o_iᵀA o_i
+    own = own.clamp(min=0.0).masked_fill(outside <= ROUNDING * omega.square().sum(2), 0.0)
+    mixed = (alone * (r - inner @ w)).sum(1)  # s_iᵀQᵀA o_i
+    quadratic = own + 2.0 * along * mixed + along.square() * removed
+    length = (outside + along.square()).clamp(min=torch.finfo(torch.float64).tiny)
+    left = (op.size - count + 1) * quadratic.clamp(min=0.0) / length
+    each = inner.diagonal(dim1=1, dim2=2).sum(1, keepdim=True) - removed + left
+    return Estimate(each.mean(1), _error_of_mean(each))
 
 
 def power_iteration(op: Operator, start: Tensor, iterations: int) -> Tensor:
@@ -118,3 +146,23 @@ def power_iteration(op: Operator, start: Tensor, iterations: int) -> Tensor:
         u = torch.where(length > 0, image / length, u.double()).to(start.dtype)
     length = torch.linalg.vector_norm(u.double(), dim=2)
     return (op.squares(u).sqrt() / length).squeeze(1)
+
+
+def _spanned_alone(r: Tensor) -> Tensor:
+    """Unit vectors [b, K, K], the i-th column orthogonal to all columns of R but the i-th."""
+    diagonal = r.diagonal(dim1=1, dim2=2)
+    largest = diagonal.abs().amax(1, keepdim=True)
+    tiny = TINY * largest.masked_fill(largest == 0, 1.0)
+    small = diagonal.abs() < tiny
+    safe = r + torch.diag_embed(torch.where(small, tiny - diagonal, 0.0))
+    unit = torch.eye(r.shape[1], dtype=r.dtype, device=r.device).expand_as(r)
+    columns = torch.linalg.solve_triangular(safe.mT, unit, upper=False)
+    return columns / torch.linalg.vector_norm(columns, dim=1, keepdim=True)
+
+
+def _error_of_mean(samples: Tensor) -> Tensor:
+    """Of independent samples [b, K]: [b], NaN for one."""
+    count = samples.shape[1]
+    if count < 2:
+        return torch.full_like(samples[:, 0], torch.nan)
+    return samples.std(1) / count**0.5

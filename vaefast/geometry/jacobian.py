@@ -11,10 +11,12 @@ from vaefast.models.context import Context
 from vaefast.models.prepare import prepare
 from vaefast.runtime import memory
 from vaefast.runtime.grad_mode import without_grad
+from vaefast.runtime.renamed import renamed
 
 __all__ = ["jacobian"]
 
 
+@renamed(space="of")
 @without_grad
 def jacobian(
     vae: VAE,

@@ -11,29 +11,27 @@ import torch
 from torch import Tensor
 
 from vaefast import checks
-from vaefast.geometry.estimators import (
-    chi_square_factor,
-    gaussian,
-    hutchpp,
-    operator,
-    power_iteration,
-)
+from vaefast.geometry.estimators import power_iteration
 from vaefast.geometry.metric import factor, largest_eigenvalue, largest_of_modules
+from vaefast.geometry.operators import gaussian, operator
 from vaefast.geometry.points import Points, check_map, evaluate, is_generic, zeros_said
+from vaefast.geometry.trace import How, trace
 from vaefast.models import VAE
 from vaefast.models.context import Context
 from vaefast.models.prepare import Prepared, prepare
 from vaefast.ops._inputs import check_precision
 from vaefast.philox import check_seed
 from vaefast.runtime.grad_mode import without_grad
+from vaefast.runtime.renamed import renamed
 
 __all__ = ["frobenius", "frobenius_norm", "rounding", "spectral", "spectral_norm"]
 
-METHODS = ("exact", "hutchinson", "hutch++")
+EXACT = How("exact", 1, "gaussian", None, 0)
 SIDES = {"upper": 1, "lower": -1, "estimate": 0}  # to which ρ rounds
 ROUNDING = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 
 
+@renamed(space="of")
 @without_grad
 def frobenius_norm(
     vae: VAE,
@@ -43,6 +41,7 @@ def frobenius_norm(
     whiten: bool = False,
     method: str = "exact",
     probes: int = 16,
+    distribution: str = "gaussian",
     upper_confidence: float | None = None,
     seed: int = 0,
     index: Tensor | None = None,
@@ -57,6 +56,7 @@ def frobenius_norm(
     - ``"hutchinson"``: √(1/K Σ_k ‖Jᵀu_k‖²), u_k ~ N(0, I), on the side with d entries (the
       D-dimensional output side for ``of="reconstruction"``); its square is unbiased.
     - ``"hutch++"``: as above with a third of the probes spent on a sketch of the range.
+    - ``"xtrace"``, ``"auto"``: as for :func:`pullback_trace`, which has the standard errors.
 
     With ``upper_confidence`` the Hutchinson result is the upper bound √(Σ_k ‖Jᵀu_k‖² / χ²_{K,α}),
     α = 1 − upper_confidence: at each input it is at least ‖J‖_F with that probability, for any J.
@@ -69,9 +69,11 @@ def frobenius_norm(
             ``"reconstruction"`` (x ↦ g(μ(x))).
         whiten: the norm of diag(1/σ(x)) J instead; encoder only.
         method: as above.
-        probes: number K of random vectors; at least 3 for ``"hutch++"``.
+        probes: number K of random vectors; at least 3 for ``"hutch++"``, 2 for ``"xtrace"``.
+        distribution: of Hutchinson's probes, as for :func:`pullback_trace`.
         upper_confidence: confidence of the upper bound, in [1 − P(χ²_K ≤ K), 1), which is
-            [0.32, 1) for one probe and nears [0.5, 1) for many; ``"hutchinson"`` only.
+            [0.32, 1) for one probe and nears [0.5, 1) for many; ``"hutchinson"`` with Gaussian
+            probes only.
         seed: seed of the probes.
         index: [B] int64, the global number of each input; default ``arange(B)``.
         precision: ``"ieee"``, ``"tf32"`` or ``"bf16"``: the lowest that a backend may use inside
@@ -89,42 +91,23 @@ def frobenius_norm(
             method that has no bound, outside the range where the bound holds, or with a reduced
             ``precision``.
 
-    Source: mathematics.md 9; Hutchinson 1990; Meyer et al. 2021 (Hutch++).
+    Source: mathematics.md 9; Hutchinson 1990; Meyer et al. 2021 (Hutch++); Epperly et al. 2024
+    (XTrace).
     """
     check_map(of, whiten)
-    checks.option(method, "method", METHODS)
-    checks.count(probes, "probes", 3 if method == "hutch++" else 1)
-    check_precision(precision)
-    if upper_confidence is not None:
-        _need_ieee(precision, "upper_confidence", "leave it out for an estimate")
-    scale = _scale(method, probes, upper_confidence)
-    seed = check_seed(seed)
+    how = How.checked(method, probes, distribution, upper_confidence, seed, precision)
     prepared = prepare(vae, x, index, context=context, precision=precision, half="widen")
-    if method == "exact":
-        return zeros_said(frobenius(prepared, of, whiten=whiten), of)
-
-    def squared(points: Points) -> tuple[Tensor, ...]:
-        op = operator(points, of)
-        u = gaussian(points, op.size, probes, seed)
-        return (op.squares(u).sum(1) if method == "hutchinson" else hutchpp(op, u),)
-
-    (square,) = evaluate(prepared, of, squared, probes=probes, whiten=whiten)
-    return zeros_said((scale * square).sqrt(), of)
+    found = trace(prepared, of, how, whiten=whiten)
+    square = found.value if found.upper is None else found.upper
+    return zeros_said(square.sqrt(), of)
 
 
 def frobenius(prepared: Prepared, of: str = "encoder", *, whiten: bool = False) -> Tensor:
     """The exact :func:`frobenius_norm`, for what was prepared."""
-
-    def squared(points: Points) -> tuple[Tensor, ...]:
-        if of == "encoder":
-            return (points.maps.mean.row_squares(points.x, points.inv_std).sum(1),)
-        gram = factor(points.maps, points.x, of).gram
-        return (gram.diagonal(dim1=1, dim2=2).sum(1),)
-
-    (square,) = evaluate(prepared, of, squared, whiten=whiten)
-    return square.sqrt()
+    return trace(prepared, of, EXACT, whiten=whiten).value.sqrt()
 
 
+@renamed(space="of")
 @without_grad
 def spectral_norm(
     vae: VAE,
@@ -215,18 +198,6 @@ def spectral(
 def _need_ieee(precision: str, what: str, instead: str) -> None:
     if precision != "ieee":
         raise ValueError(f'{what} needs precision="ieee", got "{precision}"; {instead}')
-
-
-def _scale(method: str, probes: int, upper_confidence: float | None) -> float:
-    """What the squared estimate is multiplied with."""
-    if upper_confidence is None:
-        return 1.0 / probes if method == "hutchinson" else 1.0
-    if method != "hutchinson":
-        raise ValueError(
-            f'upper_confidence needs method="hutchinson", the only estimate with a bound; '
-            f'got method="{method}"'
-        )
-    return chi_square_factor(probes, checks.number(upper_confidence, "upper_confidence"))
 
 
 def rounding(prepared: Prepared) -> float:

@@ -17,9 +17,20 @@ from vaefast.models.products import ModuleMap
 from vaefast.runtime import numerics
 from vaefast.runtime.reasons import listed, marked
 
-__all__ = ["OF", "Points", "check_map", "evaluate", "is_generic", "mean_and_std", "zeros_said"]
+__all__ = [
+    "METRICS",
+    "OF",
+    "Points",
+    "check_map",
+    "evaluate",
+    "is_generic",
+    "mean_and_std",
+    "zeros_said",
+]
 
 OF = ("encoder", "decoder", "reconstruction")
+DECODES = ("decoder", "reconstruction")
+METRICS = (*OF, "fisher")  # of these and of the posterior q(z|x)
 DOUBLES = 128  # bytes per entry of a product or probe: int64 and float64 copies
 
 
@@ -40,13 +51,13 @@ class Points:
     index: Tensor
 
 
-def check_map(of: str, whiten: bool = False) -> None:
+def check_map(of: str, whiten: bool = False, known: tuple[str, ...] = OF) -> None:
     """The map that is asked for exists.
 
     Raises:
         ValueError: unknown ``of``, ``whiten`` without the encoder.
     """
-    checks.option(of, "of", OF)
+    checks.option(of, "of", known)
     if whiten and of != "encoder":
         raise ValueError(
             f'whiten=True divides by the encoder\'s std: it needs of="encoder", got of="{of}"'
@@ -61,6 +72,7 @@ def evaluate(
     probes: int | None = None,
     whiten: bool = False,
     std: bool = False,
+    extra: int = 0,
 ) -> tuple[Tensor, ...]:
     """``function`` over all rows, its results joined; NaN where x is not finite.
 
@@ -69,6 +81,7 @@ def evaluate(
         probes: products with the Jacobian per row, by default one per latent.
         whiten: give ``function`` 1/σ(x).
         std: it also measures σ(x).
+        extra: further bytes that a row takes.
     """
     _require_gradients(prepared, of, std)
 
@@ -79,12 +92,12 @@ def evaluate(
         return nan_where_bad(finite(flat, inv_std), *results)
 
     count = prepared.maps.latents if probes is None else probes
-    cost = _bytes_per_row(prepared, of, count)
+    cost = _bytes_per_row(prepared, of, count) + extra
     with numerics.products(prepared.x.device, "ieee"):  # cuDNN rounds to tf32 unless told not to
         return prepared.rows(run, cost, count, generic=is_generic(prepared.maps, of))
 
 
-def zeros_said(norm: Tensor, of: str, stacklevel: int = 4) -> Tensor:
+def zeros_said(norm: Tensor, of: str, stacklevel: int = 5) -> Tensor:
     """``norm`` [B], after one warning where it is 0: a map that rounds moves all the same."""
     zero = norm == 0
     if bool(zero.any()):
@@ -99,7 +112,7 @@ def zeros_said(norm: Tensor, of: str, stacklevel: int = 4) -> Tensor:
 
 def is_generic(maps: Maps, of: str) -> bool:
     """Whether the map ``of``, or σ, is evaluated as a module somewhere."""
-    return maps.generic("mean", "std", *(() if of == "encoder" else ("pixels",)))
+    return maps.generic("mean", "std", *(("pixels",) if of in DECODES else ()))
 
 
 def mean_and_std(maps: Maps, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -111,7 +124,7 @@ def mean_and_std(maps: Maps, x: Tensor) -> tuple[Tensor, Tensor]:
 
 def _bytes_per_row(prepared: Prepared, of: str, probes: int) -> int:
     maps = prepared.maps
-    parts = [maps.mean] if of == "encoder" else [maps.mean, maps.pixels]
+    parts = [maps.mean, maps.pixels] if of in DECODES else [maps.mean]
     passes = [part.bytes_per_row(prepared.itemsize, probes) for part in parts]
     return sum(passes) + DOUBLES * probes * prepared.pixels
 
@@ -129,7 +142,7 @@ def _require_gradients(prepared: Prepared, of: str, std: bool) -> None:
     first = part.x.flatten(1)
     if of != "decoder":
         _require_gradient(part.maps.mean, first, "encode()")
-    if of != "encoder":
+    if of in DECODES:
         _require_gradient(part.maps.pixels, part.maps.mean.value(first), "decode()")
     if std and part.maps.std is not None and _moves(part.maps.std, first):
         _require_gradient(part.maps.std, first, "the log-variance of encode()")

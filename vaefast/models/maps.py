@@ -79,9 +79,9 @@ class Maps:
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance [b, d] each, as ``vae.encode``; lowered ones differentiate once."""
-        if not self._heads:
+        if not self.heads:
             return self.encode_by_module(x)
-        values = [head.value(x.flatten(1)) for head in self._heads]
+        values = [head.value(x.flatten(1)) for head in self.heads]
         if self.vae.fixed_std:
             return values[0], self._fixed_logvar(x).expand_as(values[0])
         mean, scale = values[0].chunk(2, dim=1) if len(values) == 1 else values
@@ -148,7 +148,7 @@ class Maps:
         """Whether one of these is evaluated as a module: "encoder" (as a whole) or attributes."""
         for name in names:
             if name == "encoder":
-                if not self._heads:
+                if not self.heads:
                     return True
             elif (part := getattr(self, name)) is not None and part.lowered is None:
                 return True
@@ -222,7 +222,7 @@ class Maps:
         return cast(Tensor, self.vae.encoder.logvar).detach().to(like.dtype)
 
     @cached_property
-    def _heads(self) -> tuple[Map, ...]:
+    def heads(self) -> tuple[Map, ...]:
         """What gives μ and log σ²: one network, two, or none where the module does."""
         mean, scale = self.mean, self.scale
         if self.generic("mean", "scale"):

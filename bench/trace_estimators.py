@@ -1,0 +1,119 @@
+"""Errors of trace estimators at equal products: ``python -m vaefast.bench.trace_estimators``.
+
+What ``method="auto"`` of :func:`vaefast.geometry.pullback_trace` follows. Spectra stand as diagonal
+matrices, for Gaussian and spherical probes see no other basis; those of signs are rotated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from vaefast.geometry.estimators import Estimate, hutchinson, hutchpp, products_of, xtrace
+from vaefast.geometry.operators import DISTRIBUTIONS, Operator, probes_of
+from vaefast.geometry.points import Points
+
+__all__ = ["Row", "main", "measured"]
+
+SIZES, PRODUCTS, ROWS = (64, 256), (4, 8, 12, 16, 24, 32, 48, 64, 128), 400
+OUT = Path("bench/results/trace_estimators.csv")
+
+
+class Row(NamedTuple):
+    """One cell: root mean square of (estimate − trace)/trace over the rows, and what was said."""
+
+    size: int
+    spectrum: str
+    method: str
+    products: int
+    probes: int
+    error: float
+    standard_error: float
+
+
+def spectra(size: int) -> dict[str, Tensor]:
+    """Eigenvalues [size], as they fall in practice and at the extremes."""
+    i = torch.arange(1, size + 1, dtype=torch.float64)
+    return {
+        "flat": torch.ones_like(i),
+        "1/i": 1 / i,
+        "1/i²": i**-2,
+        "0.8^i": 0.8**i,
+        "rank 1": (i == 1).double(),
+    }
+
+
+def measured(size: int, products: tuple[int, ...], rows: int) -> Iterator[Row]:
+    """For all spectra and methods, with as many probes as so many products allow."""
+    basis = torch.linalg.qr(
+        torch.randn(size, size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    ).Q
+    points = Points(None, torch.zeros(rows, 1).double(), None, torch.arange(rows))  # type: ignore[arg-type]
+    for name, values in spectra(size).items():
+        op, trace = rotated(values, basis), values.sum()
+        for method in (*DISTRIBUTIONS, "hutch++", "xtrace"):
+            for count in products:
+                probes = probes_within(method, count, size)
+                if not probes:
+                    continue
+                found = estimate(op, points, method, probes)
+                off = (found.value / trace - 1).square().mean().sqrt().item()
+                said = (found.error / trace).square().mean().sqrt().item()
+                yield Row(size, name, method, count, probes, off, said)
+
+
+def rotated(values: Tensor, basis: Tensor) -> Operator:
+    """JJᵀ = Q diag(values) Qᵀ."""
+    J = values.sqrt().unsqueeze(1) * basis.mT
+    return Operator(
+        size=len(values),
+        half=lambda u: u @ J.mT,
+        back=lambda w: w @ J,
+        squares=lambda u: (u @ J.mT).square().sum(-1),
+    )
+
+
+def probes_within(method: str, products: int, size: int) -> int:
+    """The most that take no more products; 0 where the method needs more."""
+    least = {"hutch++": 3, "xtrace": 2}.get(method, 1)
+    fitting = [k for k in range(least, products + 1) if products_of(method, k, size) <= products]
+    return max(fitting, default=0)
+
+
+def estimate(op: Operator, points: Points, method: str, probes: int) -> Estimate:
+    if method in DISTRIBUTIONS:
+        u = probes_of(points, op.size, probes, 0, method)
+        return hutchinson(op, u, without_replacement=method == "orthogonal")
+    u = probes_of(points, op.size, probes, 0, "gaussian")
+    return hutchpp(op, u) if method == "hutch++" else xtrace(op, u)
+
+
+def main(arguments: list[str]) -> int:
+    """Write the table, and say which method errs least where."""
+    parser = argparse.ArgumentParser(prog="python -m vaefast.bench.trace_estimators")
+    parser.add_argument("--out", type=Path, default=OUT)
+    out = parser.parse_args(arguments).out
+    rows = [row for size in SIZES for row in measured(size, PRODUCTS, ROWS)]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with out.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(Row._fields)
+        writer.writerows(
+            [[*row[:5], f"{row.error:.4g}", f"{row.standard_error:.4g}"] for row in rows]
+        )
+    for size, name, count in dict.fromkeys((r.size, r.spectrum, r.products) for r in rows):
+        cell = [r for r in rows if (r.size, r.spectrum, r.products) == (size, name, count)]
+        told = "  ".join(f"{r.method} {r.error:.3f}" for r in sorted(cell, key=lambda r: r.error))
+        print(f"m={size} {name} {count} products: {told}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
