@@ -9,18 +9,19 @@ import csv
 import math
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from vaefast.bench.generic_table import GENERIC, generic_table
+from vaefast.bench.plot import plot
+from vaefast.bench.sampler_table import SAMPLER, sampler_table
 
 __all__ = ["main"]
 
 RESULTS = Path("bench/results/cpu.csv")
 GPU_RESULTS = Path("bench/results/gpu.csv")
 CONVOLUTIONAL = Path("bench/results/convolutional.csv")
-PLOT = Path("docs/images/pgd_step.svg")
 CASES = ("linf B=256 D=3072 float32 cpu", "l2 B=256 D=3072 float32 cpu")
-TICKS = (50, 100, 200, 500, 1000, 2000, 5000)  # µs
 BLOCK = re.compile(r"(<!-- bench:(\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 FILES = (Path("README.md"), Path("docs/performance.md"))
@@ -54,7 +55,7 @@ def main(arguments: list[str]) -> int:
             path.write_text(after)
     if "--check" in arguments:
         return int(stale)
-    plot(rows)
+    plot([("ℓ∞ step", of_case(rows, CASES[0])), ("ℓ2 step", of_case(rows, CASES[1]))])
     return 0
 
 
@@ -207,10 +208,10 @@ def convolutional_line(rows: list[Row]) -> str:
     )
 
 
-def generic(rows: list[Row]) -> str:
-    """Modules beside plain PyTorch; the other rows do not matter."""
-    found = latest(GENERIC) if GENERIC.exists() else []
-    return "\n".join([*generic_table(cases(found)), "", machine(found[-1]) if found else "", ""])
+def tabled(path: Path, lines: Callable[[list[Row]], list[str]]) -> str:
+    """The newest rows of a file of its own."""
+    found = latest(path) if path.exists() else []
+    return "\n".join([*lines(found), "", machine(found[-1]) if found else "", ""])
 
 
 def gpu(rows: list[Row]) -> str:
@@ -261,38 +262,14 @@ def ms(row: Row) -> str:
     return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
-def plot(rows: list[Row]) -> None:
-    """Microseconds a call by provider, as horizontal bars."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    plt.rcParams["svg.hashsalt"] = "vaefast"
-    figure, axes = plt.subplots(1, 2, figsize=(9, 2.8), sharey=True, sharex=True)
-    for axis, case, title in zip(axes, CASES, ("ℓ∞ step", "ℓ2 step")):
-        chosen = of_case(rows, case)[::-1]
-        names = [row["provider"] for row in chosen]
-        colours = ["#0072b2" if name.startswith("vaefast") else "#999999" for name in names]
-        axis.barh(names, [float(row["median_us"]) for row in chosen], color=colours)
-        axis.set_xscale("log")
-        axis.set_xticks(TICKS, [f"{tick:,}" for tick in TICKS])
-        axis.minorticks_off()
-        axis.set_title(f"{title}, 256 images of 3072 entries")
-        axis.set_xlabel("µs a call (log scale)")
-        axis.spines[["top", "right"]].set_visible(False)
-    figure.tight_layout()
-    PLOT.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(PLOT, metadata={"Date": None})
-
-
 BLOCKS = {
     "headline": headline,
     "table": table,
     "engine": engine,
     "engine_small": engine_small,
     "convolutional": convolutional,
-    "generic": generic,
+    "generic": lambda rows: tabled(GENERIC, lambda found: generic_table(cases(found))),
+    "sampler": lambda rows: tabled(SAMPLER, sampler_table),
     "gpu": gpu,
 }
 

@@ -6,10 +6,12 @@ import csv
 import math
 import os
 import subprocess
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -30,8 +32,11 @@ def line(row: Result) -> str:
     )
 
 
-def append(path: Path, rows: list[Result]) -> None:
-    """Write rows with the machine, versions and commit to a CSV file, old or new."""
+def append(path: Path, rows: Sequence[Any]) -> None:
+    """Write rows with the machine, versions and commit to a CSV file, old or new.
+
+    Rows are dataclasses of one kind that have a ``case``.
+    """
     where = {
         "device": gpu() if rows[0].case.endswith("cuda") else processor(),
         "threads": torch.get_num_threads(),

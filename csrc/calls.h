@@ -185,6 +185,13 @@ struct NetPotential {
     Target<T> target;
 };
 
+// S of each input, where M⁻¹ = S Sᵀ and momenta are q = Sᵀp: [B, d, d] by rows, and by columns;
+// null where M is diagonal.
+template <typename T>
+struct Root {
+    const T *rows, *columns;
+};
+
 template <typename T>
 struct NetTrajectory {
     Rows<T> z_end, p_end, grad_end;  // [N, d]
@@ -192,6 +199,7 @@ struct NetTrajectory {
     Rows<const T> z, p, grad;        // [N, d]
     const T* step;                   // [N]
     Rows<const T> inv_mass;          // [B, d], null for unit mass
+    Root<T> root;
     int64_t N, leapfrog;
     Target<T> target;
 };
@@ -220,7 +228,8 @@ struct NetChain {
     double* energies;               // [N, kept]
     const T* step;                  // [B]
     Rows<const T> inv_mass;         // [B, d], null for unit mass
-    const int64_t* index;           // [B]
+    Root<T> root;
+    const int64_t* index;  // [B]
     int64_t N, leapfrog, first_step, steps, thin, kept;
     double jitter;
     uint64_t seed;

@@ -42,6 +42,7 @@ def net_trajectory_f32(
     start: Sequence[_Rows],  # z, p, grad
     step: int,  # address of [N]
     inv_mass: _Rows,  # zeros for unit mass
+    root: Sequence[int],  # addresses of S by rows and by columns [B, d, d], zeros for a diagonal
     N: int,
     leapfrog: int,
     net: _Layers,
@@ -66,6 +67,7 @@ def net_chain_f32(
     results: Sequence[int],  # addresses of U, accepted, divergent, draws, energies
     rows: Sequence[int],  # addresses of step and of index, [B]
     inv_mass: _Rows,  # zeros for unit mass
+    root: Sequence[int],  # addresses of S by rows and by columns [B, d, d], zeros for a diagonal
     counts: Sequence[int],  # N, leapfrog, first_step, steps, thin, kept
     jitter: float,
     seed: int,  # modulo 2**64

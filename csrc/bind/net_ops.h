@@ -40,17 +40,25 @@ void net_potential(Address U, const RowsAt& grad, const RowsAt& z, int64_t N, co
            threads);
 }
 
+// rows, columns
+using RootAt = std::array<Address, 2>;
+
+template <typename T>
+Root<T> root_at(const RootAt& root) {
+    return {reinterpret_cast<const T*>(root[0]), reinterpret_cast<const T*>(root[1])};
+}
+
 // end: z, p, grad; from: z, p, grad.
 template <typename T>
 void net_trajectory(const std::array<RowsAt, 3>& end, Address U, const std::array<RowsAt, 3>& from,
-                    Address step, const RowsAt& inv_mass, int64_t N, int64_t leapfrog,
-                    const LayersAt& net, const LikelihoodAt& like, int threads) {
+                    Address step, const RowsAt& inv_mass, const RootAt& root, int64_t N,
+                    int64_t leapfrog, const LayersAt& net, const LikelihoodAt& like, int threads) {
     const auto layers = layers_at<T>(net);
     run<T>(NetTrajectory<T>{rows_at<T>(end[0]), rows_at<T>(end[1]), rows_at<T>(end[2]),
                             reinterpret_cast<double*>(U), rows_at<const T>(from[0]),
                             rows_at<const T>(from[1]), rows_at<const T>(from[2]),
-                            reinterpret_cast<const T*>(step), rows_at<const T>(inv_mass), N,
-                            leapfrog, target(like, layers)},
+                            reinterpret_cast<const T*>(step), rows_at<const T>(inv_mass),
+                            root_at<T>(root), N, leapfrog, target(like, layers)},
            threads);
 }
 
@@ -75,19 +83,32 @@ void net_trajectory_vjp(const std::array<RowsAt, 4>& into, const std::array<Rows
 // counts: N, leapfrog, first_step, steps, thin, kept.
 template <typename T>
 void net_chain(const std::array<RowsAt, 2>& state, const std::array<Address, 5>& results,
-               const std::array<Address, 2>& rows, const RowsAt& inv_mass,
+               const std::array<Address, 2>& rows, const RowsAt& inv_mass, const RootAt& root,
                const std::array<int64_t, 6>& counts, double jitter, uint64_t seed,
                const LayersAt& net, const LikelihoodAt& like, int threads) {
     const auto layers = layers_at<T>(net);
     const auto& [N, leapfrog, first_step, steps, thin, kept] = counts;
-    run<T>(
-        NetChain<T>{rows_at<T>(state[0]), rows_at<T>(state[1]),
-                    reinterpret_cast<double*>(results[0]), reinterpret_cast<int64_t*>(results[1]),
-                    reinterpret_cast<int64_t*>(results[2]), reinterpret_cast<T*>(results[3]),
-                    reinterpret_cast<double*>(results[4]), reinterpret_cast<const T*>(rows[0]),
-                    rows_at<const T>(inv_mass), reinterpret_cast<const int64_t*>(rows[1]), N,
-                    leapfrog, first_step, steps, thin, kept, jitter, seed, target(like, layers)},
-        threads);
+    run<T>(NetChain<T>{rows_at<T>(state[0]),
+                       rows_at<T>(state[1]),
+                       reinterpret_cast<double*>(results[0]),
+                       reinterpret_cast<int64_t*>(results[1]),
+                       reinterpret_cast<int64_t*>(results[2]),
+                       reinterpret_cast<T*>(results[3]),
+                       reinterpret_cast<double*>(results[4]),
+                       reinterpret_cast<const T*>(rows[0]),
+                       rows_at<const T>(inv_mass),
+                       root_at<T>(root),
+                       reinterpret_cast<const int64_t*>(rows[1]),
+                       N,
+                       leapfrog,
+                       first_step,
+                       steps,
+                       thin,
+                       kept,
+                       jitter,
+                       seed,
+                       target(like, layers)},
+           threads);
 }
 
 // data: mean, std, centre; rows: r, index; counts: B, first_sample, samples.

@@ -19,8 +19,8 @@ struct Chains {
 };
 
 template <typename T>
-Chains<T> take_chains(Arena& arena, const Network<T>& net, int64_t rows, bool mass) {
-    const Phase<T> phase = take_phase(arena, net, rows, mass);
+Chains<T> take_chains(Arena& arena, const Network<T>& net, int64_t rows, bool mass, Root<T> root) {
+    const Phase<T> phase = take_phase(arena, net, rows, mass, root);
     return {phase, arena.take<T>(rows * phase.stride), arena.take<T>(rows * phase.stride),
             arena.take<double>(rows)};
 }
@@ -71,7 +71,7 @@ void begin_transition(const NetChain<T>& call, const Chains<T>& chains, int64_t 
         std::memcpy(chains.z + at, phase.z + at, phase.stride * sizeof(T));
         std::memcpy(chains.grad + at, phase.grad + at, phase.stride * sizeof(T));
     }
-    begin_trajectory(phase, own, d);
+    begin_trajectory(phase, call.target, first, own);
 }
 
 // The energies at a trajectory's end.
@@ -131,7 +131,8 @@ void mark_nonfinite_rows(const NetChain<T>& call, int64_t first, Range own) {
         const bool finite = all_finite(call.z[n], d) && all_finite(call.grad[n], d) &&
                             all_finite(&call.U[n], 1) && all_finite(&call.step[b], 1) &&
                             valid_image(call.target, b) &&
-                            (!call.inv_mass.data || all_finite(call.inv_mass[b], d));
+                            (!call.inv_mass.data || all_finite(call.inv_mass[b], d)) &&
+                            finite_root(call.root, b, d);
         if (!finite) call.U[n] = NAN;
     }
 }
@@ -175,7 +176,7 @@ template <typename T>
 Outcome net_chain(const NetChain<T>& call, const Call& how) {
     const Network<T>& net = call.target.net;
     const auto take = [&](Arena& arena, int64_t rows) {
-        return take_chains(arena, net, rows, call.inv_mass.data != nullptr);
+        return take_chains(arena, net, rows, call.inv_mass.data != nullptr, call.root);
     };
     return run_blocks(net, call.N, how, true, take,
                       [&](const Pass<T>& pass, int64_t first, const Chains<T>& chains) {

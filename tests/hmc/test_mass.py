@@ -6,7 +6,9 @@ import pytest
 import torch
 from gaussians import two_latents
 
+from vaefast.functional.hmc import Draws, State
 from vaefast.hmc import sample
+from vaefast.hmc.adaptation import DualAveraging
 from vaefast.hmc.mass import pullback
 from vaefast.hmc.target import NetworkTarget
 from vaefast.hmc.whitened import Whitened
@@ -124,6 +126,13 @@ def whitened(vae, root, leapfrog=7):
     return Whitened(inside, root, leapfrog)
 
 
+class Unfused:
+    """A target's potential and nothing else of it."""
+
+    def __init__(self, target):
+        self.potential = target.potential
+
+
 def start():
     generator = torch.Generator().manual_seed(2)
     z, p = (torch.randn(4, 2, generator=generator).double() for _ in range(2))
@@ -157,6 +166,23 @@ def test_a_diagonal_root_is_the_diagonal_mass(mlp_vae):
     plain_end, p_end, *_ = plain.trajectory()(z, q / each, grad, step=step)
     torch.testing.assert_close(z_end, plain_end, rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(q_end, p_end * each, rtol=1e-9, atol=1e-9)
+
+
+def test_a_fused_dense_chain_is_the_loop(mlp_vae):
+    z, _, root = start()
+    fused = whitened(mlp_vae(), root, leapfrog=5)
+    loop = Whitened(Unfused(fused.inside), root, 5)
+    assert fused.fused is not None
+    assert loop.fused is None
+    draws, step = Draws(torch.arange(2), 3, 0.3), torch.tensor([0.3, 0.9]).double()
+    state, span = State(z, *fused.potential(z)), {"first_step": 2, "steps": 9, "thin": 1}
+    found, expected = (target.run(state, draws, step, **span) for target in (fused, loop))
+    torch.testing.assert_close(tuple(found), tuple(expected), rtol=1e-10, atol=1e-10)
+    assert 0 < found.accepted.sum() < 36
+    learnt = [DualAveraging(step) for _ in range(2)]
+    ends = [t.run(state, draws, own, **span) for t, own in zip((fused, loop), learnt)]
+    torch.testing.assert_close(tuple(ends[0]), tuple(ends[1]), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(*(own.average for own in learnt))
 
 
 def test_a_row_whose_metric_is_not_finite_fails_alone(mlp_vae):

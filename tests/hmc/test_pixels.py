@@ -76,7 +76,8 @@ def test_the_published_decoder_is_the_module():
 
 
 @pytest.mark.proof
-def test_simulation_based_calibration_of_the_published_decoder():
+@pytest.mark.parametrize("how", [{"leapfrog": 8}, {}, {"mass": "unit", "leapfrog": 8}])
+def test_simulation_based_calibration_of_the_published_decoder(how):
     """z* ~ p(z), x ~ p(x|z*): the rank of z* among posterior draws is uniform."""
     vae, rows, draws = published_vae(), 300, 9
     generator = torch.Generator().manual_seed(9)
@@ -84,7 +85,7 @@ def test_simulation_based_calibration_of_the_published_decoder():
     with torch.no_grad():
         image = vae.g(truth)
     x = (torch.rand(image.shape, generator=generator) < image).float()
-    result = sample(vae, x, init=truth, warmup=60, steps=6 * draws, keep=draws, leapfrog=8, seed=10)
+    result = sample(vae, x, init=truth, warmup=60, steps=6 * draws, keep=draws, seed=10, **how)
     rank = (result.z[:, 0] < truth[:, None]).sum(1)  # [B, d] in 0..9
     for i in range(2):
         counts = torch.bincount(rank[:, i], minlength=draws + 1)

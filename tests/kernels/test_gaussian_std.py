@@ -94,7 +94,7 @@ def trajectory(z, x, std, net=NET):
     like = like_of(x, len(z), "gaussian", [std])
     kernel("net_trajectory", z.dtype)(
         [rows_at(t) for t in ends], U.data_ptr(), [rows_at(t) for t in start], step.data_ptr(),
-        (0, 0), len(z), 3, layers, like, 2,
+        (0, 0), (0, 0), len(z), 3, layers, like, 2,
     )  # fmt: skip
     return U, *ends
 
@@ -109,7 +109,7 @@ def chain(z, x, std, net=NET):
     results = (U.data_ptr(), counts[0].data_ptr(), counts[1].data_ptr(), 0, 0)
     kernel("net_chain", z.dtype)(
         [rows_at(z), rows_at(grad)], results, (step.data_ptr(), index.data_ptr()), (0, 0),
-        (len(z), 3, 0, 5, 0, 0), 0.0, 7, layers, like, 2,
+        (0, 0), (len(z), 3, 0, 5, 0, 0), 0.0, 7, layers, like, 2,
     )  # fmt: skip
     return U, z, grad, counts.double()
 

@@ -156,6 +156,22 @@ def _trajectory(likelihood: str, *params: float) -> Callable[[torch.dtype, Shape
     return make
 
 
+def _root(dtype: torch.dtype, s: Shape) -> torch.Tensor:
+    d = s.widths[0]
+    return torch.eye(d, dtype=dtype) + 0.5 / d * s.draw(dtype, s.B, d, d)
+
+
+def _dense(make: Callable[[torch.dtype, Shape], Arguments]) -> Callable:
+    """With a dense mass in place of the diagonal one."""
+
+    def dense(dtype: torch.dtype, s: Shape) -> Arguments:
+        given = make(dtype, s)
+        del given["inv_mass"]
+        return given | {"root": _root(dtype, s)}
+
+    return dense
+
+
 def _adjoint(likelihood: str, *params: float) -> Callable[[torch.dtype, Shape], Arguments]:
     def make(dtype: torch.dtype, s: Shape) -> Arguments:
         given = _trajectory(likelihood, *params)(dtype, s)
@@ -223,7 +239,9 @@ SAMPLES = [
         for i in LIKES[:2]
     ),
     *(Sample("net_trajectory_vjp", i[0], _adjoint(*i), ADJOINT, ("upstream", LAST)) for i in LIKES),
+    Sample("net_trajectory", "dense", _dense(_trajectory("bernoulli")), (*STATE, "x", "root")),
     Sample("net_chain", "", _chain, CHAIN),
+    Sample("net_chain", "dense", _dense(_chain), (*CHAIN[:5], "root", "index")),
     Sample("decode_distance", "", _decode, ROWS),
     Sample("leapfrog_step", "", _leapfrog, (*STATE, "inv_mass"), ("grad", LAST)),
     Sample("pgd_step", "l2", _pgd("l2"), IMAGES, ("grad", LAST)),

@@ -9,7 +9,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import vaefast as vf
 from vaefast import philox
 from vaefast.bench.cases import network, posterior
-from vaefast.ops import net_chain, net_potential
+from vaefast.functional.hmc import Draws
+from vaefast.ops import net_chain, net_potential, net_trajectory
 from vaefast.philox import Use
 from vaefast.types import Network
 
@@ -61,6 +62,44 @@ def by_hand(case, steps, step, leapfrog, jitter, inv_mass, seed, index):
         ends.append(z)
         accepted.append(count)
     return torch.stack(ends), accepted
+
+
+def roots(case):
+    """S of no particular form."""
+    generator, d = torch.Generator().manual_seed(6), case.z.shape[1]
+    drawn = torch.randn(len(case.x), d, d, generator=generator, dtype=torch.float64)
+    return torch.eye(d, dtype=torch.float64) + 0.3 * drawn
+
+
+def test_a_diagonal_root_is_the_diagonal_mass(backend):
+    case = posterior(3, 2)
+    inv_mass = masses(case)
+    options = {"steps": 7, "step": 0.5, "jitter": 0.3, "seed": 21, "thin": 2, "backend": backend}
+    diagonal = run(case, inv_mass=inv_mass, **options)
+    dense = run(case, root=torch.diag_embed(inv_mass.sqrt()), **options)
+    close = 1e-5 if backend == "triton" else 1e-8  # whose normals are float32
+    torch.testing.assert_close(tuple(dense), tuple(diagonal), rtol=close, atol=close)
+    assert 0 < diagonal.accepted.sum() < 42
+
+
+def test_a_dense_chain_is_its_trajectories(backend):
+    """Transition by transition, with the momenta of unit mass."""
+    case, L, T = posterior(2, 2), 3, 5
+    S, like = roots(case), {"likelihood": "bernoulli", "backend": backend}
+    found = run(case, root=S, steps=T, step=0.4, leapfrog=L, seed=3, thin=1, backend=backend)
+    z = case.z
+    U, grad = net_potential(z, case.x, case.net, **like)
+    for t in range(T):
+        noise = Draws(torch.arange(2), 3).noise(z, t)
+        q = noise.momentum
+        end = net_trajectory(z, q, grad, case.x, case.net, step=0.4, leapfrog=L, root=S, **like)
+        error = end[3] + 0.5 * end[1].square().sum(1) - U - 0.5 * q.square().sum(1)
+        moved = noise.acceptance < (-error).exp()
+        z, grad = (torch.where(moved[:, None], a, b) for a, b in ((end[0], z), (end[2], grad)))
+        U = torch.where(moved, end[3], U)
+        close = 1e-5 if backend == "triton" else 1e-9
+        torch.testing.assert_close(found.draws[:, t], z, rtol=close, atol=close)
+        torch.testing.assert_close(found.energies[:, t], U, rtol=close, atol=close)
 
 
 def test_chain_is_the_algorithm_written_out(backend):
@@ -223,12 +262,13 @@ def test_divergent_trajectories_are_counted_and_rejected(backend):
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-@pytest.mark.parametrize("place", ["z", "grad", "U", "x", "step", "inv_mass"])
+@pytest.mark.parametrize("place", ["z", "grad", "U", "x", "step", "inv_mass", "root"])
 def test_bad_rows_never_move_and_the_others_are_untouched(backend, place, bad):
     case = posterior(3, 2)
     U, grad = net_potential(*case, likelihood="bernoulli")
     tensors = {"z": case.z, "U": U, "grad": grad, "x": case.x}
-    tensors |= {"step": torch.full((3,), 0.1, dtype=torch.float64), "inv_mass": masses(case)}
+    tensors["step"] = torch.full((3,), 0.1, dtype=torch.float64)
+    tensors |= {"root": roots(case)} if place == "root" else {"inv_mass": masses(case)}
     options = {"net": case.net, "likelihood": "bernoulli", "leapfrog": 3, "steps": 4, "thin": 2}
     clean = net_chain(**tensors, **options, backend=backend)
     tensors[place][1] = bad
@@ -297,7 +337,7 @@ def test_registered_op_passes_opcheck(backend, steps, requires_grad):
     U, grad = net_potential(*case, likelihood="bernoulli")
     case.x.requires_grad_(requires_grad)
     step, index = torch.full((3,), 0.1, dtype=torch.float64), torch.arange(3)
-    state = case.z, U, grad, case.x, *case.net, "bernoulli", [], step, masses(case), index
+    state = case.z, U, grad, case.x, *case.net, "bernoulli", [], step, masses(case), None, index
     torch.library.opcheck(
         torch.ops.vaefast.net_chain.default, (*state, 2, 0.1, 7, 0, steps, 2, "ieee", 0, backend)
     )

@@ -33,6 +33,13 @@ def masses(case, seed=5):
     return 0.5 + torch.rand(shape, generator=generator, dtype=torch.float64)
 
 
+def roots(case, seed=6):
+    """S of no particular form."""
+    generator, d = torch.Generator().manual_seed(seed), case.z.shape[1]
+    drawn = torch.randn(len(case.x), d, d, generator=generator, dtype=torch.float64)
+    return torch.eye(d, dtype=torch.float64) + 0.3 * drawn
+
+
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
 @pytest.mark.parametrize("massive", [False, True])
 def test_value_by_single_steps(backend, massive, likelihood):
@@ -53,28 +60,58 @@ def test_value_by_single_steps(backend, massive, likelihood):
     torch.testing.assert_close(result, (z, p, grad, U), rtol=1e-11, atol=1e-12)
 
 
-def test_reversed_momentum_leads_back(backend):
+@pytest.mark.parametrize("widths", [(3, 6, 8), (37, 21, 30)])
+def test_a_dense_mass_is_unit_mass_in_other_coordinates(backend, widths):
+    """Leapfrogs of u = S⁻¹z under the decoder u ↦ net(S u), written out."""
+    case = posterior(3, 2, widths=widths, activations="tanh,identity")
+    S, steps = roots(case), torch.linspace(0.01, 0.1, 6, dtype=torch.float64)
+    q, grad = start(case)
+    result = net_trajectory(
+        case.z, q, grad, case.x, case.net, likelihood="bernoulli", step=steps, root=S,
+        leapfrog=4, backend=backend,
+    )  # fmt: skip
+    for n in range(6):
+        own, x = S[n // 2], case.x[n // 2 : n // 2 + 1]
+
+        def potential(u, own=own, x=x):
+            like = {"likelihood": "bernoulli", "backend": "reference"}
+            U, grad = net_potential((own @ u)[None], x, case.net, **like)
+            return U, own.mT @ grad[0]
+
+        u, p = torch.linalg.solve(own, case.z[n]), q[n]
+        _, slope = potential(u)
+        for _ in range(4):
+            p = p - 0.5 * steps[n] * slope
+            u = u + steps[n] * p
+            U, slope = potential(u)
+            p = p - 0.5 * steps[n] * slope
+        found = [t[n] for t in result]
+        expected = own @ u, p, torch.linalg.solve(own.mT, slope), U[0]
+        torch.testing.assert_close(found, list(expected), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("dense", [False, True])
+def test_reversed_momentum_leads_back(backend, dense):
     case = posterior(3, 2)
     p, grad = start(case)
-    inv_mass = masses(case)
-    there = run(case, p, grad, 25, inv_mass=inv_mass, backend=backend)
-    back = run(
-        case._replace(z=there[0]), -there[1], there[2], 25, inv_mass=inv_mass, backend=backend
-    )
+    mass = {"root": roots(case)} if dense else {"inv_mass": masses(case)}
+    there = run(case, p, grad, 25, **mass, backend=backend)
+    back = run(case._replace(z=there[0]), -there[1], there[2], 25, **mass, backend=backend)
     torch.testing.assert_close(back[0], case.z, rtol=0, atol=1e-11)
     torch.testing.assert_close(-back[1], p, rtol=0, atol=1e-11)
 
 
-def test_volume_is_preserved():
+@pytest.mark.parametrize("dense", [False, True])
+def test_volume_is_preserved(dense):
     """The Jacobian determinant of (z, p) ↦ (z', p') is 1."""
     case = posterior(1, 1, widths=(3, 6, 8), activations="tanh,identity")
     p, _ = start(case)
-    inv_mass = masses(case)
+    mass = {"root": roots(case)} if dense else {"inv_mass": masses(case)}
 
     def flow(state):
         z, p = state.view(2, 1, 3)
         _, grad = net_potential(z, case.x, case.net, likelihood="bernoulli", backend="reference")
-        end = run(case._replace(z=z), p, grad, 5, 0.2, inv_mass=inv_mass, backend="reference")
+        end = run(case._replace(z=z), p, grad, 5, 0.2, **mass, backend="reference")
         return torch.cat((end[0].flatten(), end[1].flatten()))
 
     jacobian = torch.autograd.functional.jacobian(flow, torch.cat((case.z, p)).flatten())
@@ -135,15 +172,16 @@ def test_results_carry_over_to_the_next_trajectory(backend):
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-@pytest.mark.parametrize("place", ["z", "p", "grad", "x", "step", "inv_mass"])
+@pytest.mark.parametrize("place", ["z", "p", "grad", "x", "step", "inv_mass", "root"])
 def test_bad_rows_are_nan_and_the_others_are_untouched(backend, place, bad):
     case = posterior(3, 2)
     p, grad = start(case)
     tensors = {"z": case.z, "p": p, "grad": grad, "x": case.x}
-    tensors |= {"step": torch.full((6,), 0.05, dtype=torch.float64), "inv_mass": masses(case)}
+    tensors["step"] = torch.full((6,), 0.05, dtype=torch.float64)
+    tensors |= {"root": roots(case)} if place == "root" else {"inv_mass": masses(case)}
     options = {"net": case.net, "likelihood": "gaussian", "leapfrog": 3, "backend": backend}
     clean = net_trajectory(**tensors, **options)
-    per_input = place in ("x", "inv_mass")
+    per_input = place in ("x", "inv_mass", "root")
     tensors[place][1] = bad
     hit = [2, 3] if per_input else [1]
     others = [n for n in range(6) if n not in hit]
@@ -177,13 +215,16 @@ def test_inputs_that_require_grad():
     )
 
 
-@pytest.mark.parametrize(("massive", "requires_grad"), [(False, False), (True, True)])
-def test_registered_op_passes_opcheck(backend, massive, requires_grad):
+@pytest.mark.parametrize(
+    ("mass", "requires_grad"), [("unit", False), ("diagonal", True), ("dense", False)]
+)
+def test_registered_op_passes_opcheck(backend, mass, requires_grad):
     case = posterior()
     p, grad = start(case)
     case.x.requires_grad_(requires_grad)
-    step, mass = torch.full((6,), 0.1, dtype=torch.float64), masses(case) if massive else None
-    state = case.z, p, grad, case.x, *case.net, "bernoulli", [], step, mass
+    step = torch.full((6,), 0.1, dtype=torch.float64)
+    of_mass = masses(case) if mass == "diagonal" else None, roots(case) if mass == "dense" else None
+    state = case.z, p, grad, case.x, *case.net, "bernoulli", [], step, *of_mass
     torch.library.opcheck(torch.ops.vaefast.net_trajectory.default, (*state, 3, "ieee", 0, backend))
 
 
@@ -199,6 +240,16 @@ def test_registered_op_passes_opcheck(backend, massive, requires_grad):
         ({"leapfrog": 2.0}, TypeError, "leapfrog must be a whole number, got float"),
         ({"step": torch.ones(3)}, ValueError, r"step must be a float or .* = \[6\], got \[3\]"),
         ({"inv_mass": torch.ones(2, 3).double()}, ValueError, "inv_mass must have 3 rows like x"),
+        (
+            {"root": torch.ones(3, 3).double()},
+            ValueError,
+            r"root must be \[3, 3, 3\] beside z, got \[3, 3\]",
+        ),
+        (
+            {"root": torch.ones(3, 3, 3).double(), "inv_mass": torch.ones(3, 3).double()},
+            ValueError,
+            "a mass is inv_mass or root, got both; pass one of them",
+        ),
     ],
 )
 def test_errors_say_what_came_and_what_to_do(change, error, message):

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from vaefast.functional.chain import Chain, repeated
 from vaefast.functional.hmc import Draws, Info, State, transition
-from vaefast.functional.leapfrog import kicked, per_chain
+from vaefast.functional.leapfrog import kicked, per_chain, times
 from vaefast.hmc.adaptation import StepSize
 from vaefast.hmc.target import Target, transitions
-from vaefast.hmc.whitened import Whitened, times
+from vaefast.hmc.whitened import Whitened
 
 __all__ = ["GRID", "OwnLengths", "PathLengths", "QuarterPeriod"]
 
@@ -159,7 +159,7 @@ class OwnLengths:
         if not isinstance(step, Tensor):
             return repeated(self._learning(state, draws, step, first_step, steps), state, **span)
         self.frozen(step)
-        if isinstance(self.inside, Whitened):
+        if self._in_one_loop() is not None:
             return transitions(self.trajectory(), state, draws, step, None, **span)
         parts, order = [], []
         for leapfrog, rows, chains in self._groups(self.frozen(step), len(state.z)):
@@ -220,9 +220,15 @@ class OwnLengths:
         start, end, velocity = (t.view(*probability.shape, -1) for t in (z, end, p))
         lengths.update(start, end, velocity, probability, path, GRID[-1] * step)
 
+    def _in_one_loop(self) -> Whitened | None:
+        """The target where every gradient is a call, which all rows share."""
+        if isinstance(self.inside, Whitened) and self.inside.fused is None:
+            return self.inside
+        return None
+
     def _trajectory(self, leapfrogs: Tensor) -> Callable[..., End]:
-        if isinstance(self.inside, Whitened):
-            return _dropping_out(self.inside, leapfrogs)
+        if (whitened := self._in_one_loop()) is not None:
+            return _dropping_out(whitened, leapfrogs)
 
         def trajectory(z: Tensor, p: Tensor, grad: Tensor, step: Tensor) -> End:
             ends, order = [], []

@@ -78,15 +78,14 @@ class NetworkTarget:
     leapfrog: int
     precision: str
     backend: str | None
+    root: Tensor | None = None  # S [B, d, d] with M⁻¹ = S Sᵀ, in place of inv_mass; momenta are Sᵀp
 
     def at(self, chain: Tensor, chains: int) -> NetworkTarget:
-        row = chain // chains
-        mass = None if self.inv_mass is None else self.inv_mass[row]
-        return replace(self, x=self.x[row], inv_mass=mass)
+        return self.of_rows(chain // chains, self.leapfrog)
 
     def of_rows(self, rows: Tensor, leapfrog: int) -> NetworkTarget:
-        mass = None if self.inv_mass is None else self.inv_mass[rows]
-        return replace(self, x=self.x[rows], inv_mass=mass, leapfrog=leapfrog)
+        mass, root = (None if t is None else t[rows] for t in (self.inv_mass, self.root))
+        return replace(self, x=self.x[rows], inv_mass=mass, root=root, leapfrog=leapfrog)
 
     def potential(self, z: Tensor, safe: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return ops.net_potential(z, self.x, self.net, **self._shared())
@@ -108,6 +107,7 @@ class NetworkTarget:
                 self.net,
                 step=step.to(state.z.dtype),
                 inv_mass=self.inv_mass,
+                root=self.root,
                 leapfrog=self.leapfrog,
                 jitter=draws.jitter,
                 seed=draws.seed,
@@ -127,6 +127,7 @@ class NetworkTarget:
             x=self.x,
             net=self.net,
             inv_mass=self.inv_mass,
+            root=self.root,
             leapfrog=self.leapfrog,
             **self._shared(),
         )

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from vaefast.functional.chain import Chain
 from vaefast.functional.hmc import Draws, State
-from vaefast.functional.leapfrog import kicked
+from vaefast.functional.leapfrog import leapfrogs
 from vaefast.hmc.adaptation import StepSize
-from vaefast.hmc.target import Target, transitions
+from vaefast.hmc.target import NetworkTarget, Target, transitions
 
-__all__ = ["Whitened", "inside", "times"]
+__all__ = ["Whitened", "inside"]
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,9 @@ class Whitened:
 
         q ← q − ε/2 Sᵀ∇U(z),  z ← z + ε S q,  q ← q − ε/2 Sᵀ∇U(z),   H = U(z) + ½ qᵀq
 
-    These are the leapfrogs of the target in u = S⁻¹z; z itself is what is kept. A gradient is one
-    call of the target's potential, in full precision.
+    These are the leapfrogs of the target in u = S⁻¹z; z itself is what is kept. The trajectories of
+    a network are fused ops on the CPU; elsewhere a gradient is one call of the target's potential,
+    in full precision.
 
     Args:
         inside: the target, of unit mass.
@@ -36,6 +37,13 @@ class Whitened:
     inside: Target
     root: Tensor
     leapfrog: int
+
+    @property
+    def fused(self) -> NetworkTarget | None:
+        """The target with S in its ops, where these have kernels that take it."""
+        if not isinstance(self.inside, NetworkTarget) or self.inside.x.is_cuda:
+            return None
+        return replace(self.inside, root=self.root, leapfrog=self.leapfrog)
 
     @property
     def inv_mass(self) -> None:
@@ -62,6 +70,9 @@ class Whitened:
 
     def trajectory(self) -> Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]]:
         """L leapfrogs of (z, q), a :class:`~vaefast.functional.hmc.Trajectory`."""
+        fused = self.fused
+        if fused is not None:
+            return fused.trajectory()
         return partial(_leapfrogs, self.inside.potential, self.root, self.leapfrog)
 
     def run(
@@ -76,6 +87,9 @@ class Whitened:
     ) -> Chain:
         """See :class:`~vaefast.hmc.target.Target`."""
         span = {"first_step": first_step, "steps": steps, "thin": thin}
+        fused = self.fused
+        if fused is not None:
+            return fused.run(state, draws, step, **span)
         return transitions(self.trajectory(), state, draws, step, None, **span)
 
 
@@ -94,18 +108,15 @@ def _leapfrogs(
     grad: Tensor,
     step: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Kick-drift-kick with S between z and the momenta; ``p`` is q [N, d]."""
-    safe = z
-    p = kicked(p, times(root.mT, grad), step, 0.5)
-    U = grad.new_empty(0)
-    for left in reversed(range(leapfrog)):
-        z = torch.addcmul(z, step.unsqueeze(-1), times(root, p))
-        U, grad = potential(z, safe)
-        p = kicked(p, times(root.mT, grad), step, 1.0 if left else 0.5)
-    return z, p, grad, U
-
-
-def times(matrix: Tensor, vectors: Tensor) -> Tensor:
-    """A [B, d, d] times v [N, d], one matrix for the C = N / B chains of a row."""
-    chains = vectors.view(len(matrix), -1, vectors.shape[1])  # [B, C, d]
-    return (chains @ matrix.mT).view(vectors.shape)
+    """See :func:`~vaefast.functional.leapfrog.leapfrogs`; ``p`` is q [N, d]."""
+    return leapfrogs(
+        lambda at: potential(at, z)[1],
+        lambda at: potential(at, z),
+        z,
+        p,
+        grad,
+        step=step,
+        inv_mass=None,
+        leapfrog=leapfrog,
+        root=root,
+    )

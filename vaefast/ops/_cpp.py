@@ -16,10 +16,12 @@ from vaefast.types import LIKELIHOODS, Layer, Network, all_linear, parse_layer
 
 __all__ = [
     "aligned",
+    "by_rows_and_columns",
     "kernel",
     "layers_of",
     "like_of",
     "plain_rows",
+    "root_at",
     "rows_at",
     "run_probes",
     "tape_width",
@@ -65,6 +67,16 @@ def rows_at(t: Tensor | None) -> tuple[int, int]:
 def plain_rows(*tensors: Any) -> list[Any]:
     """The matrices with contiguous rows; keep them alive while their addresses are in use."""
     return [None if t is None else rows_of(t) for t in tensors]
+
+
+def by_rows_and_columns(root: Tensor | None) -> tuple[Tensor, Tensor] | None:
+    """S and Sᵀ [B, d, d] as the kernels read them; keep them alive while they are in use."""
+    return None if root is None else (root.contiguous(), root.mT.contiguous())
+
+
+def root_at(root: tuple[Tensor, Tensor] | None) -> tuple[int, int]:
+    """Addresses of S by rows and by columns; zeros for None."""
+    return (0, 0) if root is None else (root[0].data_ptr(), root[1].data_ptr())
 
 
 def aligned(packed: Tensor | None) -> Tensor | None:

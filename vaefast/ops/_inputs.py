@@ -26,6 +26,7 @@ __all__ = [
     "check_precision",
     "check_probes",
     "check_range",
+    "check_root",
     "check_seed",
     "check_target",
 ]
@@ -223,6 +224,15 @@ def check_mass(inv_mass: Tensor | None, z: Tensor, x: Tensor | None = None) -> N
     check_chains(z, inv_mass, name="inv_mass")
     if x is not None and len(inv_mass) != len(x):
         raise ValueError(f"inv_mass must have {len(x)} rows like x, got {len(inv_mass)}")
+
+
+def check_root(root: Tensor | None, inv_mass: Tensor | None, z: Tensor, x: Tensor) -> None:
+    """None, or S [B, d, d] with z's d and x's B where there is no diagonal."""
+    if root is None:
+        return
+    if inv_mass is not None:
+        raise ValueError("a mass is inv_mass or root, got both; pass one of them")
+    check_like(root, "root", z, "z", [len(x), z.shape[1], z.shape[1]])
 
 
 def check_target(z: Tensor, x: Tensor, net: Network, likelihood: str) -> int:

@@ -10,7 +10,16 @@ from torch import Tensor
 
 from vaefast import checks
 from vaefast.functional.chain import Chain, kept
-from vaefast.ops._cpp import kernel, layers_of, like_of, plain_rows, rows_at
+from vaefast.ops._cpp import (
+    by_rows_and_columns,
+    kernel,
+    layers_of,
+    like_of,
+    plain_rows,
+    root_at,
+    rows_at,
+)
+from vaefast.ops._dense import chain_of_launches
 from vaefast.ops._inputs import (
     check_energy,
     check_jitter,
@@ -19,6 +28,7 @@ from vaefast.ops._inputs import (
     check_mass,
     check_precision,
     check_range,
+    check_root,
     check_seed,
     check_target,
 )
@@ -42,6 +52,7 @@ class Call(NamedTuple):
     likelihood_params: list[Tensor]
     step: Tensor
     inv_mass: Tensor | None
+    root: Tensor | None
     index: Tensor  # type: ignore[assignment]  # a tuple has a method of this name
     leapfrog: int
     jitter: float
@@ -65,6 +76,7 @@ def net_chain(
     likelihood_params: Sequence[float | Tensor] = (),
     step: float | Tensor,
     inv_mass: Tensor | None = None,
+    root: Tensor | None = None,
     leapfrog: int,
     jitter: float = 0.0,
     seed: int = 0,
@@ -100,6 +112,7 @@ def net_chain(
             [D], or [B, D]; default 1. The others take none.
         step: step size, float or [B].
         inv_mass: diagonal of M⁻¹ [B, d]; None for unit mass.
+        root: S [B, d, d] with M⁻¹ = S Sᵀ, in place of a diagonal.
         leapfrog: steps per trajectory L, at least 1.
         jitter: relative half-width of the step's jitter, in [0, 1).
         seed: 64-bit seed of the random numbers.
@@ -127,6 +140,7 @@ def net_chain(
     check_like(grad, "grad", z, "z", list(z.shape))
     like = likelihood, check_likelihood(likelihood, likelihood_params, x)
     check_mass(inv_mass, z, x)
+    check_root(root, inv_mass, z, x)
     how = check_precision(precision), check_tile(tile)
     check_range(first_step, steps, "first_step", "steps")
     rows = len(x)
@@ -134,7 +148,7 @@ def net_chain(
     index = checks.row_index(index, rows, z.device)
     numbers = checks.count(leapfrog, "leapfrog"), check_jitter(jitter), check_seed(seed)
     span = first_step, steps, checks.count(thin, "thin", minimum=0)
-    state = z, U, grad, x, net, *like, step, inv_mass, index
+    state = z, U, grad, x, net, *like, step, inv_mass, root, index
     return _op(Call(*state, *numbers, *span, *how, backend))
 
 
@@ -148,12 +162,14 @@ def _cpp(call: Call) -> tuple[Tensor, ...]:
     draws, energies = z.new_empty((N, n, z.shape[1])), U.new_empty((N, n))
     rows = [call.step.contiguous(), call.index.contiguous()]
     images, mass = plain_rows(call.x, call.inv_mass)
+    root = by_rows_and_columns(call.root)
     span = call.first_step, call.steps, call.thin
     kernel("net_chain", z.dtype)(
         [rows_at(t) for t in (z, grad)],
         [t.data_ptr() for t in (U, *counts, draws, energies)],
         [t.data_ptr() for t in rows],
         rows_at(mass),
+        root_at(root),
         (N, call.leapfrog, *span, n),
         call.jitter,
         call.seed % (1 << 64),
@@ -172,11 +188,19 @@ def _fake(call: Call) -> tuple[Tensor, ...]:
     return *state, *counts, z.new_empty((N, n, z.shape[1])), U.new_empty((N, n))
 
 
+_in_triton = lazy("net_chain")
+
+
+def _triton(call: Call) -> tuple[Tensor, ...]:
+    """In one launch, but for a dense mass."""
+    return _in_triton(call) if call.root is None else chain_of_launches(call)
+
+
 _op = register(
     Call,
     returns=Chain,
     fake=_fake,
     reference=reference,
     cpp=_cpp,
-    triton=lazy("net_chain"),
+    triton=_triton,
 )

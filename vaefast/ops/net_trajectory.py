@@ -9,8 +9,17 @@ import torch
 from torch import Tensor
 
 from vaefast import checks
-from vaefast.ops._cpp import kernel, layers_of, like_of, plain_rows, rows_at
-from vaefast.ops._inputs import check_like, check_mass, check_precision, check_target
+from vaefast.ops._cpp import (
+    by_rows_and_columns,
+    kernel,
+    layers_of,
+    like_of,
+    plain_rows,
+    root_at,
+    rows_at,
+)
+from vaefast.ops._dense import trajectory_of_launches
+from vaefast.ops._inputs import check_like, check_mass, check_precision, check_root, check_target
 from vaefast.ops._likelihood import check_likelihood
 from vaefast.ops._register import lazy, register
 from vaefast.reference.net_trajectory import net_trajectory as reference
@@ -31,6 +40,7 @@ class Call(NamedTuple):
     likelihood_params: list[Tensor]
     step: Tensor
     inv_mass: Tensor | None
+    root: Tensor | None
     leapfrog: int
     precision: str
     tile: int
@@ -48,6 +58,7 @@ def net_trajectory(
     likelihood_params: Sequence[float | Tensor] = (),
     step: float | Tensor,
     inv_mass: Tensor | None = None,
+    root: Tensor | None = None,
     leapfrog: int,
     precision: str = "ieee",
     tile: int | None = None,
@@ -79,6 +90,8 @@ def net_trajectory(
             [D], or [B, D]; default 1. The others take none.
         step: step size, float or [N].
         inv_mass: diagonal of M⁻¹ [B, d]; None for unit mass.
+        root: S [B, d, d] with M⁻¹ = S Sᵀ, in place of a diagonal. Then p is q = Sᵀ times the
+            momentum, N(0, I) where that is N(0, M): leapfrogs of unit mass in S⁻¹z.
         leapfrog: number of steps L, at least 1.
         precision, tile, backend: as for every op, see :mod:`vaefast.ops`.
 
@@ -97,10 +110,11 @@ def net_trajectory(
     check_like(grad, "grad", z, "z", list(z.shape))
     like = likelihood, check_likelihood(likelihood, likelihood_params, x)
     check_mass(inv_mass, z, x)
+    check_root(root, inv_mass, z, x)
     step = checks.per_row(step, "step", z.shape[0], like=z)
     leapfrog = checks.count(leapfrog, "leapfrog")
     how = check_precision(precision), check_tile(tile)
-    return _op(Call(z, p, grad, x, net, *like, step, inv_mass, leapfrog, *how, backend))
+    return _op(Call(z, p, grad, x, net, *like, step, inv_mass, root, leapfrog, *how, backend))
 
 
 def _cpp(call: Call) -> tuple[Tensor, ...]:
@@ -108,12 +122,14 @@ def _cpp(call: Call) -> tuple[Tensor, ...]:
     *end, U = _fake(call)
     step = call.step.contiguous()
     *start, images, mass = plain_rows(call.z, call.p, call.grad, call.x, call.inv_mass)
+    root = by_rows_and_columns(call.root)
     kernel("net_trajectory", call.z.dtype)(
         [rows_at(t) for t in end],
         U.data_ptr(),
         [rows_at(t) for t in start],
         step.data_ptr(),
         rows_at(mass),
+        root_at(root),
         len(U),
         call.leapfrog,
         layers,
@@ -129,11 +145,19 @@ def _fake(call: Call) -> tuple[Tensor, ...]:
     return *state, z.new_empty(z.shape[0], dtype=torch.float64)
 
 
+_in_triton = lazy("net_trajectory")
+
+
+def _triton(call: Call) -> tuple[Tensor, ...]:
+    """In one launch, but for a dense mass."""
+    return _in_triton(call) if call.root is None else trajectory_of_launches(call)
+
+
 _op = register(
     Call,
     returns=tuple[Tensor, Tensor, Tensor, Tensor],
     fake=_fake,
     reference=reference,
     cpp=_cpp,
-    triton=lazy("net_trajectory"),
+    triton=_triton,
 )

@@ -30,11 +30,12 @@ def net_chain(call: Call) -> Chain:
     span = {"first_step": call.first_step, "steps": call.steps, "thin": call.thin}
 
     def run(rows: slice) -> Chain:
-        own, mass, posterior = of_chains(rows, count), part(call.inv_mass, rows), target.rows(rows)
-        good = (posterior.good() & finite(call.step[rows], mass)).repeat_interleave(count)
+        own, posterior = of_chains(rows, count), target.rows(rows)
+        mass, root = part(call.inv_mass, rows), part(call.root, rows)
+        good = (posterior.good() & finite(call.step[rows], mass, root)).repeat_interleave(count)
         good = good & finite(z[own], U[own], grad[own])
         result = chain(
-            on_target(posterior, mass, call.leapfrog),
+            on_target(posterior, mass, root, call.leapfrog),
             z[own].clone(),  # no result shares memory with an input, not even at steps=0
             torch.where(good, U[own], torch.nan),
             grad[own].clone(),

@@ -18,9 +18,11 @@ __all__ = ["net_trajectory", "on_target"]
 
 
 def on_target(
-    target: Target, inv_mass: Tensor | None, leapfrog: int
+    target: Target, inv_mass: Tensor | None, root: Tensor | None, leapfrog: int
 ) -> Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """The trajectory of ``leapfrog`` steps on a posterior; inv_mass is [B, d] or None."""
+    """The trajectory of ``leapfrog`` steps on a posterior; inv_mass is [B, d] or None,
+    root [B, d, d] or None.
+    """
 
     def trajectory(
         z: Tensor, p: Tensor, grad: Tensor, step: Tensor
@@ -34,6 +36,7 @@ def on_target(
             step=step,
             inv_mass=None if inv_mass is None else per_chain(inv_mass, z),
             leapfrog=leapfrog,
+            root=root,
         )
 
     return trajectory
@@ -44,15 +47,12 @@ def net_trajectory(call: Call) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     target, count = Target.of(call), chains(call.z, call.x)
 
     def run(rows: slice) -> tuple[Tensor, ...]:
-        own, mass, posterior = (
-            of_chains(rows, count),
-            part(call.inv_mass, rows),
-            target.rows(rows),
-        )
+        own, posterior = of_chains(rows, count), target.rows(rows)
+        mass, root = part(call.inv_mass, rows), part(call.root, rows)
         state = call.z[own], call.p[own], call.grad[own], call.step[own]
-        of_input = posterior.good() & finite(call.x[rows], mass)
+        of_input = posterior.good() & finite(call.x[rows], mass, root)
         good = finite(*state) & of_input.repeat_interleave(count)
-        return nan_where_bad(good, *on_target(posterior, mass, call.leapfrog)(*state))
+        return nan_where_bad(good, *on_target(posterior, mass, root, call.leapfrog)(*state))
 
     z, p, grad, U = chunked(run, len(call.x), target.bytes_per_input(call.z))
     return z, p, grad, U
