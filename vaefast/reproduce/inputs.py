@@ -8,11 +8,11 @@ from torch import Tensor
 
 from vaefast.data import Dataset
 
-__all__ = ["check_inputs", "contents"]
+__all__ = ["check_count", "check_images", "contents"]
 
 
-def check_inputs(data: Dataset, name: str, train_inputs: int | None) -> None:
-    """Images in [0, 1], at least as many training inputs as are wanted.
+def check_images(data: Dataset, name: str) -> None:
+    """Images in [0, 1].
 
     Raises:
         ValueError: others.
@@ -25,6 +25,14 @@ def check_inputs(data: Dataset, name: str, train_inputs: int | None) -> None:
             f"--data {name} has values from {data.low:g} to {data.high:g}; the published "
             "models take [0, 1]"
         )
+
+
+def check_count(data: Dataset, name: str, train_inputs: int | None) -> None:
+    """At least as many training inputs as are wanted.
+
+    Raises:
+        ValueError: fewer.
+    """
     if (train_inputs or 0) > len(data.x_train):
         raise ValueError(
             f"--train-inputs must be at most {len(data.x_train)} for --data {name}, got "

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import typer
 
 from vaefast.cli.reproduce import khan2023, kuzina2022
 
 __all__ = ["EXPERIMENTS", "reproduce"]
 
-EXPERIMENTS = {"kuzina2022": kuzina2022.command, "khan2023": khan2023.command}
+EXPERIMENTS: dict[str, Callable[..., None]] = {
+    "kuzina2022": kuzina2022.command,
+    "khan2023": khan2023.command,
+}
 EXAMPLE = "Example: vaefast reproduce {} --data mnist --out runs/{}/"
 
 reproduce = typer.Typer()

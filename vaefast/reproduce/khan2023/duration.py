@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from vaefast import models
 from vaefast.data import Dataset
 from vaefast.reproduce.durations import said_hours, seconds_of
@@ -35,7 +37,7 @@ def measure(data: Dataset, settings: Settings) -> str:
             progress=False,
         )
 
-    plain, mixed = (seconds_of(lambda k=k: step(k)) for k in (0, -1))
+    plain, mixed = (seconds_of(partial(step, which)) for which in (0, -1))
     training = (plain * len(s.betas) + mixed) * s.epochs * total / len(x)
     few = data.x_test[:POINTS]
     small = s.with_sizes(inputs=POINTS, attacked=POINTS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -94,7 +94,7 @@ def measure_model(vae: VAE, x: Tensor, settings: Settings) -> dict[str, Tensor]:
 
 def _damage(vae: VAE, x: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
     """Along the top direction, and of the strongest of all attacks, [A] each."""
-    how = {"eps": settings.eps, "norm": "l2"}
+    how: dict[str, Any] = {"eps": settings.eps, "norm": "l2"}
     step = attacks.geometric(vae, x, of="reconstruction", **how)
     refined = attacks.geometric(
         vae, x, of="reconstruction", directions=2, refine=settings.attack_steps, **how

@@ -20,8 +20,10 @@ from vaefast.reproduce.store import said
 
 __all__ = ["render"]
 
-OWN = ("data", "attacked", "eps", "attack_steps", "restarts", "seed", "hidden", "latent")
-OWN += ("learning_rate", "train_inputs", "batch_size")  # the published ones are not known
+OWN = (  # what the paper does not have, or where it is not known
+    *("data", "attacked", "eps", "attack_steps", "restarts", "seed", "hidden", "latent"),
+    *("learning_rate", "train_inputs", "batch_size"),
+)
 
 
 def render(found: Reproduction, command: str) -> str:
@@ -98,8 +100,8 @@ def _curves(found: Reproduction) -> Chart:
 
 def _scatter(model: Measured) -> Chart:
     radius = model.radius[: len(model.strongest)]
-    labels = {"x_label": "λ_max", "y_label": "damage of the strongest attack, ℓ2"}
-    svg = scatter_plot("khan-scatter", radius, model.strongest, **labels)
+    label = "damage of the strongest attack, ℓ2"
+    svg = scatter_plot("khan-scatter", radius, model.strongest, x_label="λ_max", y_label=label)
     caption = (
         f"One dot an input, {model.plan.title}: its score, and the damage of the attack on it."
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 from vaefast import models
 from vaefast.audit import Stages
 from vaefast.data import Dataset
-from vaefast.reproduce.inputs import check_inputs, contents
+from vaefast.reproduce.inputs import check_count, check_images, contents
 from vaefast.reproduce.khan2023.measure import Measured, measured
 from vaefast.reproduce.khan2023.settings import MIXUP, Settings
 from vaefast.reproduce.store import Store, versioned
@@ -52,7 +52,8 @@ def check_data(data: Dataset, settings: Settings) -> None:
     Raises:
         ValueError: others.
     """
-    check_inputs(data, settings.data, settings.train_inputs)
+    check_images(data, settings.data)
+    check_count(data, settings.data, settings.train_inputs)
     if settings.inputs > len(data.x_test):
         raise ValueError(
             f"--inputs must be at most {len(data.x_test)} for --data {settings.data}, got "

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vaefast.audit import Stages
 from vaefast.data import Dataset
-from vaefast.reproduce.inputs import check_inputs, contents
+from vaefast.reproduce.inputs import check_count, check_images, contents
 from vaefast.reproduce.kuzina2022.bound import Bound, bound_of
 from vaefast.reproduce.kuzina2022.cells import Cell
 from vaefast.reproduce.kuzina2022.grid import Grid
@@ -62,9 +62,10 @@ def check_data(data: Dataset, settings: Settings) -> None:
     Raises:
         ValueError: others.
     """
-    check_inputs(data, settings.data, settings.train_inputs)
+    check_images(data, settings.data)
     if data.y_train is None or data.y_test is None:
         raise ValueError(f"--data {settings.data} has no labels; the classifier needs them")
+    check_count(data, settings.data, settings.train_inputs)
     choose_references(data.y_test, settings.references, settings.seed)
 
 

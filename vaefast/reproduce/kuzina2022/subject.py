@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -70,10 +70,10 @@ def prepare_subject(
         raise ValueError(f"--data {settings.data} has no labels; the classifier needs them")
     rows = slice(0, settings.train_inputs)
     x_train, y_train = data.x_train[rows], data.y_train[rows]
-    vae = models.ConvVAE(tuple(x_train.shape[1:]), seed=settings.seed)
-    options = {"epochs": settings.epochs, "batch_size": settings.batch_size}
+    fresh = models.ConvVAE(tuple(x_train.shape[1:]), seed=settings.seed)
+    options: dict[str, Any] = {"epochs": settings.epochs, "batch_size": settings.batch_size}
     options |= {"lr": settings.learning_rate, "seed": settings.seed, "validation": VALIDATION}
-    vae, loss = trained(name, plan.title, vae, plan.objective, x_train, store, stages, **options)
+    vae, loss = trained(name, plan.title, fresh, plan.objective, x_train, store, stages, **options)
     classifier = _classifier(plan, vae, x_train, y_train, settings, store, stages)
     x = data.x_test[choose_references(data.y_test, settings.references, settings.seed)]
     with torch.no_grad():
