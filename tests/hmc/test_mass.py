@@ -10,9 +10,10 @@ from vaefast.functional.hmc import Draws, State
 from vaefast.hmc import sample
 from vaefast.hmc.adaptation import DualAveraging
 from vaefast.hmc.mass import pullback
+from vaefast.hmc.start import metric_from
 from vaefast.hmc.target import NetworkTarget
 from vaefast.hmc.whitened import Whitened
-from vaefast.hmc.windows import inverse_mass_of, windows
+from vaefast.hmc.windows import inverse_mass_of, window, windows
 from vaefast.models.prepare import prepare
 from vaefast.types import Network
 
@@ -53,6 +54,8 @@ def test_the_pullback_is_the_expected_hessian(mlp_vae, likelihood):
 def test_windows_double_and_fill_the_warm_up():
     assert windows(19) == []
     assert windows(100) == [(15, 90)]
+    assert window(300) == [(90, 195)]
+    assert window(1) == []
     assert windows(300) == [(75, 100), (100, 150), (150, 250)]
     assert windows(1000) == [(75, 100), (100, 150), (150, 250), (250, 450), (450, 950)]
     for warmup in range(150, 2000, 37):
@@ -92,7 +95,7 @@ def test_a_mass_makes_a_narrow_posterior_round(mass):
 def test_both_paths_and_any_batch_give_the_same_row(mlp_vae, mass, generic):
     vae, x = mlp_vae(generic=generic), images(4)
     index = torch.tensor([4, 17, 3, 0])
-    given = {**SHORT, "mass": mass, "leapfrog": "chees", "chains": 8}
+    given = {**SHORT, "mass": mass, "leapfrog": "chees", "chains": 8, "warmup": 60}
     batch = sample(vae, x, index=index, **given)
     other = sample(mlp_vae(generic=not generic), x, index=index, **given)
     torch.testing.assert_close(batch.z, other.z, rtol=1e-4, atol=1e-4)
@@ -106,7 +109,7 @@ def test_both_paths_and_any_batch_give_the_same_row(mlp_vae, mass, generic):
 @pytest.mark.parametrize("leapfrog", [3, "chees"])
 @pytest.mark.parametrize("mass", ["dense", "warmup", "pullback"])
 def test_nothing_is_learnt_after_the_warm_up(mlp_vae, mass, leapfrog):
-    given = {**SHORT, "mass": mass, "leapfrog": leapfrog, "chains": 8}
+    given = {**SHORT, "mass": mass, "leapfrog": leapfrog, "chains": 8, "warmup": 60}
     short, long = (sample(mlp_vae(), images(3), **{**given, "steps": n}) for n in (5, 40))
     torch.testing.assert_close(short.step_size, long.step_size)
     torch.testing.assert_close(short.z, long.z[:, :, :5], **CLOSE)
@@ -118,6 +121,26 @@ def test_a_progress_bar_and_thinning_change_no_mass(mlp_vae, progress):
     every = sample(mlp_vae(), images(3), mass="warmup", **SHORT)
     some = sample(mlp_vae(), images(3), mass="warmup", keep=5, progress=progress, **SHORT)
     torch.testing.assert_close(some.z, every.z[:, :, 3::4], **CLOSE)
+
+
+def test_a_dense_mass_is_taken_anew_where_the_chains_are(mlp_vae, monkeypatch):
+    seen, vae, x = [], mlp_vae(), images(3)
+
+    def spy(mass, rows, draws):
+        seen.append(draws)
+        return metric_from(mass, rows, draws)
+
+    monkeypatch.setattr("vaefast.hmc.sampler.metric_from", spy)
+    sample(vae, x, mass="dense", **SHORT)
+    assert not seen  # a warm-up this short has other things to learn
+    sample(vae, x, mass="dense", **{**SHORT, "warmup": 60})
+    (draws,) = seen
+    assert draws.shape == (3, 4 * 21, 2)  # transitions 18 to 39
+    rows = prepare(vae, x)
+    found = metric_from("dense", rows, draws)
+    precision = pullback(rows.maps, draws.mean(1), x)
+    torch.testing.assert_close(found.root @ found.root.mT, torch.linalg.inv(precision), **CLOSE)
+    torch.testing.assert_close(found.inv_mass, found.root.square().sum(2))
 
 
 def whitened(vae, root, leapfrog=7):

@@ -60,8 +60,8 @@ class Options(NamedTuple):
 
     @property
     def adapts_mass(self) -> bool:
-        """Whether the mass is learnt from the draws of the warm-up."""
-        return self.mass == "warmup"
+        """Whether the warm-up's draws give a mass, or the point that a dense one is taken at."""
+        return self.mass == "warmup" or (self.mass == "dense" and self.warmup >= METRIC_FROM)
 
     @property
     def thin(self) -> int:

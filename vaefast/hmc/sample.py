@@ -90,15 +90,16 @@ def sample(
         mass: M, one of the following. The default, after a warm-up of at least 50 transitions
             and for a decoder that lowers and has one head, is "dense" for at most 64 latents and
             "warmup" for more; "unit" elsewhere, under the schedule and with ``adapt=None``, where
-            a step size is in the units of z. The result's ``mass`` says which. A few rows run in
-            a fraction of the time with "warmup", for "dense" is a Python loop.
+            a step size is in the units of z. The result's ``mass`` says which.
 
             - ``"unit"``: the identity.
             - ``"posterior"``: diagonal, the precision of q(z|x).
             - ``"pullback"``: the diagonal of I + JᵀΛJ, the decoder's pullback metric at the mean of
               q(z|x), with Λ Fisher's information of the likelihood; d products with J.
-            - ``"dense"``: all of that matrix, for at most 64 latents; every leapfrog is then a call
-              of its own (:mod:`vaefast.hmc.whitened`).
+            - ``"dense"``: all of that matrix, for at most 64 latents; after a window of a warm-up
+              of 50 transitions or more taken anew, at the mean of the chains. On CUDA, and for
+              decoders that stay modules, every leapfrog is a call of its own
+              (:mod:`vaefast.hmc.whitened`).
             - ``"warmup"``: diagonal, from the row's own draws in windows of the warm-up, as in
               Stan; it starts from "posterior".
             - positive masses [d] or [B, d].

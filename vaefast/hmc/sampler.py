@@ -25,10 +25,9 @@ from vaefast.hmc.potential import is_standard
 from vaefast.hmc.resolution import Resolution, resolution
 from vaefast.hmc.result import HMCResult
 from vaefast.hmc.spans import Span, kept_draws
-from vaefast.hmc.start import start
+from vaefast.hmc.start import metric_from, start
 from vaefast.hmc.target import GenericTarget, NetworkTarget, Target
 from vaefast.hmc.whitened import Whitened, inside
-from vaefast.hmc.windows import inverse_mass_of
 from vaefast.models import context as conditions
 from vaefast.models.mixture import closed_form
 from vaefast.models.prepare import Prepared
@@ -96,6 +95,7 @@ class _Chains:
         self.draws = Draws(rows.index, plan.options.seed, plan.options.jitter)
         z, metric = start(plan, rows, inputs)
         self._target_with = partial(_target_with, plan, rows, self._dtype)
+        self._metric_from = partial(metric_from, plan.options.mass, rows)
         self._window: list[Tensor] = []  # draws [N, n, d] from which a mass is learnt
         self._lengths = _path_lengths(plan.options, inputs)
         self.target = self._target_with(metric, self._lengths)
@@ -132,11 +132,12 @@ class _Chains:
             self._learn_mass()
 
     def _learn_mass(self) -> None:
-        """A mass from the window's draws, and step sizes for it; rows that failed keep none."""
+        """A mass by the window's draws, and step sizes for it; rows that failed keep none."""
         draws = torch.cat(self._window, 1).unflatten(0, (len(self._failed), -1))  # [B, C, n, d]
         self._window = []
-        self._inv_mass = inverse_mass_of(draws.flatten(1, 2))
-        self.target = self._target_with(Metric(self._inv_mass), self._lengths)
+        metric = self._metric_from(draws.flatten(1, 2))
+        self._inv_mass = metric.inv_mass
+        self.target = self._target_with(metric, self._lengths)
         if isinstance(self._step, DualAveraging):
             self._step = self._step.restarted()
 

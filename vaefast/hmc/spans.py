@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vaefast.functional.chain import Chain, kept
 from vaefast.hmc.options import Options
-from vaefast.hmc.windows import windows
+from vaefast.hmc.windows import window, windows
 from vaefast.runtime import memory
 
 __all__ = ["Span", "kept_draws", "op_thin", "passed_draws", "spans"]
@@ -59,7 +59,8 @@ def spans(options: Options, *, thin: int, shown: bool) -> list[Span]:
 
 def _warm(options: Options, longest: int) -> Iterator[Span]:
     """The warm-up, cut at the windows that a mass is learnt from; their draws are all passed."""
-    learns = windows(options.warmup) if options.adapts_mass else []
+    which = windows if options.mass == "warmup" else window
+    learns = which(options.warmup) if options.adapts_mass else []
     edges = sorted({0, options.warmup, *(edge for window in learns for edge in window)})
     for begin, end in pairwise(edges):
         thin = int(any(first <= begin < last for first, last in learns))

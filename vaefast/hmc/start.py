@@ -10,9 +10,10 @@ from vaefast.functional.rows import repeated
 from vaefast.hmc.inputs import Inputs
 from vaefast.hmc.mass import Metric, metric_at_mean
 from vaefast.hmc.plan import Plan
+from vaefast.hmc.windows import inverse_mass_of
 from vaefast.models.prepare import Prepared
 
-__all__ = ["posterior_draws", "start"]
+__all__ = ["metric_from", "posterior_draws", "start"]
 
 
 def start(plan: Plan, rows: Prepared, inputs: Inputs) -> tuple[Tensor, Metric]:
@@ -28,6 +29,16 @@ def start(plan: Plan, rows: Prepared, inputs: Inputs) -> tuple[Tensor, Metric]:
     if init is not None:
         return init.flatten(0, 1).contiguous(), metric
     return posterior_draws(mean, std, chains, seed=options.seed, index=rows.index), metric
+
+
+def metric_from(mass: str, rows: Prepared, draws: Tensor) -> Metric:
+    """The metric after a window of the warm-up with these draws [B, n, d].
+
+    That of their variances; a dense one is the decoder's at their mean, where q(z|x) may not be.
+    """
+    if mass == "warmup":
+        return Metric(inverse_mass_of(draws))
+    return metric_at_mean(mass, rows, draws.mean(1), draws.std(1))
 
 
 def posterior_draws(

@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["inverse_mass_of", "windows"]
+__all__ = ["inverse_mass_of", "window", "windows"]
 
 FIRST, BASE, LAST = 75, 25, 50  # transitions: before the windows, of the first one, after them
 SHORTEST = 20  # a warm-up below that learns no mass
 SHARES = 0.15, 0.1  # of a warm-up too short for FIRST, BASE and LAST: before and after one window
+OF_ONE = 0.3, 0.65  # of a warm-up: where a single window begins and ends
 PRIOR_DRAWS, PRIOR_VARIANCE = 5.0, 1e-3
 
 
@@ -31,6 +32,12 @@ def windows(warmup: int) -> list[tuple[int, int]]:
         found.append((begin, after))
         begin, size = after, 2 * size
     return found
+
+
+def window(warmup: int) -> list[tuple[int, int]]:
+    """The one window whose draws only tell where the posterior's middle is."""
+    begin, end = (int(share * warmup) for share in OF_ONE)
+    return [(begin, end)] if begin < end else []
 
 
 def inverse_mass_of(draws: Tensor) -> Tensor:
