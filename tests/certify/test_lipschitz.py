@@ -205,7 +205,7 @@ class TestEvents:
     def test_the_other_methods_have_the_fixed_centre(self, x):
         vae = build("learned")
         assert margin(vae, x, R, samples=20).event is Event.FIXED_CENTRE
-        assert robust_probability(vae, x, R, samples=20).event is Event.FIXED_CENTRE
+        assert robust_probability(vae, x, R, samples=20).event == Event.FIXED_CENTRE
 
     def test_best_takes_the_larger_of_one_kind(self, x):
         vae = build("fixed")

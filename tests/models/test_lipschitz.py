@@ -92,6 +92,21 @@ def test_computed_constants_of_an_export_never_exceed_those_set(kind, order, x):
             assert found > 0.99 * limit, "all singular values are 1 again"
 
 
+@pytest.mark.parametrize("order", [1, 3])
+@pytest.mark.parametrize("factor", [1.7, 40.0, 1e9])
+def test_weights_far_from_orthonormal_do_no_harm(order, factor, x):
+    """Elsewhere Björck's iteration diverges above √3, and the loss becomes infinite."""
+    vae = shaken(learned(order=order)).eval()
+    with torch.no_grad():
+        for layer in vae.modules():
+            if isinstance(layer, BjorckLinear):
+                layer.weight *= factor
+    for model in (vae, vae.export()):
+        found, limit = lipschitz_constants(model, x), vae.constants
+        assert all(value <= most * (1 + 1e-5) for value, most in zip(found[:3], limit[:3]))
+        assert found.b > 0.5 * limit.b
+
+
 def test_training_iterations_alone_are_not_what_is_certified(x):
     """Far from orthonormal, order 2 exceeds its constant: the computed norm says so."""
     vae = learned(order=2, iterations=1).eval()

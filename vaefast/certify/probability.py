@@ -49,7 +49,7 @@ class RobustProbability:
             ``"round-off"``, see :func:`vaefast.runtime.batching.reproducible`.
         precision: as asked for. Only with ``"ieee"`` is ``p_lower`` a bound on p; with another it
             is an estimate, as the hits may be those of a slightly different decoder.
-        event: the :class:`Event` whose probability it is.
+        event: the text of the :class:`Event` whose probability it is.
     """
 
     p: Tensor
@@ -62,7 +62,7 @@ class RobustProbability:
     fingerprint: str
     reproducible: str = "round-off"
     precision: str = "ieee"
-    event: Event = Event.FIXED_CENTRE
+    event: str = Event.FIXED_CENTRE.value  # plain, so that a saved result loads as weights do
 
 
 class Draws(NamedTuple):

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vaefast.models.lipschitz.layers import BjorckLinear, Scaled, bjorck
-from vaefast.models.lipschitz.norms import convolution_bound, matrix_bound, matrix_estimate
+from vaefast.models.lipschitz.layers import BjorckLinear, Scaled, bjorck, within_reach
+from vaefast.models.lipschitz.norms import convolution_bound, matrix_bound
 
 __all__ = ["plain", "settle"]
 
@@ -31,7 +31,7 @@ def plain(network: nn.Module, iterations: int) -> nn.Sequential:
 def settle(layer: Scaled, iterations: int) -> None:
     """Make the layer's own map at most ``scale``-Lipschitz by a computed bound, in place."""
     if isinstance(layer, BjorckLinear):
-        weight = _converged(_within_reach(_finite(layer.weight)), layer.order, iterations)
+        weight = _converged(within_reach(_finite(layer.weight)), layer.order, iterations)
         layer.weight.copy_(_below(ROOM * weight, 1.0, layer.weight.dtype, matrix_bound))
         return
     inner, bound = _convolution(layer)
@@ -43,7 +43,7 @@ def settle(layer: Scaled, iterations: int) -> None:
 def _plain(layer: Scaled, iterations: int) -> nn.Module:
     scale = float(layer.scale)
     if isinstance(layer, BjorckLinear):
-        weight = _converged(_within_reach(_finite(layer.weight)), layer.order, iterations)
+        weight = _converged(within_reach(_finite(layer.weight)), layer.order, iterations)
         bias, bound = layer.bias, matrix_bound
         made: Any = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
     else:
@@ -90,9 +90,3 @@ def _converged(weight: Tensor, order: int, iterations: int) -> Tensor:
         if float((weight - last).abs().max()) < SETTLED:
             break
     return weight
-
-
-def _within_reach(weight: Tensor) -> Tensor:
-    """The weight, divided by its norm where Björck's iteration would not converge from it."""
-    norm = matrix_estimate(weight)
-    return weight / norm if norm > 1.5 else weight

@@ -22,8 +22,10 @@ __all__ = [
     "layers_of",
     "network",
     "set_constant",
+    "within_reach",
 ]
 
+REACH = 1.3  # singular values up to which all orders converge
 SERIES = (1.0, 0.5, 0.375, 0.3125)  # of (1 − q)^(−½)
 
 
@@ -58,6 +60,23 @@ def bjorck(weight: Tensor, order: int = 1, iterations: int = 3) -> Tensor:
     return w.mT if wide else w
 
 
+def within_reach(weight: Tensor) -> Tensor:
+    """The matrix, divided by a number where a singular value may be above 1.3.
+
+    From there Björck's iteration would not converge, and soon not be finite. With k columns or
+    rows, ‖W‖₂ ≤ ‖(WᵀW)⁸‖_F^(1/16) ≤ k^(1/32)·‖W‖₂, so an orthonormal W stays as it is.
+    """
+    with torch.no_grad():
+        w = weight.mT if weight.shape[0] < weight.shape[1] else weight
+        size = torch.linalg.vector_norm(w).clamp_min(torch.finfo(w.dtype).tiny)
+        power = (w / size).mT @ (w / size)
+        for _ in range(3):
+            power = power @ power
+        bound = size * torch.linalg.vector_norm(power).pow(1.0 / 16.0)
+        shrink = (bound / REACH).clamp_min(1.0)
+    return weight / shrink
+
+
 class Scaled(nn.Module):
     """A layer with a Lipschitz constant: ``scale``, a buffer, so that it is saved."""
 
@@ -90,7 +109,8 @@ class BjorckLinear(Scaled):
         return self.weight.shape[1]
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.scale * F.linear(x, bjorck(self.weight, self.order, self.iterations), self.bias)
+        weight = bjorck(within_reach(self.weight), self.order, self.iterations)
+        return self.scale * F.linear(x, weight, self.bias)
 
     def extra_repr(self) -> str:
         sizes = f"{self.weight.shape[1]}, {self.weight.shape[0]}"

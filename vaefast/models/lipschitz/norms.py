@@ -11,7 +11,7 @@ from vaefast.functional.layers import apply
 from vaefast.models.lipschitz.kept import kept
 from vaefast.types import WEIGHTED, Layer
 
-__all__ = ["UP", "convolution_bound", "layer_bound", "matrix_bound", "matrix_estimate"]
+__all__ = ["UP", "convolution_bound", "layer_bound", "matrix_bound"]
 
 UNIT = 2.0**-53
 UP = 1.0 + 2.0**-40  # more than the rounding of some dozens of scalar operations
@@ -33,12 +33,6 @@ def matrix_bound(weight: Tensor) -> float:
         return largest if largest == 0.0 else math.nan
     size = 2.0 ** math.frexp(largest)[1]
     return math.sqrt(_largest_square((w / size)[None])) * size * UP
-
-
-def matrix_estimate(weight: Tensor) -> float:
-    """About ‖W‖₂ of a float64 matrix, and hardly above it: no bound, but quick."""
-    w = weight if weight.shape[0] <= weight.shape[1] else weight.mT
-    return math.sqrt(_power_estimate((w @ w.mT)[None]))
 
 
 @kept
