@@ -43,7 +43,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 USUAL = tuple(SETTINGS)[:4]
 MODELS: dict[str, tuple[Callable[[], vf.VAE], int]] = {  # and epochs
     "mlp": (lambda: vf.models.MLPVAE((1, 28, 28), (512, 512), 32, "tanh", seed=0), 5),
-    "convolutional": (lambda: vf.models.ConvVAE(seed=0), 3),
+    "convolutional": (lambda: vf.models.ConvVAE(seed=0), 1),
 }
 NAMES = {"mlp": "32-512-512-784 tanh", "convolutional": "published convolutional, 64 latents"}
 
