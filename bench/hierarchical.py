@@ -29,13 +29,13 @@ class Size(NamedTuple):
     """How much is trained, attacked and sampled."""
 
     rows: int = 10_000
-    epochs: int = 8
+    epochs: int = 4
     channels: int = 16
     latent: int = 16
-    inputs: int = 24
-    attack_steps: int = 40
-    warmup: int = 50
-    transitions: int = 50
+    inputs: int = 16
+    attack_steps: int = 30
+    warmup: int = 30
+    transitions: int = 30
     leapfrog: int = 10
 
     def __str__(self) -> str:
