@@ -33,7 +33,7 @@ __all__ = ["How", "Trace", "pullback_trace", "trace"]
 
 METHODS = ("auto", "exact", "hutchinson", "hutch++", "xtrace")
 LEAST = {"hutch++": 3, "xtrace": 2}  # probes
-SKETCH = 12  # probes from which a sketch of the range pays (bench/results/trace_estimators.csv)
+SKETCH = 12  # probes of which a third sketches enough of a falling spectrum
 
 
 @dataclass(frozen=True)
