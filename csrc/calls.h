@@ -144,17 +144,15 @@ struct Network {
     }
 };
 
-// How a call runs: its threads, and what the calling thread asks every 50 ms.
 struct Call {
     int threads;
-    bool (*interrupted)();
+    bool (*interrupted)();  // what the calling thread asks every 50 ms
 };
 
-// Fill `directions` of a network's pack.
 template <typename T>
 struct NetPack {
     Network<T> net;
-    int directions;
+    int directions;  // of its pack, to fill
 };
 
 template <typename T>
@@ -185,8 +183,7 @@ struct NetPotential {
     Target<T> target;
 };
 
-// S of each input, where M⁻¹ = S Sᵀ and momenta are q = Sᵀp: [B, d, d] by rows, and by columns;
-// null where M is diagonal.
+// S [B, d, d], M⁻¹ = S Sᵀ, by rows and by columns, for momenta Sᵀp; null: M is diagonal.
 template <typename T>
 struct Root {
     const T *rows, *columns;
