@@ -143,17 +143,15 @@ struct Network {
     }
 };
 
-// How a call runs: its threads, and what the calling thread asks every 50 ms.
 struct Call {
     int threads;
-    bool (*interrupted)();
+    bool (*interrupted)();  // what the calling thread asks every 50 ms
 };
 
-// Fill `directions` of a network's pack.
 template <typename T>
 struct NetPack {
     Network<T> net;
-    int directions;
+    int directions;  // of its pack, to fill
 };
 
 template <typename T>
@@ -184,7 +182,11 @@ struct NetPotential {
     Target<T> target;
 };
 
+<<<<<<< HEAD
 // S of each input, M⁻¹ = S Sᵀ, momenta q = Sᵀp: [B, d, d] by rows, by columns; null: M diagonal.
+=======
+// S [B, d, d], M⁻¹ = S Sᵀ, by rows and by columns, for momenta Sᵀp; null: M is diagonal.
+>>>>>>> wt-sampler
 template <typename T>
 struct Root {
     const T *rows, *columns;
