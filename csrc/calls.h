@@ -14,7 +14,8 @@ struct OfRow {
     T value;
 };
 
-// The parameter of row i and column j: data[i·row + j·column], column 0 or 1; null: `value`.
+// The parameter of row i and column j: data[i·row + j·column], where column is 0 or 1; or `value`
+// everywhere where data is null.
 template <typename T>
 struct Parameter {
     const T* data;
@@ -182,11 +183,7 @@ struct NetPotential {
     Target<T> target;
 };
 
-<<<<<<< HEAD
-// S of each input, M⁻¹ = S Sᵀ, momenta q = Sᵀp: [B, d, d] by rows, by columns; null: M diagonal.
-=======
 // S [B, d, d], M⁻¹ = S Sᵀ, by rows and by columns, for momenta Sᵀp; null: M is diagonal.
->>>>>>> wt-sampler
 template <typename T>
 struct Root {
     const T *rows, *columns;
@@ -206,14 +203,15 @@ struct NetTrajectory {
 
 template <typename T>
 struct NetTrajectoryVjp {
-    Rows<T> into_z, into_p;  // [N, d]
-    Rows<T> into_x;          // [B, D], zeros at the start; may be `shares` with one chain
-    Rows<T> shares;          // [N, D], what each row adds to its image's
-    Rows<const T> z, p;      // [N, d], the start
-    Rows<const T> upstream, upstream_p;  // [N, d], of the end's z and p; the latter null for zeros
-    const bool* accepted;                // [N], null for all
-    const T* step;                       // [N]
-    Rows<const T> inv_mass;              // [B, d], null for unit mass
+    Rows<T> into_z, into_p;    // [N, d]
+    Rows<T> into_x;            // [B, D], zeros at the start; may be `shares` with one chain
+    Rows<T> shares;            // [N, D], what each row adds to its image's
+    Rows<const T> z, p;        // [N, d], the start
+    Rows<const T> upstream;    // [N, d], of the end's z
+    Rows<const T> upstream_p;  // [N, d], of its p; null for zeros
+    const bool* accepted;      // [N], null for all
+    const T* step;             // [N]
+    Rows<const T> inv_mass;    // [B, d], null for unit mass
     int64_t N, leapfrog;
     Target<T> target;
 };
