@@ -22,6 +22,7 @@ SERIES = ("#040404", "#050505", "#060606")
 VARIABLES = {INK: "--ink", SOFT: "--soft", RULE: "--rule"} | {
     color: f"--series-{k}" for k, color in enumerate(SERIES, 1)
 }
+FEW = 6  # points whose places are labelled each
 MARKERS = ("o", "s", "^")
 DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)))
 STYLE: Any = {
@@ -79,7 +80,9 @@ def radius_plot(
                 capsize=2.5,
                 elinewidth=1,
             )
-        axes.set(xlabel=x_label, ylabel=y_label, xticks=lines[0].x)
+        axes.set(xlabel=x_label, ylabel=y_label)
+        if len(lines[0].x) <= FEW:
+            axes.set_xticks(list(lines[0].x))
         axes.set_ylim(*((-0.02, 1.04) if bounded else (0, None)))
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:.3g}")
         if percent:
