@@ -41,7 +41,7 @@ def differentiated(target, z, draws, step, upstream):
     parameters = [torch.tensor(p, dtype=z.dtype) for p in target.likelihood_params]
     plain = Target(x, target.net, target.likelihood, parameters)
     start = z, *plain.energy_and_gradient(z)
-    moves = on_target(plain, target.inv_mass, L)
+    moves = on_target(plain, target.inv_mass, None, L)
     options = {"jitter": draws.jitter, "seed": draws.seed, "index": draws.index}
     run = chain(moves, *start, step=step, inv_mass=target.inv_mass, steps=T, **options)
     return run, torch.autograd.grad(run.z, (z, x), upstream)
