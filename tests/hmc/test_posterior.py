@@ -46,7 +46,7 @@ def test_linear_gaussian_posterior(linear_gaussian, generic, mass):
 
 def test_one_long_chain_has_the_posterior_moments(linear_gaussian):
     model = linear_gaussian(A, rows=2)
-    result = sample(model.vae, model.x, steps=1200, warmup=200, leapfrog=4, seed=2)
+    result = sample(model.vae, model.x, steps=2400, warmup=200, leapfrog=4, seed=2)
     z, ess = result.z[:, 0], result.diagnostics().ess_bulk  # [B, T, d], [B, d]
     assert ess.min() > 200
     error = (z.mean(1) - model.mean) / (model.covariance.diagonal() / ess).sqrt()
