@@ -139,6 +139,7 @@ CASES = {
     "wide": setting(1.0, 1.0, 1.0, 0.8, r=4.0, m=3),
     "fixed": setting(2.0, 3.0, 0.0, 0.3 * math.sqrt(5), 0.3, r=4.0, m=5, isotropic=True),
     "one latent": setting(1.0, 2.0, 0.5, 0.3, r=2.0, m=1),
+    "noise alone": setting(1.0, 0.01, 2.0, 0.3, r=2.0, m=1),
     "many latents": setting(1.0, 1.0, 0.0, 0.2 * 8, 0.2, r=4.0, m=64, isotropic=True),
 }
 
@@ -149,6 +150,7 @@ def test_no_bound_is_below_the_simulated_miss(name, event):
     """At the worst maps, where a half of all draws is missed soonest."""
     at, draws = CASES[name], 20_000
     top = at.r.item() / (at.constants.a * at.constants.b)
+    top = min(top, 2.0 * max(margins(at, event).values()))
     for step, d in enumerate(torch.linspace(0, top, 8).tolist()):
         missed = worst(at, d, event, draws, seed=step)
         for bound, p in misses(at, event, torch.tensor([[d]]).double()).items():
