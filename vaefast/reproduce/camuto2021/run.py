@@ -1,0 +1,38 @@
+"""The whole of a reproduction: every model trained and measured, kept as it is finished."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vaefast.audit import Stages
+from vaefast.data import Dataset
+from vaefast.reproduce.camuto2021.measure import Measured, measured
+from vaefast.reproduce.camuto2021.settings import Settings
+from vaefast.reproduce.mlps import check_data, open_store, train
+from vaefast.reproduce.store import Store
+
+__all__ = ["Reproduction", "check_data", "open_store", "run"]
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """Everything that the table and the page show.
+
+    Args:
+        settings: its sizes.
+        data: name of the data set.
+        models: the β-VAEs by their β.
+    """
+
+    settings: Settings
+    data: str
+    models: list[Measured]
+
+
+def run(data: Dataset, settings: Settings, store: Store, stages: Stages) -> Reproduction:
+    """Train and measure what is not finished yet, and gather what is."""
+    found, inputs = [], data.x_test[: settings.inputs]
+    for plan in settings.plans:
+        vae, loss = train(plan, data, settings, store, stages)
+        found.append(measured(plan, vae, loss, inputs, settings, store, stages))
+    return Reproduction(settings, data.name, found)
