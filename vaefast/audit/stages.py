@@ -84,6 +84,8 @@ def attack(job: Job, plan: Plan) -> Attacked:
     options: dict[str, Any] = {"eps": plan.radius, "norm": plan.norm, "seed": settings.seed}
     options |= {"steps": settings.attack_steps, "restarts": settings.restarts}
     options |= {"low": job.low, "high": job.high}
+    if settings.restarts > 1:  # one of them starts along the metric's top direction
+        options["init"] = "geometric"
     if plan.attack == "latent":
         options["divergence"] = settings.divergence
     work = settings.attack_steps * settings.restarts
