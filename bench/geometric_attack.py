@@ -88,7 +88,7 @@ def cost_of(vae: vf.VAE, of: str) -> int:
 def _row(
     model: str, of: str, eps: float, method: str, gradients: float, value: Tensor, best: Tensor
 ) -> Row:
-    share = (value / best).quantile(torch.tensor([0.5, 0.05, 0.95], dtype=torch.float64))
+    share = (value / best).quantile(value.new_tensor([0.5, 0.05, 0.95]))
     return Row(model, of, eps, method, gradients, *share.tolist())
 
 

@@ -102,7 +102,7 @@ def measure(
 def reconstruction(model: vf.models.HierarchicalVAE, x: Tensor, seed: int) -> Tensor:
     """Along a path of q(z|x) whose noise is the seed's."""
     generator = torch.Generator(device="cpu").manual_seed(seed)
-    noise = [torch.randn(len(x), *shape, generator=generator) for shape in model.shapes]
+    noise = [x.new_empty(len(x), *shape).normal_(generator=generator) for shape in model.shapes]
     with torch.no_grad():
         return model.g([group.z for group in model.posterior_path(x, noise)])
 

@@ -57,7 +57,8 @@ def _start(vae: vf.VAE, x: Tensor, chains: int, seed: int) -> tuple[Tensor, Tens
     rows = prepare(vae, x)
     net = rows.maps.decoder.lowered
     assert net is not None
-    z = posterior_draws(*rows.maps.posterior(x), chains, seed=seed, index=torch.arange(len(x)))
+    index = torch.arange(len(x), device="cpu")
+    z = posterior_draws(*rows.maps.posterior(x), chains, seed=seed, index=index)
     return z, x.flatten(1).repeat_interleave(chains, 0), net
 
 

@@ -40,7 +40,7 @@ class Row(NamedTuple):
 
 def spectra(size: int) -> dict[str, Tensor]:
     """Eigenvalues [size], as they fall in practice and at the extremes."""
-    i = torch.arange(1, size + 1, dtype=torch.float64)
+    i = torch.arange(1, size + 1, dtype=torch.float64, device="cpu")
     return {
         "flat": torch.ones_like(i),
         "1/i": 1 / i,
@@ -52,10 +52,11 @@ def spectra(size: int) -> dict[str, Tensor]:
 
 def measured(size: int, products: tuple[int, ...], rows: int) -> Iterator[Row]:
     """For all spectra and methods, with as many probes as so many products allow."""
-    basis = torch.linalg.qr(
-        torch.randn(size, size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    ).Q
-    points = Points(None, torch.zeros(rows, 1).double(), None, torch.arange(rows))  # type: ignore[arg-type]
+    generator = torch.Generator(device="cpu").manual_seed(0)
+    square = torch.empty(size, size, dtype=torch.float64, device="cpu").normal_(generator=generator)
+    basis = torch.linalg.qr(square).Q
+    index = torch.arange(rows, device="cpu")
+    points = Points(None, square.new_zeros(rows, 1), None, index)  # type: ignore[arg-type]
     for name, values in spectra(size).items():
         op, trace = rotated(values, basis), values.sum()
         for method in (*DISTRIBUTIONS, "hutch++", "xtrace"):

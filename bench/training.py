@@ -141,7 +141,7 @@ def _groups(vae: vf.models.HierarchicalVAE, x: Tensor, steps: int) -> dict[str, 
     attacked = vf.attacks.latent_groups(vae, x, top=len(vae.shapes), **options)
     generator = torch.Generator(device="cpu").manual_seed(0)
     with torch.no_grad():
-        noise = [torch.randn(len(x), *s, generator=generator) for s in vae.shapes]
+        noise = [x.new_empty(len(x), *s).normal_(generator=generator) for s in vae.shapes]
         logp, kl = vae.bound(x, noise)
         clean, moved = (_through_means(vae, rows) for rows in (x, attacked.x_adv))
         own = vae.g([group.z for group in vae.posterior_path(x, noise)])
@@ -156,7 +156,7 @@ def _groups(vae: vf.models.HierarchicalVAE, x: Tensor, steps: int) -> dict[str, 
 
 
 def _through_means(vae: vf.models.HierarchicalVAE, x: Tensor) -> Tensor:
-    path = vae.posterior_path(x, [torch.zeros(len(x), *s) for s in vae.shapes])
+    path = vae.posterior_path(x, [x.new_zeros(len(x), *s) for s in vae.shapes])
     return vae.g([group.z for group in path])
 
 

@@ -9,6 +9,7 @@ import vaefast as vf
 from vaefast.elbo import evaluate_elbo
 from vaefast.models import VAE, as_vae
 from vaefast.models.likelihoods import LikelihoodAt
+from vaefast.models.prepare import prepare
 
 D, GENES = 2, 6
 CASES = {
@@ -121,6 +122,19 @@ def test_simulation_based_calibration(name):
     for i in range(D):
         counts = torch.bincount(rank[:, i], minlength=draws + 1)
         assert stats.chisquare(counts).pvalue > 1e-4
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_evaluation_has_the_same_natural_parameters(name):
+    """Those of a call's first rows, and those of the later ones, which skip the checks."""
+    vae = build(name)
+    x, z = torch.ones(3, *vae.event_shape).double(), torch.randn(3, D).double()
+    maps = prepare(vae, x).maps
+    with torch.no_grad():
+        torch.testing.assert_close(maps.decode(z), vae.decode(z), rtol=1e-12, atol=0)
+        torch.testing.assert_close(maps.g(z), vae.g(z), rtol=1e-12, atol=0)
+        laws = maps.likelihood_at(z), vae.likelihood_at(z)
+    torch.testing.assert_close(*(law.log_prob(x) for law in laws), rtol=1e-12, atol=0)
 
 
 def test_reconstructions_elbo_and_explain():

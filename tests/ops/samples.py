@@ -158,7 +158,7 @@ def _trajectory(likelihood: str, *params: float) -> Callable[[torch.dtype, Shape
 
 def _root(dtype: torch.dtype, s: Shape) -> torch.Tensor:
     d = s.widths[0]
-    return torch.eye(d, dtype=dtype) + 0.5 / d * s.draw(dtype, s.B, d, d)
+    return torch.eye(d, dtype=dtype) + 0.5 / max(d, 1) * s.draw(dtype, s.B, d, d)
 
 
 def _dense(make: Callable[[torch.dtype, Shape], Arguments]) -> Callable:

@@ -21,8 +21,8 @@ class AuditSettings:
             may use the length eps·√D, which is eps per pixel in the root mean square.
         divergence: what the latent attack maximises.
         attack_steps: gradient steps per attack.
-        restarts: starts per attack, the second one along the top direction of the metric, the others
-            random; the strongest result of each input is kept.
+        restarts: starts per attack, the second one along the top direction of the metric, all
+            others random; the strongest result of each input is kept.
         warmup: HMC transitions that adapt the step size and are thrown away.
         transitions: HMC transitions after the warm-up; the last state is decoded.
         leapfrog: leapfrog steps per transition.

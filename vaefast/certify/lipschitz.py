@@ -92,7 +92,7 @@ def _least(found: dict[str, Tensor]) -> Tensor:
 
 
 def _lengths(radii: Sequence[float] | Tensor) -> Tensor:
-    lengths = torch.as_tensor(radii, dtype=torch.float64)
+    lengths = torch.as_tensor(radii, dtype=torch.float64, device="cpu")
     if lengths.ndim != 1 or not bool(((lengths >= 0) & lengths.isfinite()).all()):
         raise ValueError(f"radii must be numbers [K], at least 0 and finite, got {radii}")
     return lengths

@@ -269,8 +269,6 @@ class VAE(nn.Module):
         contexts.check(context, len(z))
         inputs = to_model(self.unflat(self.flat(z)), "z", self.decoder)
         out, second = lone_rows(self._heads, inputs, context)
-        if self.likelihood == "negative_binomial" and self.decoder_output != "log_mean":
-            out = log_of_mean(out)
         return out.to(z.dtype), None if second is None else second.to(z.dtype)
 
     def _heads(self, z: Tensor, context: Context) -> tuple[Tensor, Tensor | None]:
@@ -281,6 +279,8 @@ class VAE(nn.Module):
         result = image(call(self.decoder, z.clone(), context), pair=heads)
         pair = decoding.as_pair(result, self.decoder_output, self._pair_is_open)
         mean = as_event(pair[0], len(z), self.event_shape)
+        if self.likelihood == "negative_binomial" and self.decoder_output != "log_mean":
+            mean = log_of_mean(mean)
         if pair[1] is None:
             return mean, None
         if self.likelihood == "gaussian":

@@ -89,7 +89,7 @@ def choose(vae: LipschitzVAE, radius: float, r: float) -> Constants:
 
     def holds(own: Constants) -> bool:
         at = _anywhere(own, r, latents, isotropic)
-        d = torch.full((1, 1), radius, dtype=torch.float64)
+        d = torch.full((1, 1), radius, dtype=torch.float64, device="cpu")
         return min(float(p) for p in misses(at, Event.TWO_DRAWS, d).values()) < HALF
 
     def scaled(size: float) -> Constants:
@@ -129,7 +129,7 @@ def _checked(
 def _anywhere(own: Constants, r: float, latents: int, isotropic: bool) -> Setting:
     """Any input at all: ‖σ‖₂ is at its bound there, and remains so."""
     own = Constants(*(value * (1.0 + SLACK) for value in own))._replace(c=0.0)
-    norm = torch.full((1,), own.std_norm, dtype=torch.float64)
+    norm = torch.full((1,), own.std_norm, dtype=torch.float64, device="cpu")
     largest = norm / math.sqrt(latents) if isotropic else norm
     return Setting(own, norm, largest, torch.full_like(norm, r), latents, isotropic)
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vaefast.models.activations import MaxMin
+from vaefast.runtime.defaults import default_device
 
 __all__ = [
     "BallOfStd",
@@ -77,6 +79,11 @@ def within_reach(weight: Tensor) -> Tensor:
     return weight / shrink
 
 
+def _number(value: float) -> Tensor:
+    """[] of the default dtype, on the default device."""
+    return torch.full((), value, device=default_device(), dtype=torch.get_default_dtype())
+
+
 class Scaled(nn.Module):
     """A layer with a Lipschitz constant: ``scale``, a buffer, so that it is saved."""
 
@@ -84,7 +91,7 @@ class Scaled(nn.Module):
 
     def __init__(self, scale: float) -> None:
         super().__init__()
-        self.register_buffer("scale", torch.full((), scale))
+        self.register_buffer("scale", _number(scale))
 
 
 class BjorckLinear(Scaled):
@@ -101,8 +108,9 @@ class BjorckLinear(Scaled):
     ) -> None:
         super().__init__(scale)
         self.order, self.iterations = order, iterations
-        self.weight = nn.Parameter(torch.empty(outputs, inputs))
-        self.bias = nn.Parameter(torch.zeros(outputs))
+        where: dict[str, Any] = {"device": default_device(), "dtype": torch.get_default_dtype()}
+        self.weight = nn.Parameter(torch.empty(outputs, inputs, **where))
+        self.bias = nn.Parameter(torch.zeros(outputs, **where))
 
     @property
     def in_features(self) -> int:
@@ -124,7 +132,7 @@ class BallOfStd(nn.Module):
 
     def __init__(self, radius: float) -> None:
         super().__init__()
-        self.register_buffer("radius", torch.full((), radius))
+        self.register_buffer("radius", _number(radius))
 
     def forward(self, std: Tensor) -> Tensor:
         length = torch.linalg.vector_norm(std, dim=-1, keepdim=True)
@@ -140,8 +148,8 @@ class LogVariance(nn.Module):
 
 def initialise(layer: BjorckLinear, generator: torch.Generator) -> None:
     """Random orthonormal rows or columns, and a uniform bias as ``nn.Linear`` has it."""
-    layer.weight = nn.Parameter(torch.empty(layer.weight.shape, device="cpu"))
-    layer.bias = nn.Parameter(torch.empty(layer.bias.shape, device="cpu"))
+    weight, bias = (torch.empty_like(p, device="cpu") for p in (layer.weight, layer.bias))
+    layer.weight, layer.bias = nn.Parameter(weight), nn.Parameter(bias)
     nn.init.orthogonal_(layer.weight, generator=generator)
     bound = 1.0 / math.sqrt(layer.in_features)
     nn.init.uniform_(layer.bias, -bound, bound, generator=generator)

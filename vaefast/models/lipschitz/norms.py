@@ -87,7 +87,7 @@ def _phases(w: Tensor, stride: tuple[int, ...], dilation: tuple[int, ...]) -> Te
         reach = d * (w.shape[axis] - 1) + 1
         length = math.ceil(reach / s)
         spread = w.new_zeros(*w.shape[:axis], length * s, *w.shape[axis + 1 :])
-        spread.index_copy_(axis, torch.arange(0, reach, d), w)
+        spread.index_copy_(axis, torch.arange(0, reach, d, device=w.device), w)
         # [.., taps, phase, ..] with the phase beside the channels
         split = spread.unflatten(axis, (length, s)).movedim(axis + 1, 2)
         w = split.flatten(1, 2)
@@ -99,8 +99,8 @@ def _symbols(taps: Tensor, grid: list[int]) -> Tensor:
     symbols = taps.to(torch.complex128)
     for axis, size in enumerate(grid):
         count = size // 2 + 1 if axis == 0 else size
-        tap = torch.arange(symbols.shape[2])
-        turns = (torch.arange(count, dtype=torch.int64)[:, None] * tap) % size
+        tap = torch.arange(symbols.shape[2], device=taps.device)
+        turns = (torch.arange(count, dtype=torch.int64, device=taps.device)[:, None] * tap) % size
         angle = 2.0 * math.pi * turns.double() / size
         table = torch.complex(angle.cos(), -angle.sin())  # [frequencies, taps]
         symbols = torch.tensordot(symbols, table, dims=([2], [1]))
@@ -121,7 +121,7 @@ def _largest_square(matrices: Tensor) -> float:
     d, k = a.shape[1:]
     gram = a @ a.mH
     frobenius = float(a.abs().square().sum((1, 2)).max())
-    one = torch.eye(d, dtype=gram.dtype)
+    one = torch.eye(d, dtype=gram.dtype, device=gram.device)
 
     def rounding(bound: float) -> float:
         return 8.0 * UNIT * ((k + 2) * frobenius + (d + 3) * d * bound) + TINY
@@ -144,7 +144,8 @@ def _largest_square(matrices: Tensor) -> float:
 
 def _power_estimate(gram: Tensor) -> float:
     """At most the largest eigenvalue of the matrices [n, d, d], but for rounding."""
-    v = torch.arange(1.0, gram.shape[-1] + 1.0, dtype=torch.float64).cos().to(gram.dtype)
+    count = torch.arange(1, gram.shape[-1] + 1, device=gram.device)
+    v = count.double().cos().to(gram.dtype)
     v = v.expand(len(gram), -1).unsqueeze(-1)
     length = v.abs().square().sum((1, 2), keepdim=True).sqrt()
     for _ in range(POWERS):
@@ -176,5 +177,5 @@ def layer_bound(layer: Layer, weight: Tensor) -> float:
 
 def _matrix(layer: Layer, weight: Tensor) -> Tensor:
     """The layer as a matrix; each entry is one of the weight's, or 0."""
-    unit = torch.eye(layer.in_features, dtype=torch.float64)
+    unit = torch.eye(layer.in_features, dtype=torch.float64, device="cpu")
     return apply(layer, unit, weight.detach().double().cpu(), None)

@@ -103,7 +103,7 @@ class LipschitzVAE(VAE):
             scale = nn.Sequential(*layers, nn.Sigmoid(), *ball, LogVariance())
         else:
             logvar = 2.0 * math.log(given["fixed_std"])
-            scale = torch.full((latent,), logvar, device="cpu")
+            scale = torch.full((latent,), logvar, device="cpu", dtype=torch.get_default_dtype())
         super().__init__(
             encoder_mean=nn.Sequential(*self._up(event, hidden, latent, how)),
             encoder_logvar=scale,
