@@ -75,7 +75,12 @@ def test_numbers_name_their_kind(pair):
     options = OPTIONS | {"temperatures": 4, "chains": 4, "steps": 10, "warmup": 5}
     found = tv_bound(model.vae, x_ref, x_adv, at=(3,), critic_chains=8, seed=3, **options)
     numbers = found.numbers()
-    assert {n["kind"] for n in numbers} == {"lower bound", "estimate"}  # no exact draws, no upper
+    later = "estimate of an upper bound"  # no exact draws, no upper bound
+    assert {n["kind"] for n in numbers} == {"lower bound", "estimate", later}
+    named = [(n["input"], n["quantity"], n["by"], n["t"], n["kind"]) for n in numbers]
+    assert len({*named}) == len(named)
+    of_kl = [n for n in numbers if n["quantity"].startswith("KL[q_t") and n["t"] == 3]
+    assert {n["kind"] for n in of_kl} == {"lower bound", later}  # none claims the KL itself
     along = [n for n in numbers if n["t"] == 3 and n["quantity"].startswith("KL[q_t")]
     assert [n["input"] for n in along] == [0, 1, 2, 0, 1, 2]
     assert all(isinstance(n["std_error"], float) for n in numbers)

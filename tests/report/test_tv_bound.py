@@ -42,7 +42,7 @@ def test_the_caption_has_every_number_with_its_kind():
         "1.5 ± 0.071 (lower bound) at t = 0, 0.05 ± 0.071 (lower bound) at t = 20" in chart.caption
     )
     assert "attack term 0.4 ± 0.071 (estimate)" in chart.caption
-    assert chart.legend == ("at t = 0, an upper bound at every t", "critic, lower bound")
+    assert chart.legend == ("upper bound at every t", "critic, lower bound")
     assert chart.svg.startswith("<svg")
 
 

@@ -83,7 +83,7 @@ def test_accuracy_is_said_in_points():
     [
         ([UP, UP], "holds"),
         ([UP, SAME], "holds in part"),
-        ([UP, DOWN], "does not hold"),
+        ([UP, DOWN], "mixed"),
         ([DOWN, SAME], "does not hold"),
         ([SAME, SAME], "undecided"),
         ([UNKNOWN], "undecided"),

@@ -83,14 +83,15 @@ def attack_through(
 
 
 def _warn_of_chaos(on: _Against) -> None:
-    """One line where the gradient grows along the chains of the first inputs."""
+    """One line where the gradient grows along the chains of the first inputs, or overflows."""
     few = on.prepared.at(slice(0, ROWS))
-    growth = on.defending.growth(few, seed=on.search.seed)[-1].nanmedian()
-    if growth > CHAOTIC:
+    growth = on.defending.growth(few, seed=on.search.seed)[-1][finite(few.x)]
+    if len(growth) and (middle := growth.nan_to_num(nan=torch.inf).median()) > CHAOTIC:
         warnings.warn(
-            f"through_defence: the gradient of a chain's end is {float(growth):.2g} times as large "
-            f"{on.defending.options.transitions} transitions before: the chain is chaotic and its "
-            "gradient noise; see the result's gradient for what found each row",
+            f"through_defence: the gradient of a chain's end is {float(middle):.2g} times as large "
+            f"{on.defending.options.transitions} transitions before, by the first {len(growth)} "
+            "inputs: the chain is chaotic and its gradient noise; see the result's gradient for "
+            "what found each row",
             AttackWarning,
             stacklevel=5,
         )

@@ -14,7 +14,7 @@ from torch import Tensor
 from vaefast import checks
 from vaefast.hmc.annealing import spread
 from vaefast.hmc.critic import critic_bound
-from vaefast.hmc.log_marginal import ESTIMATE, LOWER, Estimate, LogMarginal, log_marginal
+from vaefast.hmc.log_marginal import ESTIMATE, LOWER, UPPER, Estimate, LogMarginal, log_marginal
 from vaefast.hmc.result import HMCResult
 from vaefast.hmc.sample import sample
 from vaefast.hmc.start import posterior_draws
@@ -64,23 +64,40 @@ class TVBound:
     failed: Tensor
 
     def numbers(self) -> list[dict[str, Any]]:
-        """One record per input, quantity and t: what it is, its value, its error and its kind."""
-        found: list[tuple[str, int | None, Estimate]] = [
-            ("log p(x^r)", None, self.ref.lower),
-            ("log p(x^r)", None, self.ref.upper),
-            ("log p(x^a)", None, self.adv.lower),
-            ("log p(x^a)", None, self.adv.upper),
-            ("KL[q(z|x^r) || p(z|x^r)]", None, self.gap[0]),
-            ("KL[q(z|x^r) || p(z|x^r)]", None, self.gap[1]),
-            ("KL[p(z|x^r) || p(z|x^a)]", None, self.attack),
-            ("KL[q_t(z|x^a) || p(z|x^a)]", 0, self.start[0]),
+        """One record per input, quantity, way to it and t: value, error and kind.
+
+        What is said of a time t > 0 by the value at 0 is an upper bound there, or an estimate of
+        one; no value of the KL at t > 0 is claimed.
+        """
+        kl = "KL[q_t(z|x^a) || p(z|x^a)]"
+        later = "upper bound" if self.start[1].kind == UPPER else "estimate of an upper bound"
+        found: list[tuple[str, str, int | None, Estimate]] = [
+            ("log p(x^r)", "annealing", None, self.ref.lower),
+            ("log p(x^r)", "annealing", None, self.ref.upper),
+            ("log p(x^a)", "annealing", None, self.adv.lower),
+            ("log p(x^a)", "annealing", None, self.adv.upper),
+            ("KL[q(z|x^r) || p(z|x^r)]", "annealing", None, self.gap[0]),
+            ("KL[q(z|x^r) || p(z|x^r)]", "annealing", None, self.gap[1]),
+            ("KL[p(z|x^r) || p(z|x^a)]", "annealing", None, self.attack),
+            (kl, "annealing", 0, self.start[0]),
+            (kl, "annealing", 0, self.start[1]),
         ]
-        found += [("KL[q_t(z|x^a) || p(z|x^a)]", t, self.start[1]) for t in self.at]
-        found += [("KL[q_t(z|x^a) || p(z|x^a)]", t, low) for t, low in zip(self.at, self.critic)]
-        found += [("TV bound", t, self.bound) for t in self.at]
+        found += [
+            (kl, "data processing", t, self.start[1]._replace(kind=later)) for t in self.at[1:]
+        ]
+        found += [(kl, "critic", t, low) for t, low in zip(self.at, self.critic)]
+        found += [("TV bound", "all terms", t, self.bound) for t in self.at]
         return [
-            {"input": row, "quantity": name, "t": t, "value": v, "std_error": e, "kind": each.kind}
-            for name, t, each in found
+            {
+                "input": row,
+                "quantity": name,
+                "by": by,
+                "t": t,
+                "value": v,
+                "std_error": e,
+                "kind": each.kind,
+            }
+            for name, by, t, each in found
             for row, (v, e) in enumerate(zip(each.value.tolist(), each.std_error.tolist()))
         ]
 

@@ -6,6 +6,7 @@ import numpy as np
 from torch import Tensor
 
 from vaefast.hmc import Estimate, TVBound
+from vaefast.hmc.log_marginal import UPPER
 from vaefast.report.charts import Chart
 from vaefast.report.figures import Line, radius_plot
 
@@ -30,7 +31,7 @@ def tv_bound_chart(bound: TVBound, name: str = "tv-bound") -> Chart | None:
         return None
     upper, kind = bound.start[1], bound.start[1].kind
     lines = [
-        _line(f"at t = 0, {_article(kind)} at every t", bound.at, [upper] * len(bound.at), good),
+        _line(_label(kind), bound.at, [upper] * len(bound.at), good),
         _line("critic, lower bound", bound.at, list(bound.critic), good),
     ]
     svg = radius_plot(
@@ -49,8 +50,9 @@ def tv_bound_chart(bound: TVBound, name: str = "tv-bound") -> Chart | None:
     return Chart("Distance of the defended posterior", svg, caption, tuple(x.label for x in lines))
 
 
-def _article(kind: str) -> str:
-    return f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"
+def _label(kind: str) -> str:
+    """The value at t = 0 is, later, an upper bound or an estimate of one."""
+    return "upper bound at every t" if kind == UPPER else "estimate at 0, later of an upper bound"
 
 
 def _mean(estimate: Estimate, good: Tensor) -> tuple[float, float]:

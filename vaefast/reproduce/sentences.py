@@ -101,15 +101,19 @@ def sentence(subject: str, metric: Metric, found: Sequence[Difference], where: s
 
 
 def verdict(found: Sequence[Difference]) -> str:
-    """Of the claim that every difference is above 0: holds, in part, does not, or undecided."""
+    """Of the claim that every difference is above 0.
+
+    ``"holds"``, ``"holds in part"`` (none is below), ``"mixed"``, ``"does not hold"`` (none is
+    above and some are below) or ``"undecided"``.
+    """
     signs = [d.sign for d in found]
     if not signs or not any(signs):
         return "undecided"
     if all(sign > 0 for sign in signs):
         return "holds"
-    if any(sign < 0 for sign in signs):
-        return "does not hold"
-    return "holds in part"
+    if any(sign > 0 for sign in signs):
+        return "mixed" if any(sign < 0 for sign in signs) else "holds in part"
+    return "does not hold"
 
 
 def _named(found: Sequence[Difference]) -> str:

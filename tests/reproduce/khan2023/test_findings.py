@@ -62,3 +62,4 @@ def test_where_it_does_not(made):
 def test_a_grid_that_mixup_beats(made):
     text = " ".join(findings(made([4.0, 2.0, 1.5, 1.0], [0.01, 0.02, 0.05, 0.03])))
     assert "No β of the grid reaches mixup's damage." in text
+    assert text.endswith("robust: undecided, no β is.")

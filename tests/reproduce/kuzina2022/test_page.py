@@ -45,7 +45,7 @@ def test_the_page_says_what_it_is_of(text):
         "0.400 ± 0.000",
         "chain 3, published 1",
         "train inputs 12000 all",
-        "transitions 60 500 or 1000",
+        "transitions 60 –",
         "vaefast reproduce kuzina2022 --data x",
         "validation loss",
     ):

@@ -94,7 +94,7 @@ def _mixup(found: Reproduction) -> tuple[list[str], dict[str, bool]]:
     as_robust = [m for m in found.raised if np.nanmean(m.strongest) <= np.nanmean(mix.strongest)]
     if not as_robust:
         said.append("No β of the grid reaches mixup's damage.")
-        lowers["beats β"] = True
+        lowers["no β"] = True
     else:
         first = min(as_robust, key=lambda m: m.plan.beta)
         change = difference("error", mix.error, first.error)
@@ -114,10 +114,11 @@ def _claims(scores: dict[str, float], damages: dict[str, float], mixup: dict[str
         return "holds" if all(good) else "holds in part" if any(good) else "does not hold"
 
     protects = mixup["radius"] and mixup["strongest"]
-    better = mixup["beats β"]
+    better = "holds" if mixup.get("beats β") else "does not hold"
+    better = "undecided, no β is" if mixup.get("no β") else better
     return (
         f"Of the published claims: scores fall with β (correlation at most {PUBLISHED:g}): "
         f"{held(scores)}; damage falls with β: {held(damages)}; mixup lowers λ_max and damage: "
         f"{'holds' if protects else 'does not hold'}; it reconstructs better than the β that is as "
-        f"robust: {'holds' if better else 'does not hold'}."
+        f"robust: {better}."
     )

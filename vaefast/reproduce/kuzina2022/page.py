@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from vaefast.hmc import KUZINA2022
 from vaefast.report.charts import Chart
 from vaefast.report.figures import Line, radius_plot
 from vaefast.report.images import Strip, strip
@@ -153,7 +154,8 @@ def _sizes(found: Reproduction) -> list[tuple[str, str, str]]:
     rows = []
     for name, value in found.settings.record().items():
         own = name in ours or name.startswith("adaptive_")
-        full = "–" if own else _plain(published[name])
+        elsewhere = name in ("transitions", "step_size") and found.settings.data not in KUZINA2022
+        full = "–" if own or elsewhere else _plain(published[name])
         rows.append((name.replace("_", " "), _plain(value), full))
     return rows
 
