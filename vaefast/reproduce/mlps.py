@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 from torch import Tensor
 
 from vaefast import models, training
@@ -19,7 +21,7 @@ from vaefast.reproduce.store import Store, versioned
 from vaefast.reproduce.trained import trained
 from vaefast.training import Objective
 
-__all__ = ["check_data", "duration", "open_store", "train"]
+__all__ = ["check_data", "duration", "kept_numbers", "open_store", "train"]
 
 ROWS = 256  # of the measured training
 POINTS = 16  # of the measured attacks
@@ -105,6 +107,24 @@ def train(
         lr=settings.learning_rate,
         seed=settings.seed,
     )
+
+
+def kept_numbers(
+    plan: Plan,
+    inputs: int,
+    store: Store,
+    stages: Stages,
+    compute: Callable[[], dict[str, Tensor]],
+) -> dict[str, np.ndarray]:
+    """What was measured of the model of a plan, by name: computed, or read where it is finished."""
+    name = f"{plan.name}/measured"
+    part = store.read(name)
+    if part is None:
+        start = time.perf_counter()
+        with stages.stage(f"measure  {plan.title}", inputs):
+            tensors = compute()
+        part = store.write(name, tensors, {"seconds": time.perf_counter() - start})
+    return {key: value.numpy() for key, value in part.tensors.items()}
 
 
 def duration(

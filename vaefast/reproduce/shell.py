@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
@@ -9,10 +10,31 @@ import torch
 from jinja2 import DictLoader, Environment, StrictUndefined
 
 from vaefast.report.summary import versions
+from vaefast.reproduce.store import said
 
-__all__ = ["render_page"]
+__all__ = ["render_page", "setting_rows"]
 
 SHARED = ("shell.html.j2", "parts.html.j2")
+
+
+def setting_rows(
+    settings: Mapping[str, Any], published: Mapping[str, Any]
+) -> list[tuple[str, str, str]]:
+    """Name, value here and published value of every setting; – where nothing was published."""
+    return [
+        (
+            name.replace("_", " "),
+            _plain(value),
+            _plain(published[name]) if name in published else "–",
+        )
+        for name, value in settings.items()
+    ]
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, list) and len(value) > 12:
+        return f"{len(value)} from {min(value):g} to {max(value):g}"
+    return said(value).replace(",", ", ")
 
 
 def render_page(experiment: str, **values: Any) -> str:

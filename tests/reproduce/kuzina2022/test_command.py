@@ -9,6 +9,7 @@ import torch
 
 from vaefast import data
 from vaefast.cli import main
+from vaefast.cli.reproduce import kuzina2022
 from vaefast.reproduce.durations import said_hours
 from vaefast.reproduce.kuzina2022.duration import measure
 from vaefast.reproduce.kuzina2022.settings import Settings
@@ -131,7 +132,8 @@ def test_an_interruption_says_how_to_go_on(tmp_path, capsys, monkeypatch):
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("vaefast.cli.reproduce.kuzina2022.run", stop)
+    stopped = kuzina2022.EXPERIMENT._replace(run=stop)
+    monkeypatch.setattr(kuzina2022, "EXPERIMENT", stopped)
     assert main(words(tmp_path / "run")) == 130
     error = capsys.readouterr().err
     assert error.count("\n") == 1

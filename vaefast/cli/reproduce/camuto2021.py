@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import shlex
-from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import typer
-from rich.console import Console
 
 from vaefast.cli import options as o
-from vaefast.cli.reproduce.session import finish, interruptible, size_option
-from vaefast.cli.sources import check_suffix, find_device, read_data
+from vaefast.cli.reproduce.session import Data, Experiment, Out, carry_out, size_option
 from vaefast.reproduce.camuto2021.duration import measure
 from vaefast.reproduce.camuto2021.findings import findings
 from vaefast.reproduce.camuto2021.page import render
-from vaefast.reproduce.camuto2021.run import check_data, open_store, run
+from vaefast.reproduce.camuto2021.run import Reproduction, check_data, open_store, run
 from vaefast.reproduce.camuto2021.settings import DEFAULT, Settings
 from vaefast.reproduce.camuto2021.table import as_csv
 
@@ -28,16 +24,17 @@ def _size(text: str, name: str, full: str) -> Any:
     return size_option(text, name, DEFAULT[name], full)
 
 
+def _files(found: Reproduction, command: str) -> dict[str, str]:
+    return {"results.csv": as_csv(found), "report.html": render(found, command)}
+
+
+EXPERIMENT = Experiment(Settings, check_data, open_store, measure, run, _files, findings)
+
+
 def command(
     context: typer.Context,
-    data: Annotated[
-        str,
-        typer.Option("--data", metavar="NAME|PATH", help="mnist, fashion-mnist, or as for audit."),
-    ],
-    out: Annotated[
-        Path,
-        typer.Option("--out", metavar="DIR", help="A new folder, or one of an interrupted run."),
-    ],
+    data: Data,
+    out: Out,
     data_root: o.DataRoot = None,
     full: Annotated[
         bool, typer.Option("--full", help="More of everything: the published sizes are not known.")
@@ -65,10 +62,14 @@ def command(
     report.html, and every finished part in a file of its own: the same command goes on where it
     was interrupted, and other settings are refused.
     """
-    check_suffix(out, "")
-    settings = Settings.of_data(
+    carry_out(
+        EXPERIMENT,
+        context,
         data,
+        out,
+        data_root=data_root,
         full=full,
+        threads=threads,
         betas=None if betas is None else o.numbers(betas, "--betas"),
         train_inputs=train_inputs,
         epochs=epochs,
@@ -80,13 +81,3 @@ def command(
         eps=eps,
         seed=seed,
     )
-    find_device("cpu", threads)
-    console = Console(highlight=False)
-    images = read_data(data, console, root=data_root, box={"low": None, "high": None})
-    check_data(images, settings)
-    store = open_store(out, images, settings)
-    if full:
-        console.print(measure(images, settings))
-    found = interruptible(out, console, lambda stages: run(images, settings, store, stages))
-    page = render(found, shlex.join(["vaefast", *context.obj]))
-    finish(out, console, {"results.csv": as_csv(found), "report.html": page}, findings(found))

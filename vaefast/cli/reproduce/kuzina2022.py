@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import shlex
-from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import typer
-from rich.console import Console
 
 from vaefast.cli import options as o
-from vaefast.cli.reproduce.session import finish, interruptible, size_option, words
-from vaefast.cli.sources import check_suffix, find_device, read_data
+from vaefast.cli.reproduce.session import Data, Experiment, Out, carry_out, size_option, words
 from vaefast.reproduce.kuzina2022.duration import measure
 from vaefast.reproduce.kuzina2022.findings import findings
 from vaefast.reproduce.kuzina2022.page import render
-from vaefast.reproduce.kuzina2022.run import check_data, open_store, run
+from vaefast.reproduce.kuzina2022.run import Reproduction, check_data, open_store, run
 from vaefast.reproduce.kuzina2022.settings import DEFAULT, Settings
 from vaefast.reproduce.kuzina2022.table import as_csv
 
@@ -28,16 +24,18 @@ def _size(text: str, name: str, full: str) -> Any:
     return size_option(text, name, DEFAULT[name], full)
 
 
+def _files(found: Reproduction, command: str) -> dict[str, str]:
+    bound = {} if found.bound is None else {"tv-bound.csv": found.bound.as_csv()}
+    return {"results.csv": as_csv(found), **bound, "report.html": render(found, command)}
+
+
+EXPERIMENT = Experiment(Settings, check_data, open_store, measure, run, _files, findings)
+
+
 def command(
     context: typer.Context,
-    data: Annotated[
-        str,
-        typer.Option("--data", metavar="NAME|PATH", help="mnist, fashion-mnist, or as for audit."),
-    ],
-    out: Annotated[
-        Path,
-        typer.Option("--out", metavar="DIR", help="A new folder, or one of an interrupted run."),
-    ],
+    data: Data,
+    out: Out,
     data_root: o.DataRoot = None,
     full: Annotated[
         bool, typer.Option("--full", help="The published size: days on a few cores.")
@@ -91,14 +89,18 @@ def command(
     tv-bound.csv, report.html, and every finished part in a file of its own: the same command goes
     on where it was interrupted, and other settings are refused.
     """
-    check_suffix(out, "")
     given: dict[str, Any] = {
         name: words(value) for name, value in (("models", models), ("gradients", gradients))
     }
     given |= {"radii": None if radii is None else o.numbers(radii, "--radii")}
-    settings = Settings.of_data(
+    carry_out(
+        EXPERIMENT,
+        context,
         data,
+        out,
+        data_root=data_root,
         full=full,
+        threads=threads,
         train_inputs=train_inputs,
         epochs=epochs,
         batch_size=batch_size,
@@ -114,16 +116,3 @@ def command(
         seed=seed,
         **given,
     )
-    find_device("cpu", threads)
-    console = Console(highlight=False)
-    images = read_data(data, console, root=data_root, box={"low": None, "high": None})
-    check_data(images, settings)
-    store = open_store(out, images, settings)
-    if full:
-        console.print(str(measure(images, settings)))
-    found = interruptible(out, console, lambda stages: run(images, settings, store, stages))
-    files = {"results.csv": as_csv(found)}
-    if found.bound is not None:
-        files["tv-bound.csv"] = found.bound.as_csv()
-    files["report.html"] = render(found, shlex.join(["vaefast", *context.obj]))
-    finish(out, console, files, findings(found))

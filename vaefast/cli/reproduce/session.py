@@ -1,20 +1,52 @@
-"""What the commands of all experiments share: lists of words, a run that can be interrupted."""
+"""What the commands of all experiments share: their common options, and how a run goes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import shlex
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, NamedTuple
 
 import typer
 from rich.console import Console
 
 from vaefast.audit import Stages
+from vaefast.cli.sources import check_suffix, find_device, read_data
+from vaefast.data import Dataset
+from vaefast.reproduce.sizes import Sized
+from vaefast.reproduce.store import Store
 from vaefast.runtime.durable import write_whole
 
-__all__ = ["finish", "interruptible", "size_option", "words"]
+__all__ = ["Data", "Experiment", "Out", "carry_out", "size_option", "words"]
 
-Found = TypeVar("Found")
+Data = Annotated[
+    str, typer.Option("--data", metavar="NAME|PATH", help="mnist, fashion-mnist, or as for audit.")
+]
+Out = Annotated[
+    Path, typer.Option("--out", metavar="DIR", help="A new folder, or one of an interrupted run.")
+]
+
+
+class Experiment(NamedTuple):
+    """What carries a published experiment out.
+
+    Args:
+        settings: its class of settings.
+        check_data: (data, settings), raises ValueError for data that it cannot take.
+        open_store: (folder, data, settings) to the folder of the run.
+        measure: (data, settings) to how long it will take, in words.
+        run: (data, settings, store, stages) to what was found.
+        files: (found, command line) to the text of every file, by name.
+        findings: found to sentences.
+    """
+
+    settings: type[Sized]
+    check_data: Callable[[Dataset, Any], None]
+    open_store: Callable[[Path, Dataset, Any], Store]
+    measure: Callable[[Dataset, Any], object]
+    run: Callable[[Dataset, Any, Store, Stages], Any]
+    files: Callable[[Any, str], dict[str, str]]
+    findings: Callable[[Any], list[str]]
 
 
 def size_option(text: str, name: str, default: Any, full: str) -> Any:
@@ -28,19 +60,39 @@ def words(text: str | None) -> tuple[str, ...] | None:
     return None if text is None else tuple(word.strip() for word in text.split(",") if word.strip())
 
 
-def interruptible(out: Path, console: Console, run: Callable[[Stages], Found]) -> Found:
-    """Run with a progress bar a stage; an interruption says how to go on."""
+def carry_out(
+    experiment: Experiment,
+    context: typer.Context,
+    data: str,
+    out: Path,
+    *,
+    data_root: Path | None,
+    full: bool,
+    threads: int | None,
+    **sizes: Any,
+) -> None:
+    """Check everything, run with a progress bar a stage, write the files, say what was found.
+
+    Args:
+        sizes: settings in place of the experiment's own; None leaves its own.
+    """
+    check_suffix(out, "")
+    settings = experiment.settings.of_data(data, full=full, **sizes)
+    find_device("cpu", threads)
+    console = Console(highlight=False)
+    images = read_data(data, console, root=data_root, box={"low": None, "high": None})
+    experiment.check_data(images, settings)
+    store = experiment.open_store(out, images, settings)
+    if full:
+        console.print(str(experiment.measure(images, settings)))
     try:
         with Stages(console) as stages:
-            return run(stages)
+            found = experiment.run(images, settings, store, stages)
     except KeyboardInterrupt:
         way_on = f"what is finished lies in {out}, and the same command goes on from it"
         raise KeyboardInterrupt(way_on) from None
-
-
-def finish(out: Path, console: Console, files: dict[str, str], sentences: Sequence[str]) -> None:
-    """Write the files, and say what was found."""
-    for name, text in files.items():
+    command = shlex.join(["vaefast", *context.obj])
+    for name, text in experiment.files(found, command).items():
         write_whole(out / name, text.encode())
-    console.print(f"\n{' '.join(sentences)}", markup=False)
+    console.print(f"\n{' '.join(experiment.findings(found))}", markup=False)
     console.print(f"\nThe report is at {out / 'report.html'}", soft_wrap=True)

@@ -11,24 +11,26 @@ from torch import Tensor, nn
 from vaefast.models.lipschitz.layers import BjorckLinear, Scaled, bjorck, within_reach
 from vaefast.models.lipschitz.norms import convolution_bound, matrix_bound
 
-__all__ = ["plain", "settle"]
+__all__ = ["as_torch_layers", "enforce_constant"]
 
 ATTEMPTS = 8
-SETTLED = 1e-14  # change of an entry, in float64
+CONVERGED = 1e-14  # change of an entry, in float64
 ROOM = 1.0 - 2.0**-22  # what rounding to float32 mostly adds
 
 
-def plain(network: nn.Module, iterations: int) -> nn.Sequential:
+def as_torch_layers(network: nn.Module, iterations: int) -> nn.Sequential:
     """The network with torch's layers in place of ours; everything else is shared.
 
     Raises:
         ValueError: a weight is not finite.
     """
     assert isinstance(network, nn.Sequential)
-    return nn.Sequential(*(_plain(m, iterations) if isinstance(m, Scaled) else m for m in network))
+    return nn.Sequential(
+        *(_as_torch_layer(m, iterations) if isinstance(m, Scaled) else m for m in network)
+    )
 
 
-def settle(layer: Scaled, iterations: int) -> None:
+def enforce_constant(layer: Scaled, iterations: int) -> None:
     """Make the layer's own map at most ``scale``-Lipschitz by a computed bound, in place."""
     if isinstance(layer, BjorckLinear):
         weight = _converged(within_reach(_finite(layer.weight)), layer.order, iterations)
@@ -40,7 +42,7 @@ def settle(layer: Scaled, iterations: int) -> None:
         layer.scale.div_(norm / ROOM)
 
 
-def _plain(layer: Scaled, iterations: int) -> nn.Module:
+def _as_torch_layer(layer: Scaled, iterations: int) -> nn.Module:
     scale = float(layer.scale)
     if isinstance(layer, BjorckLinear):
         weight = _converged(within_reach(_finite(layer.weight)), layer.order, iterations)
@@ -87,6 +89,6 @@ def _converged(weight: Tensor, order: int, iterations: int) -> Tensor:
     """At most that many of Björck's iterations, and no more than change anything."""
     for _ in range(iterations):
         last, weight = weight, bjorck(weight, order, 1)
-        if float((weight - last).abs().max()) < SETTLED:
+        if float((weight - last).abs().max()) < CONVERGED:
             break
     return weight

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from vaefast import checks
 from vaefast.models.calls import check_event_shape, check_sizes
 from vaefast.models.lipschitz.constants import Constants
-from vaefast.models.lipschitz.export import plain, settle
+from vaefast.models.lipschitz.export import as_torch_layers, enforce_constant
 from vaefast.models.lipschitz.layers import (
     BallOfStd,
     BjorckLinear,
@@ -186,7 +186,7 @@ class LipschitzVAE(VAE):
         set, up to the rounding of the layers' own iterations.
         """
         for layer in layers_of(self):
-            settle(layer, self.export_iterations)
+            enforce_constant(layer, self.export_iterations)
         return self
 
     @without_autocast
@@ -203,9 +203,11 @@ class LipschitzVAE(VAE):
         """
         scale, often = self.encoder.logvar, self.export_iterations
         vae = VAE(
-            encoder_mean=plain(cast(nn.Module, self.encoder.mean), often),
-            encoder_logvar=scale.clone() if isinstance(scale, Tensor) else plain(scale, often),
-            decoder=plain(self.decoder, often),
+            encoder_mean=as_torch_layers(cast(nn.Module, self.encoder.mean), often),
+            encoder_logvar=scale.clone()
+            if isinstance(scale, Tensor)
+            else as_torch_layers(scale, often),
+            decoder=as_torch_layers(self.decoder, often),
             likelihood=self.likelihood,
             obs_std=self.obs_std,
             decoder_output=self.decoder_output,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +12,7 @@ from vaefast import attacks, certify, geometry, metrics
 from vaefast.audit import Stages
 from vaefast.models import VAE
 from vaefast.reproduce.camuto2021.settings import Plan, Settings
+from vaefast.reproduce.mlps import kept_numbers
 from vaefast.reproduce.store import Store
 
 __all__ = ["Measured", "measure_model", "measured"]
@@ -59,14 +59,8 @@ def measured(
     stages: Stages,
 ) -> Measured:
     """Compute it, or read what is finished."""
-    name = f"{plan.name}/measured"
-    part = store.read(name)
-    if part is None:
-        start = time.perf_counter()
-        with stages.stage(f"measure  {plan.title}", len(x)):
-            tensors = measure_model(vae, x, settings)
-        part = store.write(name, tensors, {"seconds": time.perf_counter() - start})
-    return Measured(plan, loss, **{key: value.numpy() for key, value in part.tensors.items()})
+    numbers = kept_numbers(plan, len(x), store, stages, lambda: measure_model(vae, x, settings))
+    return Measured(plan=plan, loss=loss, **numbers)
 
 
 def measure_model(vae: VAE, x: Tensor, settings: Settings) -> dict[str, Tensor]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
@@ -13,8 +12,7 @@ from vaefast.reproduce.camuto2021.findings import findings
 from vaefast.reproduce.camuto2021.measure import Measured
 from vaefast.reproduce.camuto2021.run import Reproduction
 from vaefast.reproduce.numbers import estimate, plus_minus
-from vaefast.reproduce.shell import render_page
-from vaefast.reproduce.store import said
+from vaefast.reproduce.shell import render_page, setting_rows
 
 __all__ = ["render"]
 
@@ -38,7 +36,7 @@ def render(found: Reproduction, command: str) -> str:
             *(_degradation(model) for model in found.models),
         ],
         rows=[_row(model) for model in found.models],
-        sizes=[(k.replace("_", " "), _plain(v), "–") for k, v in found.settings.record().items()],
+        sizes=setting_rows(found.settings.record(), {}),
         command=command,
     )
 
@@ -95,7 +93,3 @@ def _row(model: Measured) -> list[str]:
         f"{middle} ({int(broken.sum())})",
         plus_minus(estimate(model.degradation), 1.0, 2),
     ]
-
-
-def _plain(value: Any) -> str:
-    return said(value).replace(",", ", ")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 from vaefast import checks
 from vaefast.philox import check_seed
+from vaefast.reproduce.sizes import Sized, check_positive, option_name
 from vaefast.training import BetaELBO
 
 __all__ = ["DEFAULT", "FULL", "Plan", "Settings"]
@@ -27,7 +28,7 @@ class Plan(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(Sized):
     """The size of a reproduction of Camuto et al. 2021.
 
     Args:
@@ -65,7 +66,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         for name in COUNTS:
-            checks.count(getattr(self, name), _option(name))
+            checks.count(getattr(self, name), option_name(name))
         checks.count(self.inputs, "--inputs", 3)  # a rank correlation needs some
         check_seed(self.seed)
         if self.train_inputs is not None:
@@ -73,38 +74,21 @@ class Settings:
         if len({*self.betas}) < max(3, len(self.betas)):
             raise ValueError(f"--betas must be 3 or more that differ, got {list(self.betas)}")
         positive = [("--eps", self.eps), ("--r", self.r), ("--learning-rate", self.learning_rate)]
-        for name, value in [*positive, *(("--betas", beta) for beta in self.betas)]:
-            if not 0 < value < float("inf"):
-                raise ValueError(f"{name} must be positive and finite, got {value:g}")
+        check_positive([*positive, *(("--betas", beta) for beta in self.betas)])
 
     @property
     def plans(self) -> list[Plan]:
         """The β-VAEs by their β."""
         return [Plan(f"beta-{b:g}", f"β {b:g}", BetaELBO(b)) for b in sorted(self.betas)]
 
-    def with_sizes(self, **given: Any) -> Settings:
-        """Those that are not None in place of its own."""
-        return replace(self, **{name: value for name, value in given.items() if value is not None})
-
-    def record(self) -> dict[str, Any]:
-        """As JSON holds it."""
-        return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
-
     @classmethod
-    def of_data(cls, data: str, *, full: bool, **given: Any) -> Settings:
-        """The default or the full size for a data set, with what is given in its place."""
-        if not full:
-            return cls(data).with_sizes(**given)
-        every = {} if given.get("train_inputs") is not None else {"train_inputs": None}
-        return cls(data, **FULL | every).with_sizes(**given)
-
-
-def _option(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
+    def sizes(cls, data: str, *, full: bool) -> dict[str, Any]:
+        return FULL if full else {}
 
 
 DEFAULT = {field.name: field.default for field in fields(Settings) if field.name != "data"}
 FULL: dict[str, Any] = {  # the published sizes are not known; these are what a study would take
+    "train_inputs": None,
     "epochs": 100,
     "inputs": 512,
     "samples": 20_000,

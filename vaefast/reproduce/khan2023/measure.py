@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +12,7 @@ from vaefast import attacks, geometry
 from vaefast.audit import Stages
 from vaefast.models import VAE
 from vaefast.reproduce.khan2023.settings import Plan, Settings
+from vaefast.reproduce.mlps import kept_numbers
 from vaefast.reproduce.store import Store
 
 __all__ = ["SCALES", "Measured", "measure_model", "measured"]
@@ -59,15 +59,7 @@ def measured(
     stages: Stages,
 ) -> Measured:
     """Compute it, or read what is finished."""
-    name = f"{plan.name}/measured"
-    part = store.read(name)
-    if part is None:
-        start = time.perf_counter()
-        with stages.stage(f"measure  {plan.title}", len(x)):
-            tensors = measure_model(vae, x, settings)
-        facts = {"seconds": time.perf_counter() - start}
-        part = store.write(name, tensors, facts)
-    numbers = {key: value.numpy() for key, value in part.tensors.items()}
+    numbers = kept_numbers(plan, len(x), store, stages, lambda: measure_model(vae, x, settings))
     return Measured(plan=plan, loss=loss, **numbers)
 
 

@@ -15,8 +15,7 @@ from vaefast.reproduce.khan2023.measure import Measured
 from vaefast.reproduce.khan2023.run import Reproduction
 from vaefast.reproduce.khan2023.settings import Settings
 from vaefast.reproduce.numbers import Estimate, estimate, plus_minus
-from vaefast.reproduce.shell import render_page
-from vaefast.reproduce.store import said
+from vaefast.reproduce.shell import render_page, setting_rows
 
 __all__ = ["render"]
 
@@ -46,7 +45,7 @@ def render(found: Reproduction, command: str) -> str:
             _scatter(found.plain),
         ],
         rows=[_row(model) for model in found.models],
-        sizes=_sizes(found),
+        sizes=setting_rows(found.settings.record(), _published(found)),
         command=command,
     )
 
@@ -121,17 +120,6 @@ def _row(model: Measured) -> list[str]:
     ]
 
 
-def _sizes(found: Reproduction) -> list[tuple[str, str, str]]:
-    """Every setting: here, and as published."""
-    published = Settings.of_data(found.settings.data, full=True).record()
-    rows = []
-    for name, value in found.settings.record().items():
-        full = "–" if name in OWN else _plain(published[name])
-        rows.append((name.replace("_", " "), _plain(value), full))
-    return rows
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, list) and len(value) > 12:
-        return f"{len(value)} from {value[0]:g} to {max(value):g}"
-    return said(value).replace(",", ", ")
+def _published(found: Reproduction) -> dict[str, Any]:
+    record = Settings.of_data(found.settings.data, full=True).record()
+    return {name: value for name, value in record.items() if name not in OWN}

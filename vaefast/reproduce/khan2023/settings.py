@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 from vaefast import checks
 from vaefast.philox import check_seed
+from vaefast.reproduce.sizes import Sized, check_positive, option_name
 from vaefast.training import BetaELBO, Mixup, Objective
 
 __all__ = ["DEFAULT", "FULL", "MIXUP", "Plan", "Settings"]
@@ -31,7 +32,7 @@ class Plan(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(Sized):
     """The size of a reproduction of Khan, Storkey 2023.
 
     Args:
@@ -67,7 +68,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         for name in COUNTS:
-            checks.count(getattr(self, name), _option(name), 2 if name == "attacked" else 1)
+            checks.count(getattr(self, name), option_name(name), 2 if name == "attacked" else 1)
         check_seed(self.seed)
         if self.train_inputs is not None:
             checks.count(self.train_inputs, "--train-inputs", 2)
@@ -80,9 +81,7 @@ class Settings:
                 f"--betas must be 3 or more that differ, 1 among them, got {list(self.betas)}"
             )
         positive = [("--eps", self.eps), ("--learning-rate", self.learning_rate)]
-        for name, value in [*positive, *(("--betas", beta) for beta in self.betas)]:
-            if not 0 < value < float("inf"):
-                raise ValueError(f"{name} must be positive and finite, got {value:g}")
+        check_positive([*positive, *(("--betas", beta) for beta in self.betas)])
 
     @property
     def plans(self) -> list[Plan]:
@@ -90,29 +89,14 @@ class Settings:
         plans = [Plan(f"beta-{b:g}", f"β {b:g}", BetaELBO(b), b) for b in sorted(self.betas)]
         return [*plans, Plan(MIXUP, "mixup, β 1", Mixup(), 1.0, mixup=True)]
 
-    def with_sizes(self, **given: Any) -> Settings:
-        """Those that are not None in place of its own."""
-        return replace(self, **{name: value for name, value in given.items() if value is not None})
-
-    def record(self) -> dict[str, Any]:
-        """As JSON holds it."""
-        return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
-
     @classmethod
-    def of_data(cls, data: str, *, full: bool, **given: Any) -> Settings:
-        """The default or the published size for a data set, with what is given in its place."""
-        if not full:
-            return cls(data).with_sizes(**given)
-        every = {} if given.get("train_inputs") is not None else {"train_inputs": None}
-        return cls(data, **FULL | every).with_sizes(**given)
-
-
-def _option(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
+    def sizes(cls, data: str, *, full: bool) -> dict[str, Any]:
+        return FULL if full else {}
 
 
 DEFAULT = {field.name: field.default for field in fields(Settings) if field.name != "data"}
 FULL: dict[str, Any] = {  # 50 values of β and 3,072 images as published; 1 beside them
+    "train_inputs": None,
     "betas": (*(float(f"{10 ** (-2 + 3 * k / 49):.3g}") for k in range(50)), 1.0),
     "epochs": 100,
     "inputs": 3072,

@@ -17,8 +17,7 @@ from vaefast.reproduce.kuzina2022.run import Reproduction
 from vaefast.reproduce.kuzina2022.settings import Settings
 from vaefast.reproduce.kuzina2022.table import METRICS, found_by
 from vaefast.reproduce.numbers import estimate, plus_minus
-from vaefast.reproduce.shell import render_page
-from vaefast.reproduce.store import said
+from vaefast.reproduce.shell import render_page, setting_rows
 
 __all__ = ["render"]
 
@@ -52,7 +51,7 @@ def render(found: Reproduction, command: str) -> str:
         bound=found.bound and found.bound.chart,
         panels=_panels(found),
         rows=[_row(found, cell) for cell in found.cells],
-        sizes=_sizes(found),
+        sizes=setting_rows(found.settings.record(), _published(found)),
         models=_models(found),
         command=command,
     )
@@ -146,22 +145,17 @@ def _row(found: Reproduction, cell: Cell) -> dict[str, Any]:
     }
 
 
-def _sizes(found: Reproduction) -> list[tuple[str, str, str]]:
-    """Every setting: here, and as published."""
-    published = Settings.of_data(found.settings.data, full=True).record()
-    published["transitions"] = "500 or 1000"
-    ours = ("gradients", "bound_references", "seed", "data")  # no part of the paper
-    rows = []
-    for name, value in found.settings.record().items():
-        own = name in ours or name.startswith("adaptive_")
-        elsewhere = name in ("transitions", "step_size") and found.settings.data not in KUZINA2022
-        full = "–" if own or elsewhere else _plain(published[name])
-        rows.append((name.replace("_", " "), _plain(value), full))
-    return rows
-
-
-def _plain(value: Any) -> str:
-    return said(list(value) if isinstance(value, tuple) else value).replace(",", ", ")
+def _published(found: Reproduction) -> dict[str, Any]:
+    """The published settings; T and η₀ were published for some data sets only."""
+    record = Settings.of_data(found.settings.data, full=True).record()
+    known = found.settings.data in KUZINA2022
+    ours = {"gradients", "bound_references", "seed", "data"}
+    ours |= set() if known else {"transitions", "step_size"}
+    return {
+        name: value
+        for name, value in record.items()
+        if name not in ours and not name.startswith("adaptive_")
+    }
 
 
 def _models(found: Reproduction) -> list[tuple[str, str, str]]:

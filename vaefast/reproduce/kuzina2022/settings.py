@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 from vaefast import checks
 from vaefast.hmc import KUZINA2022
 from vaefast.philox import check_seed
+from vaefast.reproduce.sizes import Sized, check_positive, option_name
 from vaefast.training import TCVAE, BetaELBO, Objective
 
 __all__ = ["DEFAULT", "FULL", "Settings", "Training", "parse_model"]
@@ -47,7 +48,7 @@ def parse_model(name: str) -> Training:
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(Sized):
     """The size of a reproduction of Kuzina et al. 2022.
 
     Args:
@@ -92,7 +93,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         for name in COUNTS:
-            checks.count(getattr(self, name), _option(name))
+            checks.count(getattr(self, name), option_name(name))
         checks.count(self.references, "--references", 2)  # a standard error needs two
         covariances = "posterior" in self.gradients  # of a chain's draws: one has none
         checks.count(self.adaptive_transitions, "--adaptive-transitions", 1 + covariances)
@@ -112,45 +113,24 @@ class Settings:
         checks.count(self.bound_references, "--bound-references", 0)
         positive = [("--radii", r) for r in self.radii]
         positive += [
-            (_option(name), getattr(self, name)) for name in ("step_size", "learning_rate")
+            (option_name(name), getattr(self, name)) for name in ("step_size", "learning_rate")
         ]
-        for name, value in positive:
-            if not 0 < value < float("inf"):
-                raise ValueError(f"{name} must be positive and finite, got {value:g}")
+        check_positive(positive)
 
     @property
     def chains_of_a_cell(self) -> int:
         return self.references * self.restarts
 
-    def with_sizes(self, **given: Any) -> Settings:
-        """Those that are not None in place of its own."""
-        return replace(self, **{name: value for name, value in given.items() if value is not None})
-
-    def record(self) -> dict[str, Any]:
-        """As JSON holds it."""
-        return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
-
     @classmethod
-    def of_data(cls, data: str, *, full: bool, **given: Any) -> Settings:
-        """The default or the published size for a data set, with what is given in its place."""
+    def sizes(cls, data: str, *, full: bool) -> dict[str, Any]:
         published = KUZINA2022.get(data, KUZINA2022["mnist"])
-        step_size = float(published["step_size"])
-        if not full:
-            return cls(data, step_size=step_size).with_sizes(**given)
-        size = {**FULL, "transitions": int(published["steps"]), "step_size": step_size}
-        return cls(data, **size | _all_inputs(given)).with_sizes(**given)
-
-
-def _all_inputs(given: dict[str, Any]) -> dict[str, Any]:
-    return {} if given.get("train_inputs") is not None else {"train_inputs": None}
-
-
-def _option(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
+        own: dict[str, Any] = {"step_size": float(published["step_size"])}
+        return {**own, **FULL, "transitions": int(published["steps"])} if full else own
 
 
 DEFAULT = {field.name: field.default for field in fields(Settings) if field.name != "data"}
 FULL: dict[str, Any] = {
+    "train_inputs": None,
     "models": ("vae", "beta-2", "beta-5", "beta-10", "tcvae-2", "tcvae-5", "tcvae-10"),
     "epochs": 300,
     "batch_size": 128,
