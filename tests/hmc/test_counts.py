@@ -186,3 +186,13 @@ def test_as_vae_takes_the_dispersion():
     vae = as_vae(module, likelihood="negative_binomial", dispersion=torch.ones(4))
     assert torch.equal(vae.likelihood_params[0], torch.ones(4))
     assert as_vae(vae, dispersion=vae._dispersion) is vae
+
+
+@pytest.mark.parametrize("name", ["mean", "mean_dispersion"])
+def test_a_decoder_of_means_is_decoded_to_their_logarithm(name):
+    vae, z = build(name), torch.randn(3, D).double()
+    with torch.no_grad():
+        out = vae.decoder(z)
+        mean = out[0] if isinstance(out, tuple) else out
+        torch.testing.assert_close(vae.decode(z), mean.log(), rtol=1e-12, atol=0)
+        torch.testing.assert_close(vae.g(z), mean, rtol=1e-12, atol=0)
