@@ -6,7 +6,7 @@ import torch
 
 from vaefast import checks
 from vaefast.certify.events import require_one_event
-from vaefast.certify.margins import NOT_FINITE, MarginResult
+from vaefast.certify.result import NOT_FINITE, MarginResult
 from vaefast.runtime import batching
 from vaefast.runtime.reasons import reasons
 

@@ -15,8 +15,8 @@ from vaefast.attacks.damage import Options, damage
 from vaefast.attacks.result import NO_X, AttackResult, warn_of
 from vaefast.certify.bracket import Bounds, Bracket
 from vaefast.certify.events import Event, require_one_event
-from vaefast.certify.margins import MarginResult
 from vaefast.certify.probability import Draws, check_draws
+from vaefast.certify.result import MarginResult
 from vaefast.certify.sampling import at_input, count_hits, repeated_rows
 from vaefast.functional.rows import finite
 from vaefast.models import VAE

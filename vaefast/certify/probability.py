@@ -25,7 +25,7 @@ from vaefast.philox import check_seed
 from vaefast.runtime import batching, numerics
 from vaefast.runtime.grad_mode import without_grad
 
-__all__ = ["RobustProbability", "clopper_pearson", "robust_probability"]
+__all__ = ["RobustProbability", "clopper_pearson", "count", "robust_probability"]
 
 FEW = 16  # counts whose bounds are computed sooner than their repetitions are found
 
@@ -175,22 +175,13 @@ def estimate(
     prepared: Prepared, r: float | Tensor, draws: Draws, precision: str, mark: str = ""
 ) -> RobustProbability:
     """As :func:`robust_probability`, for what was prepared; ``mark`` is the fingerprint of that."""
-    maps, x = prepared.maps, prepared.x
-    radius = check_radius(r, x)
+    x, radius = prepared.x, check_radius(r, prepared.x)
     samples, alpha, seed = draws
-
-    def run(part: Prepared) -> tuple[Tensor, ...]:
-        how = radius[part.gather], part.index, samples, precision
-        return (hits(part.maps, at_input(part.maps, part.x), *how, seed=seed),)
-
-    generic = maps.generic("mean", "std", "pixels")
-    cost = 4 * maps.mean.bytes_per_row(prepared.itemsize, 1)
-    with numerics.products(x.device, "ieee"):
-        (k,) = prepared.rows(run, cost, samples, generic=generic)
+    k = count(prepared, radius, seed, range(samples), precision)
     good = finite(x, radius)
-    p_lower = torch.where(good, _lower_bound(k, samples, alpha), torch.nan)
+    p_lower = torch.where(good, lower_bound(k, samples, alpha), torch.nan)
     p = torch.where(good, k.double() / samples, torch.nan)
-    promise = batching.reproducible(generic, ("net_forward", "decode_distance"), x)
+    promise = drawn_promise(prepared)
     return RobustProbability(
         p=p,
         p_lower=p_lower,
@@ -203,6 +194,31 @@ def estimate(
         reproducible=promise,
         precision=precision,
     )
+
+
+def count(
+    prepared: Prepared, r: Tensor, seed: int, numbers: range, precision: str = "ieee"
+) -> Tensor:
+    """Hits [B] int64 among the draws of these numbers, for r [B]."""
+
+    def run(part: Prepared) -> tuple[Tensor, ...]:
+        how = r[part.gather], part.index, numbers, precision
+        return (hits(part.maps, at_input(part.maps, part.x), *how, seed=seed),)
+
+    cost = 4 * prepared.maps.mean.bytes_per_row(prepared.itemsize, 1)
+    with numerics.products(prepared.x.device, "ieee"):
+        (k,) = prepared.rows(run, cost, len(numbers), generic=_generic(prepared))
+    return k
+
+
+def drawn_promise(prepared: Prepared) -> str:
+    """How far a row's hits depend on the batch that it stood in."""
+    ops = ("net_forward", "decode_distance")
+    return batching.reproducible(_generic(prepared), ops, prepared.x)
+
+
+def _generic(prepared: Prepared) -> bool:
+    return prepared.maps.generic("mean", "std", "pixels")
 
 
 def clopper_pearson(hits: Tensor, samples: int, alpha: float) -> Tensor:
@@ -238,10 +254,10 @@ def clopper_pearson(hits: Tensor, samples: int, alpha: float) -> Tensor:
         raise ValueError(
             f"hits must be between 0 and samples = {samples}, got values from {low} to {high}"
         )
-    return _lower_bound(hits, samples, alpha)
+    return lower_bound(hits, samples, alpha)
 
 
-def _lower_bound(hits: Tensor, samples: int, alpha: float) -> Tensor:
+def lower_bound(hits: Tensor, samples: int, alpha: float) -> Tensor:
     k = hits.cpu().numpy()
     if k.size > FEW:
         k, where = np.unique(k, return_inverse=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from typing import NamedTuple
 
@@ -16,7 +17,15 @@ from vaefast.models.products import NetworkMap
 from vaefast.philox import Use
 from vaefast.runtime import memory, numerics
 
-__all__ = ["AtInput", "at_input", "count_hits", "hits", "repeated_rows", "smallest_std"]
+__all__ = [
+    "AtInput",
+    "at_input",
+    "count_hits",
+    "distances",
+    "hits",
+    "repeated_rows",
+    "smallest_std",
+]
 
 DRAWING_BYTES = 128  # per latent, while its noise is drawn
 
@@ -57,12 +66,12 @@ def hits(
     own: AtInput,
     r: Tensor,
     index: Tensor,
-    samples: int,
+    numbers: range,
     precision: str,
     *,
     seed: int,
 ) -> Tensor:
-    """#{s < samples : ‖g(μ + σ⊙η_s) − g(μ)‖₂ ≤ r}, [b] int64; the same η on every path."""
+    """#{s in numbers : ‖g(μ + σ⊙η_s) − g(μ)‖₂ ≤ r}, [b] int64; the same η on every path."""
     if isinstance(maps.pixels, NetworkMap):
         return ops.decode_distance(
             *own,
@@ -70,10 +79,20 @@ def hits(
             maps.pixels.packed(),
             seed=seed,
             index=index,
-            samples=samples,
+            first_sample=numbers.start,
+            samples=len(numbers),
             precision=precision,
         )
-    return count_hits(maps, own, r, seed=seed, index=index, samples=samples, use=Use.LATENT)
+    return count_hits(
+        maps,
+        own,
+        r,
+        seed=seed,
+        index=index,
+        samples=len(numbers),
+        use=Use.LATENT,
+        first=numbers.start,
+    )
 
 
 def repeated_rows(own: AtInput, times: int) -> AtInput:
@@ -90,25 +109,45 @@ def count_hits(
     index: Tensor,
     samples: int,
     use: Use,
+    first: int = 0,
     other: AtInput | None = None,
 ) -> Tensor:
     """As :func:`hits`, for any decoder and any stream of noise.
 
+    ``first``: number of the first draw.
+
     ``other``: the posterior whose draws take the centre's place, with noise of their own, the steps
     that follow those of ``own``.
     """
-    d = own.mean.shape[1]
-    bytes_per_sample = maps.pixels.bytes_per_row(own.mean.element_size(), 1) + DRAWING_BYTES * d
     counted = torch.zeros(len(r), dtype=torch.int64, device=r.device)
-    rows = max(len(r), 1)
-    for part in memory.row_chunks(samples, rows * bytes_per_sample, memory.cached(rows, r)):
-        numbers = torch.arange(part.start, part.stop, device=r.device)
-        draw = partial(_draws, maps, index, numbers, seed=seed, use=use)
-        out = draw(own)
+    limit = r.double().unsqueeze(1)
+    for part in _parts(maps, own, range(first, first + samples)):
+        draw = partial(_draws, maps, index, part, seed=seed, use=use)
         centre = own.centre.unsqueeze(1) if other is None else draw(other, after=samples)
-        square = (out - centre).square().sum(-1, dtype=torch.float64)
-        counted += (square.sqrt() <= r.double().unsqueeze(1)).sum(1)
+        counted += (_length(draw(own) - centre) <= limit).sum(1)
     return counted
+
+
+def distances(maps: Maps, own: AtInput, *, seed: int, index: Tensor, samples: int) -> Tensor:
+    """‖g(μ + σ⊙η_s) − g(μ)‖₂ of the draws that :func:`hits` counts, [b, samples] float64."""
+    found = []
+    for part in _parts(maps, own, range(samples)):
+        out = _draws(maps, index, part, own, seed=seed, use=Use.LATENT)
+        found.append(_length(out - own.centre.unsqueeze(1)))
+    return torch.cat(found, dim=1)
+
+
+def _length(difference: Tensor) -> Tensor:
+    return difference.square().sum(-1, dtype=torch.float64).sqrt()
+
+
+def _parts(maps: Maps, own: AtInput, numbers: range) -> Iterator[Tensor]:
+    """The numbers of the draws, as many at once as the memory budget lets be decoded."""
+    rows, d = max(len(own.mean), 1), own.mean.shape[1]
+    per_draw = maps.pixels.bytes_per_row(own.mean.element_size(), 1) + DRAWING_BYTES * d
+    for part in memory.row_chunks(len(numbers), rows * per_draw, memory.cached(rows, own.mean)):
+        first = numbers.start
+        yield torch.arange(first + part.start, first + part.stop, device=own.mean.device)
 
 
 def _draws(

@@ -1,0 +1,157 @@
+"""The sound local margin: a bound of what an input ball does to q(z|x), against what p tolerates.
+
+Within ‖x' − x‖₂ ≤ R the whitened mean moves by at most Δ(R) and log σ by at most E(R)
+(:func:`vaefast.ops.net_displacement_bound`); the probability above ½ is kept where
+:func:`vaefast.certify.tolerance.tolerates` says so. The margin is the largest R at which this was
+evaluated and held, so that nothing rests on how R was searched for.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from vaefast.certify.heads import heads, why_not
+from vaefast.certify.tolerance import tolerates
+from vaefast.functional.displacement import Displacement
+from vaefast.geometry.norms import spectral
+from vaefast.geometry.points import mean_and_std
+from vaefast.models.prepare import Prepared
+
+__all__ = ["FORMS", "Moved", "Posterior", "local_margins", "moved", "require_local"]
+
+FORMS = ("affine", "multiplier", "smaller")
+HALVINGS = 12  # by the affine form
+REFINEMENTS = 4  # by the multiplier form, whose evaluations cost ten times as much
+REACH = 1.5  # of the first-order margin; no bound of the displacement comes near it
+SHADE = 0.998  # of a proposed radius: one that holds is worth more than one that is exact
+BYTES = 8 * 4  # per entry of a matrix between two layers
+
+
+class Moved(NamedTuple):
+    """How far q(z|x) moves within a ball: Δ and E of the tolerance, [b] float64 each."""
+
+    shift: Tensor
+    scale: Tensor
+
+
+class Posterior:
+    """Bounds of how q(z|x) moves, at rows that are known, for many radii."""
+
+    def __init__(self, part: Prepared) -> None:
+        std = mean_and_std(part.maps, part.x)[1]
+        x = part.x.flatten(1)
+        self.heads = heads(part.maps)
+        self._nets = [Displacement(x, h.net, h.scale(std), h.groups) for h in self.heads]
+
+    def moved(self, radius: Tensor, form: str) -> Moved:
+        """For radii [b] float64."""
+        shift = scale = torch.zeros_like(radius)
+        for head, net in zip(self.heads, self._nets, strict=True):
+            bound = list(net.bound(radius, form).unbind(1))
+            shift = bound.pop(0) if head.mean else shift
+            scale = bound.pop(0) if head.factor else scale
+        return Moved(shift, scale)
+
+
+def require_local(prepared: Prepared) -> None:
+    """Refuse an encoder that no bound is known of.
+
+    Raises:
+        ValueError: with the reason and the way out.
+    """
+    reason = why_not(prepared.maps)
+    if reason:
+        raise ValueError(
+            f'method "local" takes encoders that lower, this one does not: {reason}; '
+            'method "whitened" takes any (first order, no certificate)'
+        )
+
+
+def local_margins(prepared: Prepared, p_lower: Tensor, form: str) -> Tensor:
+    """[B] float64; 0 where nothing is certified.
+
+    Args:
+        prepared: the rows, of an encoder that :func:`require_local` lets pass.
+        p_lower: [B] float64.
+        form: one of :data:`FORMS`.
+    """
+    q = torch.special.ndtri(p_lower)
+    slope = spectral(prepared, whiten=True, bound="estimate")
+    most = math.sqrt(prepared.pixels)
+    # where the slope is 0 (dead units) first order says nothing; a later kink ends the search
+    reach = (REACH * q / slope).nan_to_num(most, most).clamp(0.0, most)
+    search = _Search(form, p_lower, q, reach)
+
+    def run(part: Prepared) -> tuple[Tensor, ...]:
+        return (search.run(part),)
+
+    (margin,) = prepared.rows(run, _bytes(prepared), generic=False)
+    return margin
+
+
+def moved(prepared: Prepared, radius: Tensor, form: str) -> Moved:
+    """Bounds of how q(z|x) moves within ‖x' − x‖₂ ≤ radius [B] float64."""
+
+    def run(part: Prepared) -> tuple[Tensor, ...]:
+        return Posterior(part).moved(radius[part.gather], form)
+
+    return Moved(*prepared.rows(run, _bytes(prepared), generic=False))
+
+
+class _Search(NamedTuple):
+    form: str
+    p_lower: Tensor
+    q: Tensor
+    reach: Tensor
+
+    def run(self, part: Prepared) -> Tensor:
+        p, q, reach = (t[part.gather] for t in (self.p_lower, self.q, self.reach))
+        posterior = Posterior(part)
+        safe, fail = torch.zeros_like(p), reach
+        cheap = "affine" if self.form == "smaller" else self.form
+        for _ in range(HALVINGS):
+            middle = 0.5 * (safe + fail)
+            held = tolerates(*posterior.moved(middle, cheap), p)
+            safe, fail = torch.where(held, middle, safe), torch.where(held, fail, middle)
+        return self._refined(posterior, p, q, safe, reach) if self.form == "smaller" else safe
+
+    def _refined(
+        self, posterior: Posterior, p: Tensor, q: Tensor, safe: Tensor, reach: Tensor
+    ) -> Tensor:
+        """A few more radii above ``safe``, each proposed by the bounds at the last.
+
+        log(Δ(R)/(R·slope)) is near 0 at small R and grows as a power of it: the next radius is
+        where a power through the last point reaches the tolerance.
+        """
+        first_order = reach / REACH
+        fail = torch.maximum(first_order, safe)
+        radius = torch.where(safe > 0, (safe * fail).sqrt(), 0.5 * fail)
+        for _ in range(REFINEMENTS):
+            bounds = posterior.moved(radius, "smaller")
+            held = tolerates(*bounds, p)
+            safe = torch.where(held, radius, safe)
+            fail = torch.where(held, fail, torch.minimum(fail, radius))
+            radius = _proposed(radius, bounds, q, first_order)
+            inside = (radius > safe) & (radius < fail)
+            radius = torch.where(inside, radius, 0.5 * (safe + fail))
+        return safe
+
+
+def _proposed(radius: Tensor, bounds: Moved, q: Tensor, first_order: Tensor) -> Tensor:
+    """Where Δ(R) = Rs·(1 + cR) would reach what is left of q, with s and c from the last point."""
+    left = q * (1.0 - 2.2 * bounds.scale.square())  # about D*, to propose with only
+    slope = q / first_order
+    excess = (bounds.shift / (slope * radius) - 1.0).clamp(min=1e-6) / radius
+    root = ((1.0 + 4.0 * excess * left / slope).sqrt() - 1.0) / (2.0 * excess)
+    return SHADE * root
+
+
+def _bytes(prepared: Prepared) -> int:
+    """Of one row: matrices between any two hidden layers, and between these and the outputs."""
+    widths = [layer.out_features for layer in heads(prepared.maps)[0].net.parsed()]
+    return BYTES * (sum(a * b for a, b in pairwise([*widths, 0])) + prepared.pixels)
