@@ -130,8 +130,8 @@ def test_table(row):
 
 def test_uses_are_fixed_for_ever():
     names = "MOMENTUM ACCEPT JITTER LATENT INITIAL START RADIUS DAMAGE FRESH PROBE POSTERIOR MARGIN"
-    assert [use.name for use in Use] == names.split()
-    assert [int(use) for use in Use] == list(range(1, 13))
+    assert [use.name for use in Use] == [*names.split(), "PILOT", "ANCHOR"]
+    assert [int(use) for use in Use] == list(range(1, 15))
 
 
 def test_every_field_has_its_own_bits():

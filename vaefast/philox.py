@@ -63,6 +63,8 @@ class Use(IntEnum):
     PROBE = 10
     POSTERIOR = 11
     MARGIN = 12
+    PILOT = 13
+    ANCHOR = 14
 
 
 def check_seed(seed: int) -> int:

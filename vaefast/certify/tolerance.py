@@ -22,7 +22,7 @@ import torch
 from scipy import special
 from torch import Tensor
 
-__all__ = ["required_probability", "tolerates"]
+__all__ = ["required_probability", "scale_cost", "tolerates"]
 
 ORDERS = (1.02, 1.05, 1.1, 1.2, 1.35, 1.6, 2.0, 3.0, 5.0, 9.0)  # λ
 TILTS = (-0.2, -0.1, 0.0, 0.1, 0.2)  # log t = Δq − ½Δ² + aΔ
@@ -78,8 +78,17 @@ def _kappa(e: Array) -> Array:
 
 
 def _mean_first(delta: Array, e: Array, q: Array) -> Array:
-    needed = 0.5 * (1 + np.sqrt(-np.expm1(-2 * _kappa(e))))
-    return delta < q - special.ndtri(needed)
+    return delta < q - _scale_cost(e)
+
+
+def _scale_cost(e: Array) -> Array:
+    """Φ⁻¹(p*) with kl(½‖p*) = κ(E)."""
+    return special.ndtri(0.5 * (1 + np.sqrt(-np.expm1(-2 * _kappa(e)))))
+
+
+def scale_cost(scale: Tensor) -> Tensor:
+    """What a change of log σ by at most E takes off the quantile, paid at level ½; any shape."""
+    return torch.from_numpy(_scale_cost(scale.cpu().numpy())).to(scale.device)
 
 
 def _divergence(delta: Array, e: Array, p: Array) -> Array:

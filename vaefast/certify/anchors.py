@@ -1,0 +1,190 @@
+"""Margins from samples of the decoder at many latents, not at μ alone.
+
+The draws of :mod:`vaefast.certify.local` see the decoder from one posterior and assume the worst of
+all others. Here one pool of draws is re-weighted for a grid of posteriors, the anchors, that the
+encoder's ellipsoid holds; between them the probability of a miss is interpolated, and only the
+directions without anchors are left to Neyman and Pearson.
+
+Source: mathematics.md 8.6.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from vaefast import philox
+from vaefast.certify.cells import Ellipsoid, anchors, centres, covered
+from vaefast.certify.heads import heads
+from vaefast.certify.pool import Pool, Spread, level_of
+from vaefast.certify.sampling import AtInput, at_input
+from vaefast.functional.displacement import displacement_ellipsoid
+from vaefast.models.prepare import Prepared
+from vaefast.philox import Use
+from vaefast.runtime import memory, numerics
+
+__all__ = ["AnchorMargins", "Plan", "anchor_margins", "require_anchors"]
+
+PILOT = 10_000  # draws that choose the radii, and nothing else
+HALVINGS = 9
+RADII = (1.0, 0.95, 0.88)  # of the pilot's, tried in this order
+START = 2.5  # the quantile up to which the pilot's draws spread
+NEAR = 1e-3  # a radius at which the encoder is affine, for the pilot's directions
+
+
+class Plan(NamedTuple):
+    """What was fixed before any draw: draws, error probability per input, seed."""
+
+    samples: int
+    alpha: float
+    seed: int
+
+
+class AnchorMargins(NamedTuple):
+    """Margins [B] float64 and the probability at x itself that the same draws show, [B]."""
+
+    margin: Tensor
+    p_lower: Tensor
+
+
+def require_anchors(prepared: Prepared) -> None:
+    """Refuse a σ that is no exponential of affine outputs: its change leaves the ellipsoid.
+
+    Raises:
+        ValueError: with the way out.
+    """
+    for head in heads(prepared.maps):
+        last = head.net.activations[-1]
+        if head.factor and (last != "identity" or head.factor != 0.5):
+            raise ValueError(
+                f'method "anchors" takes a log-variance that is affine in the last hidden layer, '
+                f'got one behind "{last}"; take method="local"'
+            )
+
+
+def anchor_margins(prepared: Prepared, r: Tensor, plan: Plan) -> AnchorMargins:
+    """For r [B]; 0 where nothing is certified, NaN where the input is not finite."""
+
+    def run(part: Prepared) -> tuple[Tensor, ...]:
+        own, limits = at_input(part.maps, part.x), r[part.gather]
+        found = [
+            _Input(part, AtInput(*(t[i : i + 1] for t in own)), limits[i], i, plan).certify()
+            for i in range(len(part.x))
+        ]
+        return tuple(torch.tensor(t, dtype=torch.float64) for t in zip(*found, strict=True))
+
+    maps = prepared.maps
+    cost = 4 * maps.mean.bytes_per_row(prepared.itemsize, 1)
+    with numerics.products(prepared.x.device, "ieee"):
+        generic = maps.generic("mean", "std", "pixels")
+        return AnchorMargins(*prepared.rows(run, cost, plan.samples, generic=generic))
+
+
+@dataclass(frozen=True)
+class _Input:
+    """One input of a batch.
+
+    Args:
+        part: the batch.
+        own: q(z|x) and the centre, one row each.
+        r: of this input.
+        row: its place in the batch.
+        plan: as given.
+    """
+
+    part: Prepared
+    own: AtInput
+    r: Tensor
+    row: int
+    plan: Plan
+
+    def certify(self) -> tuple[float, float]:
+        """The margin and p_lower."""
+        if not bool(torch.isfinite(torch.cat([t.flatten() for t in (*self.own, self.r)])).all()):
+            return torch.nan, torch.nan
+        near = self.ellipsoid(NEAR)
+        longest = float(near.lengths[0])
+        if not longest > 0.0:
+            return 0.0, 0.0
+        start = near._replace(lengths=near.lengths * (START / longest))
+        pilot = self._draw(_spread([start]), min(PILOT, self.plan.samples), Use.PILOT)
+        radius = self._pilot_radius(pilot, NEAR * START / longest)
+        if radius == 0.0:
+            return 0.0, 0.0
+        ellipsoids = [self.ellipsoid(radius * share) for share in RADII]
+        level = level_of(sum(map(anchors, ellipsoids)), self.plan.alpha)
+        pool = self._draw(_spread(ellipsoids), self.plan.samples, Use.ANCHOR)
+        origin = torch.zeros(1, self.own.std.shape[1], dtype=torch.float64)
+        at_x = pool.miss_bounds(origin, origin[0], level)
+        for share, ellipsoid in zip(RADII, ellipsoids, strict=True):
+            if covered(ellipsoid, partial(pool.miss_bounds, level=level)):
+                return radius * share, 1.0 - float(at_x)
+        return 0.0, 1.0 - float(at_x)
+
+    def _pilot_radius(self, pilot: Pool, top: float) -> float:
+        """The largest radius that these draws, taken for so many as there will be, would show."""
+        safe, fail = 0.0, top
+        for _ in range(HALVINGS):
+            radius = 0.5 * (safe + fail)
+            ellipsoid = self.ellipsoid(radius)
+            level = level_of(len(RADII) * anchors(ellipsoid), self.plan.alpha)
+            copies = self.plan.samples / pilot.samples
+            held = covered(ellipsoid, partial(pilot.miss_bounds, level=level, copies=copies))
+            safe, fail = (radius, fail) if held else (safe, radius)
+        return safe
+
+    def ellipsoid(self, radius: float) -> Ellipsoid:
+        """Where the ball moves q(z|x), in whitened coordinates."""
+        std = self.own.std
+        x = self.part.x[self.row : self.row + 1].flatten(1)
+        ball = torch.tensor([radius], dtype=torch.float64)
+        found = []
+        for head in heads(self.part.maps):
+            scale = head.scale(std)
+            if head.factor:
+                scale[:, -std.shape[1] :] *= 2.0**0.5  # y = [m; √2 e]
+            found.append(displacement_ellipsoid(x, ball, head.net, scale)[0])
+        return Ellipsoid.of(_beside(found), std.shape[1])
+
+    def _draw(self, spread: Spread, samples: int, use: Use) -> Pool:
+        """Decode so many draws and keep the misses."""
+        maps, d = self.part.maps, self.own.mean.shape[1]
+        index = self.part.index[self.row : self.row + 1]
+        cost = maps.pixels.bytes_per_row(self.own.mean.element_size(), 1) + 256 * d
+        misses = []
+        for part in memory.row_chunks(samples, cost, memory.cached(1, self.own.mean)):
+            steps = torch.arange(part.start, part.stop)
+            eta = philox.normal(
+                d,
+                seed=self.plan.seed,
+                index=index.expand(len(steps)),
+                step=steps,
+                use=use,
+                dtype=torch.float64,
+            )
+            z = eta @ spread.factor.mT
+            latent = self.own.mean + self.own.std * z.to(self.own.mean.dtype)
+            apart = maps.pixels.value(latent) - self.own.centre
+            near = apart.square().sum(-1, dtype=torch.float64).sqrt() <= self.r.double()
+            misses.append(z[~near])
+        return Pool(spread, torch.cat(misses), samples)
+
+
+def _spread(ellipsoids: list[Ellipsoid]) -> Spread:
+    """For the anchors of all of them; the first is the largest."""
+    scales = [centres(e) @ e.log_scale.mT for e in ellipsoids]
+    widest = float(torch.cat(scales).amax().clamp(min=0.0).exp())
+    return Spread.along(ellipsoids[0].mean, ellipsoids[0].lengths[:-1], widest)
+
+
+def _beside(found: list[Tensor]) -> Tensor:
+    """One Q of heads on trunks of their own: diag(Q_m/w, Q_e/(1 − w)) for any w in (0, 1)."""
+    if len(found) == 1:
+        return found[0]
+    longest = [float(torch.linalg.eigvalsh(Q)[-1].clamp(min=1e-300)) ** 0.5 for Q in found]
+    shares = [length / sum(longest) for length in longest]
+    return torch.block_diag(*(Q / share for Q, share in zip(found, shares, strict=True)))
