@@ -27,6 +27,7 @@ JOBS = (  # in the order of what is asked of them on a GPU
     "net_jvp",
     "net_vjp",
     "eigenvalue_bound",
+    "net_displacement_bound",
     "hmc_defence",
     "generic",
     "convolutional",

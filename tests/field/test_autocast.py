@@ -107,6 +107,7 @@ CALLS = {
     ),
     "ops.eigenvalue_bound": lambda: ops.eigenvalue_bound(SQUARE, **OP),
     "ops.log_likelihood": lambda: ops.log_likelihood(FLAT, FLAT, likelihood="bernoulli", **OP),
+    "ops.net_displacement_bound": lambda: ops.net_displacement_bound(Z, 0.5, NET, **OP),
     "ops.net_forward": lambda: ops.net_forward(Z, NET, **OP),
     "ops.net_jacobian_gram": lambda: ops.net_jacobian_gram(Z, NET, **OP),
     "ops.net_jvp": lambda: ops.net_jvp(Z, Z[:, None], NET, full=True, **OP),

@@ -125,6 +125,12 @@ def _gram(dtype: torch.dtype, s: Shape) -> Arguments:
     return {"x": case.x, "net": net, "inv_std": 1 + s.draw(dtype, s.B, d).abs()}
 
 
+def _displacement(dtype: torch.dtype, s: Shape) -> Arguments:
+    given = _gram(dtype, s)
+    radius, scale = _ramp(0.01, 0.5, given["x"]).double(), given.pop("inv_std")
+    return given | {"radius": radius, "scale": scale, "groups": 2 - scale.shape[1] % 2}
+
+
 def _potential(likelihood: str, *params: float) -> Callable[[torch.dtype, Shape], Arguments]:
     def make(dtype: torch.dtype, s: Shape) -> Arguments:
         like = {"likelihood": likelihood, "likelihood_params": params}
@@ -232,6 +238,7 @@ SAMPLES = [
     Sample("net_vjp", "shared", _probes("u", -1, own=False), ("x",), ("x", LAST)),
     Sample("net_vjp", "own", _probes("u", -1, own=True), ("x", "u"), ("u", LAST)),
     Sample("net_jacobian_gram", "", _gram, ("x", "inv_std"), ("x", LAST)),
+    Sample("net_displacement_bound", "", _displacement, ("x", "radius", "scale"), ("x", LAST)),
     *(Sample("net_potential", i[0], _potential(*i), ("z", "x"), ("z", LAST)) for i in LIKES),
     *(Sample("log_likelihood", i[0], _pixels(*i), ("out", "x"), ("x", OF_LAST)) for i in LIKES),
     *(

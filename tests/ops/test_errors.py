@@ -8,7 +8,7 @@ from samples import SAMPLES, Shape
 
 from vaefast import ops
 
-CONVERTED = ("step", "r", "alpha", "eps")  # numbers or one per row, of any real dtype
+CONVERTED = ("step", "r", "alpha", "eps", "radius")  # numbers or one per row, of any real dtype
 SWITCHES = ("full", "drift")  # any object is true or false
 FIRST = {sample.op: sample for sample in reversed(SAMPLES)}
 

@@ -15,6 +15,7 @@ from vaefast.ops.eigenvalue_bound import eigenvalue_bound
 from vaefast.ops.leapfrog_step import leapfrog_step
 from vaefast.ops.log_likelihood import log_likelihood
 from vaefast.ops.net_chain import net_chain
+from vaefast.ops.net_displacement_bound import net_displacement_bound
 from vaefast.ops.net_forward import net_forward
 from vaefast.ops.net_jacobian_gram import net_jacobian_gram
 from vaefast.ops.net_jvp import net_jvp
@@ -32,6 +33,7 @@ __all__ = [
     "leapfrog_step",
     "log_likelihood",
     "net_chain",
+    "net_displacement_bound",
     "net_forward",
     "net_jacobian_gram",
     "net_jvp",

@@ -1,0 +1,164 @@
+"""Bounds of how far a network's output moves while its input stays in an ℓ₂ ball."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from vaefast.functional import multipliers
+from vaefast.functional.displacement_intervals import Intervals, intervals, slack
+from vaefast.functional.displacement_walk import Walk
+from vaefast.functional.multipliers import eigenvalue
+from vaefast.functional.rows import finite, nan_where_bad
+from vaefast.runtime import memory
+from vaefast.types import Network
+
+__all__ = ["FORMS", "Displacement", "displacement_ellipsoid"]
+
+FORMS = ("affine", "multiplier", "smaller")
+INFLATION = 1.0 + 1e-9
+AT_ONCE = 16  # rows whose matrices stay in the processor's caches
+
+
+class Displacement:
+    """A network at x [B, D], for bounds at many radii: what no radius changes is computed once.
+
+    Args:
+        x: inputs [B, D].
+        net: the network, D to m; a ValueError names an activation without a rule.
+        scale: what multiplies the outputs, [B, m]; None for ones.
+        groups: equal consecutive groups of the outputs that get a bound each.
+    """
+
+    def __init__(
+        self, x: Tensor, net: Network, scale: Tensor | None = None, groups: int = 1
+    ) -> None:
+        self.walk, self.groups = Walk(x, net), groups
+        self.scale = None if scale is None else scale.double()
+        self.good = finite(self.walk.x, self.scale)
+
+    def bound(self, radius: Tensor, form: str = "smaller", rows: Tensor | None = None) -> Tensor:
+        """‖scale ⊙ (net(x') − net(x))‖₂ per group for all ‖x' − x‖₂ ≤ radius: [n, groups] float64.
+
+        Args:
+            radius: [n].
+            form: one of :data:`FORMS`; "smaller" computes both and takes the smaller.
+            rows: which of the B rows these are, [n] int64; None for all.
+        """
+        return self._chunked(self._bound, radius, form, rows)
+
+    def ellipsoid(self, radius: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Q [n, groups, m/groups, m/groups] with y yᵀ ≼ Q for every scaled displacement y."""
+        return self._chunked(self._ellipsoid, radius, "multiplier", rows)
+
+    def _chunked(
+        self,
+        function: Callable[..., Tensor],
+        radius: Tensor,
+        form: str,
+        rows: Tensor | None,
+    ) -> Tensor:
+        radius = radius.double()
+
+        def run(part: slice) -> Tensor:
+            chosen = part if rows is None else rows[part]
+            result = function(chosen, radius[part], form)
+            good = self.good[chosen] & finite(radius[part]) & (radius[part] >= 0)
+            result = result.nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=torch.inf)
+            zero = (radius[part] == 0).reshape(-1, *[1] * (result.ndim - 1))
+            return nan_where_bad(good, torch.where(zero, 0.0, result))[0]
+
+        with torch.no_grad():
+            most = None if radius.is_cuda else AT_ONCE
+            chunks = memory.row_chunks(len(radius), self.bytes_per_row(form), most)
+            parts = [run(part) for part in chunks]
+            return torch.cat(parts) if parts else run(slice(0, 0))
+
+    def bytes_per_row(self, form: str) -> int:
+        """Working memory that one row takes; at least a share of what caches hold."""
+        widths = [layer_map.layer.out_features for layer_map in self.walk.maps[:-1]] or [1]
+        matrices = 6 if form == "affine" else 16
+        return 8 * (matrices * max(widths) ** 2 + sum(widths) ** 2)
+
+    def _bound(self, rows: slice | Tensor, radius: Tensor, form: str) -> Tensor:
+        found = intervals(self.walk, rows, radius)
+        bounds = []
+        if form != "multiplier":
+            bounds.append(self._affine(rows, radius, found))
+        if form != "affine":
+            Q = multipliers.form(self.walk, rows, radius, found, self._outputs(rows), self.groups)
+            bounds.append(radius[:, None] * eigenvalue(Q).clamp(min=0.0).sqrt())
+        best = bounds[0] if len(bounds) == 1 else torch.minimum(*bounds)
+        return INFLATION * best + self._rounding(rows, radius, found)
+
+    def _ellipsoid(self, rows: slice | Tensor, radius: Tensor, form: str) -> Tensor:
+        found = intervals(self.walk, rows, radius)
+        Q = multipliers.form(self.walk, rows, radius, found, self._outputs(rows), self.groups)
+        Q = INFLATION**2 * radius[:, None, None, None] ** 2 * Q
+        rest = self._rounding(rows, radius, found)  # [n, groups], of any direction
+        size = eigenvalue(Q).clamp(min=0.0).sqrt()
+        share = torch.where(rest > 0, rest / (rest + size), 0.0)[..., None, None]
+        eye = torch.eye(Q.shape[-1]).to(Q)
+        round_off = (rest * (rest + size))[..., None, None] * eye
+        return Q / (1.0 - share) + round_off
+
+    def _outputs(self, rows: slice | Tensor) -> Tensor:
+        """The cotangents of the scaled output, [b, m, m] or [1, m, m]."""
+        m = self.walk.maps[-1].layer.out_features
+        if self.scale is None:
+            return torch.eye(m).to(self.walk.x)[None]
+        return torch.diag_embed(self.scale[rows])
+
+    def _affine(self, rows: slice | Tensor, radius: Tensor, found: Intervals) -> Tensor:
+        """R‖N₀‖₂ + ‖Σ N s‖₂ + √(εᵀ|NᵀN|ε) per group."""
+        pulled = self.walk.of_output(self._outputs(rows), found.slopes)
+        linear = eigenvalue(self._grouped(pulled.root @ pulled.root.mT)).clamp(min=0.0).sqrt()
+        total = radius[:, None] * linear
+        shift, bends = torch.zeros_like(total[:, :1]), []
+        for k, N in pulled.units.items():
+            _, _, relaxed = found.units(k)
+            shift = shift + (N @ relaxed.shift.unsqueeze(-1)).squeeze(-1)
+            bends.append(N * relaxed.error.unsqueeze(1))
+        if not bends:
+            return total
+        moved = torch.cat(bends, -1)
+        own = shift.unflatten(1, (self.groups, -1)).norm(dim=-1)
+        rest = [_remainder(M) for M in moved.chunk(self.groups, dim=1)]
+        return total + own + torch.stack(rest, 1)
+
+    def _grouped(self, Q: Tensor) -> Tensor:
+        return multipliers.diagonal_blocks(Q, self.groups)
+
+    def _rounding(self, rows: slice | Tensor, radius: Tensor, found: Intervals) -> Tensor:
+        """What floating point can take off: [b, groups]."""
+        reach, rounding = found.out
+        rest = slack(self.walk) * radius[:, None] * reach + 2.0 * rounding
+        if self.scale is not None:
+            rest = rest * self.scale[rows].abs()
+        return rest.unflatten(1, (self.groups, -1)).norm(dim=-1)
+
+
+def _remainder(M: Tensor) -> Tensor:
+    """√(Σ |MᵀM|) [b] of M [b, n, units], which is at most ‖Σ_j |M_ij|‖₂."""
+    return (M.mT @ M).abs().sum((1, 2)).sqrt()
+
+
+def displacement_ellipsoid(
+    x: Tensor, radius: Tensor, net: Network, scale: Tensor | None = None
+) -> Tensor:
+    """Q [B, m, m] with y yᵀ ≼ Q for y = scale ⊙ (net(x') − net(x)), all ‖x' − x‖₂ ≤ radius.
+
+    Args:
+        x: inputs [B, D].
+        radius: [B].
+        net: the network, D to m.
+        scale: [B, m]; None for ones.
+
+    Returns:
+        float64; NaN where a row of the inputs is not finite.
+
+    Source: mathematics.md §8, the multiplier form.
+    """
+    return Displacement(x, net, scale).ellipsoid(radius)[:, 0]

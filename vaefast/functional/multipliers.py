@@ -1,0 +1,186 @@
+"""The multiplier form: displacements as sums of vectors with y yᵀ ≼ Q, bends in weighted norms."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from vaefast.functional import relaxations
+from vaefast.functional.displacement_intervals import Intervals, slack, times
+from vaefast.functional.displacement_walk import Pulled, Walk
+from vaefast.runtime import matrices
+
+__all__ = ["diagonal_blocks", "eigenvalue", "form", "trace_bound"]
+
+FLOOR = 1e-9  # of E, in T only
+BALANCE = 1e-4  # of the balanced factors, whose mean is 1
+SQUARINGS = 2
+POWERS = 4  # of power iterations, for weights only
+TINY = 1e-150  # in place of a size of 0
+
+
+class Level(NamedTuple):
+    """A layer's bends e with |e| ≤ E|u|: h' − h = C u + e.
+
+    Args:
+        slope, spread: C and E, [b, units].
+        reach: the largest |u|, [b, units].
+        pad: what rounding takes off a row of ``parts``, per unit of the radius, [units]-like.
+        parts: Q with u uᵀ ≼ R² Σ Q/w, [b, units, units] or, of a first layer, [units, units].
+        own: κ² of T = 1/E.
+    """
+
+    slope: Tensor
+    spread: Tensor
+    reach: Tensor
+    pad: Tensor
+    parts: list[Tensor]
+    own: Tensor
+
+    @property
+    def floored(self) -> Tensor:
+        return self.spread.clamp(min=FLOOR)
+
+
+def form(
+    walk: Walk,
+    rows: slice | Tensor,
+    radius: Tensor,
+    found: Intervals,
+    outputs: Tensor,
+    groups: int,
+) -> Tensor:
+    """Q [b, groups, n, n], y yᵀ ≼ R² Q for the displacement y of the outputs' rows [b, m, ·]."""
+    levels: dict[int, Level] = {}
+    slopes: list[Tensor | None] = [None] * len(walk.maps)
+    for index, layer_map in enumerate(walk.maps):
+        if layer_map.curve is not None:
+            levels[index] = _level(walk, index, rows, radius, found, slopes, levels)
+            slopes[index] = levels[index].slope
+    pulled = walk.of_output(outputs, slopes)
+    parts = [diagonal_blocks(pulled.root @ pulled.root.mT, groups).expand(len(radius), -1, -1, -1)]
+    for k, N in pulled.units.items():
+        N = N.expand(len(radius), -1, -1).unflatten(1, (groups, -1))
+        parts.append(torch.stack([_bend(levels[k], N[:, g])[0] for g in range(groups)], 1))
+    return _weighted(parts, [eigenvalue(part) for part in parts])
+
+
+def _level(
+    walk: Walk,
+    index: int,
+    rows: slice | Tensor,
+    radius: Tensor,
+    found: Intervals,
+    slopes: list[Tensor | None],
+    levels: dict[int, Level],
+) -> Level:
+    layer_map, (low, high, _) = walk.maps[index], found.units(index)
+    assert layer_map.curve is not None
+    pulled = walk.of_layer(index, slopes)
+    pad = slack(walk) * layer_map.unit_sizes(found.reach[index])
+    if levels:
+        most = radius[:, None] * (_rows_bound(pulled, levels, radius) + pad)
+        low, high = torch.maximum(low, -most), torch.minimum(high, most)
+    least, most = relaxations.secant_range(layer_map.curve, walk.anchors(index, rows), low, high)
+    slope, spread = 0.5 * (most + least), 0.5 * (most - least)
+    parts = [pulled.root @ pulled.root.mT]
+    level = Level(slope, spread, torch.maximum(high, -low), pad, parts, radius)
+    root = level.floored.rsqrt() * spread  # T^½ E of T = 1/E
+    for k, N in pulled.units.items():
+        chosen = _bend(levels[k], root.unsqueeze(-1) * N)[1]
+        scaled = N * chosen.unsqueeze(1)
+        parts.append(scaled @ scaled.mT)
+    return level._replace(own=_kappa(level, root))
+
+
+def _rows_bound(pulled: Pulled, levels: dict[int, Level], radius: Tensor) -> Tensor:
+    """‖row‖ + Σ min(κ‖N T^−½‖, Σ |N| E r/R) with T = 1/E, per unit of the radius: [b, n]."""
+    total = pulled.root.norm(dim=-1)
+    for k, N in pulled.units.items():
+        level = levels[k]
+        weighted = level.own.sqrt()[:, None] * times(N.square(), level.floored).sqrt()
+        plain = times(N.abs(), level.spread * level.reach) / radius[:, None]
+        total = total + torch.where(plain < weighted, plain, weighted)
+    return total
+
+
+def _bend(level: Level, N: Tensor) -> tuple[Tensor, Tensor]:
+    """Q with (N e)(N e)ᵀ ≼ R² Q by the better of two T, and its κ T^−½ [b, units]."""
+    balanced = _normal(N.norm(dim=1)) / _normal(level.spread * level.reach)
+    choices = [level.own.sqrt()[:, None] * level.floored.sqrt()]
+    kappa = _kappa(level, balanced.sqrt() * level.spread)
+    choices.append(kappa.sqrt()[:, None] * balanced.rsqrt())
+    products = []
+    for choice in choices:
+        scaled = N * choice.unsqueeze(1)
+        products.append(scaled @ scaled.mT)
+    sizes = [_estimate(Q) for Q in products]
+    first = sizes[0] <= sizes[1]
+    Q = torch.where(first[:, None, None], *products)
+    return Q, torch.where(first[:, None], *choices)
+
+
+def _normal(t: Tensor) -> Tensor:
+    mean = t.mean(1, keepdim=True)
+    return torch.where(mean > 0, t / mean, 1.0).clamp(min=BALANCE)
+
+
+def _kappa(level: Level, root: Tensor) -> Tensor:
+    """κ² ≥ λ_max(Σ D Q D/w), D = T^½E [b, units] (``root``), [b]."""
+    outer = root.unsqueeze(2) * root.unsqueeze(1)
+    parts = [outer * part for part in level.parts]
+    whole = parts[0] if len(parts) == 1 else _weighted(parts, [_estimate(Q) for Q in parts])
+    return (trace_bound(whole).sqrt() + (root * level.pad).norm(dim=1)).square()
+
+
+def _weighted(parts: list[Tensor], sizes: list[Tensor]) -> Tensor:
+    """Σ Q/w with w ∝ √λ, whose λ_max is no larger than (Σ √λ)²."""
+    roots = [size.clamp(min=0.0).sqrt() for size in sizes]
+    total = sum(roots[1:], roots[0])
+    roots = [root + FLOOR * total + TINY for root in roots]
+    total = sum(roots[1:], roots[0])
+    result = torch.zeros_like(parts[0])
+    for part, root in zip(parts, roots):
+        result = result + (total / root)[..., None, None] * part
+    return result
+
+
+def _estimate(Q: Tensor) -> Tensor:
+    """About λ_max of positive semidefinite matrices [b, n, n], from below."""
+    v = Q.diagonal(dim1=-2, dim2=-1).sqrt().unsqueeze(-1) + TINY
+    for _ in range(POWERS):
+        v = Q @ (v / (v.norm(dim=1, keepdim=True) + TINY))
+    return v.norm(dim=(1, 2))
+
+
+def trace_bound(Q: Tensor) -> Tensor:
+    """λ_max(Q) ≤ (tr Q⁸)^⅛ of positive semidefinite matrices [..., n, n], rounded up."""
+    trace = Q.diagonal(dim1=-2, dim2=-1).sum(-1)
+    power = Q / torch.where(trace > 0, trace, 1.0)[..., None, None]
+    for _ in range(SQUARINGS):
+        power = power @ power
+    inflation = 1.0 + 4.0 * Q.shape[-1] ** 2 * 2.0**-52
+    return inflation * trace * power.square().sum((-2, -1)) ** (0.5 ** (SQUARINGS + 1))
+
+
+def eigenvalue(Q: Tensor) -> Tensor:
+    """λ_max of positive semidefinite matrices [..., n, n], rounded up; NaN where one has NaN."""
+    n = Q.shape[-1]
+    flat = Q.reshape(-1, n, n)
+    good = (flat - flat).sum((1, 2)) == 0
+    clean = torch.where(good[:, None, None], flat, 0.0)
+    if n == 1:
+        top = clean[:, 0, 0]
+    else:
+        top = torch.cat(matrices.each(lambda part: torch.linalg.eigvalsh(part)[:, -1], clean))
+    return torch.where(good, (1.0 + n * 1e-13) * top, torch.nan).reshape(Q.shape[:-2])
+
+
+def diagonal_blocks(Q: Tensor, groups: int) -> Tensor:
+    """[b, groups, n, n] of [b, groups·n, groups·n]."""
+    if groups == 1:
+        return Q.unsqueeze(1)
+    n = Q.shape[-1] // groups
+    return torch.stack([Q[:, g * n : (g + 1) * n, g * n : (g + 1) * n] for g in range(groups)], 1)
