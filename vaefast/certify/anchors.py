@@ -21,8 +21,8 @@ from vaefast import philox
 from vaefast.certify.cells import Ellipsoid, anchors, centres, covered
 from vaefast.certify.heads import heads
 from vaefast.certify.pool import Pool, Spread, level_of
-from vaefast.certify.sampling import AtInput, at_input
-from vaefast.functional.displacement import displacement_ellipsoid
+from vaefast.certify.sampling import AtInput, at_input, within
+from vaefast.functional.displacement import Displacement
 from vaefast.models.prepare import Prepared
 from vaefast.philox import Use
 from vaefast.runtime import memory, numerics
@@ -71,8 +71,11 @@ def anchor_margins(prepared: Prepared, r: Tensor, plan: Plan) -> AnchorMargins:
 
     def run(part: Prepared) -> tuple[Tensor, ...]:
         own, limits = at_input(part.maps, part.x), r[part.gather]
+        encoder = _Encoder(part, own.std)
         found = [
-            _Input(part, AtInput(*(t[i : i + 1] for t in own)), limits[i], i, plan).certify()
+            _Input(
+                part, AtInput(*(t[i : i + 1] for t in own)), limits[i], i, plan, encoder
+            ).certify()
             for i in range(len(part.x))
         ]
         return tuple(torch.tensor(t, dtype=torch.float64) for t in zip(*found, strict=True))
@@ -82,6 +85,24 @@ def anchor_margins(prepared: Prepared, r: Tensor, plan: Plan) -> AnchorMargins:
     with numerics.products(prepared.x.device, "ieee"):
         generic = maps.generic("mean", "std", "pixels")
         return AnchorMargins(*prepared.rows(run, cost, plan.samples, generic=generic))
+
+
+class _Encoder:
+    """Where balls around the inputs of a batch move q(z|x), in whitened coordinates."""
+
+    def __init__(self, part: Prepared, std: Tensor) -> None:
+        self._latents, x = std.shape[1], part.x.flatten(1)
+        self._nets = []
+        for head in heads(part.maps):
+            scale = head.scale(std)
+            if head.factor:
+                scale[:, -self._latents :] *= 2.0**0.5  # y = [m; √2 e]
+            self._nets.append(Displacement(x, head.net, scale))
+
+    def ellipsoid(self, radius: float, row: int) -> Ellipsoid:
+        ball, rows = torch.tensor([radius], dtype=torch.float64), torch.tensor([row])
+        found = [net.ellipsoid(ball, rows)[0, 0] for net in self._nets]
+        return Ellipsoid.of(_beside(found), self._latents)
 
 
 @dataclass(frozen=True)
@@ -94,6 +115,7 @@ class _Input:
         r: of this input.
         row: its place in the batch.
         plan: as given.
+        encoder: of the batch.
     """
 
     part: Prepared
@@ -101,6 +123,7 @@ class _Input:
     r: Tensor
     row: int
     plan: Plan
+    encoder: _Encoder
 
     def certify(self) -> tuple[float, float]:
         """The margin and p_lower."""
@@ -138,17 +161,7 @@ class _Input:
         return safe
 
     def ellipsoid(self, radius: float) -> Ellipsoid:
-        """Where the ball moves q(z|x), in whitened coordinates."""
-        std = self.own.std
-        x = self.part.x[self.row : self.row + 1].flatten(1)
-        ball = torch.tensor([radius], dtype=torch.float64)
-        found = []
-        for head in heads(self.part.maps):
-            scale = head.scale(std)
-            if head.factor:
-                scale[:, -std.shape[1] :] *= 2.0**0.5  # y = [m; √2 e]
-            found.append(displacement_ellipsoid(x, ball, head.net, scale)[0])
-        return Ellipsoid.of(_beside(found), std.shape[1])
+        return self.encoder.ellipsoid(radius, self.row)
 
     def _draw(self, spread: Spread, samples: int, use: Use) -> Pool:
         """Decode so many draws and keep the misses."""
@@ -168,9 +181,7 @@ class _Input:
             )
             z = eta @ spread.factor.mT
             latent = self.own.mean + self.own.std * z.to(self.own.mean.dtype)
-            apart = maps.pixels.value(latent) - self.own.centre
-            near = apart.square().sum(-1, dtype=torch.float64).sqrt() <= self.r.double()
-            misses.append(z[~near])
+            misses.append(z[~within(maps, latent, self.own.centre, self.r)])
         return Pool(spread, torch.cat(misses), samples)
 
 

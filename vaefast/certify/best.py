@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from vaefast import checks
 from vaefast.certify.events import require_one_event
@@ -63,4 +64,18 @@ def best(*margins: MarginResult) -> MarginResult:
         reproducible=batching.weakest(*(m.reproducible for m in margins)),
         reasons=why,
         event=event,
+        samples=_summed([m.samples for m in margins]),
+        alpha=_total([m.alpha for m in margins]),
     )
+
+
+def _summed(samples: list[Tensor | None]) -> Tensor | None:
+    """Draws of all of them."""
+    given = [s for s in samples if s is not None]
+    return torch.stack(given).sum(0) if given else None
+
+
+def _total(levels: list[float | None]) -> float | None:
+    """α of all statements together, by the union bound."""
+    given = [level for level in levels if level is not None]
+    return sum(given) if given else None

@@ -10,8 +10,9 @@ from torch import Tensor
 from vaefast import checks
 from vaefast.certify.events import Event
 from vaefast.certify.guarantee import Guarantee
-from vaefast.certify.local import FORMS, moved, require_local
+from vaefast.certify.local import moved, require_local
 from vaefast.certify.probability import check_draws, drawn_promise, lower_bound
+from vaefast.certify.request import FORMS
 from vaefast.certify.result import NOT_FINITE
 from vaefast.certify.sampling import at_input, distances
 from vaefast.certify.tolerance import required_probability
@@ -110,7 +111,7 @@ def distance(
     checks.option(form, "form", FORMS)
     prepared = prepare(vae, x, index, context=context, half="refuse")
     check_pixels(prepared.x, vae.likelihood)
-    require_local(prepared)
+    require_local(prepared, "distance")
     ball = checks.per_row(radius, "radius", len(x), like=prepared.x, minimum=0.0).double()
     if bool((ball == torch.inf).any()):
         raise ValueError("radius must be finite, got inf")

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from vaefast.certify.guarantee import Guarantee
+from vaefast.certify.request import Drawn
 from vaefast.certify.result import NOT_FINITE, MarginResult
 from vaefast.certify.sampling import smallest_std
 from vaefast.geometry.norms import frobenius, rounding, spectral
@@ -16,14 +17,9 @@ from vaefast.runtime.reasons import Reasons, reasons
 __all__ = ["first_order"]
 
 
-def first_order(
-    prepared: Prepared, p_lower: Tensor, method: str, precision: str, drawn: tuple[str, str]
-) -> MarginResult:
-    """ "first_order" or "whitened", at p_lower [B].
-
-    Args:
-        drawn: of the probability, its precision and how far it depends on the batch.
-    """
+def first_order(prepared: Prepared, drawn: Drawn, method: str, precision: str) -> MarginResult:
+    """ "first_order" or "whitened", by the bound that the draws give."""
+    p_lower = drawn.p_lower
     q = torch.special.ndtri(p_lower)
     std = smallest_std(prepared)
     sensitivity = _sensitivity(prepared, std, method, precision)
@@ -34,14 +30,14 @@ def first_order(
     bound = bound.masked_fill(abstain, 0.0).masked_fill(p_lower.isnan(), torch.nan)
     generic = prepared.maps.generic("mean", "std")
     own = batching.reproducible(generic, ("net_forward", "net_jacobian_gram"), prepared.x)
-    reduced = {precision, drawn[0]} != {"ieee"}
+    reduced = {precision, drawn.precision} != {"ieee"}
     return MarginResult(
         bound,
         p_lower,
         abstain,
         _guarantee(prepared, reduced),
         method,
-        batching.weakest(own, drawn[1]),
+        batching.weakest(own, drawn.reproducible),
         why,
     )
 

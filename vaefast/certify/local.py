@@ -22,9 +22,8 @@ from vaefast.geometry.norms import spectral
 from vaefast.geometry.points import mean_and_std
 from vaefast.models.prepare import Prepared
 
-__all__ = ["FORMS", "Moved", "Posterior", "local_margins", "moved", "require_local"]
+__all__ = ["Moved", "Posterior", "local_margins", "moved", "require_local"]
 
-FORMS = ("affine", "multiplier", "smaller")
 HALVINGS = 12  # by the affine form
 REFINEMENTS = 4  # by the multiplier form, whose evaluations cost ten times as much
 REACH = 1.5  # of the first-order margin; no bound of the displacement comes near it
@@ -58,7 +57,7 @@ class Posterior:
         return Moved(shift, scale)
 
 
-def require_local(prepared: Prepared) -> None:
+def require_local(prepared: Prepared, method: str) -> None:
     """Refuse an encoder that no bound is known of.
 
     Raises:
@@ -67,7 +66,7 @@ def require_local(prepared: Prepared) -> None:
     reason = why_not(prepared.maps)
     if reason:
         raise ValueError(
-            f'method "local" takes encoders that lower, this one does not: {reason}; '
+            f'"{method}" takes encoders that lower, this one does not: {reason}; '
             'method "whitened" takes any (first order, no certificate)'
         )
 

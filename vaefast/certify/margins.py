@@ -2,40 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any, NamedTuple
-
-import torch
 from torch import Tensor
 
 from vaefast import checks
-from vaefast.certify.first_order import first_order
-from vaefast.certify.guarantee import Guarantee
-from vaefast.certify.lipschitz import certified_margins
-from vaefast.certify.local import FORMS, local_margins, require_local
-from vaefast.certify.looks import Budget, flop_per_draw, gather_evidence, plan
-from vaefast.certify.probability import (
-    RobustProbability,
-    check_draws,
-    check_radius,
-    drawn_promise,
-)
-from vaefast.certify.provenance import require_draws, require_same
-from vaefast.certify.result import NOT_FINITE, MarginResult
+from vaefast.certify.looks import Budget
+from vaefast.certify.methods import METHODS
+from vaefast.certify.probability import RobustProbability
+from vaefast.certify.request import Request
+from vaefast.certify.result import MarginResult
 from vaefast.models import VAE
 from vaefast.models.context import Context
 from vaefast.models.likelihoods import check_pixels
-from vaefast.models.prepare import Prepared, prepare
-from vaefast.runtime import batching
+from vaefast.models.prepare import prepare
 from vaefast.runtime.grad_mode import without_grad
-from vaefast.runtime.reasons import reasons
 
-__all__ = ["METHODS", "margin"]
-
-METHODS = ("first_order", "whitened", "local", "lipschitz")
-TOO_WIDE = "the constants and σ(x) leave the event a probability of at most 1/2 at x itself"
-NOT_LIKELY = "p_lower is at most 1/2"
-NOT_BOUNDED = "no radius that was tried has a bound of the encoder below what p_lower tolerates"
+__all__ = ["margin"]
 
 
 @without_grad
@@ -122,112 +103,11 @@ def margin(
     mathematics.md 2.2 (whitened), 8 (local), 4 (lipschitz); Barrett, Camuto, Willetts, Rainforth,
     "Certifiably robust variational autoencoders", AISTATS 2022 (the variant).
     """
-    checks.option(method, "method", METHODS)
-    given = {"samples": samples, "alpha": alpha, "seed": seed, "budget": budget}
-    if method == "lipschitz":
-        given |= {"probability": probability, "form": form}
-        _refuse(given | {"precision": None if precision == "ieee" else precision})
-        return _lipschitz(prepare(vae, x, index, context=context, half="refuse"), r, variant)
-    if variant is not None:
-        raise ValueError(f'variant is of method "lipschitz", got method="{method}"')
-    if form is not None and method != "local":
-        raise ValueError(f'form is of method "local", got method="{method}"')
-    checks.option(form or "smaller", "form", FORMS)
-    if method == "local" and precision != "ieee":
-        raise ValueError(f'method "local" takes no precision, got "{precision}"')
+    checks.option(method, "method", tuple(METHODS))
+    request = Request(
+        method, r, samples, alpha, seed, precision, probability, variant, budget, form
+    )
+    request.check()
     prepared = prepare(vae, x, index, context=context, precision=precision, half="refuse")
     check_pixels(prepared.x, vae.likelihood)
-    if method == "local":
-        require_local(prepared)
-    drawn = _drawn(prepared, r, method, given, precision, probability)
-    if method == "local":
-        return _local(prepared, drawn, form or "smaller")
-    found = first_order(prepared, drawn.p_lower, method, precision, drawn.how)
-    return replace(found, samples=drawn.samples, alpha=drawn.alpha)
-
-
-class _Drawn(NamedTuple):
-    """Evidence, its level, and its precision and promise."""
-
-    p_lower: Tensor
-    samples: Tensor
-    alpha: float
-    how: tuple[str, str]
-
-
-def _drawn(
-    prepared: Prepared,
-    r: float | Tensor,
-    method: str,
-    given: dict[str, Any],
-    precision: str,
-    probability: RobustProbability | None,
-) -> _Drawn:
-    """The draws that the caller brings, or new ones."""
-    radius = check_radius(r, prepared.x)
-    if probability is not None:
-        require_draws(probability)
-        rows = [len(prepared.x)]
-        checks.shape(probability.p_lower, "probability.p_lower", rows, "the rows of x")
-        if given.pop("budget") is not None:
-            raise ValueError("probability brings its draws; leave out budget")
-        require_same(probability, prepared, radius, **given)
-        samples = torch.full_like(prepared.index, probability.samples)
-        how = probability.precision, probability.reproducible
-        return _Drawn(probability.p_lower, samples, probability.alpha, how)
-    default = "auto" if method == "local" else 1000
-    samples, alpha, seed, budget = (
-        value if value is not None else other
-        for value, other in zip(given.values(), (default, 1e-3, 0, Budget()), strict=True)
-    )
-    check_draws(1 if samples == "auto" else samples, alpha, seed)
-    cost = flop_per_draw(prepared) if samples == "auto" else 0.0
-    looks = plan(samples, alpha, budget, cost)
-    found = gather_evidence(prepared, radius, looks, seed, precision, budget.seconds)
-    return _Drawn(*found, alpha, (precision, drawn_promise(prepared)))
-
-
-def _local(prepared: Prepared, drawn: _Drawn, form: str) -> MarginResult:
-    p_lower = drawn.p_lower
-    bound = local_margins(prepared, p_lower, form)
-    abstain = ~(bound > 0)
-    causes = {NOT_FINITE: p_lower.isnan(), NOT_LIKELY: p_lower <= 0.5, NOT_BOUNDED: abstain}
-    reduced = drawn.how[0] != "ieee"
-    own = batching.reproducible(prepared.maps.generic("mean"), ("net_forward",), prepared.x)
-    return MarginResult(
-        bound.masked_fill(abstain, 0.0).masked_fill(p_lower.isnan(), torch.nan),
-        p_lower,
-        abstain,
-        Guarantee.ESTIMATE if reduced else Guarantee.LOCAL,
-        "local",
-        batching.weakest(own, drawn.how[1]),
-        reasons(len(bound), causes),
-        samples=drawn.samples,
-        alpha=drawn.alpha,
-    )
-
-
-def _lipschitz(prepared: Prepared, r: float | Tensor, variant: str | None) -> MarginResult:
-    check_pixels(prepared.x, prepared.vae.likelihood)
-    found = certified_margins(prepared, r, variant)
-    bound = torch.stack(list(found.bounds.values())).amax(0)
-    abstain = ~(bound > 0)
-    why = reasons(len(abstain), {NOT_FINITE: bound.isnan(), TOO_WIDE: abstain})
-    return MarginResult(
-        bound,
-        found.p_lower,
-        abstain,
-        Guarantee.LIPSCHITZ,
-        "lipschitz",
-        batching.reproducible(True, (), prepared.x),
-        why,
-        found.event,
-        found.bounds,
-        found.constants,
-    )
-
-
-def _refuse(given: dict[str, object]) -> None:
-    for name, value in given.items():
-        if value is not None:
-            raise ValueError(f'method "lipschitz" draws nothing; leave out {name}')
+    return METHODS[method](prepared, request)

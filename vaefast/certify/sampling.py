@@ -128,6 +128,14 @@ def count_hits(
     return counted
 
 
+def within(maps: Maps, z: Tensor, centre: Tensor, r: Tensor) -> Tensor:
+    """Whether the reconstruction of each z [n, d] is within r of a centre [1, D]; [n] bool."""
+    if isinstance(maps.pixels, NetworkMap):
+        own = AtInput(z, torch.zeros_like(z), centre.expand(len(z), -1).contiguous())
+        return ops.decode_distance(*own, r.expand(len(z)), maps.pixels.packed(), samples=1) > 0
+    return _length(maps.pixels.value(z) - centre) <= r.double()
+
+
 def distances(maps: Maps, own: AtInput, *, seed: int, index: Tensor, samples: int) -> Tensor:
     """‖g(μ + σ⊙η_s) − g(μ)‖₂ of the draws that :func:`hits` counts, [b, samples] float64."""
     found = []

@@ -1,0 +1,124 @@
+"""What a margin is asked for with, and the draws that it rests on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from vaefast import checks
+from vaefast.certify.looks import Budget, Look, flop_per_draw, gather_evidence, plan
+from vaefast.certify.probability import (
+    RobustProbability,
+    check_draws,
+    check_radius,
+    drawn_promise,
+)
+from vaefast.certify.provenance import require_draws, require_same
+from vaefast.models.prepare import Prepared
+
+__all__ = ["Drawn", "Request"]
+
+FORMS = ("affine", "multiplier", "smaller")
+DRAWS = ("samples", "alpha", "seed")
+TAKES = {  # which arguments a method has a use for
+    "first_order": (*DRAWS, "precision", "probability", "budget"),
+    "whitened": (*DRAWS, "precision", "probability", "budget"),
+    "local": (*DRAWS, "probability", "budget", "form"),
+    "anchors": (*DRAWS, "budget"),
+    "best": (*DRAWS, "budget", "form"),
+    "lipschitz": ("variant",),
+}
+
+
+class Drawn(NamedTuple):
+    """Evidence for p at each input.
+
+    Args:
+        p_lower: [B] float64.
+        samples: [B] int64, draws behind each.
+        alpha: error probability of each.
+        precision: of the draws.
+        reproducible: how far a row depends on the batch.
+    """
+
+    p_lower: Tensor
+    samples: Tensor
+    alpha: float
+    precision: str
+    reproducible: str
+
+
+@dataclass(frozen=True)
+class Request:
+    """The arguments of :func:`vaefast.certify.margin` beside the model and x; None: not given."""
+
+    method: str
+    r: float | Tensor
+    samples: int | str | None = None
+    alpha: float | None = None
+    seed: int | None = None
+    precision: str = "ieee"
+    probability: RobustProbability | None = None
+    variant: str | None = None
+    budget: Budget | None = None
+    form: str | None = None
+
+    def check(self) -> None:
+        """Refuse what the method has no use for.
+
+        Raises:
+            ValueError: naming the argument and the methods that take it.
+        """
+        for name in (*DRAWS, "precision", "probability", "variant", "budget", "form"):
+            given = getattr(self, name)
+            if given is None or (name == "precision" and given == "ieee"):
+                continue
+            if name in TAKES[self.method]:
+                continue
+            if self.method == "lipschitz" and name != "form":
+                raise ValueError(f'method "lipschitz" draws nothing; leave out {name}')
+            takers = ", ".join(f'"{m}"' for m, takes in TAKES.items() if name in takes)
+            raise ValueError(f'{name} is of method {takers}, got method="{self.method}"')
+        checks.option(self.form or "smaller", "form", FORMS)
+        if isinstance(self.samples, str) and self.samples != "auto":
+            raise ValueError(f'samples must be a number or "auto", got "{self.samples}"')
+
+    @property
+    def level(self) -> float:
+        """α, per input."""
+        return 1e-3 if self.alpha is None else self.alpha
+
+    def radius(self, prepared: Prepared) -> Tensor:
+        """r [B]."""
+        return check_radius(self.r, prepared.x)
+
+    def looks(self, prepared: Prepared, default: int | str) -> list[Look]:
+        """The sizes at which draws are looked at; ``default`` where no number is given."""
+        samples = default if self.samples is None else self.samples
+        check_draws(1 if samples == "auto" else samples, self.level, self.seed or 0)
+        cost = flop_per_draw(prepared) if samples == "auto" else 0.0
+        return plan(samples, self.level, self.budget or Budget(), cost)
+
+    def drawn(self, prepared: Prepared, default: int | str) -> Drawn:
+        """The draws that the caller brings, or new ones."""
+        radius = self.radius(prepared)
+        if self.probability is not None:
+            return self._brought(prepared, radius, self.probability)
+        looks = self.looks(prepared, default)
+        seconds = self.budget.seconds if self.budget else None
+        how = self.precision, seconds
+        found = gather_evidence(prepared, radius, looks, self.seed or 0, *how)
+        return Drawn(*found, self.level, self.precision, drawn_promise(prepared))
+
+    def _brought(self, prepared: Prepared, radius: Tensor, own: RobustProbability) -> Drawn:
+        require_draws(own)
+        checks.shape(own.p_lower, "probability.p_lower", [len(prepared.x)], "the rows of x")
+        if self.budget is not None or self.samples == "auto":
+            raise ValueError('probability brings its draws; leave out budget and samples="auto"')
+        given = {"samples": self.samples, "alpha": self.alpha, "seed": self.seed}
+        require_same(own, prepared, radius, **given)
+        samples = torch.full_like(prepared.index, own.samples)
+        return Drawn(own.p_lower, samples, own.alpha, own.precision, own.reproducible)
