@@ -118,8 +118,8 @@ def _bend(level: Level, N: Tensor) -> tuple[Tensor, Tensor]:
         products.append(scaled @ scaled.mT)
     sizes = [_estimate(Q) for Q in products]
     first = sizes[0] <= sizes[1]
-    Q = torch.where(first[:, None, None], *products)
-    return Q, torch.where(first[:, None], *choices)
+    Q = torch.where(first[:, None, None], products[0], products[1])
+    return Q, torch.where(first[:, None], choices[0], choices[1])
 
 
 def _normal(t: Tensor) -> Tensor:
@@ -129,40 +129,45 @@ def _normal(t: Tensor) -> Tensor:
 
 def _kappa(level: Level, root: Tensor) -> Tensor:
     """κ² ≥ λ_max(Σ D Q D/w), D = T^½E [b, units] (``root``), [b]."""
-    outer = root.unsqueeze(2) * root.unsqueeze(1)
-    parts = [outer * part for part in level.parts]
-    whole = parts[0] if len(parts) == 1 else _weighted(parts, [_estimate(Q) for Q in parts])
-    return (trace_bound(whole).sqrt() + (root * level.pad).norm(dim=1)).square()
+    sizes = [_estimate(part, root) for part in level.parts] if len(level.parts) > 1 else [root]
+    top = trace_bound(_weighted(level.parts, sizes), root)
+    return (top.sqrt() + (root * level.pad).norm(dim=1)).square()
 
 
 def _weighted(parts: list[Tensor], sizes: list[Tensor]) -> Tensor:
     """Σ Q/w with w ∝ √λ, whose λ_max is no larger than (Σ √λ)²."""
+    if len(parts) == 1:
+        return parts[0]
     roots = [size.clamp(min=0.0).sqrt() for size in sizes]
     total = sum(roots[1:], roots[0])
     roots = [root + FLOOR * total + TINY for root in roots]
     total = sum(roots[1:], roots[0])
-    result = torch.zeros_like(parts[0])
-    for part, root in zip(parts, roots):
-        result = result + (total / root)[..., None, None] * part
+    over = [(total / root)[..., None, None] for root in roots]
+    result = parts[0] * over[0]
+    for part, times_ in zip(parts[1:], over[1:]):
+        result.addcmul_(part, times_)
     return result
 
 
-def _estimate(Q: Tensor) -> Tensor:
-    """About λ_max of positive semidefinite matrices [b, n, n], from below."""
-    v = Q.diagonal(dim1=-2, dim2=-1).sqrt().unsqueeze(-1) + TINY
+def _estimate(Q: Tensor, root: Tensor | None = None) -> Tensor:
+    """About λ_max, from below, of D Q D [b, n, n], positive semidefinite; D = diag(root) or I."""
+    scale = Q.new_ones(1, Q.shape[-1]) if root is None else root
+    v = Q.diagonal(dim1=-2, dim2=-1).sqrt() * scale + TINY
     for _ in range(POWERS):
-        v = Q @ (v / (v.norm(dim=1, keepdim=True) + TINY))
-    return v.norm(dim=(1, 2))
+        v = scale * times(Q, scale * (v / (v.norm(dim=1, keepdim=True) + TINY)))
+    return v.norm(dim=1)
 
 
-def trace_bound(Q: Tensor) -> Tensor:
-    """λ_max(Q) ≤ (tr Q⁸)^⅛ of positive semidefinite matrices [..., n, n], rounded up."""
-    trace = Q.diagonal(dim1=-2, dim2=-1).sum(-1)
-    power = Q / torch.where(trace > 0, trace, 1.0)[..., None, None]
+def trace_bound(Q: Tensor, root: Tensor) -> Tensor:
+    """λ_max(D Q D) ≤ (tr (D Q D)⁸)^⅛, D = diag(root [b, n]) and Q ≽ 0, rounded up: [b]."""
+    trace = (Q.diagonal(dim1=-2, dim2=-1) * root.square()).sum(-1)
+    scale = root * torch.where(trace > 0, trace, 1.0).rsqrt()[:, None]
+    power = (Q * scale.unsqueeze(-1)).mul_(scale.unsqueeze(-2))
     for _ in range(SQUARINGS):
         power = power @ power
     inflation = 1.0 + 4.0 * Q.shape[-1] ** 2 * 2.0**-52
-    return inflation * trace * power.square().sum((-2, -1)) ** (0.5 ** (SQUARINGS + 1))
+    norm = torch.linalg.vector_norm(power, dim=(-2, -1))
+    return inflation * trace * norm ** (0.5**SQUARINGS)
 
 
 def eigenvalue(Q: Tensor) -> Tensor:
