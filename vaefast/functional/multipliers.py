@@ -12,7 +12,7 @@ from vaefast.functional.displacement_intervals import Intervals, slack, times
 from vaefast.functional.displacement_walk import Pulled, Walk
 from vaefast.runtime import matrices
 
-__all__ = ["diagonal_blocks", "eigenvalue", "form", "trace_bound"]
+__all__ = ["Level", "diagonal_blocks", "eigenvalue", "form", "levels", "trace_bound"]
 
 FLOOR = 1e-9  # of E, in T only
 BALANCE = 1e-4  # of the balanced factors, whose mean is 1
@@ -53,18 +53,25 @@ def form(
     groups: int,
 ) -> Tensor:
     """Q [b, groups, n, n], y yᵀ ≼ R² Q for the displacement y of the outputs' rows [b, m, ·]."""
-    levels: dict[int, Level] = {}
-    slopes: list[Tensor | None] = [None] * len(walk.maps)
-    for index, layer_map in enumerate(walk.maps):
-        if layer_map.curve is not None:
-            levels[index] = _level(walk, index, rows, radius, found, slopes, levels)
-            slopes[index] = levels[index].slope
+    bends = levels(walk, rows, radius, found)
+    slopes = [bends[k].slope if k in bends else None for k in range(len(walk.maps))]
     pulled = walk.of_output(outputs, slopes)
     parts = [diagonal_blocks(pulled.root @ pulled.root.mT, groups).expand(len(radius), -1, -1, -1)]
     for k, N in pulled.units.items():
         N = N.expand(len(radius), -1, -1).unflatten(1, (groups, -1))
-        parts.append(torch.stack([_bend(levels[k], N[:, g])[0] for g in range(groups)], 1))
+        parts.append(torch.stack([_bend(bends[k], N[:, g])[0] for g in range(groups)], 1))
     return _weighted(parts, [eigenvalue(part) for part in parts])
+
+
+def levels(walk: Walk, rows: slice | Tensor, radius: Tensor, found: Intervals) -> dict[int, Level]:
+    """Those of the layers that bend, from the first to the last."""
+    bends: dict[int, Level] = {}
+    slopes: list[Tensor | None] = [None] * len(walk.maps)
+    for index, layer_map in enumerate(walk.maps):
+        if layer_map.curve is not None:
+            bends[index] = _level(walk, index, rows, radius, found, slopes, bends)
+            slopes[index] = bends[index].slope
+    return bends
 
 
 def _level(
@@ -74,14 +81,14 @@ def _level(
     radius: Tensor,
     found: Intervals,
     slopes: list[Tensor | None],
-    levels: dict[int, Level],
+    before: dict[int, Level],
 ) -> Level:
     layer_map, (low, high, _) = walk.maps[index], found.units(index)
     assert layer_map.curve is not None
     pulled = walk.of_layer(index, slopes)
     pad = slack(walk) * layer_map.unit_sizes(found.reach[index])
-    if levels:
-        most = radius[:, None] * (_rows_bound(pulled, levels, radius) + pad)
+    if before:
+        most = radius[:, None] * (_rows_bound(pulled, before, radius) + pad)
         low, high = torch.maximum(low, -most), torch.minimum(high, most)
     least, most = relaxations.secant_range(layer_map.curve, walk.anchors(index, rows), low, high)
     slope, spread = 0.5 * (most + least), 0.5 * (most - least)
@@ -89,7 +96,7 @@ def _level(
     level = Level(slope, spread, torch.maximum(high, -low), pad, parts, radius)
     root = level.floored.rsqrt() * spread  # T^½ E of T = 1/E
     for k, N in pulled.units.items():
-        chosen = _bend(levels[k], root.unsqueeze(-1) * N)[1]
+        chosen = _bend(before[k], root.unsqueeze(-1) * N)[1]
         scaled = N * chosen.unsqueeze(1)
         parts.append(scaled @ scaled.mT)
     return level._replace(own=_kappa(level, root))
