@@ -1,0 +1,342 @@
+"""net_displacement_bound: exact where a network is affine, never below what can happen."""
+
+from fractions import Fraction
+from functools import partial
+from itertools import pairwise
+
+import pytest
+import torch
+
+import vaefast as vf
+from vaefast import ops
+from vaefast.bench.cases import network
+from vaefast.functional import network as passes
+from vaefast.functional.displacement import FORMS, Displacement, displacement_ellipsoid
+from vaefast.functional.displacement_intervals import intervals
+from vaefast.functional.multipliers import levels
+from vaefast.types import Network
+
+FORM = pytest.mark.parametrize("form", FORMS)
+RADII = (1e-6, 0.05, 0.4, 3.0)
+NETS = {  # widths, activations, residual sums
+    "relu": ((12, 10, 8, 4), "relu,relu,identity", {}),
+    "tanh": ((12, 10, 8, 4), "tanh,tanh,identity", {}),
+    "sigmoid and softplus": ((12, 10, 8, 6, 4), "sigmoid,softplus,relu,identity", {}),
+    "leaky relu and elu": ((12, 10, 8, 4), "leaky_relu:0.1,elu:1.3,softplus", {}),
+    "silu and gelu": ((6, 10, 8, 4), "silu,gelu,identity", {}),
+    "gelu_tanh, mish, selu": ((12, 10, 8, 8, 4), "gelu_tanh,mish,selu,identity", {}),
+    "hardswish and clamp": ((12, 10, 8, 4), "hardswish,clamp:-0.5:0.5,exp_half", {}),
+    "exp_half": ((12, 10, 8, 4), "exp_half,elu:0.5,identity", {}),
+    "pairs": ((12, 10, 8, 4), "maxmin,maxmin,identity", {}),
+    "pairs and others": ((12, 10, 8, 4), "tanh,maxmin,maxmin", {}),
+    "one layer": ((12, 4), "tanh", {}),
+    "one hidden layer": ((4, 30, 2), "relu,identity", {}),
+    "affine between": ((12, 10, 8, 6, 4), "relu,identity,tanh,identity", {}),
+    "residual": ((8, 8, 8, 8, 4), "relu,identity,silu,identity", {1: -1, 2: 0}),
+    "residual of pairs": ((8, 8, 8, 8, 4), "maxmin,relu,maxmin,identity", {0: -1, 2: 1}),
+}
+every = pytest.mark.parametrize("name", NETS)
+
+
+def draw(seed, *shape):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def made(name, gain=1.0, seed=0):
+    widths, activations, sums = NETS[name]
+    net = network(widths, activations, seed=seed)
+    layers = list(net.layers)
+    for at, k in sums.items():
+        layers[at] = layers[at].replace("linear ", f"linear +{k} ")
+    return net._replace(layers=layers, weights=[gain * w for w in net.weights])
+
+
+def trained(net):
+    """Some steps of fitting random outputs."""
+    weights = [w.clone().requires_grad_() for w in net.weights]
+    x, y = draw(1, 64, net.in_features), draw(2, 64, net.out_features)
+    optimiser = torch.optim.Adam(weights, 0.02)
+    for _ in range(60):
+        optimiser.zero_grad()
+        (passes.evaluate(x, net._replace(weights=weights)) - y).square().mean().backward()
+        optimiser.step()
+    return net._replace(weights=[w.detach() for w in weights])
+
+
+def worst(net):
+    """Weights of ±1, no biases: pre-activations of 0, saturated units, copies of units."""
+    weights = [w.sign() for w in net.weights]
+    weights[0] = torch.cat((weights[0][:1] * 0, weights[0][1:2], weights[0][1:-1]))
+    return net._replace(weights=weights, biases=[None] * len(weights))
+
+
+def inside(x, radius, points, seed=0):
+    """Points of the balls: on the sphere, near the centre, and along axes, [B, points, D]."""
+    v = draw(seed, len(x), points, x.shape[1])
+    v[:, : points // 8] *= 0.0
+    v[:, : points // 8, 0] = 1.0 - 2.0 * (torch.arange(points // 8) % 2)
+    v = v / v.norm(dim=2, keepdim=True)
+    v[:, points // 2 :] *= torch.rand(points - points // 2, 1, dtype=torch.float64)
+    return x.unsqueeze(1) + 0.999999 * radius[:, None, None] * v
+
+
+def ascended(x, points, radius, moved, steps=12):
+    """The same points after steps of projected gradient ascent on ``moved``'s norm."""
+    for _ in range(steps):
+        points = points.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(moved(points).norm(dim=2).sum(), points)
+        size = gradient.norm(dim=2, keepdim=True).clamp(min=1e-300)
+        delta = points.detach() - x.unsqueeze(1) + 0.7 * radius[:, None, None] * gradient / size
+        most = 0.999999 * radius[:, None, None] / delta.norm(dim=2, keepdim=True)
+        points = x.unsqueeze(1) + delta * most.clamp(max=1.0)
+    return points.detach()
+
+
+def displaced(x, net, scale):
+    """Points [B, n, D] to scaled displacements [B, n, m]."""
+    base = passes.evaluate(x, net).unsqueeze(1)
+    at = lambda points: passes.evaluate(points.flatten(0, 1), net)  # noqa: E731
+    return lambda points: (at(points).unflatten(0, points.shape[:2]) - base) * scale.unsqueeze(1)
+
+
+def cases(name):
+    """The network at random, trained and worst-case weights, at inputs among which kinks are."""
+    net = made(name)
+    for one in (net, trained(net), worst(net), made(name, gain=4.0, seed=3)):
+        x = draw(5, 3, net.in_features)
+        x[0] = 0.0
+        yield one, x, 0.3 + draw(6, 3, net.out_features).abs()
+
+
+def assert_above(net, x, scale, radius, points, steps=12):
+    moved = displaced(x, net, scale)
+    where = inside(x, radius, points)
+    where = torch.cat((where, ascended(x, where[:, :200], radius, moved, steps)), 1)
+    y = moved(where)
+    groups = 2 if y.shape[2] % 2 == 0 else 1
+    most = y.unflatten(2, (groups, -1)).norm(dim=3).amax(1)
+    whole, engine = y.norm(dim=2).amax(1), Displacement(x, net, scale)
+    for form in FORMS:
+        bound = ops.net_displacement_bound(x, radius, net, scale=scale, groups=groups, form=form)
+        assert (most <= bound).all(), f"{form}: {(most / bound).max():.6f}"
+        assert (whole <= engine.bound(radius, form)[:, 0]).all(), form
+    assert_intervals(engine, net, x, radius, where)
+    Q = displacement_ellipsoid(x, radius, net, scale)
+    inside_q = torch.linalg.solve_ex(Q + 1e-30 * torch.eye(Q.shape[-1]), y.mT).result.mT * y
+    assert (inside_q.sum(2).nan_to_num(0) <= 1 + 1e-6).all()
+
+
+def assert_intervals(engine, net, x, radius, where):
+    """Every pre-activation, secant and range of the walk holds at the points."""
+    walk = engine.walk
+    found = intervals(walk, slice(0, len(x)), radius)
+    bends = levels(walk, slice(0, len(x)), radius, found)
+    tape = passes.forward(where.flatten(0, 1), net)
+    for index, layer_map in enumerate(walk.maps):
+        if layer_map.curve is None:
+            continue
+        low, high, line = (
+            t if i == 2 else t.unsqueeze(1) for i, t in enumerate(found.units(index))
+        )
+        start = walk.anchors(index, slice(None)).unsqueeze(1)
+        there = layer_map.units(tape.pre[index]).unflatten(0, where.shape[:2])
+        u, room = there - start, 1e-13 * (1 + there.abs() + start.abs())
+        assert (u <= high + room).all()
+        assert (u >= low - room).all()
+        assert (u.abs() <= bends[index].reach.unsqueeze(1) + room).all()
+        curve = layer_map.curve
+        bent = curve.value(there) - curve.value(start)
+        room = room * (1 + bent.abs())
+        rest = bent - line.slope.unsqueeze(1) * u - line.shift.unsqueeze(1)
+        assert (rest.abs() <= line.error.unsqueeze(1) + 4 * room).all()
+        rest = bent - bends[index].slope.unsqueeze(1) * u
+        assert (rest.abs() <= bends[index].spread.unsqueeze(1) * u.abs() + 4 * room).all()
+
+
+@every
+@pytest.mark.parametrize("radius", [0.05, 3.0])
+def test_no_displacement_exceeds_the_bound(name, radius):
+    for net, x, scale in cases(name):
+        assert_above(net, x, scale, torch.full((3,), radius).double(), 300)
+
+
+@pytest.mark.proof
+@every
+@pytest.mark.parametrize("radius", RADII)
+def test_ten_thousand_points_a_ball(name, radius):
+    for net, x, scale in cases(name):
+        assert_above(net, x, scale, torch.full((3,), radius).double(), 10_000, steps=60)
+
+
+@FORM
+@pytest.mark.parametrize("widths", [(9, 4), (9, 7, 5, 4), (3, 8, 4)])
+def test_exact_on_affine_networks(widths, form):
+    net = network(widths, ",".join(["identity"] * (len(widths) - 1)))
+    assert_exact(net, draw(0, 5, widths[0]), torch.linspace(0.01, 9, 5).double(), form)
+
+
+@FORM
+def test_exact_where_no_relu_switches(form):
+    net = made("relu")
+    x = draw(0, 200, 12)
+    tape = passes.forward(x, net)
+    margin = torch.stack([a.abs().amin(1) for a in tape.pre[:2]]).amin(0)
+    x = x[margin.argsort(descending=True)[:5]]
+    assert_exact(net, x, torch.full((5,), 1e-3).double(), form)
+
+
+def assert_exact(net, x, radius, form):
+    scale = 0.1 + draw(1, len(x), net.out_features).abs()
+    J = torch.stack(
+        [
+            torch.autograd.functional.jacobian(lambda t: passes.evaluate(t, net), row[None])[
+                0, :, 0
+            ]
+            for row in x
+        ]
+    )
+    exact = radius * torch.linalg.matrix_norm(scale.unsqueeze(2) * J, 2)
+    bound = ops.net_displacement_bound(x, radius, net, scale=scale, form=form)[:, 0]
+    assert (bound >= exact * (1 - 1e-14)).all()
+    torch.testing.assert_close(bound, exact, rtol=1e-8, atol=0)
+
+
+@every
+def test_the_bound_tends_to_the_jacobian_s(name):
+    """As the radius shrinks, away from kinks."""
+    net, x = made(name), draw(7, 4, NETS[name][0][0])
+    radius = torch.full((4,), 1e-6).double()
+    J = torch.func.vmap(torch.func.jacrev(lambda t: passes.evaluate(t[None], net)[0]))(x)
+    exact = radius * torch.linalg.matrix_norm(J, 2)
+    for form in FORMS:
+        bound = ops.net_displacement_bound(x, radius, net, form=form)[:, 0]
+        torch.testing.assert_close(bound, exact, rtol=1e-3, atol=0)
+
+
+def exact_displacement(net, x, there):
+    """‖net(there) − net(x)‖² of a relu network in rational numbers."""
+
+    def run(h):
+        for W, b, text in zip(net.weights, net.biases, net.layers):
+            h = [sum(Fraction(w) * v for w, v in zip(row, h)) for row in W.tolist()]
+            h = h if b is None else [v + Fraction(c) for v, c in zip(h, b.tolist())]
+            h = [max(v, Fraction(0)) for v in h] if "relu" in text else h
+        return h
+
+    pair = run(list(map(Fraction, there))), run(list(map(Fraction, x)))
+    return sum((p - q) ** 2 for p, q in zip(*pair))
+
+
+@FORM
+def test_rounded_up_where_everything_cancels(form):
+    """Outputs of round-off only, in rational numbers: 3·fl(v/3) − v, and 0.1 + 0.2 − 0.3."""
+    v = draw(0, 1, 6)
+    first = torch.cat((v, v / 3, 0.1 * v, 0.2 * v, 0.3 * v))
+    second = torch.tensor([[-1.0, 3.0, 0, 0, 0], [0, 0, 1.0, 1.0, -1.0]]).double()
+    for bias in (50.0, 1e-9):
+        bias = torch.full((5,), bias).double()
+        net = Network.mlp([first, second], [bias, None], "relu,identity")
+        x = 0.01 * draw(1, 8, 6)
+        for radius in (1e-12, 1e-3, 0.5):
+            bound = ops.net_displacement_bound(x, radius, net, form=form)[:, 0]
+            for row, there, most in zip(x, inside(x, torch.full((8,), radius).double(), 12), bound):
+                for point in there:
+                    moved = exact_displacement(net, row.tolist(), point.tolist())
+                    assert moved <= Fraction(most.item()) ** 2
+            assert (bound < 1e-9).all() or bias[0] < 1  # and by little where none switches
+
+
+@FORM
+@pytest.mark.parametrize("B", [1, 4, 8, 10, 12, 40])
+def test_a_row_depends_on_itself_alone(B, form):
+    """Also where the batch is as large as a layer is wide."""
+    net, x = made("leaky relu and elu"), draw(3, 40, 12)[:B]
+    scale, radius = 0.5 + draw(4, 40, 4).abs()[:B], torch.linspace(0, 2, 40).double()[:B]
+    bound = partial(ops.net_displacement_bound, form=form, groups=2)
+    whole = bound(x, radius, net, scale=scale)
+    for row in range(0, B, 7):
+        one = slice(row, row + 1)
+        alone = bound(x[one], radius[one], net, scale=scale[one])
+        torch.testing.assert_close(alone, whole[one], rtol=1e-12, atol=1e-15)
+    some = torch.arange(B - 1, -1, -2)
+    engine = Displacement(x, net, scale, 2)
+    torch.testing.assert_close(
+        engine.bound(radius[some], form, some), whole[some], rtol=1e-12, atol=1e-15
+    )
+
+
+@FORM
+def test_monotone_in_the_radius_and_no_larger_than_the_parts(form):
+    net, x = made("tanh"), draw(3, 5, 12)
+    bounds = [ops.net_displacement_bound(x, r, net, form=form) for r in (0.0, 0.01, 0.1, 0.5)]
+    assert (bounds[0] == 0).all()
+    assert all((a <= b).all() for a, b in pairwise(bounds))
+    if form == "smaller":
+        for other in FORMS:
+            assert (bounds[3] <= ops.net_displacement_bound(x, 0.5, net, form=other)).all()
+
+
+@FORM
+def test_bad_rows_and_overflow(form):
+    net, x = made("relu"), draw(3, 6, 12)
+    scale, radius = torch.ones(6, 4).double(), torch.full((6,), 0.1).double()
+    clean = ops.net_displacement_bound(x, radius, net, scale=scale, form=form)
+    x[0, 3], radius[1], scale[2, 1], radius[3] = torch.inf, torch.nan, -torch.inf, -0.1
+    radius[4] = 1e300
+    found = ops.net_displacement_bound(x, radius, net, scale=scale, form=form)
+    assert found[:4].isnan().all()
+    assert (found[4] > 1e300).all()
+    torch.testing.assert_close(found[5], clean[5], rtol=1e-12, atol=0)
+
+
+def test_float32_means_the_float64_values_of_what_came():
+    net, x = made("tanh"), draw(3, 3, 12).float()
+    narrow = net._replace(
+        weights=[w.float() for w in net.weights], biases=[b.float() for b in net.biases]
+    )
+    wide = net._replace(
+        weights=[w.float().double() for w in net.weights],
+        biases=[b.float().double() for b in net.biases],
+    )
+    found = ops.net_displacement_bound(x, 0.1, narrow, scale=torch.ones(3, 4).double())
+    assert torch.equal(found, ops.net_displacement_bound(x.double(), 0.1, wide))
+    assert found.dtype == torch.float64
+
+
+def test_convolutions():
+    net = network((72, 5), "mixed")
+    x = draw(0, 2, net.in_features)
+    assert_above(
+        net, x, torch.ones(2, net.out_features).double(), torch.tensor([0.01, 0.5]).double(), 60
+    )
+
+
+def test_one_row_at_a_time(one_row_at_a_time):
+    net, x = made("pairs"), draw(3, 3, 12)
+    found = ops.net_displacement_bound(x, 0.1, net)
+    vf.set_memory(1 << 30)
+    torch.testing.assert_close(found, ops.net_displacement_bound(x, 0.1, net), rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"groups": 3}, ValueError, r"^groups must divide the 4 outputs of net, got 3$"),
+        ({"radius": -1.0}, ValueError, r"^radius must be at least 0, got -1$"),
+        (
+            {"form": "S"},
+            ValueError,
+            r"^form must be one of 'affine', 'multiplier', 'smaller', got 'S'",
+        ),
+        (
+            {"scale": torch.ones(3, 4).half()},
+            TypeError,
+            r"^scale must be float64 like x or float64",
+        ),
+        ({"backend": "cpp"}, RuntimeError, r'net_displacement_bound has no "cpp" backend'),
+    ],
+)
+def test_errors_say_what_came_and_what_to_do(changes, error, message):
+    given = {"x": draw(0, 3, 12), "radius": 0.1, "net": made("relu"), **changes}
+    with pytest.raises(error, match=message):
+        ops.net_displacement_bound(**given)

@@ -123,10 +123,8 @@ class Displacement:
             bends.append(N * relaxed.error.unsqueeze(1))
         if not bends:
             return total
-        moved = torch.cat(bends, -1)
         own = shift.unflatten(1, (self.groups, -1)).norm(dim=-1)
-        rest = [_remainder(M) for M in moved.chunk(self.groups, dim=1)]
-        return total + own + torch.stack(rest, 1)
+        return total + own + _remainder(bends, self.groups)
 
     def _grouped(self, Q: Tensor) -> Tensor:
         return multipliers.diagonal_blocks(Q, self.groups)
@@ -140,9 +138,28 @@ class Displacement:
         return rest.unflatten(1, (self.groups, -1)).norm(dim=-1)
 
 
-def _remainder(M: Tensor) -> Tensor:
-    """√(Σ |MᵀM|) [b] of M [b, n, units], which is at most ‖Σ_j |M_ij|‖₂."""
-    return (M.mT @ M).abs().sum((1, 2)).sqrt()
+def _remainder(bends: list[Tensor], groups: int) -> Tensor:
+    """√(Σ |MᵀM|) of each group of M's rows, [b, groups], which is at most ‖Σ_j |M_ij|‖₂.
+
+    ``bends``: M [b, m, units] in parts; columns without an error are left out.
+    """
+    parts = [_bent(M).unflatten(1, (groups, -1)) for M in bends]
+    total = parts[0].new_zeros(parts[0].shape[:2])
+    for i, M in enumerate(parts):
+        for N in parts[i:]:
+            size = torch.linalg.vector_norm(M.mT @ N, 1, dim=(-2, -1))
+            total = total + (size if N is M else 2.0 * size)
+    return total.sqrt()
+
+
+def _bent(M: Tensor) -> Tensor:
+    """The columns of M [b, m, units] that are not 0, as many as the row with most has."""
+    sizes = M.abs().sum(1)
+    most = int((sizes > 0).sum(1).max()) if len(M) else 0
+    if 8 * most > 7 * M.shape[2]:
+        return M
+    chosen = sizes.topk(max(most, 1), dim=1).indices
+    return M.gather(2, chosen.unsqueeze(1).expand(-1, M.shape[1], -1))
 
 
 def displacement_ellipsoid(

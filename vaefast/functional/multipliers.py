@@ -12,7 +12,7 @@ from vaefast.functional.displacement_intervals import Intervals, slack, times
 from vaefast.functional.displacement_walk import Pulled, Walk
 from vaefast.runtime import matrices
 
-__all__ = ["diagonal_blocks", "eigenvalue", "form", "trace_bound"]
+__all__ = ["Level", "diagonal_blocks", "eigenvalue", "form", "levels", "trace_bound"]
 
 FLOOR = 1e-9  # of E, in T only
 BALANCE = 1e-4  # of the balanced factors, whose mean is 1
@@ -53,18 +53,25 @@ def form(
     groups: int,
 ) -> Tensor:
     """Q [b, groups, n, n], y yᵀ ≼ R² Q for the displacement y of the outputs' rows [b, m, ·]."""
-    levels: dict[int, Level] = {}
-    slopes: list[Tensor | None] = [None] * len(walk.maps)
-    for index, layer_map in enumerate(walk.maps):
-        if layer_map.curve is not None:
-            levels[index] = _level(walk, index, rows, radius, found, slopes, levels)
-            slopes[index] = levels[index].slope
+    bends = levels(walk, rows, radius, found)
+    slopes = [bends[k].slope if k in bends else None for k in range(len(walk.maps))]
     pulled = walk.of_output(outputs, slopes)
     parts = [diagonal_blocks(pulled.root @ pulled.root.mT, groups).expand(len(radius), -1, -1, -1)]
     for k, N in pulled.units.items():
         N = N.expand(len(radius), -1, -1).unflatten(1, (groups, -1))
-        parts.append(torch.stack([_bend(levels[k], N[:, g])[0] for g in range(groups)], 1))
+        parts.append(torch.stack([_bend(bends[k], N[:, g])[0] for g in range(groups)], 1))
     return _weighted(parts, [eigenvalue(part) for part in parts])
+
+
+def levels(walk: Walk, rows: slice | Tensor, radius: Tensor, found: Intervals) -> dict[int, Level]:
+    """Those of the layers that bend, from the first to the last."""
+    bends: dict[int, Level] = {}
+    slopes: list[Tensor | None] = [None] * len(walk.maps)
+    for index, layer_map in enumerate(walk.maps):
+        if layer_map.curve is not None:
+            bends[index] = _level(walk, index, rows, radius, found, slopes, bends)
+            slopes[index] = bends[index].slope
+    return bends
 
 
 def _level(
@@ -74,14 +81,14 @@ def _level(
     radius: Tensor,
     found: Intervals,
     slopes: list[Tensor | None],
-    levels: dict[int, Level],
+    before: dict[int, Level],
 ) -> Level:
     layer_map, (low, high, _) = walk.maps[index], found.units(index)
     assert layer_map.curve is not None
     pulled = walk.of_layer(index, slopes)
     pad = slack(walk) * layer_map.unit_sizes(found.reach[index])
-    if levels:
-        most = radius[:, None] * (_rows_bound(pulled, levels, radius) + pad)
+    if before:
+        most = radius[:, None] * (_rows_bound(pulled, before, radius) + pad)
         low, high = torch.maximum(low, -most), torch.minimum(high, most)
     least, most = relaxations.secant_range(layer_map.curve, walk.anchors(index, rows), low, high)
     slope, spread = 0.5 * (most + least), 0.5 * (most - least)
@@ -89,7 +96,7 @@ def _level(
     level = Level(slope, spread, torch.maximum(high, -low), pad, parts, radius)
     root = level.floored.rsqrt() * spread  # T^½ E of T = 1/E
     for k, N in pulled.units.items():
-        chosen = _bend(levels[k], root.unsqueeze(-1) * N)[1]
+        chosen = _bend(before[k], root.unsqueeze(-1) * N)[1]
         scaled = N * chosen.unsqueeze(1)
         parts.append(scaled @ scaled.mT)
     return level._replace(own=_kappa(level, root))
@@ -118,8 +125,8 @@ def _bend(level: Level, N: Tensor) -> tuple[Tensor, Tensor]:
         products.append(scaled @ scaled.mT)
     sizes = [_estimate(Q) for Q in products]
     first = sizes[0] <= sizes[1]
-    Q = torch.where(first[:, None, None], *products)
-    return Q, torch.where(first[:, None], *choices)
+    Q = torch.where(first[:, None, None], products[0], products[1])
+    return Q, torch.where(first[:, None], choices[0], choices[1])
 
 
 def _normal(t: Tensor) -> Tensor:
@@ -129,40 +136,45 @@ def _normal(t: Tensor) -> Tensor:
 
 def _kappa(level: Level, root: Tensor) -> Tensor:
     """κ² ≥ λ_max(Σ D Q D/w), D = T^½E [b, units] (``root``), [b]."""
-    outer = root.unsqueeze(2) * root.unsqueeze(1)
-    parts = [outer * part for part in level.parts]
-    whole = parts[0] if len(parts) == 1 else _weighted(parts, [_estimate(Q) for Q in parts])
-    return (trace_bound(whole).sqrt() + (root * level.pad).norm(dim=1)).square()
+    sizes = [_estimate(part, root) for part in level.parts] if len(level.parts) > 1 else [root]
+    top = trace_bound(_weighted(level.parts, sizes), root)
+    return (top.sqrt() + (root * level.pad).norm(dim=1)).square()
 
 
 def _weighted(parts: list[Tensor], sizes: list[Tensor]) -> Tensor:
     """Σ Q/w with w ∝ √λ, whose λ_max is no larger than (Σ √λ)²."""
+    if len(parts) == 1:
+        return parts[0]
     roots = [size.clamp(min=0.0).sqrt() for size in sizes]
     total = sum(roots[1:], roots[0])
     roots = [root + FLOOR * total + TINY for root in roots]
     total = sum(roots[1:], roots[0])
-    result = torch.zeros_like(parts[0])
-    for part, root in zip(parts, roots):
-        result = result + (total / root)[..., None, None] * part
+    over = [(total / root)[..., None, None] for root in roots]
+    result = parts[0] * over[0]
+    for part, times_ in zip(parts[1:], over[1:]):
+        result.addcmul_(part, times_)
     return result
 
 
-def _estimate(Q: Tensor) -> Tensor:
-    """About λ_max of positive semidefinite matrices [b, n, n], from below."""
-    v = Q.diagonal(dim1=-2, dim2=-1).sqrt().unsqueeze(-1) + TINY
+def _estimate(Q: Tensor, root: Tensor | None = None) -> Tensor:
+    """About λ_max, from below, of D Q D [b, n, n], positive semidefinite; D = diag(root) or I."""
+    scale = Q.new_ones(1, Q.shape[-1]) if root is None else root
+    v = Q.diagonal(dim1=-2, dim2=-1).sqrt() * scale + TINY
     for _ in range(POWERS):
-        v = Q @ (v / (v.norm(dim=1, keepdim=True) + TINY))
-    return v.norm(dim=(1, 2))
+        v = scale * times(Q, scale * (v / (v.norm(dim=1, keepdim=True) + TINY)))
+    return v.norm(dim=1)
 
 
-def trace_bound(Q: Tensor) -> Tensor:
-    """λ_max(Q) ≤ (tr Q⁸)^⅛ of positive semidefinite matrices [..., n, n], rounded up."""
-    trace = Q.diagonal(dim1=-2, dim2=-1).sum(-1)
-    power = Q / torch.where(trace > 0, trace, 1.0)[..., None, None]
+def trace_bound(Q: Tensor, root: Tensor) -> Tensor:
+    """λ_max(D Q D) ≤ (tr (D Q D)⁸)^⅛, D = diag(root [b, n]) and Q ≽ 0, rounded up: [b]."""
+    trace = (Q.diagonal(dim1=-2, dim2=-1) * root.square()).sum(-1)
+    scale = root * torch.where(trace > 0, trace, 1.0).rsqrt()[:, None]
+    power = (Q * scale.unsqueeze(-1)).mul_(scale.unsqueeze(-2))
     for _ in range(SQUARINGS):
         power = power @ power
     inflation = 1.0 + 4.0 * Q.shape[-1] ** 2 * 2.0**-52
-    return inflation * trace * power.square().sum((-2, -1)) ** (0.5 ** (SQUARINGS + 1))
+    norm = torch.linalg.vector_norm(power, dim=(-2, -1))
+    return inflation * trace * norm ** (0.5**SQUARINGS)
 
 
 def eigenvalue(Q: Tensor) -> Tensor:

@@ -65,7 +65,7 @@ def _side(curve: Curve, a: Tensor, end: Tensor, start: Tensor) -> tuple[Tensor, 
         return least, most
     bottom, top = torch.minimum(a, b), torch.maximum(a, b)
     passed = [(bottom <= point) & (point <= top) for point, _ in curve.turns]
-    several = sum(p.to(torch.int8) for p in passed) > 1
+    several = torch.stack(passed).sum(0) > 1
     for (point, extreme), here in zip(curve.turns, passed):
         rises = extreme == curve.most
         alone = here & ~several
@@ -191,7 +191,9 @@ def _false_position(
     return u * (curve.secant(a, u) - slope), rate * (right - left)
 
 
-def moves(curve: Curve, relaxed: Affine, a: Tensor, lo: Tensor, hi: Tensor) -> tuple[Tensor, ...]:
+def moves(
+    curve: Curve, relaxed: Affine, a: Tensor, lo: Tensor, hi: Tensor
+) -> tuple[Tensor, Tensor]:
     """The range of φ(a+u) − φ(a): between the ends where φ increases, else from the relaxation."""
     if curve.least >= 0:
         low, high = lo * curve.secant(a, lo), hi * curve.secant(a, hi)

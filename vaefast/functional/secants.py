@@ -13,6 +13,7 @@ from functools import lru_cache, partial
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from vaefast.functional import quotients
@@ -150,6 +151,7 @@ def _exp_half(value: Callable, slope: Callable, *_: float) -> Curve:
         0.0,
         None,
         stationary=lambda c: (2.0 * (2.0 * c).log(),),
+        error=1024.0 * ULP,  # e^b errs by b's last place, b < 710
     )
 
 
@@ -181,7 +183,7 @@ def _softplus(value: Callable, slope: Callable, *_: float) -> Curve:
         """−log(σ(−b) + σ(b)e^−w)/w from the upper end b, w = |u|."""
         b, width = torch.maximum(a, a + u), u.abs()
         small = torch.sigmoid(b) * torch.expm1(-width)
-        far = (torch.sigmoid(-b) + torch.sigmoid(b) * torch.exp(-width)).log()
+        far = torch.logaddexp(F.logsigmoid(-b), F.logsigmoid(b) - width)
         rise = torch.where(small > -0.5, torch.log1p(small), far)
         return torch.where(width == 0, slope(a), -rise / width)
 
