@@ -29,8 +29,7 @@ from vaefast.certify.tolerance import scale_cost
 
 __all__ = ["Ellipsoid", "anchors", "centres", "covered"]
 
-AXES = 4
-DEPTH = 3  # halvings of an axis
+DEPTH = 4  # halvings of an axis
 ROUNDS = 64
 CELLS = 20_000  # undecided at once; more are given up
 GROUPED = 2  # axes that groups are divided along
@@ -54,8 +53,8 @@ class Ellipsoid(NamedTuple):
     moves_scale: bool
 
     @classmethod
-    def of(cls, Q: Tensor, latents: int, axes: int = AXES) -> Ellipsoid:
-        """Of Q [m, m] float64, m = d (σ fixed) or 2d (y = [m; √2 e])."""
+    def of(cls, Q: Tensor, latents: int, axes: int) -> Ellipsoid:
+        """The longest axes of Q [m, m] float64, m = d (σ fixed) or 2d (y = [m; √2 e])."""
         values, vectors = torch.linalg.eigh(Q)
         values, vectors = values.flip(0).clamp(min=0.0), vectors.flip(1)
         k = min(axes, len(values))
