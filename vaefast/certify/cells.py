@@ -31,7 +31,7 @@ __all__ = ["Ellipsoid", "anchors", "centres", "covered"]
 
 DEPTH = 4  # halvings of an axis
 ROUNDS = 64
-CELLS = 20_000  # undecided at once; more are given up
+CELLS = 5_000  # undecided at once; more are given up
 GROUPED = 2  # axes that groups are divided along
 GROUP_DEPTH = 2
 ANGLES = 16  # of the split between the remaining mean and scale
@@ -106,9 +106,12 @@ def covered(ellipsoid: Ellipsoid, miss_bounds: Callable[[Tensor, Tensor], Tensor
     table = _Table(ellipsoid, miss_bounds)
     cells = _Cells.whole(ellipsoid.axes)
     for _ in range(ROUNDS):
-        cells = cells.take(~_holds(ellipsoid, table, cells))
+        held, lost = _judged(ellipsoid, table, cells)
+        cells = cells.take(~held)
         if not len(cells.used):
             return True
+        if bool(lost.any()):
+            return False
         divided = _divided(ellipsoid, cells)
         if divided is None or len(divided.used) > CELLS:
             return False
@@ -177,8 +180,11 @@ def _divided(ellipsoid: Ellipsoid, cells: _Cells) -> _Cells | None:
     return _Cells(*map(torch.cat, zip(wider, left, right, strict=True)))
 
 
-def _holds(ellipsoid: Ellipsoid, table: _Table, cells: _Cells) -> Tensor:
-    """Whether the condition is shown for each cell, [n] bool."""
+def _judged(ellipsoid: Ellipsoid, table: _Table, cells: _Cells) -> tuple[Tensor, Tensor]:
+    """Whether the condition is shown for each cell, and whether no division will; [n] bool.
+
+    A corner of the ellipsoid that fails with all axes used stays one.
+    """
     group = _group(ellipsoid, cells)
     corners = _corners(cells)  # [n, 2^k, k]
     centre = table.centres[group]  # [n, k]
@@ -186,14 +192,27 @@ def _holds(ellipsoid: Ellipsoid, table: _Table, cells: _Cells) -> Tensor:
     half = 0.5 * (_unit(cells.high) - _unit(cells.low)) * ellipsoid.lengths[:-1]
     narrow = (-2.0 * log_scale).exp() @ ellipsoid.mean.square()  # w_i [n, k]
     exponent = 0.5 * (narrow * half.square()).sum(1)
-    log_b = table.log_bounds(group, corners).amax(1) + exponent
-    room = -torch.special.ndtri(log_b.exp().clamp(max=1.0))
+    log_b = table.log_bounds(group, corners)
+    lost = _lost(ellipsoid, corners, _room(log_b))
+    room = _room(log_b.amax(1) + exponent)
     remaining = _remaining(ellipsoid, cells)
     if not ellipsoid.moves_scale:
-        return room > remaining
+        return room > remaining, lost
     t = _unit(corners) * ellipsoid.lengths[:-1] - centre[:, None]
     left = torch.linalg.vector_norm(t @ ellipsoid.log_scale.mT, dim=2).amax(1)  # E₀
-    return room > _with_scale(remaining, left, (-log_scale).exp().amax(1))
+    return room > _with_scale(remaining, left, (-log_scale).exp().amax(1)), lost
+
+
+def _room(log_b: Tensor) -> Tensor:
+    """Φ⁻¹(1 − b)."""
+    return -torch.special.ndtri(log_b.exp().clamp(max=1.0))
+
+
+def _lost(ellipsoid: Ellipsoid, corners: Tensor, room: Tensor) -> Tensor:
+    """Whether a corner [n, 2^k, k] within the ellipsoid lacks room [n, 2^k] for the last axes."""
+    rest = 1.0 - _unit(corners).square().sum(2)
+    needed = ellipsoid.lengths[-1] * rest.clamp(min=0.0).sqrt()
+    return ((rest >= 0) & (room <= needed)).any(1)
 
 
 def _with_scale(remaining: Tensor, left: Tensor, narrow: Tensor) -> Tensor:

@@ -1,0 +1,128 @@
+"""Cells cover an ellipsoid only where every posterior of it keeps its majority."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from scipy import stats
+
+from vaefast.certify.cells import Ellipsoid, anchors, centres, covered
+
+LATENTS = 4
+
+
+def random_ellipsoid(seed: int, rows: int, decay: float = 0.5) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    U = torch.linalg.qr(torch.randn(rows, rows, generator=generator).double())[0]
+    lengths = 2.0 * decay ** torch.arange(rows)
+    return (U * lengths.square()) @ U.mT
+
+
+def half_space(normal: torch.Tensor, q: float):
+    """The exact probability of leaving {z : ⟨normal, z⟩ ≤ q}."""
+
+    def misses(means, log_scale):
+        width = (normal * log_scale.exp()).norm()
+        return torch.from_numpy(stats.norm.sf((q - means @ normal) / width))
+
+    return misses
+
+
+def ball(radius: float):
+    """The exact probability of leaving a ball around 0, at scale 1."""
+
+    def misses(means, log_scale):
+        assert not bool(log_scale.any())
+        far = means.square().sum(1).numpy()
+        return torch.from_numpy(stats.ncx2.sf(radius**2, LATENTS, far))
+
+    return misses
+
+
+def largest(Q, misses, axes):
+    """The largest factor of the ellipsoid's lengths that is covered."""
+    low, high = 0.0, 4.0
+    for _ in range(12):
+        middle = 0.5 * (low + high)
+        held = covered(Ellipsoid.of(middle**2 * Q, LATENTS, axes), misses)
+        low, high = (middle, high) if held else (low, middle)
+    return low
+
+
+@pytest.mark.parametrize("axes", [0, 1, 2, 3])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_of_a_half_space_no_more_than_the_exact_share_is_covered(axes: int, seed: int):
+    """Covered up to s with s·√(nᵀQn) = q exactly; without axes Neyman and Pearson's s·a₁ = q."""
+    Q = random_ellipsoid(seed, LATENTS)
+    normal = torch.nn.functional.normalize(torch.randn(LATENTS).double(), dim=0)
+    exact = 1.5 / math.sqrt(float(normal @ Q @ normal))
+    found = largest(Q, half_space(normal, 1.5), axes)
+    assert found < exact
+    if axes == 0:
+        assert found == pytest.approx(1.5 / 2.0, abs=2e-3)
+    if axes == 3:
+        assert found > 0.7 * exact
+
+
+def test_of_a_ball_anchors_cover_more_than_the_probability_at_the_centre_says():
+    Q = random_ellipsoid(0, LATENTS)
+    misses = ball(3.2)
+    q = float(stats.norm.isf(float(misses(torch.zeros(1, LATENTS).double(), torch.zeros(1)))))
+    by_centre, by_anchors = (largest(Q, misses, axes) for axes in (0, 2))
+    assert by_centre == pytest.approx(q / 2.0, abs=2e-3)
+    assert by_anchors > 1.15 * by_centre
+    # the tip of the longest axis is the first posterior to lose its majority
+    tip = torch.zeros(1, LATENTS).double()
+    tip[0, 0] = 2.0 * by_anchors
+    assert float(misses(tip, torch.zeros(1))) < 0.5
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_with_a_scale_that_moves_no_posterior_of_what_is_covered_loses(seed: int):
+    """y = [m; √2 e] at random on the surface, of a half-space: there m decides and e does not."""
+    Q = random_ellipsoid(seed, 2 * LATENTS, decay=0.6)
+    Q[LATENTS:, LATENTS:] *= 0.04  # log σ moves less than the mean
+    Q[:LATENTS, LATENTS:] *= 0.2
+    Q[LATENTS:, :LATENTS] *= 0.2
+    normal = torch.nn.functional.normalize(torch.randn(LATENTS).double(), dim=0)
+    misses = half_space(normal, 1.5)
+    share = largest(Q, misses, 2)
+    exact = 1.5 / math.sqrt(float(normal @ Q[:LATENTS, :LATENTS] @ normal))
+    assert 0.3 * exact < share < exact
+    factor = torch.linalg.cholesky(share**2 * Q)
+    y = torch.nn.functional.normalize(torch.randn(2000, 2 * LATENTS).double(), dim=1) @ factor.mT
+    for m, e in zip(y[:, :LATENTS], y[:, LATENTS:] / math.sqrt(2.0), strict=True):
+        assert float(misses(m[None], e)) < 0.5
+
+
+def test_the_count_of_anchors_is_the_whole_grid_of_every_group():
+    fixed = Ellipsoid.of(random_ellipsoid(0, LATENTS), LATENTS, 2)
+    moving = Ellipsoid.of(random_ellipsoid(0, 2 * LATENTS), LATENTS, 2)
+    assert anchors(fixed) == 17**2
+    assert anchors(moving) == (1 + 4 + 16) * 17**2
+    assert len(centres(moving)) == 21
+    assert len(centres(moving).unique(dim=0)) == 21
+
+
+def test_every_anchor_that_is_asked_for_is_counted():
+    Q = random_ellipsoid(0, 2 * LATENTS)
+    asked = set()
+    normal = torch.nn.functional.normalize(torch.ones(LATENTS).double(), dim=0)
+    exact = half_space(normal, 1.2)
+
+    def misses(means, log_scale):
+        scale = tuple(log_scale.tolist())
+        asked.update((scale, *mean) for mean in (means * 1e6).round().long().tolist())
+        return exact(means, log_scale)
+
+    ellipsoid = Ellipsoid.of(Q, LATENTS, 3)
+    covered(ellipsoid, misses)
+    assert 10 < len(asked) <= anchors(ellipsoid)
+
+
+def test_nothing_is_covered_where_nothing_is_known():
+    ellipsoid = Ellipsoid.of(random_ellipsoid(0, LATENTS), LATENTS, 3)
+    assert not covered(ellipsoid, lambda means, scale: torch.ones(len(means)).double())
+    assert covered(ellipsoid, lambda means, scale: torch.zeros(len(means)).double())

@@ -1,0 +1,183 @@
+"""The sound margins of ordinary VAEs: exact where the encoder is affine, never attacked below."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import vaefast as vf
+from vaefast.certify import Budget, Guarantee, distance, empirical_margin, margin
+from vaefast.models import MLPVAE, VAE
+
+METHODS = ("local", "anchors", "best")
+QUICK = {"steps": 10, "restarts": 2, "noise_samples": 4}
+
+
+@pytest.fixture
+def affine(linear):
+    torch.manual_seed(0)
+    return linear(torch.randn(3, 6) / 2, [0.3, 0.5, 0.4], torch.randn(8, 3)[:6])
+
+
+@pytest.fixture
+def points():
+    return torch.rand(6, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+def mlp(activation: str, *, fixed: bool = False, seed: int = 0) -> MLPVAE:
+    std = {"fixed_std": 0.3} if fixed else {}
+    return MLPVAE((1, 4, 4), (14, 12), 3, activation, **std, seed=seed).double().eval()
+
+
+def images(n: int = 5) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(3)
+    return torch.rand(n, 1, 4, 4, generator=generator, dtype=torch.float64)
+
+
+def far(vae: VAE, x: torch.Tensor, share: float = 0.9) -> torch.Tensor:
+    """r [B] within which so much of the draws stay."""
+    radii = torch.linspace(0.05, 3.0, 60).double()
+    p = torch.stack([vf.certify.robust_probability(vae, x, float(r), samples=500).p for r in radii])
+    return radii[(p >= share).long().argmax(0)]
+
+
+@pytest.mark.parametrize("form", ["affine", "multiplier", "smaller"])
+def test_of_an_affine_encoder_it_is_the_whitened_margin(affine, points, form):
+    """‖SJδ‖ < q is exactly what Neyman and Pearson ask for; the search ends within 1 %."""
+    own = margin(affine, points, 2.5, method="local", samples=800, form=form)
+    first = margin(affine, points, 2.5, method="whitened", samples=800)
+    assert bool((own.margin > 0).all())
+    assert own.p_lower.tolist() == first.p_lower.tolist()
+    assert bool((own.margin <= first.margin * (1 + 1e-9)).all())
+    assert bool((own.margin >= first.margin * 0.99).all())
+    assert own.guarantee is Guarantee.LOCAL
+    assert own.guarantee.sound
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh", "silu", "maxmin"])
+@pytest.mark.parametrize("method", METHODS)
+def test_no_attack_inside_the_certified_ball_takes_the_majority(activation, method):
+    fixed = activation != "relu"  # where σ moves, groups of anchors take ten times as long
+    vae, x = mlp(activation, fixed=fixed), images(5 if fixed else 2)
+    r = far(vae, x, 0.99)
+    own = margin(vae, x, r, method=method, samples=12_000, alpha=1e-4)
+    assert int((own.margin > 0).sum()) >= len(x) // 2
+    broken = empirical_margin(vae, x, r, r_max=4.0, low=-9.0, high=9.0, certified=own, **QUICK)
+    assert bool((broken.margin >= own.margin).all())
+    direction = torch.randn(len(x), 40, 16, generator=torch.Generator().manual_seed(2)).double()
+    delta = own.margin[:, None, None] * torch.nn.functional.normalize(direction, dim=2)
+    moved = (x.flatten(1)[:, None] + delta).view(-1, 1, 4, 4)
+    mean, std = vae.posterior(moved)
+    noise = torch.randn(300, len(moved), 3, generator=torch.Generator().manual_seed(4)).double()
+    apart = vae.g((mean + std * noise).flatten(0, 1)).view(300, len(x), 40, 16)
+    centre = vae.reconstruct(x).flatten(1)[None, :, None]
+    inside = ((apart - centre).norm(dim=3) <= r[:, None]).double().mean(0)
+    assert float(inside.min()) > 0.5
+
+
+def test_a_moving_scale_is_paid_for():
+    vae, x = mlp("tanh"), images()
+    whole = margin(vae, x, 0.8, method="local", samples=500)
+    first = margin(vae, x, 0.8, method="whitened", samples=500)
+    sure = whole.p_lower > 0.5
+    assert bool((whole.margin[sure] < first.margin[sure]).all())
+
+
+def test_rows_do_not_depend_on_their_batch():
+    vae, x = mlp("relu"), images(14)  # as many rows as the first layer has units
+    r = far(vae, x)
+    for method in METHODS[:2]:
+        whole = margin(vae, x, r, method=method, samples=600).margin
+        index = torch.tensor([5, 6])
+        part = margin(vae, x[5:7], r[5:7], method=method, samples=600, index=index).margin
+        torch.testing.assert_close(part, whole[5:7], rtol=1e-9, atol=1e-12)
+
+
+def test_float32_inputs_certify_no_more_than_float64_ones():
+    vae, x = mlp("tanh"), images()
+    probability = vf.certify.robust_probability(vae, x, 0.8, samples=400)
+    wide = margin(vae, x, 0.8, method="local", probability=probability).margin
+    narrow = margin(MLPVAE.float(mlp("tanh")), x.float(), 0.8, method="local", samples=400).margin
+    same = (narrow > 0) & (wide > 0)
+    assert int(same.sum()) >= 3
+    torch.testing.assert_close(narrow[same], wide[same], rtol=0.05, atol=0.0)
+
+
+def test_what_says_nothing_says_why(affine, points):
+    points[1, 2] = torch.nan
+    own = margin(affine, points, torch.tensor([2.5, 2.5, 1e-6, 2.5, 2.5, 2.5]), method="local")
+    assert own.margin[1].isnan()
+    assert own.margin[2] == 0.0
+    assert own.reasons[1] == "x or r is not finite"
+    assert own.reasons[2] == "p_lower is at most 1/2"
+    assert own.abstain.tolist() == [False, True, True, False, False, False]
+    assert own.samples[2] == 1000  # no hope, no more draws
+
+
+def test_auto_draws_until_it_stops_paying(affine, points):
+    budget = Budget(samples=4000)
+    own = margin(affine, points, 2.5, method="local", budget=budget)
+    one = margin(affine, points, 2.5, method="local", samples=1000)
+    assert own.alpha == one.alpha == 1e-3
+    assert bool((own.samples >= 1000).all())
+    assert float(own.margin.median()) >= float(one.margin.median())
+
+
+def test_best_is_the_larger_of_both_at_half_of_alpha():
+    vae, x = mlp("relu", fixed=True), images()
+    r = far(vae, x)
+    whole = margin(vae, x, r, method="best", samples=1500)
+    given = {"samples": 1500, "alpha": 5e-4}
+    parts = [margin(vae, x, r, method=m, **given).margin for m in ("local", "anchors")]
+    torch.testing.assert_close(whole.margin, torch.maximum(*parts))
+    assert whole.alpha == 1e-3
+    assert whole.samples.tolist() == [3000] * 5
+    assert whole.guarantee is Guarantee.LOCAL
+
+
+class Attending(nn.Module):
+    def encode(self, x):
+        return torch.softmax(x, 1)[:, :3] * x[:, :3], x[:, 3:6] - 3.0
+
+    def decode(self, z):
+        return torch.cat([z, z.sin()], 1)
+
+
+def test_what_is_not_bounded_is_refused_in_one_line(affine, points):
+    user = vf.as_vae(Attending(), likelihood="gaussian").eval()
+    with pytest.raises(ValueError, match='"local" takes encoders that lower, this one does not'):
+        margin(user, points, 1.0, method="local")
+    with pytest.raises(ValueError, match='form is of method "local", "best", got method="whit'):
+        margin(affine, points, 1.0, method="whitened", form="affine")
+    with pytest.raises(ValueError, match='precision is of method "first_order", "whitened", got'):
+        margin(affine, points, 1.0, method="local", precision="bf16")
+    with pytest.raises(ValueError, match='samples must be a number or "auto", got "many"'):
+        margin(affine, points, 1.0, method="local", samples="many")
+
+
+@pytest.mark.parametrize("kind", ["mlp", "gaussian"])
+def test_a_certified_distance_is_one_at_which_the_radius_is_certified(build, kind):
+    """The same draws at that r have at least ``rank`` hits, so its margin is the radius or more."""
+    vae, x = build(kind), images()
+    radius = torch.tensor([0.0, 0.01, 0.03, 0.05, 50.0], dtype=torch.float64)
+    found = distance(vae, x, radius, samples=1500)
+    assert found.abstain.tolist() == [False] * 4 + [True]
+    assert found.distance[4] == torch.inf
+    assert "too far" in found.reasons[4] or "too few" in found.reasons[4]
+    wider = distance(vae, x[:4], radius[:4] + 0.02, samples=1500)
+    assert bool((wider.distance >= found.distance[:4]).all())
+    at = found.distance[:4] * (1 + 1e-12)
+    again = margin(vae, x[:4], at, method="local", samples=1500)
+    assert bool((again.margin >= radius[:4] * 0.98 - 1e-9).all())
+    p = vf.certify.clopper_pearson(found.rank[:4], 1500, 1e-3)
+    assert bool((p >= found.p_required[:4]).all())
+
+
+def test_a_distance_says_how_many_draws_it_takes(build):
+    vae, x = build("gaussian"), images()
+    few = distance(vae, x, 0.05, samples=8)
+    assert bool(few.abstain.all())
+    assert all("too few draws" in reason for reason in few.reasons)
+    enough = distance(vae, x, 0.05, samples=int(few.samples_required.max()))
+    assert not bool(enough.abstain.any())
