@@ -13,6 +13,7 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
+from vaefast.reproduce.sources import UNKNOWN, sources
 from vaefast.runtime.durable import write_whole
 
 __all__ = ["Part", "Store", "said", "versioned"]
@@ -36,6 +37,12 @@ class Store:
         folder: a new or empty one, or one of a run with the same settings.
         settings: plain JSON values, all that the results depend on.
 
+    A part says which sources of vaefast made it. Those of other sources are read too, so that a
+    run of hours outlives a change that does not concern it; :attr:`made_by` tells them.
+
+    Attributes:
+        made_by: of every part that was read or written, the sources that made it.
+
     Raises:
         ValueError: the folder is of a run with other settings; the first that differs is named.
         FileExistsError: it is a file, or holds what no run of ours wrote.
@@ -43,7 +50,7 @@ class Store:
     """
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
-        self.folder = folder
+        self.folder, self.made_by = folder, dict[str, str]()
         self.settings = json.loads(json.dumps({"made_by": MADE_BY, **settings}))
         text = json.dumps(self.settings, indent=2, ensure_ascii=False)
         self.fingerprint = hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -83,12 +90,15 @@ class Store:
             raise ValueError(f"{path} cannot be read; delete it to compute it again") from None
         if found.get("fingerprint") != self.fingerprint:
             raise ValueError(f"{path} is of a run with other settings; delete it to compute it")
+        self.made_by[name] = found.get("sources", UNKNOWN)
         return Part(tensors, found["facts"])
 
     def write(self, name: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Part:
         """Keep a part; returns what a later run will read."""
         copies = {key: t.detach().cpu().contiguous().clone() for key, t in tensors.items()}
-        text = json.dumps({"fingerprint": self.fingerprint, "facts": dict(facts)})
+        self.made_by[name] = sources()
+        origin = {"fingerprint": self.fingerprint, "sources": sources()}
+        text = json.dumps({**origin, "facts": dict(facts)})
         write_whole(self.path(name), safetensors.torch.save(copies, metadata={KEY: text}))
         return Part(copies, json.loads(text)["facts"])
 
