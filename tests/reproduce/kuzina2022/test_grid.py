@@ -86,3 +86,36 @@ def test_the_oblivious_attack_never_sees_the_defence(aim, monkeypatch):
     assert (alone["steps"], alone["restarts"]) == (settings.attack_steps, 4)
     left = {key: value for key, value in alone.items() if key not in {*known, "restarts"}}
     assert left == {key: value for key, value in through.items() if key not in known}
+
+
+def test_each_cell_of_an_aim_has_the_point_of_its_attack(tmp_path, monkeypatch):
+    """The oblivious point is one for both defences; all are candidates of the adaptive attack."""
+    settings = Settings("made-up", references=2, restarts=2)
+    subject = Subject(parse_model("vae"), *[None] * 5, 0.0)
+    grid = Grid(subject, settings, Store(tmp_path, settings.record()), None)
+    x_adv = torch.tensor([[0.1, 0.2]] * 2).reshape(2, 2, 1, 1, 1)
+    kept = {"none": np.array([[0.0, 1.0]] * 2), "hmc": np.array([[1.0, 0.0]] * 2)}
+    cells = [Cell("vae", 0.1, "published", d, v, v, v, {}, {}) for d, v in kept.items()]
+
+    def part(point, draws, **facts):
+        assert draws == REPORT
+        tensor = point.flatten(2).mean(2) if point.ndim == 5 else point
+        return Part(dict.fromkeys(("msssim", "same", "sampled"), tensor), facts)
+
+    def adaptive(self, aim, radius, others, step_size):
+        assert step_size == 0.5
+        return part(torch.stack([p.flatten() for p in others.values()], 1), REPORT, of=[*others])
+
+    monkeypatch.setattr(Grid, "_oblivious", lambda *_: torch.full((2, 1, 1, 1), 0.3))
+    monkeypatch.setattr(Grid, "_sampled", lambda self, point, draws: part(point, draws))
+    monkeypatch.setattr(Grid, "_defended", lambda self, point, title, draws: part(point, draws))
+    monkeypatch.setattr(Grid, "_adaptive", adaptive)
+    found = grid._aimed(IMAGE, 0.1, x_adv, tuple(cells), 0.5)
+    assert [(cell.attack, cell.defence, cell.msssim[0].tolist()) for cell in found] == [
+        ("strongest-image", "none", pytest.approx([0.1, 0.1])),
+        ("strongest-image", "hmc", pytest.approx([0.2, 0.2])),
+        ("oblivious-image", "none", pytest.approx([0.3, 0.3])),
+        ("oblivious-image", "hmc", pytest.approx([0.3, 0.3])),
+        ("adaptive-image", "hmc", pytest.approx([0.2, 0.3])),
+    ]
+    assert found[-1].facts["candidates"] == ["chain", "posterior", "published", "oblivious"]
