@@ -53,7 +53,7 @@ def test_parts_tell_which_sources_made_them(tmp_path, monkeypatch):
     store = Store(tmp_path, SETTINGS)
     store.write("a", {}, {})
     assert not mixed(store.made_by.values())
-    assert said_origin(store.made_by.values()).startswith("All 1 parts were made by sources ")
+    assert said_origin(store.made_by.values()).endswith("of vaefast made every part of them (1).")
     monkeypatch.setattr("vaefast.reproduce.store.sources", lambda: "0ther")
     later = Store(tmp_path, SETTINGS)
     later.read("a")

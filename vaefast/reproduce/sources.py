@@ -42,7 +42,7 @@ def said_origin(made_by: Iterable[str]) -> str:
     """One sentence: which versions of the sources made how many parts."""
     counts = Counter(made_by)
     if not mixed(counts):
-        return f"All {counts.total()} parts were made by sources {''.join(counts)} of vaefast."
+        return f"Sources {''.join(counts)} of vaefast made every part of them ({counts.total()})."
     each = ", ".join(f"{name} ({count} parts)" for name, count in counts.most_common())
     return (
         f"These numbers are a mixture: their parts were made by sources {each} of vaefast, kept "

@@ -94,6 +94,7 @@ def _aimed(found: Reproduction, aim: Aim) -> list[str]:
     metric, noun = _fair(aim), SAID[_fair(aim)].noun
     published, oblivious, adaptive = aim.strongest, aim.oblivious, aim.adaptive
     alone = _compared(found, metric, (oblivious, NONE), (published, NONE))
+    gain = _compared(found, metric, (oblivious, HMC), (oblivious, NONE))
     carried = _compared(found, metric, (oblivious, HMC), (published, HMC))
     known = _compared(found, metric, (adaptive, HMC), (oblivious, HMC))
     subject = f"Aimed at the {aim.noun} and knowing nothing of HMC, the attack"
@@ -104,6 +105,7 @@ def _aimed(found: Reproduction, aim: Aim) -> list[str]:
     ]
     return [
         _sentence(f"{subject} on no defence, {words},", metric, alone),
+        _sentence("HMC against it", metric, gain),
         _sentence(f"Carried over to HMC it, {words} there,", metric, carried),
         _sentence("With this aim, knowing HMC (the attack through it) moreover", metric, known),
         f"In the mean over the cells the aim changes {noun} under HMC by {_said(metric, parts[0])} "
