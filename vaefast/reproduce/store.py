@@ -38,10 +38,7 @@ class Store:
         settings: plain JSON values, all that the results depend on.
 
     A part says which sources of vaefast made it. Those of other sources are read too, so that a
-    run of hours outlives a change that does not concern it; :attr:`made_by` tells them.
-
-    Attributes:
-        made_by: of every part that was read or written, the sources that made it.
+    run of hours outlives a change that does not concern it; :meth:`made_by` tells them.
 
     Raises:
         ValueError: the folder is of a run with other settings; the first that differs is named.
@@ -50,7 +47,7 @@ class Store:
     """
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
-        self.folder, self.made_by = folder, dict[str, str]()
+        self.folder = folder
         self.settings = json.loads(json.dumps({"made_by": MADE_BY, **settings}))
         text = json.dumps(self.settings, indent=2, ensure_ascii=False)
         self.fingerprint = hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -90,17 +87,25 @@ class Store:
             raise ValueError(f"{path} cannot be read; delete it to compute it again") from None
         if found.get("fingerprint") != self.fingerprint:
             raise ValueError(f"{path} is of a run with other settings; delete it to compute it")
-        self.made_by[name] = found.get("sources", UNKNOWN)
         return Part(tensors, found["facts"])
 
     def write(self, name: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Part:
         """Keep a part; returns what a later run will read."""
         copies = {key: t.detach().cpu().contiguous().clone() for key, t in tensors.items()}
-        self.made_by[name] = sources()
         origin = {"fingerprint": self.fingerprint, "sources": sources()}
         text = json.dumps({**origin, "facts": dict(facts)})
         write_whole(self.path(name), safetensors.torch.save(copies, metadata={KEY: text}))
         return Part(copies, json.loads(text)["facts"])
+
+    def made_by(self) -> list[str]:
+        """The sources that made each finished part of the folder, also where no page reads it."""
+        found = []
+        for path in sorted(self.folder.glob("*/*.safetensors")):
+            with safetensors.safe_open(path, framework="pt", device="cpu") as file:
+                metadata = file.metadata() or {}
+            if KEY in metadata:  # a part, not a model
+                found.append(json.loads(metadata[KEY]).get("sources", UNKNOWN))
+        return found
 
     def _compare(self) -> None:
         path = self.folder / SETTINGS

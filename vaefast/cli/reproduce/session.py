@@ -93,7 +93,7 @@ def carry_out(
         way_on = f"what is finished lies in {out}, and the same command goes on from it"
         raise KeyboardInterrupt(way_on) from None
     command = shlex.join(["vaefast", *context.obj])
-    made_by = store.made_by.values()
+    made_by = store.made_by()
     for name, text in experiment.files(found, command, said_origin(made_by)).items():
         write_whole(out / name, text.encode())
     console.print(f"\n{' '.join(experiment.findings(found))}", markup=False)
