@@ -25,7 +25,7 @@ OURS = {"chains": CHAINS, "warmup": WARMUP, "steps": STEPS, "seed": 4}
 @pytest.fixture
 def nuts():
     """Draws [C, T, d] float64 of a potential of z [d], from z [C, d]."""
-    pytest.importorskip("numpyro", reason="needs NumPyro, pip install numpyro jax")
+    pytest.importorskip("numpyro", reason="pip install vaefast[proofs]")
     import jax
     from numpyro.infer import MCMC, NUTS
 

@@ -4,9 +4,11 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from vaefast.reproduce.kuzina2022.settings import Settings, parse_model
 from vaefast.reproduce.kuzina2022.subject import choose_references
+from vaefast.reproduce.sources import _hash, mixed, said_origin, sources
 from vaefast.reproduce.store import Store
 from vaefast.runtime.durable import write_whole
 
@@ -46,6 +48,38 @@ def test_a_foreign_folder_is_left_alone(tmp_path):
     with pytest.raises(FileExistsError, match="of no reproduction"):
         Store(tmp_path, SETTINGS)
     assert (tmp_path / "thesis.txt").read_text() == "x"
+
+
+def test_parts_tell_which_sources_made_them(tmp_path, monkeypatch):
+    store = Store(tmp_path, SETTINGS)
+    store.write("vae/a", {}, {})
+    save_file({"weight": torch.zeros(1)}, store.path("vae/model"))  # is no part
+    assert not mixed(store.made_by())
+    assert said_origin(store.made_by()).endswith("of vaefast made every part of them (1).")
+    monkeypatch.setattr("vaefast.reproduce.store.sources", lambda: "0ther")
+    later = Store(tmp_path, SETTINGS)
+    later.write("vae/b", {}, {})
+    assert later.made_by()[1] == "0ther"
+    assert mixed(later.made_by())
+    assert "mixture: their parts were made by sources" in said_origin(later.made_by())
+    assert "0ther (1 parts)" in said_origin(later.made_by())
+    assert mixed(["unknown"])
+
+
+def test_sources_are_told_by_python_files_and_the_extension(tmp_path):
+    for name, text in (("a.py", "1"), ("b/c.py", "2"), ("_C.so", "3"), ("page.j2", "4")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    (tmp_path / "kernels").mkdir()
+    before = _hash(tmp_path)
+    (tmp_path / "page.j2").write_text("5")
+    (tmp_path / "kernels/k.py").write_text("elsewhere in a checkout")
+    assert _hash(tmp_path) == before
+    for name in ("b/c.py", "_C.so"):
+        (tmp_path / name).write_text("6")
+        assert _hash(tmp_path) != before
+        before = _hash(tmp_path)
+    assert len(sources()) == 8
 
 
 def test_damaged_and_foreign_parts_are_refused(tmp_path):

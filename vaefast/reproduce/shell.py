@@ -37,11 +37,12 @@ def _plain(value: Any) -> str:
     return said(value).replace(",", ", ")
 
 
-def render_page(experiment: str, **values: Any) -> str:
+def render_page(experiment: str, *, origin: str, **values: Any) -> str:
     """The template ``page.html.j2`` of an experiment's package as HTML text.
 
     Args:
         experiment: name of the package.
+        origin: which sources made the numbers, a sentence.
         values: what its sections show; besides ``findings``, sentences; ``sizes``, rows of a
             setting, here and published; ``command``, the command line that makes these numbers.
     """
@@ -57,6 +58,7 @@ def render_page(experiment: str, **values: Any) -> str:
     )
     return environment.get_template("page").render(
         experiment=experiment,
+        origin=origin,
         style=(files("vaefast.report") / "report.css").read_text(encoding="utf-8"),
         versions=versions(),
         threads=torch.get_num_threads(),

@@ -13,6 +13,7 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
+from vaefast.reproduce.sources import UNKNOWN, sources
 from vaefast.runtime.durable import write_whole
 
 __all__ = ["Part", "Store", "said", "versioned"]
@@ -35,6 +36,9 @@ class Store:
     Args:
         folder: a new or empty one, or one of a run with the same settings.
         settings: plain JSON values, all that the results depend on.
+
+    A part says which sources of vaefast made it. Those of other sources are read too, so that a
+    run of hours outlives a change that does not concern it; :meth:`made_by` tells them.
 
     Raises:
         ValueError: the folder is of a run with other settings; the first that differs is named.
@@ -88,9 +92,20 @@ class Store:
     def write(self, name: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Part:
         """Keep a part; returns what a later run will read."""
         copies = {key: t.detach().cpu().contiguous().clone() for key, t in tensors.items()}
-        text = json.dumps({"fingerprint": self.fingerprint, "facts": dict(facts)})
+        origin = {"fingerprint": self.fingerprint, "sources": sources()}
+        text = json.dumps({**origin, "facts": dict(facts)})
         write_whole(self.path(name), safetensors.torch.save(copies, metadata={KEY: text}))
         return Part(copies, json.loads(text)["facts"])
+
+    def made_by(self) -> list[str]:
+        """The sources that made each finished part of the folder, also where no page reads it."""
+        found = []
+        for path in sorted(self.folder.glob("*/*.safetensors")):
+            with safetensors.safe_open(path, framework="pt", device="cpu") as file:
+                metadata = file.metadata() or {}
+            if KEY in metadata:  # a part, not a model
+                found.append(json.loads(metadata[KEY]).get("sources", UNKNOWN))
+        return found
 
     def _compare(self) -> None:
         path = self.folder / SETTINGS

@@ -13,7 +13,8 @@ from vaefast.reproduce.kuzina2022.subject import Subject
 B, R = 4, 2
 CHOICES = [("published", "none"), ("published", "hmc")]
 for _aim in ("image", "class"):
-    CHOICES += [(f"strongest-{_aim}", defence) for defence in ("none", "hmc")]
+    for _attack in ("strongest", "oblivious"):
+        CHOICES += [(f"{_attack}-{_aim}", defence) for defence in ("none", "hmc")]
     CHOICES.append((f"adaptive-{_aim}", "hmc"))
 NOISE = np.array([[0.01, -0.01], [-0.01, 0.01], [0.02, 0.0], [-0.02, 0.0]])
 

@@ -81,7 +81,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(finished, tmp_path, capsys, writ
     assert (out / "results.csv").read_bytes() == (finished / "results.csv").read_bytes()
     shown = capsys.readouterr().out
     assert ("goes on from" in shown) == (writes == 2)
-    assert ("attack   VAE" in shown) == (writes == 2)
+    assert ("attack   VAE, 0.2" in shown) == (writes == 2)
 
 
 def test_a_finished_run_computes_nothing_again(finished, capsys):
@@ -102,9 +102,13 @@ def test_the_grid_is_whole(finished):
         ["0.2", "published", "hmc"],
         ["0.2", "strongest-image", "none"],
         ["0.2", "strongest-image", "hmc"],
+        ["0.2", "oblivious-image", "none"],
+        ["0.2", "oblivious-image", "hmc"],
         ["0.2", "adaptive-image", "hmc"],
         ["0.2", "strongest-class", "none"],
         ["0.2", "strongest-class", "hmc"],
+        ["0.2", "oblivious-class", "none"],
+        ["0.2", "oblivious-class", "hmc"],
         ["0.2", "adaptive-class", "hmc"],
     ]
     assert all(0 <= float(row.split(",")[5]) <= 1 for row in rows[1:])
@@ -192,6 +196,8 @@ def test_the_published_size_is_estimated_from_a_measurement():
         data.load("digits"), Settings("digits", models=("vae",), radii=(0.1,), epochs=10**6)
     )
     assert twice.training > 100 * found.training
+    without = Settings("digits", models=("vae",), radii=(0.1,), bound_references=0)
+    assert measure(data.load("digits"), without).bound == 0
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ MEANS = {("published", "none"): (0.4, 0.2), ("published", "hmc"): (0.8, 0.75)}
 @pytest.fixture
 def text(made_up):
     found = made_up(MEANS, models=("vae", "tcvae-2.5"), classes=("<b>", "boot"))
-    return render(found, "vaefast reproduce kuzina2022 --data x")
+    return render(found, "vaefast reproduce kuzina2022 --data x", "All of one version.")
 
 
 def test_the_page_needs_nothing_else(text):
@@ -48,6 +48,8 @@ def test_the_page_says_what_it_is_of(text):
         "transitions 60 –",
         "vaefast reproduce kuzina2022 --data x",
         "validation loss",
+        "All of one version.",
+        "attack at the class that knows nothing of HMC, HMC",
     ):
         assert part in words, part
 
@@ -55,7 +57,7 @@ def test_the_page_says_what_it_is_of(text):
 def test_the_table_has_a_row_a_cell(made_up):
     found = made_up(MEANS)
     rows = list(csv.DictReader(io.StringIO(as_csv(found))))
-    assert len(rows) == len(found.cells) == 18
+    assert len(rows) == len(found.cells) == 26
     row = rows[3]
     assert (row["attack"], row["defence"], row["radius"]) == ("published", "hmc", "0.1")
     assert (float(row["msssim"]), float(row["accuracy"])) == (0.8, 0.75)

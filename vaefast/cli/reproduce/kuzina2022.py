@@ -24,9 +24,9 @@ def _size(text: str, name: str, full: str) -> Any:
     return size_option(text, name, DEFAULT[name], full)
 
 
-def _files(found: Reproduction, command: str) -> dict[str, str]:
+def _files(found: Reproduction, command: str, origin: str) -> dict[str, str]:
     bound = {} if found.bound is None else {"tv-bound.csv": found.bound.as_csv()}
-    return {"results.csv": as_csv(found), **bound, "report.html": render(found, command)}
+    return {"results.csv": as_csv(found), **bound, "report.html": render(found, command, origin)}
 
 
 EXPERIMENT = Experiment(Settings, check_data, open_store, measure, run, _files, findings)

@@ -14,6 +14,7 @@ from vaefast.audit import Stages
 from vaefast.cli.sources import check_suffix, find_device, read_data
 from vaefast.data import Dataset
 from vaefast.reproduce.sizes import Sized
+from vaefast.reproduce.sources import mixed, said_origin
 from vaefast.reproduce.store import Store
 from vaefast.runtime.durable import write_whole
 
@@ -36,7 +37,7 @@ class Experiment(NamedTuple):
         open_store: (folder, data, settings) to the folder of the run.
         measure: (data, settings) to how long it will take, in words.
         run: (data, settings, store, stages) to what was found.
-        files: (found, command line) to the text of every file, by name.
+        files: (found, command line, origin of the parts) to the text of every file, by name.
         findings: found to sentences.
     """
 
@@ -45,7 +46,7 @@ class Experiment(NamedTuple):
     open_store: Callable[[Path, Dataset, Any], Store]
     measure: Callable[[Dataset, Any], object]
     run: Callable[[Dataset, Any, Store, Stages], Any]
-    files: Callable[[Any, str], dict[str, str]]
+    files: Callable[[Any, str, str], dict[str, str]]
     findings: Callable[[Any], list[str]]
 
 
@@ -92,7 +93,10 @@ def carry_out(
         way_on = f"what is finished lies in {out}, and the same command goes on from it"
         raise KeyboardInterrupt(way_on) from None
     command = shlex.join(["vaefast", *context.obj])
-    for name, text in experiment.files(found, command).items():
+    made_by = store.made_by()
+    for name, text in experiment.files(found, command, said_origin(made_by)).items():
         write_whole(out / name, text.encode())
     console.print(f"\n{' '.join(experiment.findings(found))}", markup=False)
+    if mixed(made_by):
+        console.print(f"\n{said_origin(made_by)}", markup=False)
     console.print(f"\nThe report is at {out / 'report.html'}", soft_wrap=True)

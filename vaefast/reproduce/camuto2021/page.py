@@ -17,12 +17,13 @@ from vaefast.reproduce.shell import render_page, setting_rows
 __all__ = ["render"]
 
 
-def render(found: Reproduction, command: str) -> str:
+def render(found: Reproduction, command: str, origin: str) -> str:
     """The page as HTML text.
 
     Args:
         found: what to show.
         command: the command line that makes these numbers.
+        origin: which sources made them, a sentence.
     """
     return render_page(
         "camuto2021",
@@ -38,6 +39,7 @@ def render(found: Reproduction, command: str) -> str:
         rows=[_row(model) for model in found.models],
         sizes=setting_rows(found.settings.record(), {}),
         command=command,
+        origin=origin,
     )
 
 

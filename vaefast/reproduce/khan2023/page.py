@@ -25,12 +25,13 @@ OWN = (  # what the paper does not have, or where it is not known
 )
 
 
-def render(found: Reproduction, command: str) -> str:
+def render(found: Reproduction, command: str, origin: str) -> str:
     """The page as HTML text.
 
     Args:
         found: what to show.
         command: the command line that makes these numbers.
+        origin: which sources made them, a sentence.
     """
     return render_page(
         "khan2023",
@@ -47,6 +48,7 @@ def render(found: Reproduction, command: str) -> str:
         rows=[_row(model) for model in found.models],
         sizes=setting_rows(found.settings.record(), _published(found)),
         command=command,
+        origin=origin,
     )
 
 

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["AIMS", "CLEAN", "HMC", "NONE", "PUBLISHED", "Aim", "Cell"]
+__all__ = ["AIMS", "CLEAN", "HMC", "NONE", "OBLIVIOUS", "PUBLISHED", "Aim", "Cell"]
 
 CLEAN, PUBLISHED = "none", "published"  # attacks, beside those of an aim
+OBLIVIOUS = "oblivious"  # of the defence
 NONE, HMC = "none", "hmc"  # defences
 
 
@@ -31,6 +32,11 @@ class Aim(NamedTuple):
     def strongest(self) -> str:
         """The attack that takes the published attack's strongest point of each reference."""
         return f"strongest-{self.noun}"
+
+    @property
+    def oblivious(self) -> str:
+        """The attack with this aim on the model alone: it knows nothing of the defence."""
+        return f"{OBLIVIOUS}-{self.noun}"
 
     @property
     def adaptive(self) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -13,8 +14,18 @@ from vaefast import attacks, hmc, metrics
 from vaefast.audit import Stages
 from vaefast.hmc.start import posterior_draws
 from vaefast.philox import seed_apart
-from vaefast.reproduce.kuzina2022.cells import AIMS, CLEAN, HMC, NONE, PUBLISHED, Aim, Cell, kept_of
-from vaefast.reproduce.kuzina2022.search import search
+from vaefast.reproduce.kuzina2022.cells import (
+    AIMS,
+    CLEAN,
+    HMC,
+    NONE,
+    OBLIVIOUS,
+    PUBLISHED,
+    Aim,
+    Cell,
+    kept_of,
+)
+from vaefast.reproduce.kuzina2022.search import search, search_undefended
 from vaefast.reproduce.kuzina2022.settings import Settings
 from vaefast.reproduce.kuzina2022.subject import Subject
 from vaefast.reproduce.store import Part, Store
@@ -51,23 +62,17 @@ class Grid:
 
     def published(self, radius: float) -> Tensor:
         """Adversarial inputs of the published attack [B, R, C, H, W], all of its restarts."""
-        s, name = self.settings, f"{self.subject.name}/attacked-{radius:g}"
-        part = self.store.read(name)
-        if part is None:
-            work = s.attack_steps * s.restarts
-            title = f"attack   {self.subject.training.title}, {radius:g}"
-            with self.stages.stage(title, s.references, "attack steps", work):
-                result = attacks.latent(
-                    self.subject.vae,
-                    self.subject.x,
-                    eps=radius,
-                    preset="kuzina2022",
-                    steps=s.attack_steps,
-                    restarts=s.restarts,
-                    seed=s.seed,
-                )
-            part = self.store.write(name, {"x_adv": result.x_adv}, {})
-        return part.tensors["x_adv"]
+        s = self.settings
+        options: dict[str, Any] = {"eps": radius, "preset": "kuzina2022", "steps": s.attack_steps}
+        options |= {"restarts": s.restarts, "seed": s.seed}
+
+        def compute(done: Callable[[int], None]) -> Tensor:
+            found = attacks.latent(self.subject.vae, self.subject.x, **options)
+            done(s.references)
+            return found.x_adv
+
+        title = f"attack   {self.subject.training.title}, {radius:g}"
+        return self._points(f"attacked-{radius:g}", title, s.attack_steps * s.restarts, compute)
 
     def _attacked(self, radius: float, step_size: float) -> list[Cell]:
         """All cells of one radius."""
@@ -82,75 +87,119 @@ class Grid:
     def _aimed(
         self, aim: Aim, radius: float, x_adv: Tensor, cells: tuple[Cell, Cell], step_size: float
     ) -> list[Cell]:
-        """Of each reference one point: the strongest of the published attack's, or an adaptive one.
+        """Of each reference one point of each attack, that differ in aim and in what they know.
 
-        All are reported on the same draws, which none of them was chosen on.
+        The strongest of the published attack's, whose aim is another; that of an attack with this
+        aim which knows nothing of the defence; and the adaptive one. All are reported on the same
+        draws, which none of them was chosen on.
         """
         sampled, known = (_strongest(aim, x_adv, cell) for cell in cells)
-        title = f"strongest {aim.noun}, {radius:g}"
+        oblivious = self._oblivious(aim, radius)
 
-        def undefended() -> Part:
-            return self._sampled(_repeated(sampled, self.settings.restarts), REPORT)
+        def undefended(point: Tensor) -> Part:
+            return self._sampled(_repeated(point, self.settings.restarts), REPORT)
 
-        def adaptive() -> Part:
-            return self._adaptive(aim, radius, known, step_size)
+        def defended(point: Tensor, attack: str) -> Part:
+            return self._reported(point, f"{attack} {aim.noun}, {radius:g}")
 
+        points = {PUBLISHED: known, OBLIVIOUS: oblivious}
+        candidates = {"candidates": [*self.settings.gradients, *points]}
         return [
-            self._cell(radius, aim.strongest, NONE, undefended),
-            self._cell(radius, aim.strongest, HMC, lambda: self._reported(known, title)),
-            self._cell(radius, aim.adaptive, HMC, adaptive),
+            self._cell(radius, aim.strongest, NONE, lambda: undefended(sampled)),
+            self._cell(radius, aim.strongest, HMC, lambda: defended(known, "strongest")),
+            self._cell(radius, aim.oblivious, NONE, lambda: undefended(oblivious)),
+            self._cell(radius, aim.oblivious, HMC, lambda: defended(oblivious, OBLIVIOUS)),
+            self._cell(
+                radius,
+                aim.adaptive,
+                HMC,
+                lambda: self._adaptive(aim, radius, points, step_size),
+                candidates,
+            ),
         ]
 
     def _reported(self, point: Tensor, title: str) -> Part:
         """What the defence leaves of a point of each reference, on draws that chose none."""
         return self._defended(_repeated(point, self.settings.restarts), title, REPORT)
 
-    def _cell(self, radius: float, attack: str, defence: str, compute: Callable[[], Part]) -> Cell:
+    def _cell(
+        self,
+        radius: float,
+        attack: str,
+        defence: str,
+        compute: Callable[[], Part],
+        made_of: Mapping[str, Any] = MappingProxyType({}),
+    ) -> Cell:
+        """A cell; a finished one is read where its facts hold what it is made of."""
         name = f"{self.subject.name}/{attack}-{radius:g}-{defence}"
         part = self.store.read(name)
-        if part is None:
+        if part is None or any(part.facts.get(key) != made_of[key] for key in made_of):
             start = time.perf_counter()
             tensors, facts = compute()
-            facts["seconds"] = time.perf_counter() - start
+            facts |= {"seconds": time.perf_counter() - start, **made_of}
             part = self.store.write(name, tensors, facts)
         tensors = dict(part.tensors)
         msssim, same, sampled = (tensors.pop(k).numpy() for k in ("msssim", "same", "sampled"))
         which = self.subject.name, radius, attack, defence
         return Cell(*which, msssim, same, sampled, part.facts, tensors)
 
-    def _adaptive(self, aim: Aim, radius: float, known: Tensor, step_size: float) -> Part:
+    def _adaptive(
+        self, aim: Aim, radius: float, others: Mapping[str, Tensor], step_size: float
+    ) -> Part:
         """Of each reference the point that the defence keeps least of, on draws of their own.
 
-        Candidates are what each gradient finds through the defence, and the strongest of the
-        published attack's points. Which is strongest is decided on a second set of draws; what is
-        reported is a third.
+        Candidates are what each gradient finds through the defence, and the points [B, C, H, W]
+        of ``others``, which do not know it. Which is strongest is decided on a second set of
+        draws; what is reported is a third.
         """
-        names = [*self.settings.gradients, PUBLISHED]
-        points = [self._searched(aim, radius, name, step_size) for name in self.settings.gradients]
-        points.append(known)
+        gradients = self.settings.gradients
+        found = {name: self._searched(aim, radius, name, step_size) for name in gradients}
+        points = {**found, **others}
         scores = []
-        for name, point in zip(names, points, strict=True):
+        for name, point in points.items():
             title = f"{name} for {aim.noun}, {radius:g}"
             judged = _repeated(point, max(1, self.settings.restarts // 2))
             tensors = self._defended(judged, title, CHOICE).tensors
             means = (tensors[key].double().nanmean(1) for key in ("msssim", "same"))
             scores.append(kept_of(aim.metric, *means))
         which = torch.stack(scores).argmin(0)  # [B]
-        rows = torch.arange(len(known), device="cpu")
-        chosen = torch.stack(points)[which, rows]
+        rows = torch.arange(len(which), device="cpu")
+        chosen = torch.stack([*points.values()])[which, rows]
         part = self._reported(chosen, f"adaptive {aim.noun}, {radius:g}")
-        part.facts["found_by"] = [names[k] for k in which.tolist()]
+        part.facts["found_by"] = [[*points][k] for k in which.tolist()]
         return part
+
+    def _oblivious(self, aim: Aim, radius: float) -> Tensor:
+        """What the attack with this aim on the model alone finds, [B, C, H, W]."""
+
+        def compute(done: Callable[[int], None]) -> Tensor:
+            return search_undefended(self.subject, self.settings, aim, radius, done)
+
+        name = f"searched-{aim.noun}-{radius:g}-{OBLIVIOUS}"
+        title = f"attack   {self.subject.training.title}, at {aim.noun}, {radius:g}"
+        work = self.settings.attack_steps * self.settings.restarts
+        return self._points(name, title, work, compute)
 
     def _searched(self, aim: Aim, radius: float, gradient: str, step_size: float) -> Tensor:
         """What one gradient finds through shorter chains of the defence, [B, C, H, W]."""
-        name = f"{self.subject.name}/searched-{aim.noun}-{radius:g}-{gradient}"
+        s = self.settings
+
+        def compute(done: Callable[[int], None]) -> Tensor:
+            return search(self.subject, s, aim, radius, gradient, step_size, done)
+
+        name = f"searched-{aim.noun}-{radius:g}-{gradient}"
+        title = f"adapt    {self.subject.training.title}, {gradient} at {aim.noun}, {radius:g}"
+        return self._points(name, title, s.adaptive_steps, compute)
+
+    def _points(
+        self, name: str, title: str, work: int, compute: Callable[[Callable[[int], None]], Tensor]
+    ) -> Tensor:
+        """Of a search, computed or read; ``work`` steps a reference."""
+        name = f"{self.subject.name}/{name}"
         part = self.store.read(name)
         if part is None:
-            s = self.settings
-            title = f"adapt    {self.subject.training.title}, {gradient} at {aim.noun}, {radius:g}"
-            with self.stages.stage(title, s.references, "attack steps", s.adaptive_steps) as done:
-                found = search(self.subject, s, aim, radius, gradient, step_size, done)
+            with self.stages.stage(title, self.settings.references, "attack steps", work) as done:
+                found = compute(done)
             part = self.store.write(name, {"x_adv": found}, {})
         return part.tensors["x_adv"]
 

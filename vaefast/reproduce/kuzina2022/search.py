@@ -1,4 +1,4 @@
-"""The search of an attack through the defence, along chains shorter than the defence's own."""
+"""Searches with the aim of the adaptive attack: through the defence, and knowing nothing of it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vaefast.reproduce.kuzina2022.cells import Aim
 from vaefast.reproduce.kuzina2022.settings import Settings
 from vaefast.reproduce.kuzina2022.subject import Subject
 
-__all__ = ["search"]
+__all__ = ["search", "search_undefended"]
 
 AT_ONCE = 16  # references of a call, between two moves of a progress bar
 LEAPFROG = 20
@@ -30,14 +30,39 @@ def search(
 ) -> Tensor:
     """Points [B, C, H, W] that one gradient finds against the image or the class.
 
-    The chains of the search have a step size that is held, the one that the defence found on clean
-    inputs: where it is adapted, so few transitions would all be warm-up.
+    It goes along chains shorter than the defence's own, with a step size that is held, the one
+    that the defence found on clean inputs: where it is adapted, so few transitions would all be
+    warm-up.
     """
     s = settings
     surrogate: dict[str, Any] = {"steps": s.adaptive_transitions, "warmup": 0, "leapfrog": LEAPFROG}
     surrogate |= {"chains": s.adaptive_chains, "step_size": step_size, "adapt": None, "jitter": 0.0}
-    options: dict[str, Any] = {"eps": radius, "norm": "linf", "steps": s.adaptive_steps}
-    options |= {"seed": s.seed, "through_defence": surrogate, "gradient": gradient}
+    options = {"steps": s.adaptive_steps, "through_defence": surrogate, "gradient": gradient}
+    return _attacked(subject, s, aim, radius, options, done)
+
+
+def search_undefended(
+    subject: Subject, settings: Settings, aim: Aim, radius: float, done: Callable[[int], None]
+) -> Tensor:
+    """Points [B, C, H, W] against the image or the class of the model alone.
+
+    With the steps and restarts of the published attack, of which the best by its own objective is
+    returned: it knows nothing of the defence.
+    """
+    options = {"steps": settings.attack_steps, "restarts": settings.restarts}
+    return _attacked(subject, settings, aim, radius, options, done)
+
+
+def _attacked(
+    subject: Subject,
+    settings: Settings,
+    aim: Aim,
+    radius: float,
+    options: dict[str, Any],
+    done: Callable[[int], None],
+) -> Tensor:
+    """Where the distance of reconstructions, or the classifier, is attacked; [B, C, H, W]."""
+    options = {"eps": radius, "norm": "linf", "seed": settings.seed, **options}
     attack: Callable[..., attacks.AttackResult] = attacks.max_damage
     if aim.metric == "same":
         attack = attacks.latent
