@@ -1,0 +1,26 @@
+"""Theorem 2 as the published code applies it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vaefast.certify import Event
+from vaefast.certify.theorems import Setting, largest_shift
+from vaefast.models import VAE, lipschitz_constants
+from vaefast.models.lipschitz import Constants
+from vaefast.reproduce.barrett2022.models import SIGMOID
+
+__all__ = ["published_margins"]
+
+
+@torch.no_grad()
+def published_margins(vae: VAE, x: Tensor, r: float) -> Tensor:
+    """max(m₁, m₂) [B] with the constants of the layers before the sigmoids, four times a and c."""
+    own = lipschitz_constants(vae, x[:1])
+    std = vae.posterior(x)[1].flatten(1).double()
+    norm, radius = std.norm(dim=1), torch.full((len(x),), r, dtype=torch.float64)
+    constants = Constants(own.a / SIGMOID, own.b, own.c / SIGMOID)
+    at = Setting(constants, norm, std.amax(1), radius, std.shape[1])
+    bounds = largest_shift(at, Event.TWO_DRAWS)
+    return torch.maximum(bounds["theorem 2, m1"], bounds["theorem 2, m2"])
