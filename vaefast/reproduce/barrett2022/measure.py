@@ -15,7 +15,7 @@ from vaefast.certify import Event
 from vaefast.models import VAE, lipschitz_constants
 from vaefast.reproduce.barrett2022.inside import CURVE, attack_inside, left_at, strongest_at
 from vaefast.reproduce.barrett2022.published import published_margins
-from vaefast.reproduce.barrett2022.settings import Plan, Settings
+from vaefast.reproduce.barrett2022.settings import PUBLISHED, Plan, Settings
 from vaefast.reproduce.mlps import kept_numbers
 from vaefast.reproduce.store import Store
 
@@ -32,9 +32,9 @@ class Measured(NamedTuple):
     Args:
         elbo: lower bound of log p(x) [N], nats.
         error: mean squared error of g(μ(x)) [N].
-        constants: a, b, c and the bound of ‖σ‖₂, computed from the weights [4]; NaN of a rival.
+        constants: a, b, c and the bound of ‖σ‖₂, computed from the weights [4]; NaN without.
         norm: ‖σ(x)‖₂ [B].
-        certified_fixed, certified_two: margins of the two events [B]; 0 of a rival.
+        certified_fixed, certified_two: margins of the two events [B]; 0 without constants.
         theorem: of two draws by Theorem 2 (3) alone, max(m₁, m₂) [B].
         published: the same with the constants before the sigmoids, as the published code has it.
         attacked_fixed, attacked_two: the smallest radius at which an attack broke the event [B]; ∞
@@ -42,7 +42,7 @@ class Measured(NamedTuple):
         inside_...: :class:`Left` within a radius, [A, B]; [0, B] where none is of interest.
         lengths: of the curve [K].
         curve, curve_two: P of the events after the strongest attack of that length [K, B].
-        promised: certified lower bound of P of the fixed centre [K, B]; 0 of a rival.
+        promised: certified lower bound of P of the fixed centre [K, B]; 0 without constants.
     """
 
     plan: Plan
@@ -96,7 +96,7 @@ def measure_model(plan: Plan, vae: VAE, x: Tensor, settings: Settings) -> dict[s
         **_certified(plan, vae, x, s),
         **_margins(vae, x, s),
     }
-    if plan.group in ("constant", "std"):
+    if plan.group in PUBLISHED:
         return found | _nothing(len(x))
     radius = plan.level if plan.group == "radius" else s.radii[0]
     return found | attack_inside(vae, x, radius, s) | _curve(plan, vae, x, s)

@@ -19,9 +19,10 @@ SIGMOID = 0.25  # its Lipschitz constant: L before it is L/4 with it
 
 
 def untrained(plan: Plan, event: tuple[int, ...], settings: Settings) -> VAE:
-    """Of the event shape; all have the same widths, latents and likelihood."""
+    """Of the event shape; all have the same widths and latents."""
     s = settings
     sizes: dict[str, Any] = {"hidden": s.hidden, "latent": s.latent, "seed": s.seed}
+    sizes["likelihood"] = plan.likelihood
     if plan.group == "constant":
         a = SIGMOID * plan.level
         return LipschitzVAE(event, a, plan.level, a, std_norm=s.std_norm, **sizes)
@@ -30,7 +31,7 @@ def untrained(plan: Plan, event: tuple[int, ...], settings: Settings) -> VAE:
         return LipschitzVAE(event, SIGMOID * s.std_constant, s.std_constant, fixed_std=std, **sizes)
     if plan.group == "radius":
         return LipschitzVAE(event, **sizes)
-    return models.MLPVAE(event, activation="relu", likelihood="continuous_bernoulli", **sizes)
+    return models.MLPVAE(event, activation="relu", **sizes)
 
 
 def train(plan: Plan, data: Dataset, settings: Settings, store: Store, stages: Stages) -> VAE:
