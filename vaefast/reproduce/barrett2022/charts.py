@@ -54,15 +54,18 @@ def _gain(found: Reproduction) -> Chart:
     label = "gain in the bound of log p, nats"
     svg = radius_plot("barrett-gain", [line], x_label="L", y_label=label, bounded=False)
     caption = (
-        f"Over L = {models[0].plan.level:g}, whose bound is {models[0].elbo.mean():.0f} nats: up to "
-        f"{line.y[-1]:.0f}. The standard VAE's gain is "
+        f"Over L = {models[0].plan.level:g}, whose bound is {models[0].elbo.mean():.0f} nats: up "
+        f"to {line.y[-1]:.0f}. The standard VAE's gain is "
         f"{(found.standard.elbo - models[0].elbo).mean():.0f}."
     )
     return Chart("What a larger constant buys", svg, caption)
 
 
 def _dots(found: Reproduction, event: str) -> Chart:
-    pairs = [(getattr(m, f"certified_{event}"), capped(m, event, found.settings)) for m in found.lipschitz]
+    pairs = [
+        (getattr(m, f"certified_{event}"), capped(m, event, found.settings))
+        for m in found.lipschitz
+    ]
     x, y = (np.concatenate(values) for values in zip(*pairs, strict=True))
     labels = {"x_label": "certified margin, ℓ2", "y_label": "margin that an attack leaves, ℓ2"}
     svg = scatter_plot(f"barrett-dots-{event}", x, y, **labels)

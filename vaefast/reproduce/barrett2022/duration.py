@@ -53,9 +53,7 @@ def _step(data: Dataset, settings: Settings, plan: Plan) -> float:
 def _measuring(data: Dataset, settings: Settings, plan: Plan) -> float:
     """Seconds of what is measured of a model, from few inputs, restarts and steps of it."""
     s = settings
-    short = {
-        name: max(2, round(FEW * getattr(s, name))) for name in ("restarts", "attack_steps")
-    }
+    short = {name: max(2, round(FEW * getattr(s, name))) for name in ("restarts", "attack_steps")}
     small = s.with_sizes(inputs=POINTS, scored=POINTS, **short)
     vae = _model(data, s, plan)
     assert isinstance(vae, LipschitzVAE)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -19,11 +19,15 @@ __all__ = ["ATTACKS", "CURVE", "Left", "attack_inside", "left_at", "strongest_at
 
 CURVE = 8  # lengths of the curve, from r_max/8 to r_max
 DIVERGENCES = ("skl", "kl_forward", "kl_reverse", "means", "w2")
+PRESETS = ("kuzina2022", "photoguard", "mist")
+TARGETED = PRESETS[1:]
 METRICS = ("encoder", "fisher", "reconstruction")
 ATTACKS = (  # in the order of their rows
     *(f"latent, {name}" for name in DIVERGENCES),
+    "latent, constant steps",
+    "latent, nearest input",
     "latent, towards another input",
-    "latent, published optimiser",
+    *(f"latent, {name}" for name in PRESETS),
     "maximum damage",
     "maximum damage, constant steps",
     "maximum damage, barrett2022",
@@ -55,7 +59,9 @@ def attack_inside(vae: VAE, x: Tensor, radius: float, settings: Settings) -> dic
 
     Pixels may leave [0, 1], as in the definition of a margin.
     """
-    found = [left_at(vae, x, attack(vae, x), settings) for attack in _attacks(x, radius, settings)]
+    found = [
+        left_at(vae, x, attack(vae, x), settings) for attack in _attacks(vae, x, radius, settings)
+    ]
     stacked = Left(*(torch.stack(values) for values in zip(*found, strict=True)))
     return {f"inside_{name}": value for name, value in stacked._asdict().items()}
 
@@ -93,30 +99,60 @@ def _drawn(vae: VAE, x: Tensor, generator: torch.Generator) -> Tensor:
     return vae.g(mean + std * noise).flatten(1)
 
 
-def _attacks(x: Tensor, radius: float, settings: Settings) -> list[Attack]:
+def _attacks(vae: VAE, x: Tensor, radius: float, settings: Settings) -> list[Attack]:
     """In the order of ``ATTACKS``."""
-    s, small = settings, radius / math.sqrt(x[0].numel())
+    s = settings
     box = {"low": -radius, "high": 1.0 + radius}
-    search: dict[str, Any] = {"steps": s.attack_steps, "restarts": s.restarts, "seed": s.seed, **box}
+    search: dict[str, Any] = {"steps": s.attack_steps, "restarts": s.restarts, "seed": s.seed}
+    search |= box
     ball: dict[str, Any] = {"eps": radius, "norm": "l2"}
-    cube: dict[str, Any] = {"eps": small, "norm": "linf"}
-    latent, damage = (partial(f, **search) for f in (attacks.latent, attacks.max_damage))
+    cube: dict[str, Any] = {"eps": radius / math.sqrt(x[0].numel()), "norm": "linf"}
+    damage = partial(attacks.max_damage, **search)
+    along = partial(attacks.geometric, directions=3, **ball, **box)
     runs: list[Callable[..., Any]] = [
-        *(partial(latent, divergence=d, init="geometric", **ball) for d in DIVERGENCES),
-        partial(latent, target=x.roll(1, 0), **ball),
-        partial(latent, preset="kuzina2022", keep="best", **cube),
+        *_latent_attacks(vae, x, partial(attacks.latent, **search), ball, cube),
         partial(damage, init="geometric", **ball),
         partial(damage, alpha=radius / 4, **ball),
         partial(damage, preset="barrett2022", **ball),
         partial(damage, init="geometric", **cube),
-        *(partial(attacks.geometric, of=m, directions=3, **ball, **box) for m in METRICS),
-        *(
-            partial(attacks.geometric, of=m, directions=3, refine=s.attack_steps, **ball, **box)
-            for m in METRICS
-        ),
+        *(partial(along, of=metric) for metric in METRICS),
+        *(partial(along, of=metric, refine=s.attack_steps) for metric in METRICS),
     ]
     found: list[Attack] = [partial(_adversarial, run) for run in runs]
     return [*found, *(partial(_searched, radius, settings, event) for event in Event)]
+
+
+def _latent_attacks(
+    vae: VAE,
+    x: Tensor,
+    latent: Callable[..., Any],
+    ball: Mapping[str, Any],
+    cube: Mapping[str, Any],
+) -> list[Callable[..., Any]]:
+    """The classes of "clf" are the inputs: whose mean is nearest."""
+    other = x.roll(1, 0)
+    with torch.no_grad():
+        means = vae.posterior(x)[0]
+
+    def nearest(mean: Tensor) -> Tensor:
+        return -(mean[:, None] - means).square().sum(2)
+
+    return [
+        *(partial(latent, divergence=name, init="geometric", **ball) for name in DIVERGENCES),
+        partial(latent, alpha=ball["eps"] / 4, **ball),
+        partial(latent, divergence="clf", classifier=nearest, **ball),
+        partial(latent, target=other, **ball),
+        *(
+            partial(
+                latent,
+                preset=name,
+                keep="best",
+                target=other if name in TARGETED else None,
+                **cube,
+            )
+            for name in PRESETS
+        ),
+    ]
 
 
 def _adversarial(run: Callable[..., Any], vae: VAE, x: Tensor) -> Tensor:

@@ -93,8 +93,8 @@ def _attack_row(index: int, name: str, compared: list[Measured]) -> list[str]:
     """Mean damage of one attack on each model; the margin search where it broke any input."""
     cells = [plus_minus(estimate(m.inside_damage[index]), 1.0, 2) for m in compared]
     if name.startswith("margin search"):
-        moved = [(m.inside_length[index] > 0).sum() for m in compared]
-        cells = [f"broke {count} of {len(m.norm)}" for m, count in zip(compared, moved, strict=True)]
+        moved = [int((m.inside_length[index] > 0).sum()) for m in compared]
+        cells = [f"broke {count} of {len(compared[0].norm)}" for count in moved]
     return [name, *cells]
 
 

@@ -125,7 +125,10 @@ class Settings(Sized):
         single = ("std_norm", "std_constant", "r", "learning_rate", "r_max")
         check_positive([(option_name(name), getattr(self, name)) for name in single])
         if max(self.radii) > self.r_max:
-            raise ValueError(f"--radii must be at most --r-max {self.r_max:g}, got {max(self.radii):g}")
+            raise ValueError(
+                f"--radii must be at most {self.r_max:g}, where the search for a margin ends, got "
+                f"{max(self.radii):g}"
+            )
 
     @property
     def plans(self) -> list[Plan]:

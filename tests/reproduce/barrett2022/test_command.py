@@ -1,0 +1,113 @@
+"""The command from end to end on small images, and what it is made of."""
+
+import csv
+
+import pytest
+import torch
+
+from vaefast import data
+from vaefast.cli import main
+from vaefast.reproduce.barrett2022.duration import measure
+from vaefast.reproduce.barrett2022.inside import ATTACKS, attack_inside
+from vaefast.reproduce.barrett2022.matching import next_beta
+from vaefast.reproduce.barrett2022.models import untrained
+from vaefast.reproduce.barrett2022.settings import Plan, Settings
+
+SIZES = {
+    "constants": "5,10",
+    "std-norms": "0.2,0.4",
+    "radii": "0.5",
+    "train-inputs": 32,
+    "epochs": 1,
+    "batch-size": 32,
+    "inputs": 2,
+    "scored": 4,
+    "samples": 10,
+    "restarts": 2,
+    "attack-steps": 1,
+    "trainings": 1,
+    "r": 2,
+}
+SMALL = Settings("digits", hidden=(16,), latent=4, inputs=3, scored=3, restarts=2, attack_steps=2)
+
+
+def words(out, **changed):
+    sizes = SIZES | {name.replace("_", "-"): value for name, value in changed.items()}
+    options = [str(word) for name, value in sizes.items() for word in (f"--{name}", value)]
+    common = ["--data", "digits", "--out", str(out), "--threads", "1"]
+    return ["reproduce", "barrett2022", *common, *options]
+
+
+@pytest.fixture(autouse=True)
+def _threads():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def test_every_point_has_a_row_and_a_run_goes_on(tmp_path, capsys):
+    out = tmp_path / "run"
+    assert main(words(out)) == 0
+    rows = list(csv.DictReader((out / "results.csv").open()))
+    assert len(rows) == (2 + 2 + 1 + 1 + 4) * 2
+    for row in rows:
+        constants = row["group"] in ("constant", "std", "radius")
+        assert (float(row["a"] or "nan") > 0) == constants
+        for event in ("fixed", "two"):
+            assert float(row[f"certified_{event}"]) <= float(row[f"attacked_{event}"])
+        assert float(row["certified_two"]) >= float(row["theorem"]) >= float(row["published"])
+        if row["group"] == "radius":
+            assert float(row["certified_two"]) >= 0.5
+            assert float(row["inside_fixed"]) > 0.5
+    page, before = (out / "report.html").read_text(), (out / "results.csv").read_bytes()
+    assert "http" not in page
+    assert "Of the published claims" in page
+    (out / "constant-5" / "measured.safetensors").unlink()
+    capsys.readouterr()
+    assert main(words(out)) == 0
+    said = capsys.readouterr().out
+    assert "train " not in said.split("Of the fixed centre")[0]
+    assert said.count("measure ") == 1
+    assert (out / "results.csv").read_bytes() == before
+    for arguments, text in (
+        (words(out, r=3), "r 2.0, this one has 3.0"),
+        (words(tmp_path / "a", constants="5"), "--constants must be 2 or more"),
+        (words(tmp_path / "b", inputs=1), "--inputs must be at least 2"),
+        (words(tmp_path / "c", restarts=1), "--restarts must be at least 2"),
+        (words(tmp_path / "d", radii="7"), "--radii must be at most 6"),
+    ):
+        assert main(arguments) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        assert text in error, error
+
+
+def test_the_full_size_is_estimated_from_a_measurement():
+    said = measure(data.load("digits"), SMALL.with_sizes(train_inputs=500, samples=10))
+    assert said.startswith("estimate ")
+
+
+def test_every_attack_stays_within_the_radius_and_moves():
+    x = data.load("digits").x_test[:3]
+    vae = untrained(Plan("constant", 5.0), tuple(x.shape[1:]), SMALL).export()
+    found = attack_inside(vae, x, 0.5, SMALL.with_sizes(samples=10, r=0.4))
+    length = found["inside_length"]
+    assert length.shape == (len(ATTACKS), 3)
+    assert (length <= 0.5 * (1 + 1e-6)).all()
+    assert (length > 0).any(1).all()
+    assert (found["inside_fixed"].amin(0) < 1).all()  # at r = 0.4 something breaks
+
+
+def test_the_next_weight_comes_to_the_wanted_error():
+    def error(beta):
+        return 0.02 * beta**0.4
+
+    for target in (0.005, 0.0199, 0.021, 0.05):
+        tried = []
+        for _ in range(6):
+            beta = next_beta(tried, target)
+            tried.append((beta, error(beta)))
+        assert tried[0][0] == 1.0
+        assert min(abs(e / target - 1) for _, e in tried) < 0.01
+    assert next_beta([(1.0, 0.01)], 0.02) == 8.0
+    assert next_beta([(1.0, 0.01)], 0.005) == 0.125
