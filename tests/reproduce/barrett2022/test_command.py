@@ -2,16 +2,19 @@
 
 import csv
 
+import numpy as np
 import pytest
 import torch
 
 from vaefast import data
+from vaefast.certify import margin, robust_probability
 from vaefast.cli import main
 from vaefast.reproduce.barrett2022.duration import measure
 from vaefast.reproduce.barrett2022.inside import ATTACKS, attack_inside
 from vaefast.reproduce.barrett2022.matching import next_beta
 from vaefast.reproduce.barrett2022.models import untrained
 from vaefast.reproduce.barrett2022.settings import Plan, Settings
+from vaefast.reproduce.barrett2022.theorems import promise_anywhere, published_margins
 
 SIZES = {
     "constants": "5,10",
@@ -111,3 +114,25 @@ def test_the_next_weight_comes_to_the_wanted_error():
         assert min(abs(e / target - 1) for _, e in tried) < 0.01
     assert next_beta([(1.0, 0.01)], 0.02) == 8.0
     assert next_beta([(1.0, 0.01)], 0.005) == 0.125
+
+
+def test_the_published_margin_is_that_of_the_table():
+    """mathematics.md 4.4: r = 8, m = 10, ‖σ‖ = 0.1, constants of the layers L = 5."""
+    event = (1, 4, 4)
+    settings = Settings("digits", hidden=(16,))
+    vae = untrained(Plan("constant", 5.0), event, settings).export()
+    found = published_margins(vae, torch.rand(3, *event), 8.0)
+    assert found.tolist() == pytest.approx([0.1387] * 3, abs=1e-4)
+
+
+def test_the_promise_for_any_input_is_below_that_for_each():
+    x = torch.rand(3, 1, 4, 4)
+    settings = Settings("digits", hidden=(16,))
+    vae = untrained(Plan("constant", 8.0), (1, 4, 4), settings).export()
+    constants = margin(vae, x, 8.0, method="lipschitz").constants
+    lengths = np.linspace(0.0, 1.5, 9)
+    curve = promise_anywhere(np.array(constants), 8.0, settings.latent, lengths)
+    assert curve[0] > 0.99
+    assert (np.diff(curve) <= 0).all()
+    how = {"method": "lipschitz", "variant": "barrett2022", "radii": lengths.tolist()}
+    assert (curve <= robust_probability(vae, x, 8.0, **how).p_lower.numpy() + 1e-12).all()

@@ -57,7 +57,8 @@ def _sound(found: Reproduction, event: str) -> str:
     own = above(found.lipschitz, event)
     return (
         f"Of {SAID[event]}, the certified margin lies above the margin that an attack leaves at "
-        f"{own.count} of {own.total} points; its median share of that margin is {_two(own.share)}."
+        f"{own.exceeded} of {own.points} points; its median share of that margin is "
+        f"{_two(own.share)}."
     )
 
 
@@ -152,7 +153,7 @@ def _claims(
     larger: list[Difference],
 ) -> str:
     names = list(TERMS)
-    exceeded = sum(above(found.lipschitz, event).count for event in EVENTS)
+    exceeded = sum(above(found.lipschitz, event).exceeded for event in EVENTS)
     signs = [d.sign for d in larger]
     over = "holds" if min(signs) > 0 else "holds in part" if max(signs) > 0 else "does not hold"
     withstood = not any(

@@ -69,7 +69,7 @@ def attack_inside(vae: VAE, x: Tensor, radius: float, settings: Settings) -> dic
 def strongest_at(vae: VAE, x: Tensor, length: float, settings: Settings) -> Tensor:
     """The maximum-damage attack, with a start along the metric among its restarts."""
     s = settings
-    box = {"low": -length, "high": 1.0 + length}
+    box: dict[str, Any] = {"low": -length, "high": 1.0 + length}
     search: dict[str, Any] = {"steps": s.attack_steps, "restarts": s.restarts, "seed": s.seed}
     found = attacks.max_damage(vae, x, eps=length, norm="l2", init="geometric", **search, **box)
     return found.x_adv
@@ -102,7 +102,7 @@ def _drawn(vae: VAE, x: Tensor, generator: torch.Generator) -> Tensor:
 def _attacks(vae: VAE, x: Tensor, radius: float, settings: Settings) -> list[Attack]:
     """In the order of ``ATTACKS``."""
     s = settings
-    box = {"low": -radius, "high": 1.0 + radius}
+    box: dict[str, Any] = {"low": -radius, "high": 1.0 + radius}
     search: dict[str, Any] = {"steps": s.attack_steps, "restarts": s.restarts, "seed": s.seed}
     search |= box
     ball: dict[str, Any] = {"eps": radius, "norm": "l2"}

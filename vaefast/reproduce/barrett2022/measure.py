@@ -14,8 +14,8 @@ from vaefast.audit import Stages
 from vaefast.certify import Event
 from vaefast.models import VAE, lipschitz_constants
 from vaefast.reproduce.barrett2022.inside import CURVE, attack_inside, left_at, strongest_at
-from vaefast.reproduce.barrett2022.published import published_margins
 from vaefast.reproduce.barrett2022.settings import PUBLISHED, Plan, Settings
+from vaefast.reproduce.barrett2022.theorems import published_margins
 from vaefast.reproduce.mlps import kept_numbers
 from vaefast.reproduce.store import Store
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
@@ -141,13 +142,13 @@ class Settings(Sized):
     def rival(self, group: str, beta: float) -> Plan:
         """Another way of training, against the first radius where it takes one."""
         search: dict[str, Any] = {"eps": self.radii[0], "norm": "l2", "steps": INNER_STEPS}
-        objective: Objective = {
+        makers: dict[str, Callable[[], Objective]] = {
             "elbo": lambda: BetaELBO(beta),
             "mixup": lambda: Mixup(beta),
             "smooth": lambda: Smooth(beta, **search),
             "adversarial": lambda: Adversarial(beta, **search),
-        }[group]()
-        return Plan(group, beta, objective)
+        }
+        return Plan(group, beta, makers[group]())
 
     @classmethod
     def sizes(cls, data: str, *, full: bool) -> dict[str, Any]:

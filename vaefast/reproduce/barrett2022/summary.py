@@ -18,14 +18,15 @@ ALPHA = 1e-3  # error probability of calling an input broken at one point, as in
 
 
 class Above(NamedTuple):
-    """At how many of how many points a certified margin exceeds what an attack leaves.
+    """Where a certified margin exceeds what an attack leaves.
 
     Args:
+        exceeded, points: at how many, of how many.
         share: the median share of that margin that is certified, where an attack broke it.
     """
 
-    count: int
-    total: int
+    exceeded: int
+    points: int
     share: float
 
 
