@@ -8,8 +8,9 @@ from vaefast.reproduce.barrett2022.inside import ATTACKS
 from vaefast.reproduce.barrett2022.measure import Measured
 from vaefast.reproduce.barrett2022.run import Reproduction
 from vaefast.reproduce.barrett2022.settings import RIVALS, Settings
+from vaefast.reproduce.barrett2022.summary import larger
 
-B, A = 4, len(ATTACKS)
+B, A = 8, len(ATTACKS)  # a sign test needs 6 to decide
 SPREAD = 1 + np.linspace(-0.01, 0.01, B)
 
 
@@ -60,7 +61,7 @@ def made():
 def test_where_the_paper_holds(made):
     text = " ".join(findings(made(standard=0.1)))
     assert "Of two draws, the certified margin lies above the margin that an attack leaves" in text
-    assert text.count("at 0 of 20 points; its median share of that margin is 0.50") == 2
+    assert text.count("at 0 of 40 points; its median share of that margin is 0.50") == 2
     assert "of two draws are 0.200 to 0.100; Theorem 2 alone certifies 0.160 to 0.080" in text
     assert "correlation of L with the certified margin: -1.00" in text
     assert "(0.10 in the median) for 2 of 2 constants and smaller ones for 0" in text
@@ -75,7 +76,7 @@ def test_where_the_paper_holds(made):
 
 def test_where_it_does_not(made):
     text = " ".join(findings(made(trend=-1, over=0.9, share=0.3, rival=5.0)))
-    assert text.count("at 20 of 20 points") == 2
+    assert text.count("at 40 of 40 points") == 2
     assert f"break {2 * A * B} of {2 * A * B} events" in text
     assert "margins under attack are smaller (0.46 against 5.00 in the median)" in text
     claims = text.split("Of the published claims")[1]
@@ -89,3 +90,12 @@ def test_what_no_attack_broke(made):
     assert "the standard VAE (more than 6 in the median) for 0 of 2 constants" in text
     assert "against more than 6 in the median" in text
     assert "larger than the standard VAE's: does not hold" in text
+
+
+def test_margins_compare_by_their_signs():
+    ones = np.ones(6)
+    assert larger(2 * ones, ones) == 1
+    assert larger(ones, np.inf * ones) == -1
+    assert larger(ones[:5], 2 * ones[:5]) == 0  # too few
+    assert larger(ones, ones) == 0
+    assert larger(np.array([2.0, 2, 2, 0, 0, 0]), ones) == 0

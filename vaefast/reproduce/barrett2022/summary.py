@@ -12,8 +12,9 @@ from scipy import special, stats
 from vaefast.reproduce.barrett2022.measure import EVENTS, Measured
 from vaefast.reproduce.barrett2022.settings import Settings
 
-__all__ = ["Above", "above", "broken", "capped", "middle", "rank"]
+__all__ = ["Above", "above", "broken", "capped", "larger", "middle", "rank"]
 
+LEVEL = 0.05  # of the sign test
 ALPHA = 1e-3  # error probability of calling an input broken at one point, as in the search
 
 
@@ -57,6 +58,17 @@ def capped(model: Measured, event: str, settings: Settings) -> np.ndarray:
     """Margins that an attack leaves [B]; what none broke counts as the end of the search."""
     found: np.ndarray = np.minimum(getattr(model, f"attacked_{event}"), settings.r_max)
     return found
+
+
+def larger(one: np.ndarray, other: np.ndarray) -> int:
+    """1 or −1 where most inputs' margins [B] are larger or smaller, by a sign test, else 0.
+
+    Of infinite margins too, which no mean can compare; inputs with equal ones are left out.
+    """
+    above, below = int((one > other).sum()), int((one < other).sum())
+    if above + below == 0 or stats.binomtest(above, above + below).pvalue > LEVEL:
+        return 0
+    return 1 if above > below else -1
 
 
 def broken(model: Measured, event: str, settings: Settings) -> np.ndarray:
