@@ -89,8 +89,9 @@ def _standard(found: Reproduction, signs: list[int]) -> str:
     return (
         f"Attacks leave the Lipschitz VAEs larger margins than the standard VAE "
         f"({_middle(found, found.standard, 'two')} in the median) for {up} of {len(signs)} "
-        f"constants and smaller ones for {down}; the smallest over the inputs is {min(least):.2f} to "
-        f"{max(least):.2f} against {found.standard.attacked_two.min():.2f}. The standard VAE's bound of log p is "
+        f"constants and smaller ones for {down}; the smallest over the inputs is {min(least):.2f} "
+        f"to {max(least):.2f} against {found.standard.attacked_two.min():.2f}. The standard VAE's "
+        "bound of log p is "
         f"{abs(gap):.0f} nats {'higher' if gap > 0 else 'lower'} than the best of theirs."
     )
 
