@@ -48,6 +48,7 @@ def _quick(monkeypatch):
     run = import_module("vaefast.reproduce.barrett2022.run")  # the package's name is a function
     monkeypatch.setattr(run, "RIVALS", ("elbo", "adversarial"))
     monkeypatch.setattr("vaefast.reproduce.barrett2022.measure.CURVE", 1)
+    monkeypatch.setattr("vaefast.reproduce.barrett2022.duration.MORE", (4, 40))
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
@@ -91,7 +92,8 @@ def test_every_point_has_a_row_and_a_run_goes_on(tmp_path, capsys):
 
 
 def test_the_full_size_is_estimated_from_a_measurement():
-    said = measure(data.load("digits"), SMALL.with_sizes(train_inputs=500, samples=10))
+    small = SMALL.with_sizes(train_inputs=500, samples=10, batch_size=64)
+    said = measure(data.load("digits"), small)
     assert said.startswith("estimate ")
 
 

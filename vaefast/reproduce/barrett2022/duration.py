@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import partial
+import math
+import time
 from typing import Any
 
 from vaefast import training
@@ -15,21 +16,21 @@ from vaefast.reproduce.durations import said_hours, seconds_of
 
 __all__ = ["measure"]
 
-ROWS = 256  # of the measured training
-POINTS, FEW = 4, 0.1  # inputs and share of the restarts, steps and draws of the measured attacks
+STEPS = 4  # of the measured training
+POINTS = 4  # inputs of the measured attacks
+FEW, MORE = (2, 20), (12, 120)  # their gradient steps and draws, between which a line is drawn
 
 
 def measure(data: Dataset, settings: Settings) -> str:
     """In words; every rival is taken to need all its trainings."""
-    s = settings
-    rivals = [s.rival(group, 1.0) for group in RIVALS]
+    s, rivals = settings, [settings.rival(group, 1.0) for group in RIVALS]
     steps = len(s.plans) * _step(data, s, s.plans[0])
     steps += s.trainings * sum(_step(data, s, plan) for plan in rivals)
     total = min(s.train_inputs or len(data.x_train), len(data.x_train))
-    trained = steps * s.epochs * total / ROWS
+    trained = steps * s.epochs * math.ceil(total / s.batch_size)
     plain, whole = (_measuring(data, s, plan) for plan in (s.plans[0], s.plans[-1]))
     attacked = plain * (len(s.plans) - len(s.radii))
-    attacked += whole * (len(s.radii) + len(rivals) + 1)
+    attacked += whole * (len(s.radii) + len(rivals))
     parts = f"training {said_hours(trained)}, attacks {said_hours(attacked)}"
     return f"estimate {said_hours(trained + attacked)}: {parts}"
 
@@ -39,26 +40,32 @@ def _model(data: Dataset, settings: Settings, plan: Plan) -> VAE:
 
 
 def _step(data: Dataset, settings: Settings, plan: Plan) -> float:
-    """Seconds of an epoch of ``ROWS`` inputs."""
+    """Seconds of a training step."""
     options: dict[str, Any] = {"batch_size": settings.batch_size, "validation": 0.0, "epochs": 1}
-    x = data.x_train[:ROWS]
+    x = data.x_train[: STEPS * settings.batch_size]
 
     def run() -> None:
         vae = _model(data, settings, plan)
         training.fit(vae, x, objective=plan.objective, progress=False, **options)
 
-    return seconds_of(run) * ROWS / len(x)
+    return seconds_of(run) / math.ceil(len(x) / settings.batch_size)
 
 
 def _measuring(data: Dataset, settings: Settings, plan: Plan) -> float:
-    """Seconds of what is measured of a model, from few inputs, restarts and steps of it."""
-    s = settings
-    short = {name: max(2, round(FEW * getattr(s, name))) for name in ("restarts", "attack_steps")}
-    small = s.with_sizes(inputs=POINTS, scored=POINTS, **short)
-    vae = _model(data, s, plan)
+    """Seconds of what is measured of a model: steps and draws cost in proportion to the inputs."""
+    s, vae = settings, _model(data, settings, plan)
     assert isinstance(vae, LipschitzVAE)
-    seconds = seconds_of(partial(measure_model, plan, vae.export(), data.x_test, small))
-    scale = s.inputs / POINTS
-    for name, value in short.items():
-        scale *= getattr(s, name) / value
-    return seconds * scale
+    exported = vae.export()
+
+    def seconds(steps: int, draws: int) -> float:
+        small = s.with_sizes(inputs=POINTS, scored=POINTS, attack_steps=steps, samples=draws)
+        start = time.perf_counter()
+        measure_model(plan, exported, data.x_test, small)
+        return time.perf_counter() - start
+
+    seconds(*FEW)  # packs and allocates
+    least = seconds(*FEW)
+    step = max(seconds(MORE[0], FEW[1]) - least, 0.0) / (MORE[0] - FEW[0])
+    draw = max(seconds(FEW[0], MORE[1]) - least, 0.0) / (MORE[1] - FEW[1])
+    more = step * (s.attack_steps - FEW[0]) + draw * (s.samples - FEW[1])
+    return least + max(more, 0.0) * s.inputs / POINTS

@@ -12,7 +12,7 @@ from vaefast.reproduce.barrett2022.findings import findings
 from vaefast.reproduce.barrett2022.inside import ATTACKS
 from vaefast.reproduce.barrett2022.measure import EVENTS, Measured
 from vaefast.reproduce.barrett2022.run import Reproduction
-from vaefast.reproduce.barrett2022.settings import Settings
+from vaefast.reproduce.barrett2022.settings import Settings, named
 from vaefast.reproduce.numbers import estimate, plus_minus
 from vaefast.reproduce.shell import render_page, setting_rows
 
@@ -42,6 +42,7 @@ def render(found: Reproduction, command: str) -> str:
         compared=[_compared_row(m) for m in compared],
         attack_columns=["attack", *(m.plan.title for m in compared)],
         attacks=[_attack_row(k, name, compared) for k, name in enumerate(ATTACKS)],
+        trainings=", ".join(f"{count} ({named(k)})" for k, count in found.trainings.items()),
         sizes=setting_rows(found.settings.record(), _published(found)),
         command=command,
     )

@@ -11,7 +11,7 @@ from vaefast.philox import check_seed
 from vaefast.reproduce.sizes import Sized, check_positive, option_name
 from vaefast.training import Adversarial, BetaELBO, Mixup, Objective, Smooth
 
-__all__ = ["DEFAULT", "FULL", "PUBLISHED", "RIVALS", "Plan", "Settings"]
+__all__ = ["DEFAULT", "FULL", "PUBLISHED", "RIVALS", "Plan", "Settings", "named"]
 
 COUNTS = (
     *("epochs", "batch_size", "latent", "scored", "samples", "restarts", "attack_steps"),
@@ -19,8 +19,12 @@ COUNTS = (
 )
 PUBLISHED = ("constant", "std", "standard")
 RIVALS = ("elbo", "mixup", "smooth", "adversarial")
-STANDARD = "standard VAE"
 INNER_STEPS = 5  # of the search in a training step
+
+
+def named(rival: str) -> str:
+    """As the page says it."""
+    return "standard" if rival == "elbo" else rival
 
 
 class Plan(NamedTuple):
@@ -47,7 +51,9 @@ class Plan(NamedTuple):
         titles = {"constant": "L =", "std": "‖σ‖ =", "radius": "R ="}
         if self.group in titles:
             return f"Lipschitz, {titles[self.group]} {self.level:g}"
-        return STANDARD if self.group == "standard" else f"{self.group}, β = {self.level:.3g}"
+        if self.group == "standard":
+            return "standard VAE"
+        return f"{named(self.group)}, β = {self.level:.3g}"
 
     @property
     def lipschitz(self) -> bool:
