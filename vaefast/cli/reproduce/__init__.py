@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import typer
 
-from vaefast.cli.reproduce import camuto2021, khan2023, kuzina2022
+from vaefast.cli.reproduce import barrett2022, camuto2021, khan2023, kuzina2022
 
 __all__ = ["EXPERIMENTS", "reproduce"]
 
@@ -14,6 +14,7 @@ EXPERIMENTS: dict[str, Callable[..., None]] = {
     "kuzina2022": kuzina2022.command,
     "camuto2021": camuto2021.command,
     "khan2023": khan2023.command,
+    "barrett2022": barrett2022.command,
 }
 EXAMPLE = "Example: vaefast reproduce {} --data mnist --out runs/{}/"
 
