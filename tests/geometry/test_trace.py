@@ -159,11 +159,18 @@ def test_auto_says_what_it_took(build):
     assert geometry.pullback_trace(vae, x).method == "exact"
     assert geometry.pullback_trace(vae, x).products == 3
     large = vf.models.MLPVAE((1, 4, 4), hidden=(8,), latent=200).double().eval()
-    few, more = (geometry.pullback_trace(large, x, probes=k) for k in (4, 30))
-    assert (few.method, few.products) == ("hutchinson", 4)
-    assert (more.method, more.products) == ("hutch++", 50)
+    expected = {2: ("hutchinson", 2), 4: ("hutch++", 6), 8: ("xtrace", 12), 30: ("xtrace", 48)}
+    for probes, taken in expected.items():
+        found = geometry.pullback_trace(large, x, probes=probes)
+        assert (found.method, found.products) == taken
     norm = geometry.frobenius_norm(large, x, method="auto", probes=30)
-    torch.testing.assert_close(norm, more.value.sqrt())
+    torch.testing.assert_close(norm, found.value.sqrt())
+    least = geometry.pullback_trace(large, x, probes=2)
+    options = {"method": "hutchinson", "distribution": "orthogonal"}
+    again = geometry.pullback_trace(large, x, probes=2, **options)
+    assert torch.equal(least.value, again.value)
+    assert geometry.pullback_trace(large, x, probes=60).method == "exact"  # 200 <= 2 * 100
+    assert geometry.pullback_trace(large, x, probes=59).method == "xtrace"
 
 
 def test_upper_is_the_chi_square_bound(build):
