@@ -124,7 +124,9 @@ def main(arguments: list[str]) -> int:
             [[*row[:5], f"{row.error:.4g}", f"{row.standard_error:.4g}"] for row in rows]
         )
     for (size, count), errors in over_spectra(rows).items():
-        told = "  ".join(f"{m} {e:.3f}" for m, e in sorted(errors.items(), key=lambda item: item[1]))
+        told = "  ".join(
+            f"{m} {e:.3f}" for m, e in sorted(errors.items(), key=lambda item: item[1])
+        )
         print(f"size {size}, {count} products: {told}")
     return 0
 

@@ -166,7 +166,8 @@ def pullback_trace(
         vae: the VAE, in evaluation mode.
         x: [B, *event] inputs, float.
         of: ``"encoder"``, ``"decoder"``, ``"reconstruction"`` or ``"fisher"``.
-        std, whiten: as for :func:`pullback_spectrum`; ``std`` of the reconstruction is exact only.
+        std, whiten: as for :func:`pullback_spectrum`; an estimate of the reconstruction with
+            ``std`` takes d products with J_g besides.
         method: as above.
         probes: number K of random vectors; at least 2 for ``"xtrace"``, 3 for ``"hutch++"``.
         distribution: of Hutchinson's probes: ``"gaussian"``; ``"signs"`` (±1), ``"sphere"`` (fixed
@@ -199,12 +200,9 @@ def trace(
 ) -> Trace:
     """As :func:`pullback_trace`, for what was prepared."""
     exact = _exact_products(prepared, of, std)
-    size = prepared.pixels if of == "reconstruction" else exact
-    how = how.resolved(size, exact)
-    if std and of == "reconstruction" and how.method != "exact":
-        raise ValueError(
-            f'std=True of="reconstruction" needs method="exact", got method="{how.method}"'
-        )
+    diagonal = prepared.maps.latents if of == "reconstruction" and _moves(prepared, of, std) else 0
+    size = prepared.pixels + diagonal if of == "reconstruction" else exact
+    how = how.resolved(size, exact - diagonal)
     own = {"whiten": whiten or of == "fisher", "std": std or of == "fisher"}
 
     def run(points: Points) -> tuple[Tensor, ...]:
@@ -217,14 +215,19 @@ def trace(
     value, error = evaluate(prepared, of, run, probes=count, **own)
     bound = how.upper_confidence
     upper = None if bound is None else value * how.probes * chi_square_factor(how.probes, bound)
-    taken = exact if how.method == "exact" else products_of(how.method, how.probes, size)
-    return Trace(value, error, upper, how.method, taken)
+    taken = diagonal + products_of(how.method, how.probes, size)
+    return Trace(value, error, upper, how.method, exact if how.method == "exact" else taken)
 
 
 def _exact_products(prepared: Prepared, of: str, std: bool) -> int:
     """One for each row of J_μ and J_σ, and for each column of J_g."""
-    both = (std or of == "fisher") and prepared.maps.std is not None
+    both = _moves(prepared, of, std)
     return prepared.maps.latents * (1 + both + (of == "reconstruction"))
+
+
+def _moves(prepared: Prepared, of: str, std: bool) -> bool:
+    """Whether σ(x) is a part of the metric."""
+    return (std or of == "fisher") and prepared.maps.std is not None
 
 
 def _exact(points: Points, of: str, std: bool) -> Tensor:
