@@ -97,8 +97,8 @@ def pullback_spectrum(
         x: [B, *event] inputs, float.
         of: ``"encoder"`` (x ↦ μ(x)), ``"decoder"`` (z ↦ g(z) at z = μ(x)), ``"reconstruction"``
             (x ↦ g(μ(x))) or ``"fisher"`` (x ↦ q(z|x), the metric of KL attacks in nats).
-        std: add the terms of J_σ; not for the decoder, whose variance is fixed, nor for Fisher's,
-            which holds them.
+        std: add the terms of J_σ; not for the decoder, whose metric is that of its mean g, nor for
+            Fisher's, which holds them.
         whiten: the metric JᵀΣ⁻¹J instead; encoder without ``std`` only.
         vectors: number k of eigenvectors, 0 to m; for Lanczos at least 1.
         method: ``"exact"``: all m eigenvalues; ``"lanczos"``: the k largest, from below;
