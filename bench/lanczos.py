@@ -45,7 +45,7 @@ CASES = {
     "128": Case(SMALL, 1, 128, "reconstruction", False, 20),
     "256": Case(TINY, 1, 256, "reconstruction", False, 20),
     "latents 4x64x64": Case(TINY, 1, 512, "encoder", False, 20),
-    "512": Case(TINY, 1, 512, "reconstruction", False, 8),
+    "512": Case(TINY, 1, 512, "reconstruction", False, 20),
 }
 
 
@@ -88,7 +88,7 @@ def measured(name: str) -> Row:
         of=case.of + (" with std" if case.std else ""),
         parameters=sum(p.numel() for p in model.parameters()),
         image="x".join(map(str, x.shape[1:])),
-        latents=f"4x{case.side // 8}x{case.side // 8}",
+        latents="x".join(map(str, vae.latent_shape or ())),
         iterations=case.iterations,
         value=found.eigenvalues[0, 0].item(),
         residual=found.residuals[0, 0].item(),
