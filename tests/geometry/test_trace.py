@@ -177,6 +177,20 @@ def test_auto_says_what_it_took(build):
     assert geometry.pullback_trace(large, x, probes=59).method == "xtrace"
 
 
+def test_an_estimate_of_the_reconstruction_with_std_counts_the_diagonal_s_products(build):
+    """One for each of 3 latents; "auto" takes the estimate where the exact trace takes more."""
+    vae, x = build("mlp"), torch.rand(2, 1, 4, 4).double()
+    options = {"of": "reconstruction", "std": True}
+    found = geometry.pullback_trace(vae, x, **options, method="hutchinson", probes=5)
+    assert found.products == 3 + 5
+    large = vf.models.MLPVAE((1, 4, 4), hidden=(8,), latent=40).double().eval()
+    found = geometry.pullback_trace(large, x, **options, probes=9)
+    assert (found.method, found.products) == ("xtrace", 40 + 15)
+    exact = geometry.pullback_trace(large, x, **options, method="exact")
+    assert exact.products == 3 * 40
+    assert (found.value - exact.value).abs().max() < 0.5 * exact.value.max()
+
+
 def test_upper_is_the_chi_square_bound(build):
     vae, x = build("mlp"), torch.rand(3, 1, 4, 4).double()
     options = {"method": "hutchinson", "probes": 8, "upper_confidence": 0.999}
