@@ -26,7 +26,7 @@ from vaefast.attacks.presets import DEFAULTS
 __all__ = ["Row", "main", "measured"]
 
 RADII, REFINE = (0.25, 1.0, 3.0), (0, 5, 20)
-PGD = ((1, 50), (10, 50))  # restarts and steps; all shares are of the last
+PGD = ((1, 20), (1, 50), (10, 50))  # restarts and steps; all shares are of the last
 OUT = Path("bench/results/geometric_attack.csv")
 
 
@@ -98,6 +98,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("models", nargs="+", type=Path)
     parser.add_argument("--data", default="fashion-mnist")
     parser.add_argument("--inputs", type=int, default=100)
+    parser.add_argument("--eps", type=float, nargs="+", default=RADII)
     parser.add_argument("--out", type=Path, default=OUT)
     given = parser.parse_args(arguments)
     x = data.load(given.data).x_test[: given.inputs]
@@ -108,7 +109,7 @@ def main(arguments: list[str]) -> int:
         for path in given.models:
             vae = vf.models.load(path)
             name = f"{type(vae).__name__} d={vae.latent_dim}"
-            for eps in RADII:
+            for eps in given.eps:
                 for row in measured(name, vae, x, eps=eps):
                     numbers = [f"{number:.3f}" for number in row[4:]]
                     writer.writerow([*row[:4], *numbers, given.data, len(x)])

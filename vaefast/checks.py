@@ -189,6 +189,11 @@ def eval_mode(module: nn.Module) -> None:
             )
 
 
+def varies_in_training(module: nn.Module) -> bool:
+    """Whether a layer in it is another function in training mode, see :func:`eval_mode`."""
+    return any(map(_varies_in_training, layers(module)))
+
+
 def layers(module: nn.Module) -> list[nn.Module]:
     """The module and all layers in it, as ``module.modules()`` without its recursion."""
     found, seen = [module], {id(module)}

@@ -144,11 +144,15 @@ def test_the_exact_trace_is_the_sum_of_the_spectrum(vae, x, of, std):
     assert (found.method, found.upper) == ("exact", None)
 
 
-@pytest.mark.parametrize("of", ["encoder", "decoder", "reconstruction", "fisher"])
+METRICS = [("encoder", False), ("decoder", False), ("reconstruction", False)]
+METRICS += [("encoder", True), ("reconstruction", True), ("fisher", False)]
+
+
+@pytest.mark.parametrize(("of", "std"), METRICS)
 @pytest.mark.parametrize("method", ["hutchinson", "hutch++", "xtrace"])
-def test_estimates_of_every_metric(vae, x, of, method):
-    exact = geometry.pullback_trace(vae, x, of=of, method="exact").value
-    found = geometry.pullback_trace(vae, x, of=of, method=method, probes=60, seed=3)
+def test_estimates_of_every_metric(vae, x, of, std, method):
+    exact = geometry.pullback_trace(vae, x, of=of, std=std, method="exact").value
+    found = geometry.pullback_trace(vae, x, of=of, std=std, method=method, probes=60, seed=3)
     off = (found.value - exact).abs()
     assert (off <= 6 * found.standard_error + 1e-6 * exact).all()
     assert found.method == method
@@ -159,11 +163,32 @@ def test_auto_says_what_it_took(build):
     assert geometry.pullback_trace(vae, x).method == "exact"
     assert geometry.pullback_trace(vae, x).products == 3
     large = vf.models.MLPVAE((1, 4, 4), hidden=(8,), latent=200).double().eval()
-    few, more = (geometry.pullback_trace(large, x, probes=k) for k in (4, 30))
-    assert (few.method, few.products) == ("hutchinson", 4)
-    assert (more.method, more.products) == ("hutch++", 50)
+    expected = {2: ("hutchinson", 2), 4: ("hutch++", 6), 8: ("xtrace", 12), 30: ("xtrace", 48)}
+    for probes, taken in expected.items():
+        found = geometry.pullback_trace(large, x, probes=probes)
+        assert (found.method, found.products) == taken
     norm = geometry.frobenius_norm(large, x, method="auto", probes=30)
-    torch.testing.assert_close(norm, more.value.sqrt())
+    torch.testing.assert_close(norm, found.value.sqrt())
+    least = geometry.pullback_trace(large, x, probes=2)
+    options = {"method": "hutchinson", "distribution": "orthogonal"}
+    again = geometry.pullback_trace(large, x, probes=2, **options)
+    assert torch.equal(least.value, again.value)
+    assert geometry.pullback_trace(large, x, probes=60).method == "exact"  # 200 <= 2 * 100
+    assert geometry.pullback_trace(large, x, probes=59).method == "xtrace"
+
+
+def test_an_estimate_of_the_reconstruction_with_std_counts_the_diagonal_s_products(build):
+    """One for each of 3 latents; "auto" takes the estimate where the exact trace takes more."""
+    vae, x = build("mlp"), torch.rand(2, 1, 4, 4).double()
+    options = {"of": "reconstruction", "std": True}
+    found = geometry.pullback_trace(vae, x, **options, method="hutchinson", probes=5)
+    assert found.products == 3 + 5
+    large = vf.models.MLPVAE((1, 4, 4), hidden=(8,), latent=40).double().eval()
+    found = geometry.pullback_trace(large, x, **options, probes=9)
+    assert (found.method, found.products) == ("xtrace", 40 + 15)
+    exact = geometry.pullback_trace(large, x, **options, method="exact")
+    assert exact.products == 3 * 40
+    assert (found.value - exact.value).abs().max() < 0.5 * exact.value.max()
 
 
 def test_upper_is_the_chi_square_bound(build):
@@ -197,8 +222,6 @@ def test_only_gaussian_probes_have_a_bound(vae, x, distribution):
 def test_refuses(vae, x):
     with pytest.raises(ValueError, match="probes must be at least 2, got 1"):
         geometry.pullback_trace(vae, x, method="xtrace", probes=1)
-    with pytest.raises(ValueError, match='needs method="exact", got method="hutchinson"'):
-        geometry.pullback_trace(vae, x, of="reconstruction", std=True, method="hutchinson")
     with pytest.raises(ValueError, match="distribution must be one of 'gaussian', 'signs'"):
         geometry.pullback_trace(vae, x, distribution="normal")
     with pytest.raises(TypeError, match="pullback_trace has no argument 'space'"):

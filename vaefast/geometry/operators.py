@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from vaefast import philox
-from vaefast.geometry.metric import stacked
+from vaefast.geometry.metric import Part, stacked
 from vaefast.geometry.points import Points
 from vaefast.models.maps import Map
 from vaefast.philox import MAX_LANE, Use
+from vaefast.runtime import memory
 
 __all__ = ["DISTRIBUTIONS", "Operator", "gaussian", "operator", "probes_of"]
 
@@ -38,7 +39,11 @@ class Operator(NamedTuple):
 
 
 def operator(points: Points, of: str, *, std: bool = False) -> Operator:
-    """The operator u ↦ Aᵀu of the metric's factor A, or v ↦ J_g v for the decoder at z = μ(x)."""
+    """The operator u ↦ Aᵀu of the metric's factor A, or v ↦ J_g v for the decoder at z = μ(x).
+
+    With ``std`` of the reconstruction A = [J_g J_μ; diag(J_gᵀJ_g)^½ J_σ]: the diagonal takes a
+    product for each latent, once.
+    """
     maps, x = points.maps, points.x
     if of == "decoder":
         g, z = maps.pixels, maps.mean.value(x)
@@ -50,7 +55,9 @@ def operator(points: Points, of: str, *, std: bool = False) -> Operator:
             on_inputs=True,
         )
     if of == "reconstruction":
-        parts = [(maps.reconstruction, points.inv_std)]
+        parts: list[Part] = [(maps.reconstruction, points.inv_std)]
+        if std and maps.std is not None:
+            parts.append((maps.std, _column_lengths(maps.pixels, maps.mean.value(x))))
     else:
         parts = stacked(maps, x, of, inv_std=points.inv_std, std=std)
     first, *others = [_scaled(x, part, scale) for part, scale in parts]
@@ -92,6 +99,15 @@ def probes_of(points: Points, size: int, count: int, seed: int, distribution: st
         wide = (columns * corner.diagonal(dim1=1, dim2=2).sign().unsqueeze(1)).mT
     length = torch.linalg.vector_norm(wide, dim=2, keepdim=True)
     return (wide * (size**0.5 / length)).to(normal.dtype)
+
+
+def _column_lengths(part: Map, z: Tensor) -> Tensor:
+    """‖J e_i‖ of each column of the Jacobian at z [b, d], some columns at a time."""
+    b, d = z.shape
+    unit = torch.eye(d, dtype=z.dtype, device=z.device)
+    columns = memory.row_chunks(d, 4 * z.element_size() * b * (d + part.outputs))
+    squares = [part.jvp_squares(z, unit[c].expand(b, -1, -1)) for c in columns]
+    return torch.cat(squares, dim=1).sqrt().to(z.dtype)
 
 
 def _scaled(x: Tensor, part: Map, inv_std: Tensor | None) -> Operator:

@@ -97,13 +97,14 @@ def pullback_spectrum(
         x: [B, *event] inputs, float.
         of: ``"encoder"`` (x ↦ μ(x)), ``"decoder"`` (z ↦ g(z) at z = μ(x)), ``"reconstruction"``
             (x ↦ g(μ(x))) or ``"fisher"`` (x ↦ q(z|x), the metric of KL attacks in nats).
-        std: add the terms of J_σ; not for the decoder, whose variance is fixed, nor for Fisher's,
-            which holds them.
+        std: add the terms of J_σ; not for the decoder, whose metric is that of its mean g, nor for
+            Fisher's, which holds them.
         whiten: the metric JᵀΣ⁻¹J instead; encoder without ``std`` only.
         vectors: number k of eigenvectors, 0 to m; for Lanczos at least 1.
         method: ``"exact"``: all m eigenvalues; ``"lanczos"``: the k largest, from below;
             ``"auto"``: exact up to m = 1024, else Lanczos. The result's ``kind`` says which.
-        iterations: of Lanczos, at most; each takes max(k, 2) products with J and with Jᵀ.
+        iterations: of Lanczos, at most; each takes max(k, 2) products with J and with Jᵀ. The
+            reconstruction with ``std`` takes d products with J_g before them.
         tolerance: a row is done when the residuals of its k pairs are at most ``tolerance``·θ_1.
             The error of an eigenvalue is of second order in its residual.
         seed: of Lanczos's start, which depends on ``(seed, index)`` only.
@@ -181,15 +182,9 @@ def _by_lanczos(
     prepared: Prepared, of: str, vectors: int, how: Lanczos, *, whiten: bool, std: bool
 ) -> Spectrum:
     checks.count(vectors, "vectors of Lanczos", 1)
-    if std and of == "reconstruction":
-        raise ValueError(
-            'std=True of="reconstruction" needs the diagonal of J_gᵀJ_g, which Lanczos has not; '
-            'pass std=False or method="exact"'
-        )
-    block, size = (
-        max(vectors, 2),
-        prepared.pixels if of == "reconstruction" else (prepared.maps.latents * (2 if std else 1)),
-    )
+    block, size = max(vectors, 2), prepared.maps.latents * (2 if std else 1)
+    if of == "reconstruction":
+        size += prepared.pixels - prepared.maps.latents
 
     def pairs(points: Points) -> tuple[Tensor, ...]:
         op = operator(points, of, std=std)

@@ -33,7 +33,8 @@ __all__ = ["How", "Trace", "pullback_trace", "trace"]
 
 METHODS = ("auto", "exact", "hutchinson", "hutch++", "xtrace")
 LEAST = {"hutch++": 3, "xtrace": 2}  # probes
-SKETCH = 12  # probes of which a third sketches enough of a falling spectrum
+SKETCHED, IN_TURNS = 5, 12  # products from which Hutch++, and XTrace, err least
+GRAM = 2  # products of the exact trace take the time of one with a probe
 
 
 @dataclass(frozen=True)
@@ -110,9 +111,10 @@ class How(NamedTuple):
             )
 
     def resolved(self, size: int, exact: int) -> How:
-        """With the method that ``"auto"`` stands for.
+        """With the method that ``"auto"`` stands for, and as many probes as its products allow.
 
-        Exact where that takes no more products, else what errs least for so many probes.
+        They are those of Hutch++. Exact where that takes no more time, else what erred least over
+        spectra for so many products; docs/performance.md has the measurements.
 
         Args:
             size: entries of the side that the probes live on.
@@ -120,9 +122,14 @@ class How(NamedTuple):
         """
         if self.method != "auto":
             return self
-        if exact <= products_of("hutch++", max(self.probes, 3), size):
+        products = products_of("hutch++", self.probes, size)
+        if exact <= GRAM * products:
             return self._replace(method="exact")
-        return self._replace(method="hutch++" if self.probes >= SKETCH else "hutchinson")
+        if products < SKETCHED:
+            return self._replace(method="hutchinson", distribution="orthogonal")
+        if products < IN_TURNS:
+            return self._replace(method="hutch++")
+        return self._replace(method="xtrace", probes=products // 3)
 
 
 @renamed(space="of")
@@ -151,13 +158,16 @@ def pullback_trace(
     - ``"hutch++"``: a third of the probes for a sketch of the range, exact there.
     - ``"xtrace"``: every probe both sketches and estimates, in turns; the best for many probes of
       a falling spectrum, at three products a probe.
-    - ``"auto"``: exact where that takes no more products, else Hutch++ from a dozen probes on.
+    - ``"auto"``: with the products of Hutch++ for K probes, some 5K/3: exact where that takes no
+      more time (up to twice as many rows and columns), else Hutchinson with orthogonal probes below
+      5 of them, Hutch++ below 12, XTrace from there on.
 
     Args:
         vae: the VAE, in evaluation mode.
         x: [B, *event] inputs, float.
         of: ``"encoder"``, ``"decoder"``, ``"reconstruction"`` or ``"fisher"``.
-        std, whiten: as for :func:`pullback_spectrum`; ``std`` of the reconstruction is exact only.
+        std, whiten: as for :func:`pullback_spectrum`; an estimate of the reconstruction with
+            ``std`` takes d products with J_g besides.
         method: as above.
         probes: number K of random vectors; at least 2 for ``"xtrace"``, 3 for ``"hutch++"``.
         distribution: of Hutchinson's probes: ``"gaussian"``; ``"signs"`` (±1), ``"sphere"`` (fixed
@@ -190,12 +200,9 @@ def trace(
 ) -> Trace:
     """As :func:`pullback_trace`, for what was prepared."""
     exact = _exact_products(prepared, of, std)
-    size = prepared.pixels if of == "reconstruction" else exact
-    how = how.resolved(size, exact)
-    if std and of == "reconstruction" and how.method != "exact":
-        raise ValueError(
-            f'std=True of="reconstruction" needs method="exact", got method="{how.method}"'
-        )
+    diagonal = prepared.maps.latents if of == "reconstruction" and _moves(prepared, of, std) else 0
+    size = prepared.pixels + diagonal if of == "reconstruction" else exact
+    how = how.resolved(size, exact - diagonal)
     own = {"whiten": whiten or of == "fisher", "std": std or of == "fisher"}
 
     def run(points: Points) -> tuple[Tensor, ...]:
@@ -208,14 +215,19 @@ def trace(
     value, error = evaluate(prepared, of, run, probes=count, **own)
     bound = how.upper_confidence
     upper = None if bound is None else value * how.probes * chi_square_factor(how.probes, bound)
-    taken = exact if how.method == "exact" else products_of(how.method, how.probes, size)
-    return Trace(value, error, upper, how.method, taken)
+    taken = diagonal + products_of(how.method, how.probes, size)
+    return Trace(value, error, upper, how.method, exact if how.method == "exact" else taken)
 
 
 def _exact_products(prepared: Prepared, of: str, std: bool) -> int:
     """One for each row of J_μ and J_σ, and for each column of J_g."""
-    both = (std or of == "fisher") and prepared.maps.std is not None
+    both = _moves(prepared, of, std)
     return prepared.maps.latents * (1 + both + (of == "reconstruction"))
+
+
+def _moves(prepared: Prepared, of: str, std: bool) -> bool:
+    """Whether σ(x) is a part of the metric."""
+    return (std or of == "fisher") and prepared.maps.std is not None
 
 
 def _exact(points: Points, of: str, std: bool) -> Tensor:

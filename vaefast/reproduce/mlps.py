@@ -21,10 +21,11 @@ from vaefast.reproduce.store import Store, versioned
 from vaefast.reproduce.trained import trained
 from vaefast.training import Objective
 
-__all__ = ["check_data", "duration", "kept_numbers", "open_store", "train"]
+__all__ = ["check_data", "duration", "kept_numbers", "open_store", "sizes_of", "train"]
 
 ROWS = 256  # of the measured training
 POINTS = 16  # of the measured attacks
+CIFAR10 = {"train_inputs": 10_000, "epochs": 24}  # its first batch, as many steps as elsewhere
 
 
 class Plan(Protocol):
@@ -61,6 +62,11 @@ class Sizes(Protocol):
     def seed(self) -> int: ...
 
     def record(self) -> dict[str, Any]: ...
+
+
+def sizes_of(data: str) -> dict[str, Any]:
+    """What differs from the default size for a data set by its name."""
+    return dict(CIFAR10) if data == "cifar10" else {}
 
 
 def check_data(data: Dataset, settings: Sizes) -> None:

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from vaefast import checks
 from vaefast.models.context import as_keyword
+from vaefast.models.state import State
 from vaefast.models.vae import VAE
 from vaefast.runtime.numerics import twice_differentiable
-from vaefast.training.draw import draw
+from vaefast.training.draw import Draw, draw
 from vaefast.training.perturbed import in_eval
 from vaefast.training.step import Step
 from vaefast.training.weights import check_weight
@@ -49,8 +50,11 @@ class Fisher:
 
     def terms(self, vae: VAE, x: Tensor, step: Step) -> dict[str, Tensor]:
         """The loss, log p(x|z) and the KL term, nats, and tr F per squared unit of x, [n]."""
-        own = draw(vae, x, step)
-        trace = fisher_trace(vae, x, step, self.probes)
+        if torch.is_grad_enabled() and _is_eval_function(vae):
+            own, trace = _by_one_pass(vae, x, step, self.probes)
+        else:
+            own = draw(vae, x, step)
+            trace = fisher_trace(vae, x, step, self.probes)
         loss = self.beta * own.kl - own.logp + self.weight * trace
         return {"loss": loss, "reconstruction": own.logp, "kl": own.kl, "fisher_trace": trace}
 
@@ -60,19 +64,38 @@ def fisher_trace(vae: VAE, x: Tensor, step: Step, probes: int = 1) -> Tensor:
 
         mean over k of ‖J_μᵀ(u_k/σ) + J_{log σ²}ᵀ(v_k/√2)‖²,   u_k, v_k ∈ {−1, 1}^d
 
-    Each product is one backward pass through the encoder's module that is itself differentiated
-    (reverse mode twice). The fused ``net_jvp`` and ``net_vjp`` have no derivative in the weights;
-    with the closed form of it a step was no faster, as its cost is the products with the batch that
-    a derivative in weights sums over.
+    Each product is one backward pass through the encoder's module, of both heads at once, that is
+    itself differentiated (reverse mode twice). The fused ``net_vjp`` keeps no layer's cotangents,
+    which a derivative in the weights is made of; docs/training.md has what was tried.
     """
     with torch.enable_grad(), twice_differentiable(), in_eval(vae):
         point = x.detach().requires_grad_()
-        mean, logvar = vae.encode(point, **as_keyword(step.context))
-        inv_std = torch.exp(-0.5 * logvar)
-        total = torch.zeros(len(x), dtype=torch.float64, device=x.device)
-        for _ in range(probes):
-            cotangents = _signs(mean, step) * inv_std, _signs(mean, step) * math.sqrt(0.5)
-            total = total + _squared_pull(point, (mean, logvar), cotangents)
+        moments = vae.encode(point, **as_keyword(step.context))
+        return _pulled_back(point, moments, step, probes)
+
+
+def _is_eval_function(vae: VAE) -> bool:
+    """Whether the encoder is surely the same function in training and in eval mode."""
+    plain = type(vae).encode is VAE.encode and type(vae).q is VAE.q
+    return plain and State(vae.encoder).is_all and not checks.varies_in_training(vae.encoder)
+
+
+def _by_one_pass(vae: VAE, x: Tensor, step: Step, probes: int) -> tuple[Draw, Tensor]:
+    """The draw and the trace from one encoding, through which the loss passes back once."""
+    with twice_differentiable():
+        point = x.detach().requires_grad_()
+        own = draw(vae, point, step, target=x)
+        return own, _pulled_back(point, (own.mean, own.logvar), step, probes)
+
+
+def _pulled_back(point: Tensor, moments: tuple[Tensor, Tensor], step: Step, probes: int) -> Tensor:
+    """The estimate from the moments [n, d] of a point that requires grad."""
+    mean, logvar = moments
+    inv_std = torch.exp(-0.5 * logvar)
+    total = torch.zeros(len(point), dtype=torch.float64, device=point.device)
+    for _ in range(probes):
+        cotangents = _signs(mean, step) * inv_std, _signs(mean, step) * math.sqrt(0.5)
+        total = total + _squared_pull(point, (mean, logvar), cotangents)
     return total / probes
 
 

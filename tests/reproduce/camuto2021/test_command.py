@@ -1,6 +1,7 @@
 """The command from end to end on small images, and its sentences for numbers that are given."""
 
 import csv
+import pickle
 
 import numpy as np
 import pytest
@@ -29,7 +30,8 @@ SIZES = {
 def words(out, **changed):
     sizes = SIZES | {name.replace("_", "-"): value for name, value in changed.items()}
     options = [str(word) for name, value in sizes.items() for word in (f"--{name}", value)]
-    common = ["--data", "digits", "--out", str(out), "--threads", "1"]
+    common = ["--out", str(out), "--threads", "1"]
+    common += [] if "data" in changed else ["--data", "digits"]
     return ["reproduce", "camuto2021", *common, *options]
 
 
@@ -107,3 +109,21 @@ def test_the_paragraph_where_it_does_not():
 
 def test_a_correlation_of_too_little_is_unknown():
     assert np.isnan(rank(np.array([1.0, np.inf, 2.0]), np.ones(3)))
+
+
+def test_cifar10_has_a_size_of_its_own_and_says_what_is_missing(tmp_path, capsys):
+    own = Settings.of_data("cifar10", full=False)
+    assert (own.train_inputs, own.epochs) == (10_000, 24)
+    assert Settings.of_data("cifar10", full=True).train_inputs is None
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    for name in ("data_batch_1", "test_batch"):
+        images = np.random.default_rng(0).integers(0, 256, (16, 3072), np.uint8)
+        batch = {b"data": images, b"labels": [0] * len(images)}
+        (folder / name).write_bytes(pickle.dumps(batch, protocol=4))
+    out = tmp_path / "run"
+    arguments = words(out, data="cifar10", data_root=tmp_path, train_inputs=16)
+    assert main(arguments) == 0
+    told, page = capsys.readouterr().out.split("measure")[-1], (out / "report.html").read_text()
+    for text in (told, page):
+        assert "CIFAR-10 with 1 of five training batches." in text

@@ -40,8 +40,12 @@ def command(
         bool, typer.Option("--full", help="More of everything: the published sizes are not known.")
     ] = False,
     betas: Annotated[Optional[str], _size("Of the β-VAEs, 3 or more", "betas", "the same")] = None,
-    train_inputs: Annotated[Optional[int], _size("Training inputs", "train_inputs", "all")] = None,
-    epochs: Annotated[Optional[int], _size("Passes over them", "epochs", "100")] = None,
+    train_inputs: Annotated[
+        Optional[int], _size("Training inputs (of cifar10 10000)", "train_inputs", "all")
+    ] = None,
+    epochs: Annotated[
+        Optional[int], _size("Passes over them (cifar10: 24)", "epochs", "100")
+    ] = None,
     inputs: Annotated[Optional[int], _size("Attacked inputs", "inputs", "512")] = None,
     r: Annotated[Optional[float], _size("Radius in output space, ℓ2", "r", "the same")] = None,
     samples: Annotated[Optional[int], _size("Draws of a probability", "samples", "20000")] = None,

@@ -42,8 +42,12 @@ def command(
     betas: Annotated[
         Optional[str], _size("Of the β-VAEs, 1 among them", "betas", "50 from 0.01 to 10")
     ] = None,
-    train_inputs: Annotated[Optional[int], _size("Training inputs", "train_inputs", "all")] = None,
-    epochs: Annotated[Optional[int], _size("Passes over them", "epochs", "100")] = None,
+    train_inputs: Annotated[
+        Optional[int], _size("Training inputs (of cifar10 10000)", "train_inputs", "all")
+    ] = None,
+    epochs: Annotated[
+        Optional[int], _size("Passes over them (cifar10: 24)", "epochs", "100")
+    ] = None,
     inputs: Annotated[Optional[int], _size("Scored inputs", "inputs", "3072")] = None,
     attacked: Annotated[Optional[int], _size("Attacked inputs", "attacked", "512")] = None,
     eps: Annotated[Optional[float], _size("Radius of the attacks, ℓ2", "eps", "the same")] = None,

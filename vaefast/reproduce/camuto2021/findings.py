@@ -29,7 +29,8 @@ def findings(found: Reproduction) -> list[str]:
     above = {key: _above(found, key) for key in BOUNDS}
     with_beta = {name: _with_beta(found, number) for name, (number, _) in TERMS.items()}
     falls = [rank(m.attacked, m.degradation) for m in found.models]
-    said = [_said_above(found, key, *above[key]) for key in BOUNDS]
+    said = [found.note] if found.note else []
+    said += [_said_above(found, key, *above[key]) for key in BOUNDS]
     said += [
         _abstained(found),
         f"Over the models, Spearman's correlation of β with {_listed(with_beta)}.",

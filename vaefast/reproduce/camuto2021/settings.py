@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from vaefast import checks
 from vaefast.philox import check_seed
+from vaefast.reproduce import mlps
 from vaefast.reproduce.sizes import Sized, check_positive, option_name
 from vaefast.training import BetaELBO
 
@@ -83,7 +84,7 @@ class Settings(Sized):
 
     @classmethod
     def sizes(cls, data: str, *, full: bool) -> dict[str, Any]:
-        return FULL if full else {}
+        return FULL if full else mlps.sizes_of(data)
 
 
 DEFAULT = {field.name: field.default for field in fields(Settings) if field.name != "data"}

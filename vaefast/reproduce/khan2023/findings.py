@@ -32,7 +32,8 @@ def findings(found: Reproduction) -> list[str]:
     """The paragraph, a sentence each; the published claims and their verdicts come last."""
     scores = {name: rank_correlation(found.raised, number) for name, number in SCORES.items()}
     damages = {name: rank_correlation(found.raised, number) for name, number in DAMAGES.items()}
-    said = [
+    said = [found.note] if found.note else []
+    said += [
         f"Spearman's correlation of β with {_listed(scores)}.",
         f"With {_listed(damages)}.",
         _by_input(found.raised),

@@ -22,11 +22,13 @@ class Reproduction:
         settings: its sizes.
         data: name of the data set.
         models: the β-VAEs by their β, then the mixup model.
+        note: what must be said of the data, "" if nothing.
     """
 
     settings: Settings
     data: str
     models: list[Measured]
+    note: str = ""
 
     @property
     def raised(self) -> list[Measured]:
@@ -49,4 +51,4 @@ def run(data: Dataset, settings: Settings, store: Store, stages: Stages) -> Repr
     for plan in settings.plans:
         vae, loss = train(plan, data, settings, store, stages)
         found.append(measured(plan, vae, loss, inputs, settings, store, stages))
-    return Reproduction(settings, data.name, found)
+    return Reproduction(settings, data.name, found, data.note)
