@@ -11,7 +11,12 @@ import vaefast as vf
 from vaefast import ops
 from vaefast.bench.cases import network
 from vaefast.functional import network as passes
-from vaefast.functional.displacement import FORMS, Displacement, displacement_ellipsoid
+from vaefast.functional.displacement import (
+    FORMS,
+    Displacement,
+    _remainder,
+    displacement_ellipsoid,
+)
 from vaefast.functional.displacement_intervals import intervals
 from vaefast.functional.multipliers import levels
 from vaefast.types import Network
@@ -244,6 +249,53 @@ def test_rounded_up_where_everything_cancels(form):
                     moved = exact_displacement(net, row.tolist(), point.tolist())
                     assert moved <= Fraction(most.item()) ** 2
             assert (bound < 1e-9).all() or bias[0] < 1  # and by little where none switches
+
+
+@FORM
+def test_products_that_round_to_zero_are_not_zero(form):
+    """3·fl(v/3) − v without biases at 0, where nothing but the products is rounded."""
+    v = draw(0, 1, 6)
+    net = Network.mlp(
+        [torch.cat((v, v / 3)), torch.tensor([[-1.0, 3.0]]).double()],
+        [None] * 2,
+        "identity,identity",
+    )
+    x, point = torch.zeros(1, 6).double(), v / v.norm() * 0.999
+    moved = exact_displacement(net, x[0].tolist(), point[0].tolist())
+    assert moved > 0
+    assert moved <= Fraction(ops.net_displacement_bound(x, 1.0, net, form=form).item()) ** 2
+
+
+@FORM
+def test_units_whose_sign_is_lost_in_rounding(form):
+    """In exact arithmetic they are on, by less than rounding; as computed they are off."""
+    w, x = draw(0, 400, 7), draw(1, 1, 7)
+    tail, lost = torch.eye(1).double(), False
+    for row in w:
+        bias = torch.nextafter(-(x @ row), torch.tensor(-torch.inf).double())
+        net = Network.mlp([row[None], tail], [bias, None], "relu,identity")
+        computed = (x @ row + bias).item()
+        exact = sum(
+            map(Fraction.__mul__, map(Fraction, row.tolist()), map(Fraction, x[0].tolist()))
+        )
+        if computed < 0 < exact + Fraction(bias.item()):
+            radius = 1e-3 * -computed
+            point = x + 0.99 * radius * row / row.norm()
+            moved = exact_displacement(net, x[0].tolist(), point[0].tolist())
+            bound = ops.net_displacement_bound(x, radius, net, form=form).item()
+            assert moved <= Fraction(bound) ** 2
+            lost = True
+    assert lost
+
+
+def test_the_remainder_is_the_sum_of_all_magnitudes():
+    """√(εᵀ|NᵀN|ε) per group, columns without error left out."""
+    parts = [draw(i, 3, 6, units) for i, units in enumerate((5, 9, 4))]
+    parts[1][:, :, ::2] = 0.0
+    parts[2][1] = 0.0
+    whole = torch.cat(parts, 2).unflatten(1, (2, 3))
+    expected = (whole.mT @ whole).abs().sum((2, 3)).sqrt()
+    torch.testing.assert_close(_remainder(parts, 2), expected)
 
 
 @FORM
