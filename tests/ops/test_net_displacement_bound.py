@@ -11,10 +11,16 @@ import vaefast as vf
 from vaefast import ops
 from vaefast.bench.cases import network
 from vaefast.functional import network as passes
-from vaefast.functional.displacement import FORMS, Displacement, displacement_ellipsoid
+from vaefast.functional.displacement import (
+    FORMS,
+    Displacement,
+    _remainder,
+    displacement_ellipsoid,
+)
 from vaefast.functional.displacement_intervals import intervals
-from vaefast.functional.multipliers import levels
-from vaefast.types import Network
+from vaefast.functional.displacement_layers import LayerMap
+from vaefast.functional.multipliers import _bend, levels
+from vaefast.types import Network, parse_layer
 
 FORM = pytest.mark.parametrize("form", FORMS)
 RADII = (1e-6, 0.05, 0.4, 3.0)
@@ -143,14 +149,31 @@ def assert_intervals(engine, net, x, radius, where):
         u, room = there - start, 1e-13 * (1 + there.abs() + start.abs())
         assert (u <= high + room).all()
         assert (u >= low - room).all()
-        assert (u.abs() <= bends[index].reach.unsqueeze(1) + room).all()
-        curve = layer_map.curve
+        level, curve = bends[index], layer_map.curve
+        chosen = torch.arange(u.shape[2]).expand(len(x), -1) if level.units is None else level.units
+        of_chosen = chosen.unsqueeze(1).expand(-1, u.shape[1], -1)
+        assert (u.gather(2, of_chosen).abs() <= level.reach.unsqueeze(1) + room.amax()).all()
+        spread = torch.zeros_like(level.slope).scatter_(1, chosen, level.spread)
         bent = curve.value(there) - curve.value(start)
         room = room * (1 + bent.abs())
         rest = bent - line.slope.unsqueeze(1) * u - line.shift.unsqueeze(1)
         assert (rest.abs() <= line.error.unsqueeze(1) + 4 * room).all()
-        rest = bent - bends[index].slope.unsqueeze(1) * u
-        assert (rest.abs() <= bends[index].spread.unsqueeze(1) * u.abs() + 4 * room).all()
+        rest = bent - level.slope.unsqueeze(1) * u
+        assert (rest.abs() <= spread.unsqueeze(1) * u.abs() + 4 * room).all()
+        assert_ellipsoid_of_bends(level, rest.gather(2, of_chosen), radius)
+
+
+def assert_ellipsoid_of_bends(level, bends, radius):
+    """(N e)(N e)ᵀ ≼ R² Q, also where the columns of N differ by orders of magnitude."""
+    sizes = 10.0 ** (2.0 * draw(8, bends.shape[2]))
+    N = draw(9, len(bends), 3, bends.shape[2]) * sizes
+    Q, factor = _bend(level, N)
+    torch.testing.assert_close((N * factor.unsqueeze(1)) @ (N * factor.unsqueeze(1)).mT, Q)
+    y = N @ bends.mT  # [b, 3, points]
+    for d in (y, draw(10, *y.shape)):
+        most = radius[:, None] ** 2 * (d * (Q @ d)).sum(1)
+        room = 1e-13 * sizes.norm() * d.norm(dim=1)
+        assert ((d * y).sum(1).abs() <= (1 + 1e-9) * most.sqrt() + room).all()
 
 
 @every
@@ -244,6 +267,57 @@ def test_rounded_up_where_everything_cancels(form):
                     moved = exact_displacement(net, row.tolist(), point.tolist())
                     assert moved <= Fraction(most.item()) ** 2
             assert (bound < 1e-9).all() or bias[0] < 1  # and by little where none switches
+
+
+@FORM
+def test_products_of_round_off(form):
+    """Without biases at 0, where nothing but the products is rounded, and they cancel."""
+    for seed in range(12):
+        first = draw(seed, 8, 5)
+        second = torch.linalg.svd(first.mT).Vh[-1:]  # a null vector
+        net = Network.mlp([first, second], [None] * 2, "identity,identity")
+        x, exact = torch.zeros(1, 5).double(), exact_displacement
+        row = [exact(net, [0] * 5, unit) for unit in torch.eye(5).tolist()]
+        bound = ops.net_displacement_bound(x, 1.0, net, form=form).item()
+        assert 0 < sum(row) <= Fraction(bound) ** 2
+
+
+@FORM
+def test_units_whose_sign_is_lost_in_rounding(form):
+    """In exact arithmetic they are on, by less than rounding; as computed they are off."""
+    x, lost = draw(1, 1, 8), 0
+    x[0, 7] = 0.0  # where points as near as that have numbers
+    for row in draw(0, 400, 8):
+        bias = torch.nextafter(-(x @ row), torch.tensor(-torch.inf).double())
+        net = Network.mlp([row[None], torch.eye(1).double()], [bias, None], "relu,identity")
+        computed = passes.forward(x, net).pre[0].item()
+        product = sum(Fraction(a) * Fraction(b) for a, b in zip(row.tolist(), x[0].tolist()))
+        if computed < 0 < product + Fraction(bias.item()):
+            point, radius = x.clone(), -0.1 * computed
+            point[0, 7] = radius * row[7].sign()
+            bound = ops.net_displacement_bound(x, radius, net, form=form).item()
+            moved = exact_displacement(net, x[0].tolist(), point[0].tolist())
+            assert 0 < moved <= Fraction(bound) ** 2
+            lost += 1
+    assert lost
+
+
+def test_magnitudes_through_pairs():
+    layer_map = LayerMap(parse_layer("linear maxmin", (6, 6)), torch.eye(6))
+    a, u = draw(0, 500, 6), draw(1, 500, 6)
+    sort = lambda t: t.unflatten(1, (-1, 2)).sort(2, descending=True).values.flatten(1)  # noqa: E731
+    moved = (sort(a + u) - sort(a)).abs()
+    assert (moved <= layer_map.steepened(u.abs(), None) + 1e-14).all()
+
+
+def test_the_remainder_is_the_sum_of_all_magnitudes():
+    """√(εᵀ|NᵀN|ε) per group, columns without error left out."""
+    parts = [draw(i, 3, 6, units) for i, units in enumerate((5, 9, 4))]
+    parts[1][:, :, ::2] = 0.0
+    parts[2][1] = 0.0
+    whole = torch.cat(parts, 2).unflatten(1, (2, 3))
+    expected = (whole.mT @ whole).abs().sum((2, 3)).sqrt()
+    torch.testing.assert_close(_remainder(parts, 2), expected)
 
 
 @FORM

@@ -22,26 +22,37 @@ TINY = 1e-150  # in place of a size of 0
 
 
 class Level(NamedTuple):
-    """A layer's bends e with |e| ≤ E|u|: h' − h = C u + e.
+    """A layer's bends e with |e| ≤ E|u|: h' − h = C u + e; of the n units that can bend at all.
 
     Args:
-        slope, spread: C and E, [b, units].
-        reach: the largest |u|, [b, units].
-        pad: what rounding takes off a row of ``parts``, per unit of the radius, [units]-like.
-        parts: Q with u uᵀ ≼ R² Σ Q/w, [b, units, units] or, of a first layer, [units, units].
+        slope: C of all units, [b, units].
+        units: which those n are, [b, n]; None for all.
+        spread: E, [b, n].
+        reach: the largest |u|, [b, n].
+        pad: what rounding takes off a row of ``parts``, per unit of the radius, [b, n] or [n].
+        parts: Q with u uᵀ ≼ R² Σ Q/w, [b, n, n], or [n, n] of a first layer, all of it.
         own: κ² of T = 1/E.
     """
 
     slope: Tensor
+    units: Tensor | None
     spread: Tensor
     reach: Tensor
     pad: Tensor
     parts: list[Tensor]
     own: Tensor
 
+    def columns(self, N: Tensor) -> Tensor:
+        """Those of rows [b, ·, units] or [·, units] that can bend: [b, ·, n]."""
+        if self.units is None:
+            return N
+        N = N.expand(len(self.units), -1, -1)
+        return N.gather(2, self.units.unsqueeze(1).expand(-1, N.shape[1], -1))
+
     @property
-    def floored(self) -> Tensor:
-        return self.spread.clamp(min=FLOOR)
+    def inverse(self) -> Tensor:
+        """1/T of T = 1/E; 0 for units that do not bend."""
+        return torch.where(self.spread > 0, self.spread.clamp(min=FLOOR), 0.0)
 
 
 def form(
@@ -58,7 +69,7 @@ def form(
     pulled = walk.of_output(outputs, slopes)
     parts = [diagonal_blocks(pulled.root @ pulled.root.mT, groups).expand(len(radius), -1, -1, -1)]
     for k, N in pulled.units.items():
-        N = N.expand(len(radius), -1, -1).unflatten(1, (groups, -1))
+        N = bends[k].columns(N).expand(len(radius), -1, -1).unflatten(1, (groups, -1))
         parts.append(torch.stack([_bend(bends[k], N[:, g])[0] for g in range(groups)], 1))
     return _weighted(parts, [eigenvalue(part) for part in parts])
 
@@ -92,14 +103,43 @@ def _level(
         low, high = torch.maximum(low, -most), torch.minimum(high, most)
     least, most = relaxations.secant_range(layer_map.curve, walk.anchors(index, rows), low, high)
     slope, spread = 0.5 * (most + least), 0.5 * (most - least)
+    units = _bending(spread)
+    pulled = _chosen(pulled, units)
+    sizes = (_at(t, units) for t in (spread, torch.maximum(high, -low), pad))
     parts = [pulled.root @ pulled.root.mT]
-    level = Level(slope, spread, torch.maximum(high, -low), pad, parts, radius)
-    root = level.floored.rsqrt() * spread  # T^½ E of T = 1/E
+    level = Level(slope, units, *sizes, parts, radius)
+    root = level.spread * level.spread.clamp(min=FLOOR).rsqrt()  # T^½ E of T = 1/E
     for k, N in pulled.units.items():
-        chosen = _bend(before[k], root.unsqueeze(-1) * N)[1]
-        scaled = N * chosen.unsqueeze(1)
+        bent = before[k].columns(N)
+        chosen = _bend(before[k], root.unsqueeze(-1) * bent)[1]
+        scaled = bent * chosen.unsqueeze(1)
         parts.append(scaled @ scaled.mT)
     return level._replace(own=_kappa(level, root))
+
+
+def _bending(spread: Tensor) -> Tensor | None:
+    """The units with an E > 0, as many as the row with most has, [b, n]; None for nearly all."""
+    most = int((spread > 0).sum(1).max()) if len(spread) else 0
+    if 8 * most > 7 * spread.shape[1]:
+        return None
+    return spread.topk(max(most, 1), dim=1).indices
+
+
+def _at(t: Tensor, units: Tensor | None) -> Tensor:
+    return t if units is None else t.expand(len(units), -1).gather(1, units)
+
+
+def _chosen(pulled: Pulled, units: Tensor | None) -> Pulled:
+    """The rows of these units."""
+    if units is None:
+        return pulled
+
+    def rows(t: Tensor) -> Tensor:
+        if t.ndim == 2:
+            return t[units]
+        return t.gather(1, units.unsqueeze(2).expand(-1, -1, t.shape[2]))
+
+    return Pulled({k: rows(N) for k, N in pulled.units.items()}, rows(pulled.root))
 
 
 def _rows_bound(pulled: Pulled, levels: dict[int, Level], radius: Tensor) -> Tensor:
@@ -107,18 +147,20 @@ def _rows_bound(pulled: Pulled, levels: dict[int, Level], radius: Tensor) -> Ten
     total = pulled.root.norm(dim=-1)
     for k, N in pulled.units.items():
         level = levels[k]
-        weighted = level.own.sqrt()[:, None] * times(N.square(), level.floored).sqrt()
-        plain = times(N.abs(), level.spread * level.reach) / radius[:, None]
+        bent = level.columns(N)
+        weighted = level.own.sqrt()[:, None] * times(bent.square(), level.inverse).sqrt()
+        plain = times(bent.abs(), level.spread * level.reach) / radius[:, None]
         total = total + torch.where(plain < weighted, plain, weighted)
     return total
 
 
 def _bend(level: Level, N: Tensor) -> tuple[Tensor, Tensor]:
     """Q with (N e)(N e)ᵀ ≼ R² Q by the better of two T, and its κ T^−½ [b, units]."""
-    balanced = _normal(N.norm(dim=1)) / _normal(level.spread * level.reach)
-    choices = [level.own.sqrt()[:, None] * level.floored.sqrt()]
+    bends = level.spread > 0
+    balanced = _normal(N.norm(dim=1), bends) / _normal(level.spread * level.reach, bends)
+    choices = [level.own.sqrt()[:, None] * level.inverse.sqrt()]
     kappa = _kappa(level, balanced.sqrt() * level.spread)
-    choices.append(kappa.sqrt()[:, None] * balanced.rsqrt())
+    choices.append(torch.where(bends, kappa.sqrt()[:, None] * balanced.rsqrt(), 0.0))
     products = []
     for choice in choices:
         scaled = N * choice.unsqueeze(1)
@@ -129,8 +171,9 @@ def _bend(level: Level, N: Tensor) -> tuple[Tensor, Tensor]:
     return Q, torch.where(first[:, None], choices[0], choices[1])
 
 
-def _normal(t: Tensor) -> Tensor:
-    mean = t.mean(1, keepdim=True)
+def _normal(t: Tensor, where: Tensor) -> Tensor:
+    """Over the mean of the entries there, floored."""
+    mean = (t * where).sum(1, keepdim=True) / where.sum(1, keepdim=True).clamp(min=1)
     return torch.where(mean > 0, t / mean, 1.0).clamp(min=BALANCE)
 
 
