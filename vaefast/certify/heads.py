@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from vaefast.functional.secants import curve
 from vaefast.models.compose import joined
 from vaefast.models.maps import Maps
 from vaefast.types import Network
@@ -48,33 +49,57 @@ class Head(NamedTuple):
 
 def why_not(maps: Maps) -> str:
     """What keeps the encoder from being bounded, "" where nothing does."""
-    for part in (maps.mean, maps.scale):
-        if part is not None and part.lowered is None:
-            return part.why_not or "it is evaluated as a module"
-    if maps.scale is not None and _log_scale(maps) is None:
-        return f'σ is the activation "{maps.scale.lowered.activations[-1]}" of a layer'
-    return ""
+    found = _found(maps)
+    return found if isinstance(found, str) else ""
 
 
 def heads(maps: Maps) -> list[Head]:
-    """One network with both heads on a common trunk, or one per head."""
-    mean = maps.mean.lowered
-    if maps.scale is None:
-        return [Head(mean, True)]
-    net, factor = _log_scale(maps)
-    both = joined(mean, net) if mean.activations[-1] == "identity" else None
-    if both is not None:
-        return [Head(both, True, factor)]
-    return [Head(mean, True), Head(net, False, factor)]
+    """One network with both heads on a common trunk, or one per head.
+
+    Raises:
+        ValueError: with what :func:`why_not` says.
+    """
+    found = _found(maps)
+    if isinstance(found, str):
+        raise ValueError(found)
+    return found
 
 
-def _log_scale(maps: Maps) -> tuple[Network, float] | None:
-    """x ↦ a with |Δ log σ_i| ≤ factor·|Δa_i|."""
-    net = maps.scale.lowered
+def _found(maps: Maps) -> list[Head] | str:
+    """The heads, or what stands in their way."""
+    mean, scale = maps.mean, maps.scale
+    if mean.lowered is None:
+        return mean.why_not
+    if scale is None:
+        return _known([Head(mean.lowered, True)])
+    if scale.lowered is None:
+        return scale.why_not
+    found = _log_scale(scale.lowered, given_as_std=scale is maps.std)
+    if found is None:
+        return f'σ is the activation "{scale.lowered.activations[-1]}" of a layer'
+    net, factor = found
+    plain = mean.lowered.activations[-1] == "identity"
+    if plain and (both := joined(mean.lowered, net)) is not None:
+        return _known([Head(both, True, factor)])
+    return _known([Head(mean.lowered, True), Head(net, False, factor)])
+
+
+def _known(found: list[Head]) -> list[Head] | str:
+    """The heads, if every activation has a range of secants."""
+    try:
+        for head in found:
+            for activation in head.net.activations:
+                curve(activation)
+    except ValueError as error:
+        return str(error)
+    return found
+
+
+def _log_scale(net: Network, *, given_as_std: bool) -> tuple[Network, float] | None:
+    """x ↦ a with |Δ log σ_i| ≤ factor·|Δa_i|; None where there is none."""
     last = net.activations[-1].split(":")[0]
-    if maps.scale is not maps.std:  # log σ²
-        plain = last == "clamp"  # 1-Lipschitz
-        return (net.with_epilogue("identity") if plain else net), 0.5
+    if not given_as_std:  # log σ²; a clamp is 1-Lipschitz
+        return (net.with_epilogue("identity") if last == "clamp" else net), 0.5
     if last not in LOG_FACTORS:
         return None
     return net.with_epilogue("identity"), LOG_FACTORS[last]

@@ -98,7 +98,8 @@ class Request:
     def looks(self, prepared: Prepared, default: int | str) -> list[Look]:
         """The sizes at which draws are looked at; ``default`` where no number is given."""
         samples = default if self.samples is None else self.samples
-        check_draws(1 if samples == "auto" else samples, self.level, self.seed or 0)
+        number = samples if isinstance(samples, int) else 1
+        check_draws(number, self.level, self.seed or 0)
         cost = flop_per_draw(prepared) if samples == "auto" else 0.0
         return plan(samples, self.level, self.budget or Budget(), cost)
 
@@ -116,9 +117,10 @@ class Request:
     def _brought(self, prepared: Prepared, radius: Tensor, own: RobustProbability) -> Drawn:
         require_draws(own)
         checks.shape(own.p_lower, "probability.p_lower", [len(prepared.x)], "the rows of x")
-        if self.budget is not None or self.samples == "auto":
+        samples = self.samples
+        if self.budget is not None or isinstance(samples, str):
             raise ValueError('probability brings its draws; leave out budget and samples="auto"')
-        given = {"samples": self.samples, "alpha": self.alpha, "seed": self.seed}
-        require_same(own, prepared, radius, **given)
-        samples = torch.full_like(prepared.index, own.samples)
-        return Drawn(own.p_lower, samples, own.alpha, own.precision, own.reproducible)
+        own_draws = {"samples": samples, "alpha": self.alpha, "seed": self.seed}
+        require_same(own, prepared, radius, **own_draws)
+        used = torch.full_like(prepared.index, own.samples)
+        return Drawn(own.p_lower, used, own.alpha, own.precision, own.reproducible)

@@ -24,8 +24,8 @@ def _size(text: str, name: str, full: str) -> Any:
     return size_option(text, name, DEFAULT[name], full)
 
 
-def _files(found: Reproduction, command: str) -> dict[str, str]:
-    return {"results.csv": as_csv(found), "report.html": render(found, command)}
+def _files(found: Reproduction, command: str, origin: str) -> dict[str, str]:
+    return {"results.csv": as_csv(found), "report.html": render(found, command, origin)}
 
 
 EXPERIMENT = Experiment(Settings, check_data, open_store, measure, run, _files, findings)

@@ -22,12 +22,13 @@ OWN = ("data", "radii", "scored", "trainings", "seed")  # what the paper does no
 PUBLISHED = {"restarts": 10, "samples": 20, "inputs": "10, 25 over ‖σ‖"}
 
 
-def render(found: Reproduction, command: str) -> str:
+def render(found: Reproduction, command: str, origin: str) -> str:
     """The page as HTML text.
 
     Args:
         found: what to show.
         command: the command line that makes these numbers.
+        origin: which sources made them, a sentence.
     """
     compared = [found.target, *found.rivals]
     return render_page(
@@ -45,6 +46,7 @@ def render(found: Reproduction, command: str) -> str:
         trainings=", ".join(f"{count} ({named(k)})" for k, count in found.trainings.items()),
         sizes=setting_rows(found.settings.record(), _published(found)),
         command=command,
+        origin=origin,
     )
 
 
