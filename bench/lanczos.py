@@ -74,7 +74,8 @@ def measured(name: str) -> Row:
     model = autoencoder(case)
     vae = vf.models.as_vae(model, likelihood="gaussian", obs_std=1.0)
     generator = torch.Generator(device="cpu").manual_seed(0)
-    x = 2.0 * torch.rand(1, 3, case.side, case.side, generator=generator, device="cpu") - 1.0
+    size = {"generator": generator, "dtype": torch.float32, "device": "cpu"}
+    x = 2.0 * torch.rand(1, 3, case.side, case.side, **size) - 1.0
     start = time.perf_counter()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of residuals, which the row has

@@ -45,7 +45,7 @@ class Row:
 def models(latents: int) -> Iterator[tuple[str, vf.VAE, Tensor]]:
     """One that the ops take as rows of features, one as pixels, with inputs."""
     generator = torch.Generator(device="cpu").manual_seed(0)
-    x = torch.rand(64, 1, 28, 28, generator=generator, device="cpu")
+    x = torch.rand(64, 1, 28, 28, generator=generator, dtype=torch.float32, device="cpu")
     yield "MLP 784-512-512", vf.models.MLPVAE((1, 28, 28), (512, 512), latents).eval(), x
     yield "published convolutional", vf.models.ConvVAE(latent=latents).eval(), x[:8]
 

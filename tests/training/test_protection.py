@@ -8,12 +8,11 @@ import torch
 from torch import nn
 
 import vaefast as vf
-from vaefast.models import MLPVAE, VAE, HierarchicalVAE, as_hierarchical, as_vae
+from vaefast.models import MLPVAE, HierarchicalVAE, as_hierarchical, as_vae
 from vaefast.training import (
     AVAE,
     TCVAE,
     Adversarial,
-    BetaELBO,
     Fisher,
     GroupELBO,
     Mixup,
@@ -23,7 +22,6 @@ from vaefast.training import (
     decompose_kl,
     fit,
 )
-from vaefast.training.fisher import fisher_trace
 from vaefast.training.smooth import coupling_cost
 
 N = 7
@@ -141,55 +139,6 @@ def test_avae_is_the_expected_kl_to_the_transition():
     assert ((found["consistency"] - cost.mean(0)).abs() < 4 * error).all()
     own = 2.0 * formulas.normal_kl(mean, logvar) - formulas.log_bernoulli(vae, x, z)
     assert torch.allclose(found["loss"], own + 0.6 * found["consistency"], rtol=1e-10)
-
-
-def test_the_trace_is_that_of_the_two_jacobians():
-    vae, x = model(), rows(3)
-    exact = formulas.fisher(vae, x)
-    generator = Step(torch.Generator().manual_seed(0), 9)
-    draws = torch.stack([fisher_trace(vae, x, generator) for _ in range(600)]).detach()
-    assert ((draws.mean(0) - exact).abs() < 4 * draws.std(0) / math.sqrt(600)).all()
-    whole = SINGLE["fisher"].terms(vae, x, step())
-    plain = BetaELBO(2.0).terms(vae, x, step())
-    assert torch.allclose(whole["loss"], plain["loss"] + 0.3 * whole["fisher_trace"])
-
-
-class Plain(MLPVAE):
-    """The same functions, by a method of its own: its trace has an encoding of its own."""
-
-    def encode(self, x, context=None):
-        return super().encode(x, context)
-
-
-@pytest.mark.parametrize("probes", [1, 3])
-def test_one_encoding_serves_the_bound_and_the_trace(probes, monkeypatch):
-    calls, q, found = [], VAE.q, []
-    monkeypatch.setattr(VAE, "q", lambda *given: calls.append(given[0]) or q(*given))
-    for vae in (MLPVAE((1, 4, 4), (12,), 3).double(), Plain((1, 4, 4), (12,), 3).double()):
-        terms = Fisher(2.0, 0.3, probes=probes).terms(vae, rows(), step())
-        terms["loss"].sum().backward()
-        found.append([p.grad for p in vae.parameters()] + [terms["fisher_trace"].detach()])
-    assert [type(vae) for vae in calls] == [MLPVAE, Plain, Plain]
-    torch.testing.assert_close(*found, rtol=1e-10, atol=1e-12)
-
-
-def test_dropout_stays_out_of_the_trace():
-    """So it needs a second encoding."""
-    vae, x = model(), rows()
-    expected = Fisher(2.0, 0.3).terms(vae, x, step())["fisher_trace"]
-    vae.encoder.trunk.append(nn.Dropout(0.9))
-    found = Fisher(2.0, 0.3).terms(vae.train(), x, step())["fisher_trace"]
-    torch.testing.assert_close(found, expected)
-
-
-def test_the_gradient_of_the_trace_is_that_of_the_formula():
-    """Differences of the exact trace, averaged over the probes' own distribution."""
-    vae, x = model(), rows(2)
-    weight = vae.encoder.trunk[1].weight
-    source = Step(torch.Generator().manual_seed(0), 9)
-    (found,) = torch.autograd.grad(fisher_trace(vae, x, source, 3000).sum(), weight)
-    (exact,) = torch.autograd.grad(formulas.fisher(vae, x).sum(), weight)
-    assert (found - exact).norm() < 0.1 * exact.norm()
 
 
 def test_adversarial_reconstructs_the_input_from_the_attacked_one():
