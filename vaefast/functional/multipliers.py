@@ -106,9 +106,9 @@ def _level(
     slope, spread = 0.5 * (most + least), 0.5 * (most - least)
     units = _bending(spread)
     pulled = _chosen(pulled, units)
-    sizes = (_at(t, units) for t in (spread, torch.maximum(high, -low), pad))
+    spread, most, pad = (_at(t, units) for t in (spread, torch.maximum(high, -low), pad))
     parts = [pulled.root @ pulled.root.mT]
-    level = Level(slope, units, *sizes, parts, radius)
+    level = Level(slope, units, spread, most, pad, parts, radius)
     root = level.spread * level.spread.clamp(min=FLOOR).rsqrt()  # T^½ E of T = 1/E
     for k, N in pulled.units.items():
         bent = before[k].columns(N)
