@@ -412,6 +412,12 @@ def test_convolutions():
     )
 
 
+@FORM
+def test_no_rows(form):
+    found = ops.net_displacement_bound(draw(0, 0, 12), 0.1, made("relu"), groups=2, form=form)
+    assert found.shape == (0, 2)
+
+
 def test_one_row_at_a_time(one_row_at_a_time):
     net, x = made("pairs"), draw(3, 3, 12)
     found = ops.net_displacement_bound(x, 0.1, net)
