@@ -79,7 +79,7 @@ class Settings(Sized):
     epochs: int = 8
     batch_size: int = 64
     learning_rate: float = 1e-3
-    references: int = 10
+    references: int = 8
     restarts: int = 4
     attack_steps: int = 50
     transitions: int = 60
