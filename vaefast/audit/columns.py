@@ -62,6 +62,11 @@ INPUT_COLUMNS = {
         "pixel scale, ℓ2",
         f"Φ⁻¹(p)/‖diag(1/σ)J‖₂, p the lower bound; {FIRST_ORDER}; 0 where it abstains",
     ),
+    "margin_certified": Description(
+        "pixel scale, ℓ2",
+        "R such that P(‖g(μ(x')+σ(x')⊙η) − g(μ)‖₂ ≤ r) > ½ for all ‖x'−x‖₂ ≤ R; "
+        f"{Guarantee.LOCAL.value}; 0 where nothing is certified",
+    ),
     "margin_abstain": Description(
         "", "the lower bound of the probability is at most ½, or the Jacobian is 0"
     ),

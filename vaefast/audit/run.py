@@ -120,7 +120,7 @@ def run(vae: VAE, data: Dataset, settings: AuditSettings, stages: Stages) -> Aud
     eigenvalues, directions = measured.pop("eigenvalues"), measured.pop("directions")
     r = settings.r or stage.unchanged_radius(vae, job.x, settings.seed)
     margins = stage.margins(job, r)
-    measured |= margins.values
+    measured |= margins.values | stage.certified(job, r, notes)
     reference = stage.sample_reconstruction(vae, job.x, settings.seed, stage.CLEAN)
     values = _clean_values(job, clean, reference, classifier) | _arrays(measured)
     if classifier is not None and data.y_test is not None:

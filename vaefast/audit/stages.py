@@ -13,9 +13,11 @@ from torch import Tensor
 from vaefast import attacks, certify, geometry, hmc, metrics
 from vaefast.audit.blocks import by_blocks
 from vaefast.audit.job import Job, Plan
+from vaefast.certify.local import quickly_bounded
 from vaefast.data import Dataset
 from vaefast.hmc.health import say
 from vaefast.models import VAE
+from vaefast.models.prepare import prepare
 from vaefast.philox import Use, normal
 from vaefast.runtime.reasons import Reasons, counted
 
@@ -209,6 +211,26 @@ def margins(job: Job, r: float) -> Margins:
     with job.stages.stage(
         "measure  first-order margins", len(job.x), "samples", settings.samples
     ) as advance:
+        return by_blocks(rows, job.x, advance)
+
+
+@torch.no_grad()
+def certified(job: Job, r: float, notes: list[str]) -> dict[str, Tensor]:
+    """The margin that is sound, where the encoder can be bounded at once; else a note."""
+    reason = quickly_bounded(prepare(job.vae, job.x[:1], half="refuse"))
+    if reason:
+        notes.append(f"No certified margins: {reason}.")
+        return {}
+    settings = job.settings
+    options: dict[str, Any] = {"samples": settings.samples, "alpha": settings.alpha}
+    options["seed"] = settings.seed
+
+    def rows(rows: slice, index: Tensor) -> dict[str, Tensor]:
+        x = job.x[rows]
+        found = certify.margin(job.vae, x, r, method="local", index=index, **options)
+        return {"margin_certified": found.margin}
+
+    with job.stages.stage("measure  certified margins", len(job.x)) as advance:
         return by_blocks(rows, job.x, advance)
 
 

@@ -22,7 +22,7 @@ from vaefast.geometry.norms import spectral
 from vaefast.geometry.points import mean_and_std
 from vaefast.models.prepare import Prepared
 
-__all__ = ["Moved", "Posterior", "local_margins", "moved", "require_local"]
+__all__ = ["Moved", "Posterior", "local_margins", "moved", "quickly_bounded", "require_local"]
 
 HALVINGS = 12  # by the affine form
 REFINEMENTS = 4  # by the multiplier form, whose evaluations cost ten times as much
@@ -69,6 +69,14 @@ def require_local(prepared: Prepared, method: str) -> None:
             f'"{method}" takes encoders that lower, this one does not: {reason}; '
             'method "whitened" takes any (first order, no certificate)'
         )
+
+
+def quickly_bounded(prepared: Prepared) -> str:
+    """Why :func:`local_margins` would refuse the encoder or take minutes, "" where neither."""
+    reason = why_not(prepared.maps)
+    if not reason and any(not h.net.is_mlp for h in heads(prepared.maps)):
+        return 'the encoder is convolutional; certify.margin(method="local") bounds it in minutes'
+    return reason
 
 
 def local_margins(prepared: Prepared, p_lower: Tensor, form: str) -> Tensor:

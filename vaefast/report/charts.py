@@ -8,6 +8,7 @@ import numpy as np
 
 from vaefast.audit.job import NORMS
 from vaefast.audit.run import Audit, Outcome
+from vaefast.certify import Guarantee
 from vaefast.report.figures import SERIES, Line, band_plot, radius_plot, scatter_plot
 from vaefast.report.findings import headline_attack, measure_of
 from vaefast.report.images import Strip, direction_strip
@@ -24,6 +25,12 @@ from vaefast.report.words import (
 __all__ = ["Chart", "Section", "chart_sections"]
 
 Numbers = dict[str, Any]
+
+MARGINS = {
+    "whitened": "margin_whitened",
+    "Frobenius": "margin_first_order",
+    "certified": "margin_certified",
+}
 
 
 class Chart(NamedTuple):
@@ -215,7 +222,9 @@ def _margins(audit: Audit, unit: str) -> Chart | None:
         return None
     share = np.arange(good.sum(), 0, -1) / good.sum()
     lines = []
-    for label, name in (("whitened", "margin_whitened"), ("Frobenius", "margin_first_order")):
+    for label, name in MARGINS.items():
+        if name not in audit.values:
+            continue
         margin = np.sort(audit.values[name][good])
         x, y = np.append(0.0, margin), np.append(1.0, share)
         lines.append(Line(label, x.tolist(), y.tolist(), y.tolist(), y.tolist()))
@@ -227,9 +236,11 @@ def _margins(audit: Audit, unit: str) -> Chart | None:
     )
     caption = (
         f"Share of the inputs whose margin is at least the value on the axis ({medians}). "
-        f"Both are {FIRST_ORDER}; the whitened one uses each latent's own spread and is never "
-        "the smaller."
+        f"The whitened and the Frobenius one are {FIRST_ORDER}; the whitened one uses each "
+        "latent's own spread and is never the smaller."
     )
+    if "certified" in (line.label for line in lines):
+        caption += f" The certified one is {Guarantee.LOCAL}."
     return Chart("How many inputs have which margin", svg, caption, _legend(lines))
 
 

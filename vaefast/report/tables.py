@@ -15,6 +15,7 @@ Numbers = dict[str, Any]
 PLAIN = {
     "robust_probability": "Chance that an unattacked reconstruction stays within r",
     "robust_probability_lower": "The same, lower bound",
+    "margin_certified": "Margin, certified",
     "margin_whitened": f"Margin, whitened ({FIRST_ORDER})",
     "margin_first_order": f"Margin, Frobenius ({FIRST_ORDER})",
     "encoder_frobenius_norm": "Overall sensitivity of the encoder",
