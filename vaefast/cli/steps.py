@@ -15,6 +15,7 @@ from vaefast.audit import AuditSettings, Stages
 from vaefast.audit import stages as stage
 from vaefast.audit.columns import columns, write_parquet
 from vaefast.audit.job import Job
+from vaefast.certify import Guarantee
 from vaefast.cli import options as o
 from vaefast.cli.output import save_npz, say_failures, show
 from vaefast.cli.sources import (
@@ -131,7 +132,8 @@ def certify(
 ) -> None:
     """Estimate how likely reconstructions stay within r, and the margins that follow.
 
-    Writes a .parquet with one row per input. The margins are first order, not a certificate.
+    Writes a .parquet with one row per input. margin_certified, where the encoder is an MLP, is sound;
+    the other margins are first order, not a certificate.
     """
     settings = AuditSettings(seed=seed, samples=samples, alpha=alpha, r=r)
     box = o.box(limits, low, high)
@@ -151,15 +153,22 @@ def certify(
         x = inputs_for(vae, found, place)
         check_fit(vae, x[:2], model, data, decoder_output)
         r = r or stage.unchanged_radius(vae, x, seed)
+        notes: list[str] = []
         with Stages(console) as stages:
-            margins = stage.margins(Job(vae, x, settings, stages), r)
-        arrays = {name: value.cpu().numpy() for name, value in margins.values.items()}
+            job = Job(vae, x, settings, stages)
+            margins = stage.margins(job, r)
+            values = margins.values | stage.certified(job, r, notes)
+        arrays = {name: value.cpu().numpy() for name, value in values.items()}
         arrays = {"index": np.arange(len(x)), **arrays}
         images = x.ndim == 4
         write_parquet(file, columns(arrays, {}, guarantee=margins.guarantee, images=images))
-    show(console, margins.values, out)
+    show(console, values, out)
     unit = "pixel scale" if images else "data scale"
     console.print(f"r = {r:g}, {unit}; margins: {margins.guarantee}", soft_wrap=True)
+    if "margin_certified" in values:
+        console.print(f"margin_certified: {Guarantee.LOCAL}", soft_wrap=True)
+    for note in notes:
+        console.print(note, soft_wrap=True, markup=False)
     if margins.abstaining:
         console.print(margins.abstaining, soft_wrap=True)
 
