@@ -132,8 +132,8 @@ def certify(
 ) -> None:
     """Estimate how likely reconstructions stay within r, and the margins that follow.
 
-    Writes a .parquet with one row per input. margin_certified, where the encoder is an MLP, is sound;
-    the other margins are first order, not a certificate.
+    Writes a .parquet with one row per input. Of an MLP margin_certified is sound; the other margins
+    are first order, not a certificate.
     """
     settings = AuditSettings(seed=seed, samples=samples, alpha=alpha, r=r)
     box = o.box(limits, low, high)
