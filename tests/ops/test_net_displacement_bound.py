@@ -19,7 +19,7 @@ from vaefast.functional.displacement import (
 )
 from vaefast.functional.displacement_intervals import intervals
 from vaefast.functional.displacement_layers import LayerMap
-from vaefast.functional.multipliers import _bend, levels
+from vaefast.functional.multipliers import _balanced, _bend, levels, trace_bound
 from vaefast.types import Network, parse_layer
 
 FORM = pytest.mark.parametrize("form", FORMS)
@@ -167,8 +167,13 @@ def assert_ellipsoid_of_bends(level, bends, radius):
     """(N e)(N e)ᵀ ≼ R² Q, also where the columns of N differ by orders of magnitude."""
     sizes = 10.0 ** (2.0 * draw(8, bends.shape[2]))
     N = draw(9, len(bends), 3, bends.shape[2]) * sizes
-    Q, factor = _bend(level, N)
-    torch.testing.assert_close((N * factor.unsqueeze(1)) @ (N * factor.unsqueeze(1)).mT, Q)
+    balanced = N * _balanced(level, N).unsqueeze(1)
+    own = N * (level.own[:, None] * level.inverse).sqrt().unsqueeze(1)
+    for Q in (_bend(level, N), balanced @ balanced.mT, own @ own.mT):
+        assert_contains(Q, N, bends, radius, sizes)
+
+
+def assert_contains(Q, N, bends, radius, sizes):
     y = N @ bends.mT  # [b, 3, points]
     for d in (y, draw(10, *y.shape)):
         most = radius[:, None] ** 2 * (d * (Q @ d)).sum(1)
@@ -300,6 +305,28 @@ def test_units_whose_sign_is_lost_in_rounding(form):
             assert 0 < moved <= Fraction(bound) ** 2
             lost += 1
     assert lost
+
+
+@pytest.mark.parametrize("precision", ["highest", "medium"])
+@pytest.mark.parametrize("n", [1, 7, 300])
+def test_bounds_of_eigenvalues_are_rounded_up(n, precision):
+    """Whatever float32 products are rounded to; flat, decaying, rank-one, zero, tiny spectra."""
+    basis = torch.linalg.qr(draw(n, n, n)).Q
+    ramp = torch.arange(n).double()
+    spectra = torch.stack(
+        (ramp * 0 + 1, 0.9**ramp, (ramp == 0).double(), ramp * 0, 1e-60 / (1 + ramp))
+    )
+    Q = (basis * spectra.unsqueeze(1)) @ basis.mT
+    root = 1.0 + draw(3, 5, n).abs()
+    exact = torch.linalg.eigvalsh(root.unsqueeze(2) * Q * root.unsqueeze(1))[:, -1]
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        bound = trace_bound(Q, root)
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert (bound >= exact * (1 - 1e-13)).all()
+    assert (bound[1:] <= exact[1:].clamp(min=0) * 1.2).all()
 
 
 def test_magnitudes_through_pairs():

@@ -12,7 +12,7 @@ from vaefast.functional.displacement_intervals import Intervals, intervals, slac
 from vaefast.functional.displacement_walk import Walk
 from vaefast.functional.multipliers import eigenvalue
 from vaefast.functional.rows import finite, nan_where_bad
-from vaefast.runtime import memory
+from vaefast.runtime import matrices, memory, threads
 from vaefast.types import Network
 
 __all__ = ["FORMS", "Displacement", "displacement_ellipsoid"]
@@ -71,10 +71,16 @@ class Displacement:
             return nan_where_bad(good, torch.where(zero, 0.0, result))[0]
 
         with torch.no_grad():
-            most = None if radius.is_cuda else AT_ONCE
-            chunks = memory.row_chunks(len(radius), self.bytes_per_row(form), most)
-            parts = [run(part) for part in chunks]
-            return torch.cat(parts) if parts else run(slice(0, 0))
+            if radius.is_cuda:
+                parts = list(memory.row_chunks(len(radius), self.bytes_per_row(form)))
+            else:
+                bytes_per_row = threads.count() * self.bytes_per_row(form)
+                parts = list(memory.row_chunks(len(radius), bytes_per_row, AT_ONCE))
+            if len(parts) < 2:
+                return run(slice(0, len(radius)))
+            if radius.is_cuda or threads.count() == 1:
+                return torch.cat([run(part) for part in parts])
+            return torch.cat(matrices.side_by_side(run, parts))
 
     def bytes_per_row(self, form: str) -> int:
         """Working memory that one row takes; at least a share of what caches hold."""

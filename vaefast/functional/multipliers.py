@@ -10,13 +10,14 @@ from torch import Tensor
 from vaefast.functional import relaxations
 from vaefast.functional.displacement_intervals import Intervals, slack, times
 from vaefast.functional.displacement_walk import Pulled, Walk
-from vaefast.runtime import matrices
+from vaefast.runtime import matrices, numerics
 
 __all__ = ["Level", "diagonal_blocks", "eigenvalue", "form", "levels", "trace_bound"]
 
 FLOOR = 1e-9  # of E, in T only
 BALANCE = 1e-4  # of the balanced factors, whose mean is 1
 SQUARINGS = 2
+LARGE = 128  # rows of matrices that are squared in float32
 POWERS = 4  # of power iterations, for weights only
 TINY = 1e-150  # in place of a size of 0
 
@@ -70,7 +71,7 @@ def form(
     parts = [diagonal_blocks(pulled.root @ pulled.root.mT, groups).expand(len(radius), -1, -1, -1)]
     for k, N in pulled.units.items():
         N = bends[k].columns(N).expand(len(radius), -1, -1).unflatten(1, (groups, -1))
-        parts.append(torch.stack([_bend(bends[k], N[:, g])[0] for g in range(groups)], 1))
+        parts.append(torch.stack([_bend(bends[k], N[:, g]) for g in range(groups)], 1))
     return _weighted(parts, [eigenvalue(part) for part in parts])
 
 
@@ -105,14 +106,14 @@ def _level(
     slope, spread = 0.5 * (most + least), 0.5 * (most - least)
     units = _bending(spread)
     pulled = _chosen(pulled, units)
-    sizes = (_at(t, units) for t in (spread, torch.maximum(high, -low), pad))
+    spread, most, pad = (_at(t, units) for t in (spread, torch.maximum(high, -low), pad))
     parts = [pulled.root @ pulled.root.mT]
-    level = Level(slope, units, *sizes, parts, radius)
+    level = Level(slope, units, spread, most, pad, parts, radius)
     root = level.spread * level.spread.clamp(min=FLOOR).rsqrt()  # T^½ E of T = 1/E
     for k, N in pulled.units.items():
         bent = before[k].columns(N)
-        chosen = _bend(before[k], root.unsqueeze(-1) * bent)[1]
-        scaled = bent * chosen.unsqueeze(1)
+        factor = _balanced(before[k], root.unsqueeze(-1) * bent)  # the better one of H×H, measured
+        scaled = bent * factor.unsqueeze(1)
         parts.append(scaled @ scaled.mT)
     return level._replace(own=_kappa(level, root))
 
@@ -154,21 +155,22 @@ def _rows_bound(pulled: Pulled, levels: dict[int, Level], radius: Tensor) -> Ten
     return total
 
 
-def _bend(level: Level, N: Tensor) -> tuple[Tensor, Tensor]:
-    """Q with (N e)(N e)ᵀ ≼ R² Q by the better of two T, and its κ T^−½ [b, units]."""
+def _balanced(level: Level, N: Tensor) -> Tensor:
+    """κ T^−½ [b, units] with T balanced between the columns of N [b, ·, units] and the bends."""
     bends = level.spread > 0
     balanced = _normal(N.norm(dim=1), bends) / _normal(level.spread * level.reach, bends)
-    choices = [level.own.sqrt()[:, None] * level.inverse.sqrt()]
     kappa = _kappa(level, balanced.sqrt() * level.spread)
-    choices.append(torch.where(bends, kappa.sqrt()[:, None] * balanced.rsqrt(), 0.0))
+    return torch.where(bends, kappa.sqrt()[:, None] * balanced.rsqrt(), 0.0)
+
+
+def _bend(level: Level, N: Tensor) -> Tensor:
+    """Q with (N e)(N e)ᵀ ≼ R² Q by the better of two T: 1/E and the balanced one."""
     products = []
-    for choice in choices:
-        scaled = N * choice.unsqueeze(1)
+    for factor in (level.own.sqrt()[:, None] * level.inverse.sqrt(), _balanced(level, N)):
+        scaled = N * factor.unsqueeze(1)
         products.append(scaled @ scaled.mT)
     sizes = [_estimate(Q) for Q in products]
-    first = sizes[0] <= sizes[1]
-    Q = torch.where(first[:, None, None], products[0], products[1])
-    return Q, torch.where(first[:, None], choices[0], choices[1])
+    return torch.where((sizes[0] <= sizes[1])[:, None, None], products[0], products[1])
 
 
 def _normal(t: Tensor, where: Tensor) -> Tensor:
@@ -209,15 +211,27 @@ def _estimate(Q: Tensor, root: Tensor | None = None) -> Tensor:
 
 
 def trace_bound(Q: Tensor, root: Tensor) -> Tensor:
-    """λ_max(D Q D) ≤ (tr (D Q D)⁸)^⅛, D = diag(root [b, n]) and Q ≽ 0, rounded up: [b]."""
+    """λ_max(D Q D) ≤ (tr (D Q D)⁸)^⅛, D = diag(root [b, n]) and Q ≽ 0, rounded up: [b].
+
+    Large ones are squared in float32 where the library computes in it: with P of trace 1 for
+    D Q D, ‖·‖ Frobenius' and u the unit round-off, P̃ ≈ P^k within δ has P̃² rounded to n u ‖P̃‖²,
+    and P̃² − P^2k is at most δ(2‖P̃‖ + δ); what that adds up to is added to ‖P⁴‖.
+    """
     trace = (Q.diagonal(dim1=-2, dim2=-1) * root.square()).sum(-1)
     scale = root * torch.where(trace > 0, trace, 1.0).rsqrt()[:, None]
     power = (Q * scale.unsqueeze(-1)).mul_(scale.unsqueeze(-2))
+    n = Q.shape[-1]
+    if n >= LARGE and numerics.single_is_single(Q.device):
+        power = power.float()
+    u = torch.finfo(power.dtype).eps
+    size = 1.01 * torch.linalg.vector_norm(power, dim=(-2, -1)).double()
+    error = 4.0 * n * 2.0**-52 * size + u * size
     for _ in range(SQUARINGS):
         power = power @ power
-    inflation = 1.0 + 4.0 * Q.shape[-1] ** 2 * 2.0**-52
-    norm = torch.linalg.vector_norm(power, dim=(-2, -1))
-    return inflation * trace * norm ** (0.5**SQUARINGS)
+        error = error * (2.0 * size + error) + (n + 2) * u * size.square()
+        size = 1.01 * torch.linalg.vector_norm(power, dim=(-2, -1)).double()
+    norm = torch.linalg.vector_norm(power.double(), dim=(-2, -1)) + error
+    return (1.0 + 1e-12) * trace * norm ** (0.5**SQUARINGS)
 
 
 def eigenvalue(Q: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ LAPACK's own threads share one small matrix, which takes longer than one thread 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -15,9 +15,9 @@ from torch import Tensor
 
 from vaefast.runtime import openmp, threads
 
-__all__ = ["each"]
+__all__ = ["each", "side_by_side"]
 
-T = TypeVar("T")
+P, T = TypeVar("P"), TypeVar("T")
 LARGE = 512  # rows of a matrix that is worth several threads
 WORK = 1 << 21  # multiplications below which other threads do not pay
 
@@ -30,11 +30,15 @@ def each(function: Callable[[Tensor], T], matrices: Tensor) -> list[T]:
     count = threads.count()
     if count == 1 or b == 1 or b * m * n * min(m, n) < WORK:
         return [_alone(function, matrices)]
-    with ThreadPoolExecutor(count) as pool:
-        parts = matrices.chunk(min(b, 4 * count))  # more than threads: one may be held up
+    return side_by_side(function, matrices.chunk(min(b, 4 * count)))  # one may be held up
+
+
+def side_by_side(function: Callable[[P], T], parts: Sequence[P]) -> list[T]:
+    """``function`` of each part, in order: one thread works on a part, several on all of them."""
+    with ThreadPoolExecutor(threads.count()) as pool:
         return list(pool.map(lambda part: _alone(function, part), parts))
 
 
-def _alone(function: Callable[[Tensor], T], matrices: Tensor) -> T:
+def _alone(function: Callable[[P], T], part: P) -> T:
     with torch.no_grad(), openmp.at_most(1):
-        return function(matrices)
+        return function(part)

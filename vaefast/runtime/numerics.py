@@ -14,6 +14,7 @@ __all__ = [
     "of_module",
     "one_kernel",
     "products",
+    "single_is_single",
     "twice_differentiable",
     "without_fallback_warnings",
 ]
@@ -80,6 +81,21 @@ def without_fallback_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="There is a performance drop because we have not")
         yield
+
+
+def single_is_single(device: torch.device) -> bool:
+    """Whether the CPU's float32 products are float32 products, here and now.
+
+    Not where the process lets them be rounded to bfloat16 or tf32, nor inside autocast.
+    """
+    if device.type != "cpu" or torch.is_autocast_enabled("cpu"):
+        return False
+    matmul = getattr(torch.backends.mkldnn, "matmul", None)
+    try:
+        asked = torch.get_float32_matmul_precision(), getattr(matmul, "fp32_precision", "none")
+    except RuntimeError:  # the caller has used both generations of switches
+        return False
+    return asked[0] == "highest" and asked[1] in ("none", "ieee")
 
 
 class _Matmul:
