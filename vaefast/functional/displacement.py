@@ -20,7 +20,7 @@ __all__ = ["FORMS", "Displacement", "displacement_ellipsoid"]
 FORMS = ("affine", "multiplier", "smaller")
 INFLATION = 1.0 + 1e-9
 AT_ONCE = 16  # rows whose matrices stay in the processor's caches
-GRAMS = 1024  # features of a convolutional network's layer whose Gram matrix is still made
+GRAMS = 4096  # features of a convolutional network's layer whose Gram matrix is still made
 COLUMNS = 1024  # of the remainder's matrix at once
 
 
@@ -62,12 +62,12 @@ class Displacement:
     @property
     def why_affine(self) -> str:
         """Why there is no multiplier form, "" where there is."""
-        widest = max([at.layer.out_features for at in self.walk.maps[:-1]], default=0)
+        widest = max([at.layer.out_features for at in self.walk.maps[1:-1]], default=0)
         if widest <= GRAMS or not self.images:
             return ""
         return (
             f"the multiplier form takes convolutional networks of at most {GRAMS} features "
-            f"in each layer before the last, this one has {widest}"
+            f"in each layer but the first and the last, this one has {widest}"
         )
 
     @property
