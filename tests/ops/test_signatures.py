@@ -23,6 +23,8 @@ def run(op, net, **options):
         return call(z, net, **options)
     if op in ("net_jvp", "net_vjp"):
         return call(z, (z if op == "net_jvp" else x)[:1], net, **options)
+    if op == "net_displacement_bound":
+        return call(z, 0.1, net, **options)
     if op == "net_potential":
         return call(z, x, net, **target)
     if op in ("net_trajectory", "net_trajectory_vjp"):

@@ -65,7 +65,7 @@ def intervals(walk: Walk, rows: slice | Tensor, radius: Tensor) -> Intervals:
     found = Intervals([], [], [], [], [], (radius, radius))
     ball = radius[:, None].expand(-1, walk.x.shape[1])
     ranges: list[tuple[Tensor, Tensor] | None] = [(-ball, ball)]  # of layer l's output at l + 1
-    reaches, roundings = [torch.ones_like(walk.x[0])], [torch.zeros_like(walk.x[rows])]
+    reaches, roundings = [walk.x.new_ones(walk.x.shape[1])], [torch.zeros_like(walk.x[rows])]
     for index, layer_map in enumerate(walk.maps):
         k = layer_map.layer.residual
         reach = _reach(walk, index, reaches)
@@ -93,15 +93,21 @@ def _reach(walk: Walk, index: int, reaches: list[Tensor]) -> Tensor:
 
 def _rounded(walk: Walk, index: int, rows: slice | Tensor) -> Tensor:
     """What rounding adds to a layer's pre-activations, given the ones before: [b, out]."""
-    layer_map = walk.maps[index]
-    h = walk.x[rows] if index == 0 else walk.tape.post[index - 1][rows]
-    before = h.abs() if index == 0 else h.abs() + walk.tape.pre[index - 1][rows].abs()
-    bias = walk.net.biases[index]
-    sums = layer_map.spread(before) + walk.tape.pre[index][rows].abs()
+    layer_map, bias = walk.maps[index], walk.net.biases[index]
+    sums = layer_map.spread(_sizes(walk, index - 1, rows)) + walk.tape.pre[index][rows].abs()
+    if (k := layer_map.layer.residual) is not None:
+        sums = sums + _sizes(walk, k, rows)
     if bias is not None:
         per_feature = bias.abs().repeat_interleave(layer_map.layer.out_features // len(bias))
         sums = sums + per_feature
     return (layer_map.layer.in_features + 16) * ULP * sums
+
+
+def _sizes(walk: Walk, index: int, rows: slice | Tensor) -> Tensor:
+    """What the rounding of a layer's output is measured by; of the input at −1."""
+    if index < 0:
+        return walk.x[rows].abs()
+    return walk.tape.post[index][rows].abs() + walk.tape.pre[index][rows].abs()
 
 
 def _interval(

@@ -10,7 +10,7 @@ from torch import Tensor
 from vaefast import checks
 from vaefast.functional.displacement import FORMS
 from vaefast.functional.secants import curve
-from vaefast.ops._inputs import check_matrix, check_network
+from vaefast.ops._inputs import check_matrix, check_network, check_precision
 from vaefast.ops._register import register
 from vaefast.reference.net_displacement_bound import net_displacement_bound as reference
 from vaefast.runtime import backends
@@ -27,6 +27,7 @@ class Call(NamedTuple):
     scale: Tensor | None
     groups: int
     form: str
+    precision: str
     tile: int
     backend: str | None
 
@@ -44,6 +45,7 @@ def net_displacement_bound(
     scale: Tensor | None = None,
     groups: int = 1,
     form: str = "smaller",
+    precision: str = "ieee",
     tile: int | None = None,
     backend: str | None = None,
 ) -> Tensor:
@@ -70,7 +72,8 @@ def net_displacement_bound(
         scale: what multiplies the outputs, [B, m], x's dtype or float64; None for ones.
         groups: equal, consecutive groups of the m outputs with a bound each.
         form: "affine", "multiplier" or "smaller".
-        tile, backend: as for every op, see :mod:`vaefast.ops`.
+        precision, tile, backend: as for every op, see :mod:`vaefast.ops`; float64 whatever the
+            precision.
 
     Returns:
         [B, groups] float64; NaN for a row with NaN or infinity, infinity where a bound overflows.
@@ -102,7 +105,8 @@ def net_displacement_bound(
             )
         checks.same_device(x=x, scale=scale)
     form = checks.option(form, "form", FORMS)
-    return _op(Call(x, radius, net, scale, groups, form, check_tile(tile), backend))
+    how = check_precision(precision), check_tile(tile)
+    return _op(Call(x, radius, net, scale, groups, form, *how, backend))
 
 
 _op = register(

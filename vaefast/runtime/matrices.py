@@ -17,7 +17,8 @@ from vaefast.runtime import openmp, threads
 
 __all__ = ["each", "side_by_side"]
 
-P, T = TypeVar("P"), TypeVar("T")
+P = TypeVar("P")
+T = TypeVar("T")
 LARGE = 512  # rows of a matrix that is worth several threads
 WORK = 1 << 21  # multiplications below which other threads do not pay
 
