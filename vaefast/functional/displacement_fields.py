@@ -171,8 +171,8 @@ def _block(
         starts = [[field.spans[level][0] for field in f] for f in fields]
         shapes[level] = (whole[0], *sizes)
         features[level] = _flat(whole, starts, sizes).to(like.device)
-    at = [[[at] for at, _ in along] for along in chosen]
-    where = _flat((1, *layers[index].out_shape[1:]), [sum(a, []) for a in at], [1] * len(at))
+    at = [[position for position, _ in along] for along in chosen]
+    where = _flat((1, *layers[index].out_shape[1:]), at, [1] * len(at))
     pads = [f[0].pads for f in fields]
     return Block(where[:, 0].to(like.device), pads, features, shapes)
 

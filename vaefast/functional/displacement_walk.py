@@ -71,7 +71,7 @@ class Walk:
         return rows.norm(dim=1)
 
     def blocks(self, index: int) -> list[Block] | None:
-        """The receptive fields of a layer's units; None where they are pulled back as whole rows."""
+        """The receptive fields of a layer's units; None where whole rows are pulled back."""
         if index not in self._blocks:
             layers = [layer_map.layer for layer_map in self.maps]
             known = displacement_fields.seen_by(layers, index)
