@@ -20,6 +20,8 @@ __all__ = ["FORMS", "Displacement", "displacement_ellipsoid"]
 FORMS = ("affine", "multiplier", "smaller")
 INFLATION = 1.0 + 1e-9
 AT_ONCE = 16  # rows whose matrices stay in the processor's caches
+GRAMS = 4096  # features of a convolutional network's layer whose Gram matrix is still made
+COLUMNS = 1024  # of the remainder's matrix at once
 
 
 class Displacement:
@@ -44,13 +46,43 @@ class Displacement:
 
         Args:
             radius: [n].
-            form: one of :data:`FORMS`; "smaller" computes both and takes the smaller.
+            form: one of :data:`FORMS`; "smaller" computes both and takes the smaller, the affine
+                one alone where :attr:`why_affine` says that there is no other.
             rows: which of the B rows these are, [n] int64; None for all.
+
+        Raises:
+            ValueError: the multiplier form of a network that has none.
         """
+        if self.why_affine:
+            if form == "multiplier":
+                raise ValueError(f'{self.why_affine}; form="affine" takes all')
+            form = "affine"
         return self._chunked(self._bound, radius, form, rows)
 
+    @property
+    def why_affine(self) -> str:
+        """Why there is no multiplier form, "" where there is."""
+        widest = max([at.layer.out_features for at in self.walk.maps[1:-1]], default=0)
+        if widest <= GRAMS or not self.images:
+            return ""
+        return (
+            f"the multiplier form takes convolutional networks of at most {GRAMS} features "
+            f"in each layer but the first and the last, this one has {widest}"
+        )
+
+    @property
+    def images(self) -> bool:
+        """Whether a layer is not linear."""
+        return any(at.layer.kind != "linear" for at in self.walk.maps)
+
     def ellipsoid(self, radius: Tensor, rows: Tensor | None = None) -> Tensor:
-        """Q [n, groups, m/groups, m/groups] with y yᵀ ≼ Q for every scaled displacement y."""
+        """Q [n, groups, m/groups, m/groups] with y yᵀ ≼ Q for every scaled displacement y.
+
+        Raises:
+            ValueError: the network has no multiplier form.
+        """
+        if self.why_affine:
+            raise ValueError(self.why_affine)
         return self._chunked(self._ellipsoid, radius, "multiplier", rows)
 
     def _chunked(
@@ -84,7 +116,10 @@ class Displacement:
 
     def bytes_per_row(self, form: str) -> int:
         """Working memory that one row takes; at least a share of what caches hold."""
-        widths = [layer_map.layer.out_features for layer_map in self.walk.maps[:-1]] or [1]
+        layers = [layer_map.layer for layer_map in self.walk.maps]
+        widths = [layer.out_features for layer in layers[:-1]] or [1]
+        if form == "affine" and self.images:
+            return 8 * (6 * layers[-1].out_features * sum(widths) + 3 * COLUMNS**2)
         matrices = 6 if form == "affine" else 16
         return 8 * (matrices * max(widths) ** 2 + sum(widths) ** 2)
 
@@ -149,7 +184,8 @@ def _remainder(bends: list[Tensor], groups: int) -> Tensor:
 
     ``bends``: M [b, m, units] in parts; columns without an error are left out.
     """
-    parts = [_bent(M).unflatten(1, (groups, -1)) for M in bends]
+    bent = [_bent(M).unflatten(1, (groups, -1)) for M in bends]
+    parts = [part for M in bent for part in M.split(COLUMNS, dim=-1)]
     total = parts[0].new_zeros(parts[0].shape[:2])
     for i, M in enumerate(parts):
         for N in parts[i:]:

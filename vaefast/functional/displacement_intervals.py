@@ -7,11 +7,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vaefast.functional import relaxations
+from vaefast.functional import displacement_fields, relaxations
+from vaefast.functional.displacement_fields import Block
 from vaefast.functional.displacement_walk import ULP, Pulled, Walk
 from vaefast.functional.relaxations import Affine
+from vaefast.runtime import memory
 
 __all__ = ["Intervals", "intervals", "slack", "times"]
+
+AT_ONCE = 16  # positions whose rows stay in the processor's caches
 
 
 class Intervals(NamedTuple):
@@ -64,7 +68,6 @@ def intervals(walk: Walk, rows: slice | Tensor, radius: Tensor) -> Intervals:
     reaches, roundings = [walk.x.new_ones(walk.x.shape[1])], [torch.zeros_like(walk.x[rows])]
     for index, layer_map in enumerate(walk.maps):
         k = layer_map.layer.residual
-        pulled = None if layer_map.curve is None else walk.of_layer(index, found.slopes)
         reach = _reach(walk, index, reaches)
         rounding = layer_map.spread(roundings[-1]) + _rounded(walk, index, rows)
         if k is not None:
@@ -72,7 +75,7 @@ def intervals(walk: Walk, rows: slice | Tensor, radius: Tensor) -> Intervals:
         moved = _interval(walk, index, ranges)
         found.reach.append(reach)
         found.rounding.append(rounding)
-        steepest = _unit_ranges(walk, index, rows, radius, pulled, moved, found)
+        steepest = _unit_ranges(walk, index, rows, radius, moved, found)
         ranges.append(_moved(walk, index, rows, moved, found))
         reaches.append(layer_map.steepened(reach, steepest))
         roundings.append(layer_map.steepened(rounding, steepest))
@@ -130,17 +133,16 @@ def _unit_ranges(
     index: int,
     rows: slice | Tensor,
     radius: Tensor,
-    pulled: Pulled | None,
     moved: tuple[Tensor, Tensor] | None,
     found: Intervals,
 ) -> Tensor | None:
     """Append the layer's intervals and relaxations; returns its steepest slopes."""
     layer_map = walk.maps[index]
-    if pulled is None or layer_map.curve is None:
+    if layer_map.curve is None:
         for part in (found.low, found.high, found.affine):
             part.append(None)
         return None
-    low, high = _affine_interval(pulled, radius, found)
+    low, high = _affine_interval(walk, index, radius, found)
     if moved is not None:
         least, most = moved
         if layer_map.pairs:
@@ -158,8 +160,48 @@ def _unit_ranges(
     return relaxations.lipschitz(layer_map.curve, anchors, high)
 
 
-def _affine_interval(pulled: Pulled, radius: Tensor, found: Intervals) -> tuple[Tensor, Tensor]:
-    """shift ± (R‖row‖ + Σ |N| ε) for each pulled row, [b, n]."""
+def _affine_interval(
+    walk: Walk, index: int, radius: Tensor, found: Intervals
+) -> tuple[Tensor, Tensor]:
+    """shift ± (R‖row‖ + Σ |N| ε) of each unit of a layer, [b, units]."""
+    blocks = walk.blocks(index)
+    if blocks is None:
+        return _of_rows(walk.of_layer(index, found.slopes), radius, found)
+    channels = walk.maps[index].layer.out_shape[0]
+    low = radius.new_empty(len(radius), channels, walk.maps[index].layer.out_features // channels)
+    high = torch.empty_like(low)
+    for block in blocks:
+        for part in memory.row_chunks(
+            len(block.positions), 32 * len(radius) * channels * block.entries, AT_ONCE
+        ):
+            one = block.part(part)
+            ends = _of_fields(walk, index, one, radius, found)
+            low[:, :, one.positions], high[:, :, one.positions] = ends
+    return low.flatten(1), high.flatten(1)
+
+
+def _of_fields(
+    walk: Walk, index: int, block: Block, radius: Tensor, found: Intervals
+) -> tuple[Tensor, Tensor]:
+    """Of the channels at a block's positions, [b, channels, P]."""
+    seen = displacement_fields.pulled(walk.maps, index, block, found.slopes)
+    half = radius[:, None, None] * seen.root.norm(dim=-1)
+    middle = torch.zeros_like(half)
+    for k, rows in seen.units.items():
+        _, _, relaxed = found.units(k)
+        middle = middle + _along(rows, block.seen(k, relaxed.shift))
+        half = half + _along(rows.abs(), block.seen(k, relaxed.error))
+    return (middle - half).mT, (middle + half).mT
+
+
+def _along(rows: Tensor, v: Tensor) -> Tensor:
+    """[b, P, n, u] or [1, 1, n, u] times [b, P, u]: [b, P, n]."""
+    same = rows.shape[:2] == (1, 1)
+    return v @ rows[0, 0].mT if same else (rows @ v.unsqueeze(-1)).squeeze(-1)
+
+
+def _of_rows(pulled: Pulled, radius: Tensor, found: Intervals) -> tuple[Tensor, Tensor]:
+    """Of each whole row, [b, n]."""
     half = radius[:, None] * pulled.root.norm(dim=-1)
     middle = torch.zeros_like(half)
     for k, rows in pulled.units.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cached_property
 
 import torch
@@ -50,6 +51,14 @@ class LayerMap:
         if self.layer.kind == "linear":
             return self.weight
         return self.pull(torch.eye(self.layer.out_features).to(self.weight))
+
+    def row_norms(self) -> Tensor:
+        """The norms of the rows of W, [out]: they differ between positions where borders cut."""
+        ones = self.weight.new_ones(self.layer.in_features)
+        squares = apply(self.layer, ones, self.weight.square(), None)
+        if self.layer.kind == "avg_pool":  # it averages the squares of its weights, all equal
+            squares = squares / math.prod(self.layer.kernel)
+        return squares.sqrt()
 
     def units(self, t: Tensor) -> Tensor:
         """Features to units: pre-activations, or cotangents of h as far as they meet the bend."""

@@ -9,7 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vaefast.functional import network
+from vaefast.functional import displacement_fields, network
+from vaefast.functional.displacement_fields import Block
 from vaefast.functional.displacement_layers import LayerMap
 from vaefast.types import Network
 
@@ -47,6 +48,7 @@ class Walk:
         self.x = x.double()
         self.tape = network.forward(self.x, self.net)
         self.factor = self._factor()
+        self._blocks: dict[int, list[Block] | None] = {}
 
     def _factor(self) -> Tensor | None:
         layers = [layer_map.layer for layer_map in self.maps]
@@ -61,10 +63,21 @@ class Walk:
     def first_norms(self) -> Tensor:
         """How far each pre-activation of the first layer moves in the unit ball, [out]."""
         first = self.maps[0]
+        if first.layer.kind != "linear" and first.layer.residual is None:
+            return first.row_norms()
         rows = first.rows()
         if first.layer.residual is not None:
             rows = rows + torch.eye(len(rows)).to(rows)
         return rows.norm(dim=1)
+
+    def blocks(self, index: int) -> list[Block] | None:
+        """The receptive fields of a layer's units; None where whole rows are pulled back."""
+        if index not in self._blocks:
+            layers = [layer_map.layer for layer_map in self.maps]
+            known = displacement_fields.seen_by(layers, index)
+            found = displacement_fields.blocks(layers, index, self.x) if known else None
+            self._blocks[index] = found
+        return self._blocks[index]
 
     def anchors(self, index: int, rows: slice | Tensor) -> Tensor:
         """The units' pre-activations, [b, units]."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vaefast.types import Layer
 
-__all__ = ["adjoint", "apply", "bias_gradient", "weight_gradient"]
+__all__ = ["adjoint", "adjoint_window", "apply", "bias_gradient", "weight_gradient"]
 
 _CONV = {1: F.conv1d, 2: F.conv2d}
 _SPREAD = {1: F.conv_transpose1d, 2: F.conv_transpose2d}
@@ -56,6 +56,30 @@ def adjoint(layer: Layer, u: Tensor, weight: Tensor) -> Tensor:
         pool = F.avg_pool1d if images.ndim == 3 else F.avg_pool2d
         into = pool(images, layer.stride) * math.prod(layer.stride)
     return into.reshape(*u.shape[:-1], layer.in_features)
+
+
+def adjoint_window(
+    layer: Layer, images: Tensor, weight: Tensor, pads: tuple[tuple[int, ...], ...]
+) -> Tensor:
+    """The transposed map of a part of the output, [n, C, ...], to the part of the input it reads.
+
+    Args:
+        pads: for each axis what the product is padded by, before and after, cut where negative;
+            what goes in where the map is a transposed convolution or an upsampling.
+    """
+    around = [size for pad in reversed(pads) for size in pad]
+    stride, axes = layer.stride, len(layer.stride)
+    if layer.kind == "upsample_nearest":
+        pool = F.avg_pool1d if axes == 1 else F.avg_pool2d
+        return pool(F.pad(images, around), stride) * math.prod(stride)
+    if layer.kind == "conv_transpose":
+        images = F.pad(images, around)
+        return _CONV[axes](images, weight, None, stride, 0, layer.dilation, layer.groups)
+    groups, dilation = layer.groups, layer.dilation or 1
+    if layer.kind == "avg_pool":
+        groups = images.shape[1]
+        weight = images.new_full((groups, 1, *layer.kernel), 1.0 / math.prod(layer.kernel))
+    return F.pad(_SPREAD[axes](images, weight, None, stride, 0, 0, groups, dilation), around)
 
 
 def weight_gradient(layer: Layer, h: Tensor, u: Tensor, weight: Tensor) -> Tensor:

@@ -31,7 +31,9 @@ class Level(NamedTuple):
         spread: E, [b, n].
         reach: the largest |u|, [b, n].
         pad: what rounding takes off a row of ``parts``, per unit of the radius, [b, n] or [n].
-        parts: Q with u uᵀ ≼ R² Σ Q/w, [b, n, n], or [n, n] of a first layer, all of it.
+        parts: Q with u uᵀ ≼ R² Σ Q/w, [b, n, n], or [n, n] of a first layer, all of it; none where
+            there is a ``factor``.
+        factor: F with u uᵀ ≼ R² F Fᵀ, [b, n, k] or [n, k], of a first layer with n > k.
         own: κ² of T = 1/E.
     """
 
@@ -42,6 +44,7 @@ class Level(NamedTuple):
     pad: Tensor
     parts: list[Tensor]
     own: Tensor
+    factor: Tensor | None = None
 
     def columns(self, N: Tensor) -> Tensor:
         """Those of rows [b, ·, units] or [·, units] that can bend: [b, ·, n]."""
@@ -107,13 +110,15 @@ def _level(
     units = _bending(spread)
     pulled = _chosen(pulled, units)
     spread, most, pad = (_at(t, units) for t in (spread, torch.maximum(high, -low), pad))
-    parts = [pulled.root @ pulled.root.mT]
-    level = Level(slope, units, spread, most, pad, parts, radius)
+    wide = not pulled.units and pulled.root.shape[-2] > pulled.root.shape[-1]
+    parts = [] if wide else [pulled.root @ pulled.root.mT]
+    factor = pulled.root if wide else None
+    level = Level(slope, units, spread, most, pad, parts, radius, factor)
     root = level.spread * level.spread.clamp(min=FLOOR).rsqrt()  # T^½ E of T = 1/E
     for k, N in pulled.units.items():
         bent = before[k].columns(N)
-        factor = _balanced(before[k], root.unsqueeze(-1) * bent)  # the better one of H×H, measured
-        scaled = bent * factor.unsqueeze(1)
+        weights = _balanced(before[k], root.unsqueeze(-1) * bent)  # the better one of H×H, measured
+        scaled = bent * weights.unsqueeze(1)
         parts.append(scaled @ scaled.mT)
     return level._replace(own=_kappa(level, root))
 
@@ -181,8 +186,12 @@ def _normal(t: Tensor, where: Tensor) -> Tensor:
 
 def _kappa(level: Level, root: Tensor) -> Tensor:
     """κ² ≥ λ_max(Σ D Q D/w), D = T^½E [b, units] (``root``), [b]."""
-    sizes = [_estimate(part, root) for part in level.parts] if len(level.parts) > 1 else [root]
-    top = trace_bound(_weighted(level.parts, sizes), root)
+    if level.factor is None:
+        sizes = [_estimate(part, root) for part in level.parts] if len(level.parts) > 1 else [root]
+        top = trace_bound(_weighted(level.parts, sizes), root)
+    else:  # the same eigenvalues, of a smaller matrix
+        scaled = level.factor * root.unsqueeze(-1)
+        top = trace_bound(scaled.mT @ scaled, root.new_ones(1, scaled.shape[-1]))
     return (top.sqrt() + (root * level.pad).norm(dim=1)).square()
 
 
