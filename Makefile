@@ -7,7 +7,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SOURCES := setup.py pyproject.toml $(shell find csrc vaefast kernels bench -type f -not -name '*.pyc' -not -name '*.so' -not -path '*/results/*')
 
-.PHONY: demo test proofs kernels kernels-if-changed lint format develop bench sanitize clean
+.PHONY: demo test proofs soundness kernels kernels-if-changed lint format develop bench sanitize clean
 
 demo: $(VENV)/installed  ## train a small VAE on real digits, audit it, write report/
 	$(BIN)/vaefast audit --data digits --out report --force
@@ -17,6 +17,9 @@ test: $(VENV)/installed  ## all but long proofs, also in Triton's interpreter: m
 
 proofs: $(VENV)/provable  ## the tests marked `proof`: calibration, soundness, chaos, fuzz in full
 	$(BIN)/python .ci/stages.py proofs
+
+soundness: $(VENV)/installed  ## certificates attacked and their levels tested, in full: most of an hour on two cores
+	$(BIN)/python .ci/stages.py soundness
 
 BINARIES = cd docs && $(abspath $(BIN))/python -m vaefast.kernels.proof
 ifdef TRITON

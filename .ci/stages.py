@@ -1,4 +1,5 @@
-"""The suite in stages, as many at once as there are cores: ``stages.py test`` or ``proofs``.
+"""The suite in stages, as many at once as there are cores: ``stages.py test``, ``proofs``
+or ``soundness``.
 
 All stages run, whatever becomes of the others. Each prints its output when it ends; the last lines
 say what every stage took and whether it passed. The status is 1 where one failed.
@@ -40,7 +41,12 @@ PROOFS = (
     *(stage._replace(arguments=("-m", "proof", *stage.arguments)) for stage in TEST),
     Stage("fuzz in full", FUZZ, {"VAEFAST_FUZZ": "1000"}),
 )
-STAGES = {"test": TEST, "proofs": PROOFS}
+SOUND = {"VAEFAST_SOUNDNESS": "80"}
+SOUNDNESS = (
+    Stage("bounds of encoders", ("tests/soundness/test_bounds_of_encoders.py", "-rP"), SOUND),
+    Stage("certified radii", ("tests/soundness/test_certified_radii.py", "-rP"), SOUND),
+)
+STAGES = {"test": TEST, "proofs": PROOFS, "soundness": SOUNDNESS}
 
 
 class Ended(NamedTuple):
