@@ -26,6 +26,8 @@ __all__ = ["Moved", "Posterior", "local_margins", "moved", "require_local"]
 
 HALVINGS = 12  # by the affine form
 REFINEMENTS = 4  # by the multiplier form, whose evaluations cost ten times as much
+IMAGE_STEPS = 6  # by the affine form of convolutions, which grows faster than a bisection needs
+IMAGE_START = 0.03  # of the first-order margin, where that form is near its tolerance
 REACH = 1.5  # of the first-order margin; no bound of the displacement comes near it
 SHADE = 0.998  # of a proposed radius: one that holds is worth more than one that is exact
 BYTES = 8 * 4  # per entry of a matrix between two layers
@@ -46,6 +48,16 @@ class Posterior:
         x = part.x.flatten(1)
         self.heads = heads(part.maps)
         self._nets = [Displacement(x, h.net, h.scale(std), h.groups) for h in self.heads]
+
+    @property
+    def images(self) -> bool:
+        """Whether an encoder has layers that are not linear."""
+        return any(net.images for net in self._nets)
+
+    @property
+    def why_affine(self) -> str:
+        """Why "smaller" is the affine form alone, "" where it is not."""
+        return next((net.why_affine for net in self._nets if net.why_affine), "")
 
     def moved(self, radius: Tensor, form: str) -> Moved:
         """For radii [b] float64."""
@@ -112,6 +124,8 @@ class _Search(NamedTuple):
         p, q, reach = (t[part.gather] for t in (self.p_lower, self.q, self.reach))
         posterior = Posterior(part)
         safe, fail = torch.zeros_like(p), reach
+        if posterior.images:
+            return self._of_images(posterior, p, q, reach)
         cheap = "affine" if self.form == "smaller" else self.form
         for _ in range(HALVINGS):
             middle = 0.5 * (safe + fail)
@@ -119,8 +133,27 @@ class _Search(NamedTuple):
             safe, fail = torch.where(held, middle, safe), torch.where(held, fail, middle)
         return self._refined(posterior, p, q, safe, reach) if self.form == "smaller" else safe
 
+    def _of_images(self, posterior: Posterior, p: Tensor, q: Tensor, reach: Tensor) -> Tensor:
+        """Radii from small to large: what a convolution's bounds cost grows with the radius."""
+        first_order = reach / REACH
+        nothing = torch.zeros_like(p)
+        given = posterior, p, q, nothing, reach
+        safe = self._refined(*given, "affine", IMAGE_START * first_order, IMAGE_STEPS)
+        if self.form == "affine" or (self.form == "smaller" and posterior.why_affine):
+            return safe
+        start = (safe * first_order).sqrt()
+        return self._refined(posterior, p, q, safe, reach, self.form, start)
+
     def _refined(
-        self, posterior: Posterior, p: Tensor, q: Tensor, safe: Tensor, reach: Tensor
+        self,
+        posterior: Posterior,
+        p: Tensor,
+        q: Tensor,
+        safe: Tensor,
+        reach: Tensor,
+        form: str = "smaller",
+        radius: Tensor | None = None,
+        steps: int = REFINEMENTS,
     ) -> Tensor:
         """A few more radii above ``safe``, each proposed by the bounds at the last.
 
@@ -129,9 +162,10 @@ class _Search(NamedTuple):
         """
         first_order = reach / REACH
         fail = torch.maximum(first_order, safe)
-        radius = torch.where(safe > 0, (safe * fail).sqrt(), 0.5 * fail)
-        for _ in range(REFINEMENTS):
-            bounds = posterior.moved(radius, "smaller")
+        if radius is None:
+            radius = torch.where(safe > 0, (safe * fail).sqrt(), 0.5 * fail)
+        for _ in range(steps):
+            bounds = posterior.moved(radius, form)
             held = tolerates(*bounds, p)
             safe = torch.where(held, radius, safe)
             fail = torch.where(held, fail, torch.minimum(fail, radius))

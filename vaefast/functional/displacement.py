@@ -21,6 +21,7 @@ FORMS = ("affine", "multiplier", "smaller")
 INFLATION = 1.0 + 1e-9
 AT_ONCE = 16  # rows whose matrices stay in the processor's caches
 GRAMS = 4096  # features of a convolutional network's layer whose Gram matrix is still made
+CHEAP = 1024  # those of one for which "smaller" makes it, in a second and not in ten
 COLUMNS = 1024  # of the remainder's matrix at once
 
 
@@ -53,20 +54,24 @@ class Displacement:
         Raises:
             ValueError: the multiplier form of a network that has none.
         """
-        if self.why_affine:
-            if form == "multiplier":
-                raise ValueError(f'{self.why_affine}; form="affine" takes all')
+        if form == "multiplier" and self._above(GRAMS):
+            raise ValueError(f'{self._above(GRAMS)}; form="affine" takes all')
+        if form == "smaller" and self.why_affine:
             form = "affine"
         return self._chunked(self._bound, radius, form, rows)
 
     @property
     def why_affine(self) -> str:
-        """Why there is no multiplier form, "" where there is."""
+        """Why "smaller" is the affine form alone, "" where it is not."""
+        return self._above(CHEAP)
+
+    def _above(self, most: int) -> str:
+        """What a network of convolutions has that is too large, "" where nothing is."""
         widest = max([at.layer.out_features for at in self.walk.maps[1:-1]], default=0)
-        if widest <= GRAMS or not self.images:
+        if widest <= most or not self.images:
             return ""
         return (
-            f"the multiplier form takes convolutional networks of at most {GRAMS} features "
+            f"the multiplier form takes convolutional networks of at most {most} features "
             f"in each layer but the first and the last, this one has {widest}"
         )
 
@@ -81,8 +86,8 @@ class Displacement:
         Raises:
             ValueError: the network has no multiplier form.
         """
-        if self.why_affine:
-            raise ValueError(self.why_affine)
+        if self._above(GRAMS):
+            raise ValueError(self._above(GRAMS))
         return self._chunked(self._ellipsoid, radius, "multiplier", rows)
 
     def _chunked(
