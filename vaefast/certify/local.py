@@ -26,7 +26,7 @@ __all__ = ["Moved", "Posterior", "local_margins", "moved", "require_local"]
 
 HALVINGS = 12  # by the affine form
 REFINEMENTS = 4  # by the multiplier form, whose evaluations cost ten times as much
-IMAGE_STEPS = 6  # by the affine form of convolutions, which grows faster than a bisection needs
+IMAGE_STEPS = 6  # by the affine form of convolutions, whose cost grows with the radius
 IMAGE_START = 0.03  # of the first-order margin, where that form is near its tolerance
 REACH = 1.5  # of the first-order margin; no bound of the displacement comes near it
 SHADE = 0.998  # of a proposed radius: one that holds is worth more than one that is exact
@@ -134,11 +134,27 @@ class _Search(NamedTuple):
         return self._refined(posterior, p, q, safe, reach) if self.form == "smaller" else safe
 
     def _of_images(self, posterior: Posterior, p: Tensor, q: Tensor, reach: Tensor) -> Tensor:
-        """Radii from small to large: what a convolution's bounds cost grows with the radius."""
+        """Radii from small to large: what a convolution's bounds cost grows with the radius.
+
+        The next one is where a power of it through the last two reaches the tolerance.
+        """
         first_order = reach / REACH
-        nothing = torch.zeros_like(p)
-        given = posterior, p, q, nothing, reach
-        safe = self._refined(*given, "affine", IMAGE_START * first_order, IMAGE_STEPS)
+        safe, fail = torch.zeros_like(p), first_order
+        radius, last, power = IMAGE_START * first_order, None, torch.full_like(p, 3.0)
+        for _ in range(IMAGE_STEPS):
+            bounds = posterior.moved(radius, "affine")
+            held = tolerates(*bounds, p)
+            safe = torch.where(held, torch.maximum(safe, radius), safe)
+            fail = torch.where(held, fail, torch.minimum(fail, radius))
+            over = (bounds.shift / (q * (1.0 - 2.2 * bounds.scale.square()).clamp(min=0.1))).log()
+            if last is not None:
+                power = (
+                    ((over - last[1]) / (radius / last[0]).log()).nan_to_num(2.0).clamp(1.0, 4.0)
+                )
+            last = radius, over
+            radius = SHADE * radius * (-over / power).exp()
+            inside = (radius > safe) & (radius < fail)
+            radius = torch.where(inside, radius, (torch.maximum(safe, fail / 16) * fail).sqrt())
         if self.form == "affine" or (self.form == "smaller" and posterior.why_affine):
             return safe
         start = (safe * first_order).sqrt()
@@ -153,7 +169,6 @@ class _Search(NamedTuple):
         reach: Tensor,
         form: str = "smaller",
         radius: Tensor | None = None,
-        steps: int = REFINEMENTS,
     ) -> Tensor:
         """A few more radii above ``safe``, each proposed by the bounds at the last.
 
@@ -164,7 +179,7 @@ class _Search(NamedTuple):
         fail = torch.maximum(first_order, safe)
         if radius is None:
             radius = torch.where(safe > 0, (safe * fail).sqrt(), 0.5 * fail)
-        for _ in range(steps):
+        for _ in range(REFINEMENTS):
             bounds = posterior.moved(radius, form)
             held = tolerates(*bounds, p)
             safe = torch.where(held, radius, safe)
