@@ -200,6 +200,12 @@ def _proposed(radius: Tensor, bounds: Moved, q: Tensor, first_order: Tensor) -> 
 
 
 def _bytes(prepared: Prepared) -> int:
-    """Of one row: matrices between any two hidden layers, and between these and the outputs."""
-    widths = [layer.out_features for layer in heads(prepared.maps)[0].net.parsed()]
+    """Of one row: matrices between any two hidden layers, and between these and the outputs.
+
+    Of images the outputs' alone: bounds work on chunks of their own, these share what they keep.
+    """
+    layers = heads(prepared.maps)[0].net.parsed()
+    widths = [layer.out_features for layer in layers]
+    if any(layer.kind != "linear" for layer in layers):
+        return BYTES * (widths[-1] * sum(widths) + prepared.pixels)
     return BYTES * (sum(a * b for a, b in pairwise([*widths, 0])) + prepared.pixels)

@@ -22,6 +22,7 @@ INFLATION = 1.0 + 1e-9
 AT_ONCE = 16  # rows whose matrices stay in the processor's caches
 GRAMS = 4096  # features of a convolutional network's layer whose Gram matrix is still made
 CHEAP = 1024  # those of one for which "smaller" makes it, in a second and not in ten
+CACHED = 1 << 24  # bytes of images' pulled outputs that are worth several rows at once
 COLUMNS = 1024  # of the remainder's matrix at once
 
 
@@ -112,12 +113,18 @@ class Displacement:
                 parts = list(memory.row_chunks(len(radius), self.bytes_per_row(form)))
             else:
                 bytes_per_row = threads.count() * self.bytes_per_row(form)
-                parts = list(memory.row_chunks(len(radius), bytes_per_row, AT_ONCE))
+                parts = list(memory.row_chunks(len(radius), bytes_per_row, self._at_once()))
             if len(parts) < 2:
                 return run(slice(0, len(radius)))
             if radius.is_cuda or threads.count() == 1:
                 return torch.cat([run(part) for part in parts])
             return torch.cat(matrices.side_by_side(run, parts))
+
+    def _at_once(self) -> int:
+        """Rows in a chunk on a processor."""
+        sizes = [layer_map.layer.out_features for layer_map in self.walk.maps]
+        few = CACHED // (8 * sizes[-1] * sum(sizes))
+        return max(1, min(AT_ONCE, few)) if self.images else AT_ONCE
 
     def bytes_per_row(self, form: str) -> int:
         """Working memory that one row takes; at least a share of what caches hold."""
