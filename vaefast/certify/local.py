@@ -28,6 +28,7 @@ HALVINGS = 12  # by the affine form
 REFINEMENTS = 4  # by the multiplier form, whose evaluations cost ten times as much
 IMAGE_STEPS = 6  # by the affine form of convolutions, whose cost grows with the radius
 IMAGE_START = 0.03  # of the first-order margin, where that form is near its tolerance
+IMAGE_GAIN = 2.8  # of the multiplier form over the affine one, where that has lost most
 REACH = 1.5  # of the first-order margin; no bound of the displacement comes near it
 SHADE = 0.998  # of a proposed radius: one that holds is worth more than one that is exact
 BYTES = 8 * 4  # per entry of a matrix between two layers
@@ -157,7 +158,8 @@ class _Search(NamedTuple):
             radius = torch.where(inside, radius, (torch.maximum(safe, fail / 16) * fail).sqrt())
         if self.form == "affine" or (self.form == "smaller" and posterior.why_affine):
             return safe
-        start = (safe * first_order).sqrt()
+        start = torch.minimum((safe * first_order).sqrt(), IMAGE_GAIN * safe)
+        start = torch.where(safe > 0, start, fail)
         return self._refined(posterior, p, q, safe, reach, self.form, start)
 
     def _refined(
