@@ -26,6 +26,9 @@ __all__ = ["Moved", "Posterior", "local_margins", "moved", "quickly_bounded", "r
 
 HALVINGS = 12  # by the affine form
 REFINEMENTS = 4  # by the multiplier form, whose evaluations cost ten times as much
+IMAGE_STEPS = 6  # by the affine form of convolutions, whose cost grows with the radius
+IMAGE_START = 0.03  # of the first-order margin, where that form is near its tolerance
+IMAGE_GAIN = 2.8  # of the multiplier form over the affine one, where that has lost most
 REACH = 1.5  # of the first-order margin; no bound of the displacement comes near it
 SHADE = 0.998  # of a proposed radius: one that holds is worth more than one that is exact
 BYTES = 8 * 4  # per entry of a matrix between two layers
@@ -46,6 +49,16 @@ class Posterior:
         x = part.x.flatten(1)
         self.heads = heads(part.maps)
         self._nets = [Displacement(x, h.net, h.scale(std), h.groups) for h in self.heads]
+
+    @property
+    def images(self) -> bool:
+        """Whether an encoder has layers that are not linear."""
+        return any(net.images for net in self._nets)
+
+    @property
+    def why_affine(self) -> str:
+        """Why "smaller" is the affine form alone, "" where it is not."""
+        return next((net.why_affine for net in self._nets if net.why_affine), "")
 
     def moved(self, radius: Tensor, form: str) -> Moved:
         """For radii [b] float64."""
@@ -120,6 +133,8 @@ class _Search(NamedTuple):
         p, q, reach = (t[part.gather] for t in (self.p_lower, self.q, self.reach))
         posterior = Posterior(part)
         safe, fail = torch.zeros_like(p), reach
+        if posterior.images:
+            return self._of_images(posterior, p, q, reach)
         cheap = "affine" if self.form == "smaller" else self.form
         for _ in range(HALVINGS):
             middle = 0.5 * (safe + fail)
@@ -127,8 +142,43 @@ class _Search(NamedTuple):
             safe, fail = torch.where(held, middle, safe), torch.where(held, fail, middle)
         return self._refined(posterior, p, q, safe, reach) if self.form == "smaller" else safe
 
+    def _of_images(self, posterior: Posterior, p: Tensor, q: Tensor, reach: Tensor) -> Tensor:
+        """Radii from small to large: what a convolution's bounds cost grows with the radius.
+
+        The next one is where a power of it through the last two reaches the tolerance.
+        """
+        first_order = reach / REACH
+        safe, fail = torch.zeros_like(p), first_order
+        radius, last, power = IMAGE_START * first_order, None, torch.full_like(p, 3.0)
+        for _ in range(IMAGE_STEPS):
+            bounds = posterior.moved(radius, "affine")
+            held = tolerates(*bounds, p)
+            safe = torch.where(held, torch.maximum(safe, radius), safe)
+            fail = torch.where(held, fail, torch.minimum(fail, radius))
+            over = (bounds.shift / (q * (1.0 - 2.2 * bounds.scale.square()).clamp(min=0.1))).log()
+            if last is not None:
+                power = (
+                    ((over - last[1]) / (radius / last[0]).log()).nan_to_num(2.0).clamp(1.0, 4.0)
+                )
+            last = radius, over
+            radius = SHADE * radius * (-over / power).exp()
+            inside = (radius > safe) & (radius < fail)
+            radius = torch.where(inside, radius, (torch.maximum(safe, fail / 16) * fail).sqrt())
+        if self.form == "affine" or (self.form == "smaller" and posterior.why_affine):
+            return safe
+        start = torch.minimum((safe * first_order).sqrt(), IMAGE_GAIN * safe)
+        start = torch.where(safe > 0, start, fail)
+        return self._refined(posterior, p, q, safe, reach, self.form, start)
+
     def _refined(
-        self, posterior: Posterior, p: Tensor, q: Tensor, safe: Tensor, reach: Tensor
+        self,
+        posterior: Posterior,
+        p: Tensor,
+        q: Tensor,
+        safe: Tensor,
+        reach: Tensor,
+        form: str = "smaller",
+        radius: Tensor | None = None,
     ) -> Tensor:
         """A few more radii above ``safe``, each proposed by the bounds at the last.
 
@@ -137,9 +187,10 @@ class _Search(NamedTuple):
         """
         first_order = reach / REACH
         fail = torch.maximum(first_order, safe)
-        radius = torch.where(safe > 0, (safe * fail).sqrt(), 0.5 * fail)
+        if radius is None:
+            radius = torch.where(safe > 0, (safe * fail).sqrt(), 0.5 * fail)
         for _ in range(REFINEMENTS):
-            bounds = posterior.moved(radius, "smaller")
+            bounds = posterior.moved(radius, form)
             held = tolerates(*bounds, p)
             safe = torch.where(held, radius, safe)
             fail = torch.where(held, fail, torch.minimum(fail, radius))
@@ -159,6 +210,12 @@ def _proposed(radius: Tensor, bounds: Moved, q: Tensor, first_order: Tensor) -> 
 
 
 def _bytes(prepared: Prepared) -> int:
-    """Of one row: matrices between any two hidden layers, and between these and the outputs."""
-    widths = [layer.out_features for layer in heads(prepared.maps)[0].net.parsed()]
+    """Of one row: matrices between any two hidden layers, and between these and the outputs.
+
+    Of images the outputs' alone: bounds work on chunks of their own, these share what they keep.
+    """
+    layers = heads(prepared.maps)[0].net.parsed()
+    widths = [layer.out_features for layer in layers]
+    if any(layer.kind != "linear" for layer in layers):
+        return BYTES * (widths[-1] * sum(widths) + prepared.pixels)
     return BYTES * (sum(a * b for a, b in pairwise([*widths, 0])) + prepared.pixels)

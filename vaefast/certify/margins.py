@@ -87,7 +87,9 @@ def margin(
             tighter forms of it (T1 to T3). Its margins are none of the other methods' event.
         budget: the most that ``samples="auto"`` spends, a :class:`vaefast.certify.Budget`.
         form: of "local", the bound of the encoder: ``"affine"``, ``"multiplier"`` or the smaller
-            of both (default), which costs three times as much as the first.
+            of both (default), which costs three times as much as the first. Convolutional
+            encoders with a hidden layer beyond the first of more than 1024 features get the
+            affine form alone by default, those of up to 4096 the other one where it is asked for.
 
     Returns:
         :class:`MarginResult`.

@@ -21,6 +21,8 @@ FORMS = ("affine", "multiplier", "smaller")
 INFLATION = 1.0 + 1e-9
 AT_ONCE = 16  # rows whose matrices stay in the processor's caches
 GRAMS = 4096  # features of a convolutional network's layer whose Gram matrix is still made
+CHEAP = 1024  # those of one for which "smaller" makes it, in a second and not in ten
+CACHED = 1 << 24  # bytes of images' pulled outputs that are worth several rows at once
 COLUMNS = 1024  # of the remainder's matrix at once
 
 
@@ -53,20 +55,24 @@ class Displacement:
         Raises:
             ValueError: the multiplier form of a network that has none.
         """
-        if self.why_affine:
-            if form == "multiplier":
-                raise ValueError(f'{self.why_affine}; form="affine" takes all')
+        if form == "multiplier" and self._above(GRAMS):
+            raise ValueError(f'{self._above(GRAMS)}; form="affine" takes all')
+        if form == "smaller" and self.why_affine:
             form = "affine"
         return self._chunked(self._bound, radius, form, rows)
 
     @property
     def why_affine(self) -> str:
-        """Why there is no multiplier form, "" where there is."""
+        """Why "smaller" is the affine form alone, "" where it is not."""
+        return self._above(CHEAP)
+
+    def _above(self, most: int) -> str:
+        """What a network of convolutions has that is too large, "" where nothing is."""
         widest = max([at.layer.out_features for at in self.walk.maps[1:-1]], default=0)
-        if widest <= GRAMS or not self.images:
+        if widest <= most or not self.images:
             return ""
         return (
-            f"the multiplier form takes convolutional networks of at most {GRAMS} features "
+            f"the multiplier form takes convolutional networks of at most {most} features "
             f"in each layer but the first and the last, this one has {widest}"
         )
 
@@ -81,8 +87,8 @@ class Displacement:
         Raises:
             ValueError: the network has no multiplier form.
         """
-        if self.why_affine:
-            raise ValueError(self.why_affine)
+        if self._above(GRAMS):
+            raise ValueError(self._above(GRAMS))
         return self._chunked(self._ellipsoid, radius, "multiplier", rows)
 
     def _chunked(
@@ -107,12 +113,18 @@ class Displacement:
                 parts = list(memory.row_chunks(len(radius), self.bytes_per_row(form)))
             else:
                 bytes_per_row = threads.count() * self.bytes_per_row(form)
-                parts = list(memory.row_chunks(len(radius), bytes_per_row, AT_ONCE))
+                parts = list(memory.row_chunks(len(radius), bytes_per_row, self._at_once()))
             if len(parts) < 2:
                 return run(slice(0, len(radius)))
             if radius.is_cuda or threads.count() == 1:
                 return torch.cat([run(part) for part in parts])
             return torch.cat(matrices.side_by_side(run, parts))
+
+    def _at_once(self) -> int:
+        """Rows in a chunk on a processor."""
+        sizes = [layer_map.layer.out_features for layer_map in self.walk.maps]
+        few = CACHED // (8 * sizes[-1] * sum(sizes))
+        return max(1, min(AT_ONCE, few)) if self.images else AT_ONCE
 
     def bytes_per_row(self, form: str) -> int:
         """Working memory that one row takes; at least a share of what caches hold."""

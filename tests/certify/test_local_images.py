@@ -1,0 +1,45 @@
+"""The local certificate of convolutional encoders."""
+
+import pytest
+import torch
+
+import vaefast as vf
+from vaefast.certify import local
+from vaefast.certify.local import Posterior, local_margins
+from vaefast.certify.tolerance import tolerates
+from vaefast.functional.displacement import FORMS
+from vaefast.geometry.norms import spectral
+from vaefast.models.prepare import prepare
+
+
+def images(side, n=2):
+    return torch.rand(n, 1, side, side, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_margin_is_a_radius_that_was_evaluated_and_held(form):
+    vae = vf.models.ConvVAE((1, 8, 8), channels=4, latent=3)
+    prepared = prepare(vae, images(8))
+    p = torch.tensor([0.99, 0.9]).double()
+    margin = local_margins(prepared, p, form)
+    first_order = torch.special.ndtri(p) / spectral(prepared, whiten=True)
+    assert bool((margin > 0).all())
+    assert bool((margin <= first_order).all())
+    posterior = Posterior(prepared)
+    assert bool(tolerates(*posterior.moved(margin, form), p).all())
+    assert not bool(tolerates(*posterior.moved(1.5 * first_order, form), p).any())
+
+
+def test_the_multiplier_form_starts_from_the_affine_one_s_margin():
+    vae = vf.models.ConvVAE((1, 8, 8), channels=4, latent=3)
+    prepared, p = prepare(vae, images(8)), torch.tensor([0.99, 0.9]).double()
+    affine, smaller = (local_margins(prepared, p, form) for form in ("affine", "smaller"))
+    assert bool((smaller > 1.2 * affine).all())
+
+
+def test_the_published_encoder_by_the_affine_form_alone(monkeypatch):
+    monkeypatch.setattr(local, "IMAGE_STEPS", 3)
+    prepared = prepare(vf.models.ConvVAE((1, 28, 28)), images(28, 1))
+    posterior = Posterior(prepared)
+    assert "at most 1024 features" in posterior.why_affine
+    assert local_margins(prepared, torch.tensor([0.99]).double(), "smaller").item() > 0
