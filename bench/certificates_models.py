@@ -52,7 +52,7 @@ OBJECTIVES: dict[str, t.Objective] = {
     "smooth": t.Smooth(),
     "fisher": t.Fisher(),
     "adversarial": t.Adversarial(),
-    "lipschitz": t.BetaELBO(),  # of a LipschitzVAE, exported
+    "lipschitz": t.BetaELBO(),  # of a LipschitzVAE
 }
 
 
@@ -91,7 +91,7 @@ def _objective(name: str, x: Tensor, epochs: int) -> vf.VAE:
     if name == "lipschitz":
         vae = vf.models.LipschitzVAE(x.shape[1:], hidden=SMALL, latent=LATENTS)
         t.fit(vae, x, objective=OBJECTIVES[name], **options)
-        return vae.eval().export()
+        return vae.eval()
     vae = vf.models.MLPVAE(x.shape[1:], SMALL, LATENTS, "relu")
     _as_torch_does(vae)
     t.fit(vae, x, objective=OBJECTIVES[name], **options)

@@ -40,7 +40,7 @@ KINDS = (
 )
 WEIGHTS = ("random", "trained", "signs", "aligned", "steep")
 POINTS = 24  # of a ball, and as many after ascent
-MOST = 24 if TIMES > 1 else 8  # balls of one batch
+MOST = 24 if TIMES > 1 else 6  # balls of one batch
 ROUND_OFF = 1e-12
 
 

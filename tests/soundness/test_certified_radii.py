@@ -59,7 +59,7 @@ def not_more_than_its_level(wrong: int, n: int) -> None:
 
 
 LEVELS = {  # method, how its draws are chosen, copies of the input in the suite and in full
-    "local": ({"method": "local", "samples": 300}, 300, 4_000),
+    "local": ({"method": "local", "samples": 300}, 200, 4_000),
     "looks": ({"method": "local", "budget": Budget(samples=2000)}, 100, 3_000),
     "anchors": ({"method": "anchors", "samples": 400}, 6, 400),
     "best": ({"method": "best", "samples": 400}, 3, 150),
