@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -181,3 +184,79 @@ def test_a_distance_says_how_many_draws_it_takes(build):
     assert all("too few draws" in reason for reason in few.reasons)
     enough = distance(vae, x, 0.05, samples=int(few.samples_required.max()))
     assert not bool(enough.abstain.any())
+
+
+class Cut(nn.Module):
+    def forward(self, a):
+        return a.clamp(-50.0, 0.0)
+
+
+class Ratio(nn.Module):
+    """Far from g(0) = 0 where |z₂| > 2e^(−3/2)|z₁|: P = 2/π·atan(2e^(−3/2)σ₁/σ₂)."""
+
+    def forward(self, z):
+        out = z[:, 1].abs() > 2.0 * math.exp(-1.5) * z[:, 0].abs()
+        return torch.stack([out * 10.0, 0.0 * z[:, 0]], 1).to(z.dtype)
+
+
+def test_a_clamp_of_the_scale_stays_within_what_anchors_allow():
+    """σ₁ stays at its clamp while its layer moves as σ₂ does: a set of displacements without the
+    clamp would take the ratio for constant. P(x − Re₁) = ½ at R = 2 log 2.
+    """
+    base = nn.Linear(2, 2)
+    vae = VAE(
+        encoder_mean=nn.Linear(2, 2),
+        encoder_logvar=nn.Sequential(base, Cut()),
+        decoder=Ratio(),
+        likelihood="gaussian",
+    )
+    vae = vae.double().eval()
+    with torch.no_grad():
+        for parameter in vae.parameters():
+            parameter.zero_()
+        base.weight.copy_(torch.tensor([[-1.0, 0.0], [-1.0, 1e-6]]))
+        base.bias.copy_(torch.tensor([6.0, -3.0]))
+    x = torch.zeros(1, 2, dtype=torch.float64)
+    for method in ("anchors", "local"):
+        own = margin(vae, x, 1.0, method=method, samples=300_000, alpha=0.05)
+        assert float(own.margin) <= 2 * math.log(2.0)
+        assert method == "anchors" or float(own.margin) > 0.1
+
+
+def test_a_dead_encoder_and_a_scale_of_zero_stop_nobody_else():
+    vae, x = mlp("relu", fixed=True), images()
+    with torch.no_grad():
+        next(p for p in vae.encoder.parameters()).zero_()
+        for p in vae.encoder.parameters():
+            p.clamp_(max=0.0)
+    dead = margin(vae, x, 1.0, method="anchors", samples=2000)
+    assert bool((dead.margin >= 0).all())
+    vae = mlp("tanh")
+    narrow = [p for name, p in vae.encoder.named_parameters() if "bias" in name][-1]
+    with torch.no_grad():
+        narrow.fill_(-3000.0)
+    own = margin(vae, x, 1.0, method="anchors", samples=500)
+    assert own.abstain.all()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_no_rows_are_no_margins(method):
+    own = margin(mlp("relu", fixed=True), images()[:0], 1.0, method=method, samples=200)
+    assert own.margin.shape == (0,)
+
+
+def test_a_pilot_without_a_radius_says_so():
+    own = margin(mlp("relu"), images(1), 0.05, method="anchors", samples=1500)
+    assert own.samples.tolist() == [0]
+    assert own.reasons[0].startswith("the pilot found no radius")
+
+
+def test_numbers_that_are_no_python_integers_are_numbers(affine, points):
+    one = margin(affine, points, 2.5, method="local", samples=np.int64(600))
+    assert one.samples.tolist() == [600] * 6
+    with pytest.raises(TypeError, match="samples"):
+        margin(affine, points, 2.5, method="local", samples=1.5)
+    with pytest.raises(ValueError, match="alpha must lie in"):
+        margin(affine, points, 2.5, method="best", alpha=1.5)
+    with pytest.raises(ValueError, match=r"leave out budget\.seconds"):
+        margin(affine, points, 2.5, method="anchors", budget=Budget(seconds=1.0))

@@ -10,6 +10,7 @@ Source: mathematics.md 8.6.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -30,10 +31,11 @@ from vaefast.runtime import memory, numerics
 __all__ = ["AnchorMargins", "Plan", "anchor_margins", "require_anchors"]
 
 PILOT = 10_000  # draws that choose the radii, and nothing else
-HALVINGS = 8
+HALVINGS = 9
 RADII = (1.03, 1.0, 0.97, 0.93, 0.88, 0.8)  # of the pilot's, tried in this order
 AXES = (3, 2, 4)  # that the pilot chooses among, tried in this order
 START = 2.5  # the quantile up to which the pilot's draws spread
+MOST = 4.0  # the quantile above which no radius is tried
 NEAR = 1e-3  # a radius at which the encoder is affine, for the pilot's directions
 
 
@@ -46,24 +48,29 @@ class Plan(NamedTuple):
 
 
 class AnchorMargins(NamedTuple):
-    """Margins [B] float64 and the probability at x itself that the same draws show, [B]."""
+    """Margins [B], the probability at x itself that the same draws show, and the draws; float64.
+
+    0 draws: the pilot promised no radius, and nothing more was drawn.
+    """
 
     margin: Tensor
     p_lower: Tensor
+    samples: Tensor
 
 
 def require_anchors(prepared: Prepared) -> None:
-    """Refuse a σ that is no exponential of affine outputs: its change leaves the ellipsoid.
+    """Refuse a σ whose logarithm is no network's output: its change leaves the ellipsoid.
 
     Raises:
         ValueError: with the way out.
     """
-    for head in heads(prepared.maps):
-        last = head.net.activations[-1]
-        if head.factor and (last != "identity" or head.factor != 0.5):
+    if prepared.x.device.type != "cpu":
+        raise ValueError('method "anchors" runs on the CPU; move model and x there or take "local"')
+    for head in heads(prepared.maps, exact=True):
+        if head.dropped:
             raise ValueError(
-                f'method "anchors" takes a log-variance that is affine in the last hidden layer, '
-                f'got one behind "{last}"; take method="local"'
+                f'method "anchors" takes σ = exp of a layer or of a clamp, got "{head.dropped}"; '
+                'take method="local"'
             )
 
 
@@ -79,7 +86,8 @@ def anchor_margins(prepared: Prepared, r: Tensor, plan: Plan) -> AnchorMargins:
             ).certify()
             for i in range(len(part.x))
         ]
-        return tuple(torch.tensor(t, dtype=torch.float64) for t in zip(*found, strict=True))
+        columns = ([row[k] for row in found] for k in range(3))
+        return tuple(torch.tensor(column, dtype=torch.float64) for column in columns)
 
     maps = prepared.maps
     cost = 4 * maps.mean.bytes_per_row(prepared.itemsize, 1)
@@ -93,7 +101,7 @@ class _Encoder:
 
     def __init__(self, part: Prepared, std: Tensor) -> None:
         x, self._nets = part.x.flatten(1), []
-        for head in heads(part.maps):
+        for head in heads(part.maps, exact=True):
             scale = head.scale(std)
             if head.factor:
                 scale[:, -std.shape[1] :] *= 2.0**0.5  # y = [m; √2 e]
@@ -125,19 +133,22 @@ class _Input:
     plan: Plan
     encoder: _Encoder
 
-    def certify(self) -> tuple[float, float]:
-        """The margin and p_lower."""
-        if not bool(torch.isfinite(torch.cat([t.flatten() for t in (*self.own, self.r)])).all()):
-            return torch.nan, torch.nan
-        near = self._ellipsoid(NEAR, max(AXES))
-        longest = float(near.lengths[0])
-        if not longest > 0.0:
-            return 0.0, 0.0
+    def certify(self) -> tuple[float, float, int]:
+        """The margin, p_lower and the draws behind them."""
+        given = (*self.own, self.r, 1.0 / self.own.std)
+        if not all(bool(t.isfinite().all()) for t in given[:-1]):
+            return torch.nan, torch.nan, 0
+        Q = self.encoder.ellipsoid(NEAR, self.row)
+        if not bool(given[-1].isfinite().all()) or not bool(Q.isfinite().all()):
+            return 0.0, 0.0, 0
+        near = self._cut(Q, max(AXES))
+        longest = max(float(near.lengths[0]), 1e-12)
         start = near._replace(lengths=near.lengths * (START / longest))
         pilot = self._draw(_spread([start]), min(PILOT, self.plan.samples), Use.PILOT)
-        radius, axes = self._chosen(pilot, NEAR * START / longest)
+        top = min(NEAR * MOST / longest, math.sqrt(self.part.pixels))
+        radius, axes = self._chosen(pilot, top)
         if radius == 0.0:
-            return 0.0, 0.0
+            return 0.0, 0.0, 0
         ellipsoids = [self._ellipsoid(radius * share, axes) for share in RADII]
         level = level_of(sum(map(anchors, ellipsoids)), self.plan.alpha)
         pool = self._draw(_spread(ellipsoids), self.plan.samples, Use.ANCHOR)
@@ -145,8 +156,8 @@ class _Input:
         at_x = pool.miss_bounds(origin, origin[0], level)
         for share, ellipsoid in zip(RADII, ellipsoids, strict=True):
             if covered(ellipsoid, partial(pool.miss_bounds, level=level)):
-                return radius * share, 1.0 - float(at_x)
-        return 0.0, 1.0 - float(at_x)
+                return radius * share, 1.0 - float(at_x), pool.samples
+        return 0.0, 1.0 - float(at_x), pool.samples
 
     def _chosen(self, pilot: Pool, top: float) -> tuple[float, int]:
         """The radius and the number of axes that promise most.
@@ -158,7 +169,7 @@ class _Input:
         for _ in range(HALVINGS):
             radius, held = 0.5 * (safe + fail), False
             Q = self.encoder.ellipsoid(radius, self.row)
-            for axes in sorted(AXES, key=lambda a: a != best):
+            for axes in sorted(AXES, key=lambda a: a != best) if bool(Q.isfinite().all()) else ():
                 ellipsoid = self._cut(Q, axes)
                 level = level_of(len(RADII) * anchors(ellipsoid), self.plan.alpha)
                 bounds = partial(pilot.miss_bounds, level=level, copies=copies)

@@ -13,7 +13,6 @@ from vaefast.certify.guarantee import Guarantee
 from vaefast.certify.local import moved, require_local
 from vaefast.certify.probability import check_draws, drawn_promise, lower_bound
 from vaefast.certify.request import FORMS
-from vaefast.certify.result import NOT_FINITE
 from vaefast.certify.sampling import at_input, distances
 from vaefast.certify.tolerance import required_probability
 from vaefast.functional.rows import finite
@@ -28,6 +27,8 @@ from vaefast.runtime.reasons import Reasons, reasons
 __all__ = ["CertifiedDistance", "distance"]
 
 TOO_FAR = "the ball moves the posterior too far for any probability that draws could show"
+BAD_INPUT = "x or radius is not finite"
+BAD_DRAW = "the drawn reconstruction of that rank is not finite"
 TOO_FEW = "too few draws: even if all stayed near, they would not show the probability needed"
 
 
@@ -84,7 +85,8 @@ def distance(
     For every x' with ‖x' − x‖₂ ≤ radius, g(μ(x') + σ(x')⊙η) is within ``distance`` of g(μ(x)) with
     probability above ½, with confidence 1 − alpha per input. The encoder alone says which
     probability p at x this takes; then k is the least rank with BetaInv(alpha; k, S − k + 1) ≥ p,
-    and the distance the k-th smallest of S draws, a distribution-free tolerance bound.
+    and the distance the k-th smallest of S draws, a distribution-free tolerance bound. A
+    :func:`margin` at this r takes another seed: r depends on these draws.
 
     Args:
         vae: the VAE, in evaluation mode, its encoder one that lowers.
@@ -121,9 +123,10 @@ def distance(
     found = _kth(prepared, rank.clamp(max=samples), draws.samples, seed)
     required = (torch.log(torch.tensor(alpha).double()) / p.log()).ceil().clamp(1, 2**62).long()
     bad = ~finite(prepared.x, ball)
-    abstain = bad | (rank > samples)
+    wrong = ~found.isfinite()
+    abstain = bad | (rank > samples) | wrong
     value = found.masked_fill(abstain, torch.inf).masked_fill(bad, torch.nan)
-    causes = {NOT_FINITE: bad, TOO_FAR: p >= 1.0, TOO_FEW: abstain}
+    causes = {BAD_INPUT: bad, TOO_FAR: p >= 1.0, TOO_FEW: rank > samples, BAD_DRAW: wrong}
     return CertifiedDistance(
         distance=value,
         radius=ball,

@@ -19,7 +19,7 @@ from vaefast.types import Network
 __all__ = ["Head", "heads", "why_not"]
 
 # d log σ / da lies in [0, factor]
-LOG_FACTORS = {"exp": 1.0, "exp_half": 0.5, "softplus": 1.0, "sigmoid": 1.0}
+LOG_FACTORS = {"exp_half": 0.5, "softplus": 1.0, "sigmoid": 1.0}
 
 
 class Head(NamedTuple):
@@ -29,11 +29,14 @@ class Head(NamedTuple):
         net: x ↦ the means, the logarithmic scales, or both in this order.
         mean: whether the means are among the outputs.
         factor: of the scales' outputs, per unit of log σ; 0 where there are none.
+        dropped: the activation behind the scales that was left out because log of it is
+            1-Lipschitz in each; "" where log σ is the outputs times the factor exactly.
     """
 
     net: Network
     mean: bool
     factor: float = 0.0
+    dropped: str = ""
 
     @property
     def groups(self) -> int:
@@ -53,19 +56,22 @@ def why_not(maps: Maps) -> str:
     return found if isinstance(found, str) else ""
 
 
-def heads(maps: Maps) -> list[Head]:
+def heads(maps: Maps, *, exact: bool = False) -> list[Head]:
     """One network with both heads on a common trunk, or one per head.
+
+    ``exact``: keep a clamp of log σ² as a layer; without it a bound of the norm still holds, a set
+    of displacements does not, since a clamp leaves an ellipsoid.
 
     Raises:
         ValueError: with what :func:`why_not` says.
     """
-    found = _found(maps)
+    found = _found(maps, exact=exact)
     if isinstance(found, str):
         raise ValueError(found)
     return found
 
 
-def _found(maps: Maps) -> list[Head] | str:
+def _found(maps: Maps, *, exact: bool = False) -> list[Head] | str:
     """The heads, or what stands in their way."""
     mean, scale = maps.mean, maps.scale
     if mean.lowered is None:
@@ -74,14 +80,15 @@ def _found(maps: Maps) -> list[Head] | str:
         return _known([Head(mean.lowered, True)])
     if scale.lowered is None:
         return scale.why_not
-    found = _log_scale(scale.lowered, given_as_std=scale is maps.std)
-    if found is None:
-        return f'σ is the activation "{scale.lowered.activations[-1]}" of a layer'
-    net, factor = found
-    plain = mean.lowered.activations[-1] == "identity"
-    if plain and (both := joined(mean.lowered, net)) is not None:
-        return _known([Head(both, True, factor)])
-    return _known([Head(mean.lowered, True), Head(net, False, factor)])
+    log_scale = _log_scale(scale.lowered, given_as_std=scale is maps.std, exact=exact)
+    if log_scale is None:
+        return (
+            "σ is no exp, softplus or sigmoid of a layer, of which the logarithm has a known slope"
+        )
+    plain = mean.lowered.activations[-1] == "identity" == log_scale.net.activations[-1]
+    if plain and (both := joined(mean.lowered, log_scale.net)) is not None:
+        return _known([log_scale._replace(net=both, mean=True)])
+    return _known([Head(mean.lowered, True), log_scale])
 
 
 def _known(found: list[Head]) -> list[Head] | str:
@@ -95,11 +102,15 @@ def _known(found: list[Head]) -> list[Head] | str:
     return found
 
 
-def _log_scale(net: Network, *, given_as_std: bool) -> tuple[Network, float] | None:
+def _log_scale(net: Network, *, given_as_std: bool, exact: bool) -> Head | None:
     """x ↦ a with |Δ log σ_i| ≤ factor·|Δa_i|; None where there is none."""
-    last = net.activations[-1].split(":")[0]
-    if not given_as_std:  # log σ²; a clamp is 1-Lipschitz
-        return (net.with_epilogue("identity") if last == "clamp" else net), 0.5
-    if last not in LOG_FACTORS:
-        return None
-    return net.with_epilogue("identity"), LOG_FACTORS[last]
+    text = net.activations[-1]
+    last, factor = text.split(":")[0], 0.5
+    if given_as_std:
+        if last not in LOG_FACTORS:
+            return None
+        factor = LOG_FACTORS[last]
+    elif last != "clamp" or exact:
+        return Head(net, False, factor)
+    dropped = "" if last == "exp_half" else text
+    return Head(net.with_epilogue("identity"), False, factor, dropped)

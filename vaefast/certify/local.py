@@ -100,9 +100,14 @@ def local_margins(prepared: Prepared, p_lower: Tensor, form: str) -> Tensor:
         p_lower: [B] float64.
         form: one of :data:`FORMS`.
     """
+    margin = torch.where(p_lower.isnan(), torch.nan, 0.0).double()
+    rows = (p_lower > 0.5).nonzero()[:, 0]
+    if not len(rows):
+        return margin
+    prepared, p_lower = prepared.at(rows), p_lower[rows]
     q = torch.special.ndtri(p_lower)
     slope = spectral(prepared, whiten=True, bound="estimate")
-    most = math.sqrt(prepared.pixels)
+    most = math.sqrt(prepared.pixels)  # no margin is looked for above the cube's diagonal
     # where the slope is 0 (dead units) first order says nothing; a later kink ends the search
     reach = (REACH * q / slope).nan_to_num(most, most).clamp(0.0, most)
     search = _Search(form, p_lower, q, reach)
@@ -110,7 +115,7 @@ def local_margins(prepared: Prepared, p_lower: Tensor, form: str) -> Tensor:
     def run(part: Prepared) -> tuple[Tensor, ...]:
         return (search.run(part),)
 
-    (margin,) = prepared.rows(run, _bytes(prepared), generic=False)
+    (margin[rows],) = prepared.rows(run, _bytes(prepared), generic=False)
     return margin
 
 

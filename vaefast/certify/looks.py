@@ -77,7 +77,7 @@ def plan(samples: int | str, alpha: float, budget: Budget, flop_per_draw: float)
 
     The last has half of α, as most inputs whose draws pay go there; the others share the rest.
     """
-    if isinstance(samples, int):
+    if not isinstance(samples, str):
         return [Look(checks.count(samples, "samples"), alpha)]
     most = max(1, min(budget.samples, int(budget.flop / max(flop_per_draw, 1.0))))
     sizes = [min(FIRST, most)]

@@ -47,6 +47,7 @@ def margin(
         whitened:     R ≥ q / ‖diag(1/σ) J‖₂         (tightest of its kind, never smaller)
         local:        the largest R found with Δ(R), E(R) tolerated by p_lower, where the ball of
                       radius R moves μ/σ by at most Δ(R) and log σ by at most E(R)
+        anchors:      the same with the decoder sampled at many posteriors within reach
         lipschitz:    the largest d with p(d) < ½,   p the smaller of two bounds of P(miss),
                       a²[b²d² + (‖σ‖ + cd)²]/r²  and  P(χ²_m > (r/a − bd)²/(max σ_i + cd)²)
 
@@ -66,8 +67,9 @@ def margin(
         vae: the VAE, in evaluation mode.
         x: [B, *event] inputs, float32 or float64.
         r: radius in output space, float or [B], ℓ2 over all entries, pixel scale.
-        method: ``"first_order"``, ``"whitened"``, ``"local"`` or ``"lipschitz"``. Tip: of a
-            trained Lipschitz VAE certify its ``export()``, whose constants are the smallest.
+        method: ``"first_order"``, ``"whitened"``, ``"local"``, ``"anchors"``, ``"best"`` (the
+            larger of these two, each at half of alpha) or ``"lipschitz"``. Tip: of a trained
+            Lipschitz VAE certify its ``export()``, whose constants are the smallest.
         samples: draws behind ``p_lower``, or ``"auto"``: doubled, from 1,000, as long as they pay
             and the budget allows. Default ``"auto"`` for certificates, 1000 for first order.
         alpha: error probability of ``p_lower``, per input; default 0.001.
@@ -86,8 +88,8 @@ def margin(
             reconstruction of x is drawn as well, independently, by the published Theorem 2 and
             tighter forms of it (T1 to T3). Its margins are none of the other methods' event.
         budget: the most that ``samples="auto"`` spends, a :class:`vaefast.certify.Budget`.
-        form: of "local", the bound of the encoder: ``"affine"``, ``"multiplier"`` or the smaller
-            of both (default), which costs three times as much as the first. Convolutional
+        form: of "local" and "best", the bound of the encoder: ``"affine"``, ``"multiplier"`` or the
+            smaller of both (default), which costs three times as much as the first. Convolutional
             encoders with a hidden layer beyond the first of more than 1024 features get the
             affine form alone by default, those of up to 4096 the other one where it is asked for.
 

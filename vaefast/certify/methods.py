@@ -26,6 +26,7 @@ __all__ = ["METHODS"]
 TOO_WIDE = "the constants and σ(x) leave the event a probability of at most 1/2 at x itself"
 NOT_LIKELY = "p_lower is at most 1/2"
 NOT_BOUNDED = "no radius that was tried has a bound of the encoder below what p_lower tolerates"
+NO_RADIUS = "the pilot found no radius that as many draws as were asked for would show"
 FIRST_ORDER_DRAWS = 1000
 
 
@@ -46,14 +47,16 @@ def _anchors(prepared: Prepared, request: Request) -> MarginResult:
     require_local(prepared, "anchors")
     require_anchors(prepared)
     r, samples = request.radius(prepared), request.looks(prepared, "auto")[-1].samples
-    found, p_lower = anchor_margins(prepared, r, Plan(samples, request.level, request.seed or 0))
-    used = torch.full_like(prepared.index, samples)
-    drawn = Drawn(p_lower, used, request.level, "ieee", drawn_promise(prepared))
-    return _certified(prepared, "anchors", found, drawn)
+    found = anchor_margins(prepared, r, Plan(samples, request.level, request.seed or 0))
+    used = found.samples.long()
+    drawn = Drawn(found.p_lower, used, request.level, "ieee", drawn_promise(prepared))
+    return _certified(prepared, "anchors", found.margin, drawn)
 
 
 def _best(prepared: Prepared, request: Request) -> MarginResult:
     """Both certificates at half of α, so that both statements hold together."""
+    require_local(prepared, "best")
+    require_anchors(prepared)
     half = replace(request, alpha=0.5 * request.level)
     parts = [_local(prepared, half), _anchors(prepared, replace(half, form=None))]
     return replace(best(*parts), alpha=request.level)
@@ -61,7 +64,8 @@ def _best(prepared: Prepared, request: Request) -> MarginResult:
 
 def _certified(prepared: Prepared, method: str, bound: Tensor, drawn: Drawn) -> MarginResult:
     p_lower, abstain = drawn.p_lower, ~(bound > 0)
-    causes = {NOT_FINITE: p_lower.isnan(), NOT_LIKELY: p_lower <= 0.5, NOT_BOUNDED: abstain}
+    causes = {NOT_FINITE: p_lower.isnan(), NO_RADIUS: drawn.samples == 0}
+    causes |= {NOT_LIKELY: p_lower <= 0.5, NOT_BOUNDED: abstain}
     own = batching.reproducible(False, ("net_forward",), prepared.x)
     return MarginResult(
         bound.masked_fill(abstain, 0.0).masked_fill(p_lower.isnan(), torch.nan),

@@ -12,6 +12,7 @@ from vaefast import checks
 from vaefast.certify.looks import Budget, Look, flop_per_draw, gather_evidence, plan
 from vaefast.certify.probability import (
     RobustProbability,
+    check_alpha,
     check_draws,
     check_radius,
     drawn_promise,
@@ -85,6 +86,11 @@ class Request:
         checks.option(self.form or "smaller", "form", FORMS)
         if isinstance(self.samples, str) and self.samples != "auto":
             raise ValueError(f'samples must be a number or "auto", got "{self.samples}"')
+        if self.samples is not None and not isinstance(self.samples, str):
+            checks.count(self.samples, "samples")
+        check_alpha(self.level)
+        if self.method in ("anchors", "best") and self.budget and self.budget.seconds is not None:
+            raise ValueError("anchors draw once and look at no clock; leave out budget.seconds")
 
     @property
     def level(self) -> float:
@@ -98,7 +104,7 @@ class Request:
     def looks(self, prepared: Prepared, default: int | str) -> list[Look]:
         """The sizes at which draws are looked at; ``default`` where no number is given."""
         samples = default if self.samples is None else self.samples
-        number = samples if isinstance(samples, int) else 1
+        number = 1 if isinstance(samples, str) else samples
         check_draws(number, self.level, self.seed or 0)
         cost = flop_per_draw(prepared) if samples == "auto" else 0.0
         return plan(samples, self.level, self.budget or Budget(), cost)

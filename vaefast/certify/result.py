@@ -25,11 +25,11 @@ class MarginResult:
             not finite.
         p_lower: [B] float64, the probability bound that the margin rests on: of draws, or, of the
             method "lipschitz", what the constants say of x itself.
-        abstain: [B] bool: ``p_lower`` ≤ ½, or the input, σ or the Jacobian is not usable. A
-            Jacobian of 0 is not: a relu that is dead at x or an encoder that rounds moves all the
-            same a little further on, of which first order says nothing.
+        abstain: [B] bool: ``p_lower`` ≤ ½, no radius that was tried is certified, or the input, σ
+            or the Jacobian is not usable. Of first order a Jacobian of 0 is not: a relu that is
+            dead at x or an encoder that rounds moves all the same a little further on.
         guarantee: a :class:`Guarantee`.
-        method: the method that was asked for.
+        method: the method, or the methods of which each row's largest was taken.
         reproducible: how far a row depends on the batch it stood in: ``"bits"``, ``"blocks"`` or
             ``"round-off"``, see :func:`vaefast.runtime.batching.reproducible`.
         reasons: why each row abstained, empty where it did not.

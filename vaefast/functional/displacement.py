@@ -152,7 +152,7 @@ class Displacement:
         Q = INFLATION**2 * radius[:, None, None, None] ** 2 * Q
         rest = self._rounding(rows, radius, found)  # [n, groups], of any direction
         size = eigenvalue(Q).clamp(min=0.0).sqrt()
-        share = torch.where(rest > 0, rest / (rest + size), 0.0)[..., None, None]
+        share = torch.where((rest > 0) & (size > 0), rest / (rest + size), 0.0)[..., None, None]
         eye = torch.eye(Q.shape[-1]).to(Q)
         round_off = (rest * (rest + size))[..., None, None] * eye
         return Q / (1.0 - share) + round_off
