@@ -38,7 +38,7 @@ def test_the_multiplier_form_starts_from_the_affine_one_s_margin():
 
 
 def test_the_published_encoder_by_the_affine_form_alone(monkeypatch):
-    monkeypatch.setattr(local, "IMAGE_STEPS", 3)
+    monkeypatch.setattr(local, "STEPS", 3)
     prepared = prepare(vf.models.ConvVAE((1, 28, 28)), images(28, 1))
     posterior = Posterior(prepared)
     assert "at most 1024 features" in posterior.why_affine

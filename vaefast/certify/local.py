@@ -24,10 +24,11 @@ from vaefast.models.prepare import Prepared
 
 __all__ = ["Moved", "Posterior", "local_margins", "moved", "quickly_bounded", "require_local"]
 
-HALVINGS = 12  # by the affine form
+STEPS = 6  # by the affine form
+START = 0.6  # of the first-order margin
+POWER = 3.0  # of the radius in the displacement, before two bounds say so
 REFINEMENTS = 4  # by the multiplier form, whose evaluations cost ten times as much
-IMAGE_STEPS = 6  # by the affine form of convolutions, whose cost grows with the radius
-IMAGE_START = 0.03  # of the first-order margin, where that form is near its tolerance
+IMAGE_START = 0.03  # of the first-order margin, of convolutions
 IMAGE_GAIN = 2.8  # of the multiplier form over the affine one, where that has lost most
 REACH = 1.5  # of the first-order margin; no bound of the displacement comes near it
 SHADE = 0.998  # of a proposed radius: one that holds is worth more than one that is exact
@@ -137,43 +138,48 @@ class _Search(NamedTuple):
     def run(self, part: Prepared) -> Tensor:
         p, q, reach = (t[part.gather] for t in (self.p_lower, self.q, self.reach))
         posterior = Posterior(part)
-        safe, fail = torch.zeros_like(p), reach
-        if posterior.images:
-            return self._of_images(posterior, p, q, reach)
+        first_order = reach / REACH
         cheap = "affine" if self.form == "smaller" else self.form
-        for _ in range(HALVINGS):
-            middle = 0.5 * (safe + fail)
-            held = tolerates(*posterior.moved(middle, cheap), p)
-            safe, fail = torch.where(held, middle, safe), torch.where(held, fail, middle)
+        if posterior.images:  # whose affine form costs the more the larger the radius
+            cheap = "affine"
+            safe = self._climbed(posterior, p, q, first_order, cheap, IMAGE_START)
+            if self.form == "affine" or (self.form == "smaller" and posterior.why_affine):
+                return safe
+            start = torch.minimum((safe * first_order).sqrt(), IMAGE_GAIN * safe)
+            start = torch.where(safe > 0, start, first_order)
+            return self._refined(posterior, p, q, safe, reach, self.form, start)
+        safe = self._climbed(posterior, p, q, first_order, cheap, START)
         return self._refined(posterior, p, q, safe, reach) if self.form == "smaller" else safe
 
-    def _of_images(self, posterior: Posterior, p: Tensor, q: Tensor, reach: Tensor) -> Tensor:
-        """Radii from small to large: what a convolution's bounds cost grows with the radius.
+    def _climbed(
+        self,
+        posterior: Posterior,
+        p: Tensor,
+        q: Tensor,
+        first_order: Tensor,
+        form: str,
+        start: float,
+    ) -> Tensor:
+        """The largest of a few radii that held, from a share ``start`` of first order on.
 
         The next one is where a power of it through the last two reaches the tolerance.
         """
-        first_order = reach / REACH
         safe, fail = torch.zeros_like(p), first_order
-        radius, last, power = IMAGE_START * first_order, None, torch.full_like(p, 3.0)
-        for _ in range(IMAGE_STEPS):
-            bounds = posterior.moved(radius, "affine")
+        radius, last, power = start * first_order, None, torch.full_like(p, POWER)
+        for _ in range(STEPS):
+            bounds = posterior.moved(radius, form)
             held = tolerates(*bounds, p)
             safe = torch.where(held, torch.maximum(safe, radius), safe)
             fail = torch.where(held, fail, torch.minimum(fail, radius))
             over = (bounds.shift / (q * (1.0 - 2.2 * bounds.scale.square()).clamp(min=0.1))).log()
             if last is not None:
-                power = (
-                    ((over - last[1]) / (radius / last[0]).log()).nan_to_num(2.0).clamp(1.0, 4.0)
-                )
+                slope = (over - last[1]) / (radius / last[0]).log()
+                power = slope.nan_to_num(2.0).clamp(1.0, 4.0)
             last = radius, over
             radius = SHADE * radius * (-over / power).exp()
             inside = (radius > safe) & (radius < fail)
             radius = torch.where(inside, radius, (torch.maximum(safe, fail / 16) * fail).sqrt())
-        if self.form == "affine" or (self.form == "smaller" and posterior.why_affine):
-            return safe
-        start = torch.minimum((safe * first_order).sqrt(), IMAGE_GAIN * safe)
-        start = torch.where(safe > 0, start, fail)
-        return self._refined(posterior, p, q, safe, reach, self.form, start)
+        return safe
 
     def _refined(
         self,
