@@ -82,11 +82,13 @@ class Row:
 
 def own_radius(vae: vf.VAE, x: Tensor, samples: int = DRAWN, share: float = SHARE) -> Tensor:
     """The order statistic of ‖g(μ + σ⊙η) − g(μ)‖₂ at each input, [B]."""
-    generator = torch.Generator().manual_seed(SEED)
+    generator = torch.Generator(device="cpu").manual_seed(SEED)
     found = []
     with torch.no_grad():
         for mean, std in zip(*vae.posterior(x), strict=True):
-            noise = torch.randn(samples, len(mean), generator=generator, dtype=mean.dtype)
+            noise = torch.randn(
+                samples, len(mean), generator=generator, dtype=mean.dtype, device="cpu"
+            )
             apart = (vae.g(mean + std * noise) - vae.g(mean[None])).flatten(1).norm(dim=1)
             found.append(apart.kthvalue(round(share * samples)).values)
     return torch.stack(found)

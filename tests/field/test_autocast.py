@@ -76,7 +76,7 @@ CALLS = {
         VAE, X, 0.1, grid=2, bisections=1, restarts=2, steps=2, samples=20
     ),
     "certify.margin": lambda: vf.certify.margin(VAE, X, 3.0, samples=50),
-    "certify.distance": lambda: vf.certify.distance(VAE, X, 0.01, samples=50),
+    "certify.distance": lambda: vf.certify.distance(LIPSCHITZ, X, 0.01, samples=50),
     "certify.best": lambda: vf.certify.best(CERTIFIED(), CERTIFIED()),
     "certify.robust_probability": lambda: vf.certify.robust_probability(VAE, X, 1.0, samples=50),
     "geometry.frobenius_norm": lambda: vf.geometry.frobenius_norm(VAE, X, of="reconstruction"),

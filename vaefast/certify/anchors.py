@@ -87,7 +87,7 @@ def anchor_margins(prepared: Prepared, r: Tensor, plan: Plan) -> AnchorMargins:
             for i in range(len(part.x))
         ]
         columns = ([row[k] for row in found] for k in range(3))
-        return tuple(torch.tensor(column, dtype=torch.float64) for column in columns)
+        return tuple(torch.tensor(column, dtype=torch.float64, device="cpu") for column in columns)
 
     maps = prepared.maps
     cost = 4 * maps.mean.bytes_per_row(prepared.itemsize, 1)
@@ -109,7 +109,10 @@ class _Encoder:
 
     def ellipsoid(self, radius: float, row: int) -> Tensor:
         """Q [m, m] float64, y yᵀ ≼ Q for every y within reach."""
-        ball, rows = torch.tensor([radius], dtype=torch.float64), torch.tensor([row])
+        ball, rows = (
+            torch.tensor([radius], dtype=torch.float64, device="cpu"),
+            torch.tensor([row], dtype=torch.int64, device="cpu"),
+        )
         return _beside([net.ellipsoid(ball, rows)[0, 0] for net in self._nets])
 
 
@@ -152,7 +155,7 @@ class _Input:
         ellipsoids = [self._ellipsoid(radius * share, axes) for share in RADII]
         level = level_of(sum(map(anchors, ellipsoids)), self.plan.alpha)
         pool = self._draw(_spread(ellipsoids), self.plan.samples, Use.ANCHOR)
-        origin = torch.zeros(1, self.own.std.shape[1], dtype=torch.float64)
+        origin = torch.zeros(1, self.own.std.shape[1], dtype=torch.float64, device="cpu")
         at_x = pool.miss_bounds(origin, origin[0], level)
         for share, ellipsoid in zip(RADII, ellipsoids, strict=True):
             if covered(ellipsoid, partial(pool.miss_bounds, level=level)):
@@ -192,7 +195,7 @@ class _Input:
         cost = maps.pixels.bytes_per_row(self.own.mean.element_size(), 1) + 256 * d
         misses = []
         for part in memory.row_chunks(samples, cost, memory.cached(1, self.own.mean)):
-            steps = torch.arange(part.start, part.stop)
+            steps = torch.arange(part.start, part.stop, device="cpu")
             eta = philox.normal(
                 d,
                 seed=self.plan.seed,

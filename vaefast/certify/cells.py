@@ -58,7 +58,7 @@ class Ellipsoid(NamedTuple):
         values, vectors = torch.linalg.eigh(Q)
         values, vectors = values.flip(0).clamp(min=0.0), vectors.flip(1)
         k = min(axes, len(values))
-        lengths = torch.zeros(k + 1, dtype=torch.float64)
+        lengths = torch.zeros(k + 1, dtype=torch.float64, device="cpu")
         lengths[: min(k + 1, len(values))] = values[: k + 1].sqrt()
         moves = len(values) > latents
         unit = vectors[:, :k]
@@ -84,11 +84,11 @@ def anchors(ellipsoid: Ellipsoid) -> int:
 def centres(ellipsoid: Ellipsoid) -> Tensor:
     """t_c [groups, k] of each group: the middle of its bins, 0 along other axes."""
     axes = min(GROUPED, ellipsoid.axes)
-    found = torch.zeros(groups(ellipsoid), ellipsoid.axes, dtype=torch.float64)
+    found = torch.zeros(groups(ellipsoid), ellipsoid.axes, dtype=torch.float64, device="cpu")
     first = 1
     for depth in range(1, GROUP_DEPTH + 1) if len(found) > 1 else ():
         bins = 1 << depth
-        number = torch.arange(bins**axes)
+        number = torch.arange(bins**axes, device="cpu")
         for axis in range(axes):
             unit = ((number // bins**axis) % bins + 0.5) * (2.0 / bins) - 1.0
             found[first : first + len(number), axis] = unit * ellipsoid.lengths[axis]
@@ -133,8 +133,8 @@ class _Cells(NamedTuple):
 
     @classmethod
     def whole(cls, axes: int) -> _Cells:
-        middle = torch.full((1, axes), 1 << (DEPTH - 1), dtype=torch.int64)
-        return cls(middle, middle, torch.zeros(1, dtype=torch.int64))
+        middle = torch.full((1, axes), 1 << (DEPTH - 1), dtype=torch.int64, device="cpu")
+        return cls(middle, middle, torch.zeros(1, dtype=torch.int64, device="cpu"))
 
     def take(self, which: Tensor) -> _Cells:
         return _Cells(*(t[which] for t in self))
@@ -217,7 +217,7 @@ def _lost(ellipsoid: Ellipsoid, corners: Tensor, room: Tensor) -> Tensor:
 
 def _with_scale(remaining: Tensor, left: Tensor, narrow: Tensor) -> Tensor:
     """The most that the rest of the mean and of the scale cost, over how they share it; [n]."""
-    angle = torch.linspace(0.0, 0.5 * math.pi, ANGLES + 1, dtype=torch.float64)
+    angle = torch.linspace(0.0, 0.5 * math.pi, ANGLES + 1, dtype=torch.float64, device="cpu")
     shift = remaining[:, None] * angle[:-1].cos() * narrow[:, None]
     scale = left[:, None] + remaining[:, None] * angle[1:].sin() / math.sqrt(2.0)
     return (shift + scale_cost(scale)).amax(1)
@@ -228,7 +228,7 @@ def _corners(cells: _Cells) -> Tensor:
     k = cells.low.shape[1]
     if not k:
         return cells.low[:, None]
-    bits = torch.arange(1 << k)[:, None] >> torch.arange(k) & 1
+    bits = torch.arange(1 << k, device="cpu")[:, None] >> torch.arange(k, device="cpu") & 1
     return torch.where(bits.bool(), cells.high[:, None], cells.low[:, None])
 
 
@@ -241,7 +241,7 @@ def _group(ellipsoid: Ellipsoid, cells: _Cells) -> Tensor:
         width = (1 << DEPTH) >> depth
         bins = (cells.low[:, :axes] // width).clamp(max=(1 << depth) - 1)
         inside = (cells.high[:, :axes] <= (bins + 1) * width).all(1) & (cells.used >= axes)
-        powers = (1 << depth) ** torch.arange(axes)
+        powers = (1 << depth) ** torch.arange(axes, device="cpu")
         found = torch.where(inside, first + (bins * powers).sum(1), found)
         first += (1 << depth) ** axes
     return found
@@ -260,12 +260,14 @@ class _Table:
         self._ellipsoid, self._miss_bounds = ellipsoid, miss_bounds
         self._side = (1 << DEPTH) + 1
         count = self._side**ellipsoid.axes
-        self._found = torch.full((groups(ellipsoid), count), torch.nan, dtype=torch.float64)
+        self._found = torch.full(
+            (groups(ellipsoid), count), torch.nan, dtype=torch.float64, device="cpu"
+        )
         self.centres = centres(ellipsoid)
 
     def log_bounds(self, group: Tensor, corners: Tensor) -> Tensor:
         """For each cell's group [n] and corners [n, 2^k, k]; [n, 2^k]."""
-        powers = self._side ** torch.arange(corners.shape[2])
+        powers = self._side ** torch.arange(corners.shape[2], device="cpu")
         number = (corners * powers).sum(2)
         for one in group.unique().tolist():
             wanted = number[group == one].unique()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -121,7 +122,7 @@ def distance(
     levels = lower_bound(torch.arange(samples + 1, device=p.device), samples, alpha)
     rank = torch.searchsorted(levels, p).clamp(min=1)
     found = _kth(prepared, rank.clamp(max=samples), draws.samples, seed)
-    required = (torch.log(torch.tensor(alpha).double()) / p.log()).ceil().clamp(1, 2**62).long()
+    required = (math.log(alpha) / p.log()).ceil().clamp(1, 2**62).long()
     bad = ~finite(prepared.x, ball)
     wrong = ~found.isfinite()
     abstain = bad | (rank > samples) | wrong

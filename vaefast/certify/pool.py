@@ -44,7 +44,7 @@ class Spread:
         """For unit ``axes`` [d, k] of lengths a [k]; ``widest``: the targets' largest scale."""
         d = len(axes)
         cover = (axes * (SHARE * lengths.square())) @ axes.mT
-        cover = cover + SLACK * widest**2 * torch.eye(d, dtype=torch.float64)
+        cover = cover + SLACK * widest**2 * torch.eye(d, dtype=torch.float64, device="cpu")
         factor = torch.linalg.cholesky(cover)
         log_det = 2.0 * float(factor.diagonal().log().sum())
         return cls(factor, torch.cholesky_inverse(factor), log_det)

@@ -153,7 +153,7 @@ class Displacement:
         rest = self._rounding(rows, radius, found)  # [n, groups], of any direction
         size = eigenvalue(Q).clamp(min=0.0).sqrt()
         share = torch.where((rest > 0) & (size > 0), rest / (rest + size), 0.0)[..., None, None]
-        eye = torch.eye(Q.shape[-1]).to(Q)
+        eye = torch.eye(Q.shape[-1], dtype=torch.float64, device="cpu").to(Q)
         round_off = (rest * (rest + size))[..., None, None] * eye
         return Q / (1.0 - share) + round_off
 
@@ -161,7 +161,7 @@ class Displacement:
         """The cotangents of the scaled output, [b, m, m] or [1, m, m]."""
         m = self.walk.maps[-1].layer.out_features
         if self.scale is None:
-            return torch.eye(m).to(self.walk.x)[None]
+            return torch.eye(m, dtype=torch.float64, device="cpu").to(self.walk.x)[None]
         return torch.diag_embed(self.scale[rows])
 
     def _affine(self, rows: slice | Tensor, radius: Tensor, found: Intervals) -> Tensor:

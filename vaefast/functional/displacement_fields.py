@@ -180,9 +180,11 @@ def _block(
 def _flat(whole: tuple[int, ...], starts: list[list[int]], sizes: list[int]) -> Tensor:
     """Flat features of windows [P, C·sizes], their starts the products of each axis's."""
     axes = len(sizes)
-    total = (torch.arange(whole[0]) * math.prod(whole[1:])).reshape(-1, *[1] * axes)
+    total = (torch.arange(whole[0], device="cpu") * math.prod(whole[1:])).reshape(-1, *[1] * axes)
     for axis, (start, size) in enumerate(zip(starts, sizes, strict=True)):
-        at = torch.tensor(start)[:, None] + torch.arange(size)
+        at = torch.tensor(start, dtype=torch.int64, device="cpu")[:, None] + torch.arange(
+            size, device="cpu"
+        )
         shape = [1] * (2 * axes + 1)
         shape[axis], shape[axes + 1 + axis] = len(start), size
         total = total + math.prod(whole[axis + 2 :]) * at.reshape(shape)
@@ -214,7 +216,7 @@ def pulled(
 
 def _identity(layer_map: LayerMap, axes: int) -> Tensor:
     channels = layer_map.layer.out_shape[0]
-    eye = torch.eye(channels).to(layer_map.weight)
+    eye = torch.eye(channels, dtype=torch.float64, device="cpu").to(layer_map.weight)
     return eye.reshape(1, 1, channels, channels, *[1] * axes)
 
 

@@ -50,7 +50,9 @@ class LayerMap:
         """The rows of W as those of a pulled-back identity, [out, in]."""
         if self.layer.kind == "linear":
             return self.weight
-        return self.pull(torch.eye(self.layer.out_features).to(self.weight))
+        return self.pull(
+            torch.eye(self.layer.out_features, dtype=torch.float64, device="cpu").to(self.weight)
+        )
 
     def row_norms(self) -> Tensor:
         """The norms of the rows of W, [out]: they differ between positions where borders cut."""

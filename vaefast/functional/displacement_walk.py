@@ -67,7 +67,7 @@ class Walk:
             return first.row_norms()
         rows = first.rows()
         if first.layer.residual is not None:
-            rows = rows + torch.eye(len(rows)).to(rows)
+            rows = rows + torch.eye(len(rows), dtype=torch.float64, device="cpu").to(rows)
         return rows.norm(dim=1)
 
     def blocks(self, index: int) -> list[Block] | None:
@@ -91,7 +91,9 @@ class Walk:
         """The units of a layer, back to the input: n = units."""
         layer_map, into = self.maps[index], {}
         if (k := layer_map.layer.residual) is not None:
-            eye = torch.eye(layer_map.layer.out_features).to(layer_map.weight)
+            eye = torch.eye(layer_map.layer.out_features, dtype=torch.float64, device="cpu").to(
+                layer_map.weight
+            )
             into[k] = layer_map.unit_rows(eye)
         if index == 0 and self.factor is not None:
             return Pulled({}, layer_map.unit_rows(self.factor))

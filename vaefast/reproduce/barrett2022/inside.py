@@ -81,7 +81,7 @@ def left_at(vae: VAE, x: Tensor, moved: Tensor, settings: Settings) -> Left:
     s = settings
     generator = torch.Generator(device="cpu").manual_seed(s.seed)
     centre = vae.g(vae.posterior(x)[0]).flatten(1)
-    fixed, two, damage = torch.zeros(3, len(x), dtype=torch.float64)
+    fixed, two, damage = torch.zeros(3, len(x), dtype=torch.float64, device="cpu")
     for _ in range(s.samples):
         here, there = (_drawn(vae, each, generator) for each in (x, moved))
         distance = (there - centre).double().norm(dim=1)
@@ -95,7 +95,7 @@ def left_at(vae: VAE, x: Tensor, moved: Tensor, settings: Settings) -> Left:
 def _drawn(vae: VAE, x: Tensor, generator: torch.Generator) -> Tensor:
     """A reconstruction of each input, g(μ + σ⊙η) [B, D]."""
     mean, std = vae.posterior(x)
-    noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype)
+    noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype, device="cpu")
     return vae.g(mean + std * noise).flatten(1)
 
 

@@ -103,10 +103,10 @@ def measure_model(plan: Plan, vae: VAE, x: Tensor, settings: Settings) -> dict[s
 
 
 def _certified(plan: Plan, vae: VAE, x: Tensor, settings: Settings) -> dict[str, Tensor]:
-    none = torch.zeros(len(x), dtype=torch.float64)
+    none = torch.zeros(len(x), dtype=torch.float64, device="cpu")
     if not plan.lipschitz:  # σ = exp(½ log σ²) has no constant
         names = ("certified_fixed", "certified_two", "theorem", "published")
-        constants = torch.full((4,), math.nan, dtype=torch.float64)
+        constants = torch.full((4,), math.nan, dtype=torch.float64, device="cpu")
         return {**dict.fromkeys(names, none), "constants": constants}
     results = {
         name: certify.margin(vae, x, settings.r, method="lipschitz", variant=variant)
@@ -118,7 +118,9 @@ def _certified(plan: Plan, vae: VAE, x: Tensor, settings: Settings) -> dict[str,
         "certified_two": results["two"].margin,
         "theorem": torch.maximum(bounds["theorem 2, m1"], bounds["theorem 2, m2"]),
         "published": published_margins(vae, x, settings.r),
-        "constants": torch.tensor(lipschitz_constants(vae, x[:1]), dtype=torch.float64),
+        "constants": torch.tensor(
+            lipschitz_constants(vae, x[:1]), dtype=torch.float64, device="cpu"
+        ),
     }
 
 
@@ -134,7 +136,7 @@ def _margins(vae: VAE, x: Tensor, settings: Settings) -> dict[str, Tensor]:
 
 def _curve(plan: Plan, vae: VAE, x: Tensor, settings: Settings) -> dict[str, Tensor]:
     s = settings
-    lengths = torch.linspace(0.0, s.r_max, CURVE + 1, dtype=torch.float64)[1:]
+    lengths = torch.linspace(0.0, s.r_max, CURVE + 1, dtype=torch.float64, device="cpu")[1:]
     points = [strongest_at(vae, x, float(length), s) for length in lengths]
     left = [left_at(vae, x, point, s) for point in points]
     curve, two = (torch.stack([getattr(each, name) for each in left]) for name in ("fixed", "two"))
@@ -147,6 +149,6 @@ def _curve(plan: Plan, vae: VAE, x: Tensor, settings: Settings) -> dict[str, Ten
 
 def _nothing(rows: int) -> dict[str, Tensor]:
     names = [f"inside_{name}" for name in ("fixed", "two", "damage", "length")]
-    empty = torch.empty(0, rows, dtype=torch.float64)
+    empty = torch.empty(0, rows, dtype=torch.float64, device="cpu")
     named = dict.fromkeys((*names, "curve", "curve_two", "promised"), empty)
     return {**named, "lengths": empty[:, 0]}
