@@ -82,7 +82,9 @@ def inside(x, radius, points, seed=0):
     v[:, : points // 8] *= 0.0
     v[:, : points // 8, 0] = 1.0 - 2.0 * (torch.arange(points // 8) % 2)
     v = v / v.norm(dim=2, keepdim=True)
-    v[:, points // 2 :] *= torch.rand(points - points // 2, 1, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(seed)
+    inner = points - points // 2
+    v[:, points // 2 :] *= torch.rand(inner, 1, generator=generator, dtype=torch.float64)
     return x.unsqueeze(1) + 0.999999 * radius[:, None, None] * v
 
 
