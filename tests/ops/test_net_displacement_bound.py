@@ -19,7 +19,7 @@ from vaefast.functional.displacement import (
 )
 from vaefast.functional.displacement_intervals import intervals
 from vaefast.functional.displacement_layers import LayerMap
-from vaefast.functional.multipliers import _balanced, _bend, levels, trace_bound
+from vaefast.functional.multipliers import _balanced, _deviation, levels, trace_bound
 from vaefast.types import Network, parse_layer
 
 FORM = pytest.mark.parametrize("form", FORMS)
@@ -138,7 +138,7 @@ def assert_intervals(engine, net, x, radius, where):
     """Every pre-activation, secant and range of the walk holds at the points."""
     walk = engine.walk
     found = intervals(walk, slice(0, len(x)), radius)
-    bends = levels(walk, slice(0, len(x)), radius, found)
+    known = levels(walk, slice(0, len(x)), radius, found)
     tape = passes.forward(where.flatten(0, 1), net)
     for index, layer_map in enumerate(walk.maps):
         if layer_map.curve is None:
@@ -151,32 +151,32 @@ def assert_intervals(engine, net, x, radius, where):
         u, room = there - start, 1e-13 * (1 + there.abs() + start.abs())
         assert (u <= high + room).all()
         assert (u >= low - room).all()
-        level, curve = bends[index], layer_map.curve
+        level, curve = known[index], layer_map.curve
         chosen = torch.arange(u.shape[2]).expand(len(x), -1) if level.units is None else level.units
         of_chosen = chosen.unsqueeze(1).expand(-1, u.shape[1], -1)
         assert (u.gather(2, of_chosen).abs() <= level.reach.unsqueeze(1) + room.amax()).all()
         spread = torch.zeros_like(level.slope).scatter_(1, chosen, level.spread)
-        bent = curve.value(there) - curve.value(start)
-        room = room * (1 + bent.abs())
-        rest = bent - line.slope.unsqueeze(1) * u - line.shift.unsqueeze(1)
+        moved_by = curve.value(there) - curve.value(start)
+        room = room * (1 + moved_by.abs())
+        rest = moved_by - line.slope.unsqueeze(1) * u - line.shift.unsqueeze(1)
         assert (rest.abs() <= line.error.unsqueeze(1) + 4 * room).all()
-        rest = bent - level.slope.unsqueeze(1) * u
+        rest = moved_by - level.slope.unsqueeze(1) * u
         assert (rest.abs() <= spread.unsqueeze(1) * u.abs() + 4 * room).all()
-        assert_ellipsoid_of_bends(level, rest.gather(2, of_chosen), radius, room.amax())
+        assert_ellipsoid_of_deviations(level, rest.gather(2, of_chosen), radius, room.amax())
 
 
-def assert_ellipsoid_of_bends(level, bends, radius, rounding):
+def assert_ellipsoid_of_deviations(level, deviations, radius, rounding):
     """(N e)(N e)ᵀ ≼ R² Q, also where the columns of N differ by orders of magnitude."""
-    sizes = 10.0 ** (2.0 * draw(8, bends.shape[2]))
-    N = draw(9, len(bends), 3, bends.shape[2]) * sizes
+    sizes = 10.0 ** (2.0 * draw(8, deviations.shape[2]))
+    N = draw(9, len(deviations), 3, deviations.shape[2]) * sizes
     balanced = N * _balanced(level, N).unsqueeze(1)
     own = N * (level.own[:, None] * level.inverse).sqrt().unsqueeze(1)
-    for Q in (_bend(level, N), balanced @ balanced.mT, own @ own.mT):
-        assert_contains(Q, N, bends, radius, rounding * sizes.norm())
+    for Q in (_deviation(level, N), balanced @ balanced.mT, own @ own.mT):
+        assert_contains(Q, N, deviations, radius, rounding * sizes.norm())
 
 
-def assert_contains(Q, N, bends, radius, rounding):
-    y = N @ bends.mT  # [b, 3, points]
+def assert_contains(Q, N, deviations, radius, rounding):
+    y = N @ deviations.mT  # [b, 3, points]
     for d in (y, draw(10, *y.shape)):
         most = radius[:, None] ** 2 * (d * (Q @ d)).sum(1)
         room = rounding * d.norm(dim=1)

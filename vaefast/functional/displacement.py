@@ -169,15 +169,15 @@ class Displacement:
         pulled = self.walk.of_output(self._outputs(rows), found.slopes)
         linear = eigenvalue(self._grouped(pulled.root @ pulled.root.mT)).clamp(min=0.0).sqrt()
         total = radius[:, None] * linear
-        shift, bends = torch.zeros_like(total[:, :1]), []
+        shift, errors = torch.zeros_like(total[:, :1]), []
         for k, N in pulled.units.items():
             _, _, relaxed = found.units(k)
             shift = shift + (N @ relaxed.shift.unsqueeze(-1)).squeeze(-1)
-            bends.append(N * relaxed.error.unsqueeze(1))
-        if not bends:
+            errors.append(N * relaxed.error.unsqueeze(1))
+        if not errors:
             return total
         own = shift.unflatten(1, (self.groups, -1)).norm(dim=-1)
-        return total + own + _remainder(bends, self.groups)
+        return total + own + _remainder(errors, self.groups)
 
     def _grouped(self, Q: Tensor) -> Tensor:
         return multipliers.diagonal_blocks(Q, self.groups)
@@ -191,13 +191,13 @@ class Displacement:
         return rest.unflatten(1, (self.groups, -1)).norm(dim=-1)
 
 
-def _remainder(bends: list[Tensor], groups: int) -> Tensor:
+def _remainder(errors: list[Tensor], groups: int) -> Tensor:
     """√(Σ |MᵀM|) of each group of M's rows, [b, groups], which is at most ‖Σ_j |M_ij|‖₂.
 
-    ``bends``: M [b, m, units] in parts; columns without an error are left out.
+    ``errors``: M [b, m, units] in parts; columns without an error are left out.
     """
-    bent = [_bent(M).unflatten(1, (groups, -1)) for M in bends]
-    parts = [part for M in bent for part in M.split(COLUMNS, dim=-1)]
+    columns = [_without_zeros(M).unflatten(1, (groups, -1)) for M in errors]
+    parts = [part for M in columns for part in M.split(COLUMNS, dim=-1)]
     total = parts[0].new_zeros(parts[0].shape[:2])
     for i, M in enumerate(parts):
         for N in parts[i:]:
@@ -206,7 +206,7 @@ def _remainder(bends: list[Tensor], groups: int) -> Tensor:
     return total.sqrt()
 
 
-def _bent(M: Tensor) -> Tensor:
+def _without_zeros(M: Tensor) -> Tensor:
     """The columns of M [b, m, units] that are not 0, as many as the row with most has."""
     sizes = M.abs().sum(1)
     most = int((sizes > 0).sum(1).max()) if len(M) else 0

@@ -38,7 +38,7 @@ class Intervals(NamedTuple):
     out: tuple[Tensor, Tensor]
 
     def units(self, index: int) -> tuple[Tensor, Tensor, Affine]:
-        """Ends and relaxations of a layer that bends."""
+        """Ends and relaxations of a nonlinear layer."""
         low, high, affine = self.low[index], self.high[index], self.affine[index]
         assert low is not None
         assert high is not None

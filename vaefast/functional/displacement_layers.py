@@ -18,7 +18,8 @@ __all__ = ["LayerMap"]
 class LayerMap:
     """A layer's products in float64, with W and with |W|.
 
-    A unit is what its activation bends: a pre-activation, or the difference of a MaxMin's pair.
+    A unit is what the activation is applied to: a pre-activation, or the difference of a pair of
+    MaxMin's.
     Rows [..., features] are cotangents of the layer's output h or of its pre-activation a.
     """
 
@@ -63,7 +64,7 @@ class LayerMap:
         return squares.sqrt()
 
     def units(self, t: Tensor) -> Tensor:
-        """Features to units: pre-activations, or cotangents of h as far as they meet the bend."""
+        """Features to units: pre-activations, or cotangents of h on that side of the activation."""
         return t[..., 0::2] - t[..., 1::2] if self.pairs else t
 
     def unit_rows(self, rows: Tensor) -> Tensor:
@@ -84,5 +85,5 @@ class LayerMap:
         """Cotangents of h to those of a, where a unit has this slope."""
         if not self.pairs:
             return rows * slope
-        bent = self.units(rows) * slope  # (max, min) = (β + relu(α − β), α − relu(α − β))
-        return torch.stack((rows[..., 1::2] + bent, rows[..., 0::2] - bent), -1).flatten(-2)
+        moved = self.units(rows) * slope  # (max, min) = (β + relu(α − β), α − relu(α − β))
+        return torch.stack((rows[..., 1::2] + moved, rows[..., 0::2] - moved), -1).flatten(-2)

@@ -23,7 +23,7 @@ class Pulled(NamedTuple):
     """Rows pulled back to the input, and what they are on the way.
 
     Args:
-        units: layer ↦ [b, n, units] or [n, units], for layers that bend, cotangents of their bends.
+        units: layer ↦ [b, n, units] or [n, units], for nonlinear layers, cotangents of their units.
         root: [b, n, ·] or [n, ·]; the norm of a row times R is the most that it moves.
     """
 

@@ -1,4 +1,4 @@
-"""The multiplier form: displacements as sums of vectors with y yᵀ ≼ Q, bends in weighted norms."""
+"""The multiplier form: sums of vectors with y yᵀ ≼ Q, of deviations in weighted norms."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ TINY = 1e-150  # in place of a size of 0
 
 
 class Level(NamedTuple):
-    """A layer's bends e with |e| ≤ E|u|: h' − h = C u + e; of the n units that can bend at all.
+    """A layer's deviations e from its secants' middle, |e| ≤ E|u|: h' − h = C u + e.
+
+    Of the n units that are not linear on their interval; the others have none.
 
     Args:
         slope: C of all units, [b, units].
@@ -47,7 +49,7 @@ class Level(NamedTuple):
     factor: Tensor | None = None
 
     def columns(self, N: Tensor) -> Tensor:
-        """Those of rows [b, ·, units] or [·, units] that can bend: [b, ·, n]."""
+        """Those of rows [b, ·, units] or [·, units] that deviate: [b, ·, n]."""
         if self.units is None:
             return N
         N = N.expand(len(self.units), -1, -1)
@@ -55,7 +57,7 @@ class Level(NamedTuple):
 
     @property
     def inverse(self) -> Tensor:
-        """1/T of T = 1/E; 0 for units that do not bend."""
+        """1/T of T = 1/E; 0 for units that do not deviate."""
         return torch.where(self.spread > 0, self.spread.clamp(min=FLOOR), 0.0)
 
 
@@ -68,25 +70,25 @@ def form(
     groups: int,
 ) -> Tensor:
     """Q [b, groups, n, n], y yᵀ ≼ R² Q for the displacement y of the outputs' rows [b, m, ·]."""
-    bends = levels(walk, rows, radius, found)
-    slopes = [bends[k].slope if k in bends else None for k in range(len(walk.maps))]
+    known = levels(walk, rows, radius, found)
+    slopes = [known[k].slope if k in known else None for k in range(len(walk.maps))]
     pulled = walk.of_output(outputs, slopes)
     parts = [diagonal_blocks(pulled.root @ pulled.root.mT, groups).expand(len(radius), -1, -1, -1)]
     for k, N in pulled.units.items():
-        N = bends[k].columns(N).expand(len(radius), -1, -1).unflatten(1, (groups, -1))
-        parts.append(torch.stack([_bend(bends[k], N[:, g]) for g in range(groups)], 1))
+        N = known[k].columns(N).expand(len(radius), -1, -1).unflatten(1, (groups, -1))
+        parts.append(torch.stack([_deviation(known[k], N[:, g]) for g in range(groups)], 1))
     return _weighted(parts, [eigenvalue(part) for part in parts])
 
 
 def levels(walk: Walk, rows: slice | Tensor, radius: Tensor, found: Intervals) -> dict[int, Level]:
-    """Those of the layers that bend, from the first to the last."""
-    bends: dict[int, Level] = {}
+    """Those of the nonlinear layers, from the first to the last."""
+    known: dict[int, Level] = {}
     slopes: list[Tensor | None] = [None] * len(walk.maps)
     for index, layer_map in enumerate(walk.maps):
         if layer_map.curve is not None:
-            bends[index] = _level(walk, index, rows, radius, found, slopes, bends)
-            slopes[index] = bends[index].slope
-    return bends
+            known[index] = _level(walk, index, rows, radius, found, slopes, known)
+            slopes[index] = known[index].slope
+    return known
 
 
 def _level(
@@ -107,7 +109,7 @@ def _level(
         low, high = torch.maximum(low, -most), torch.minimum(high, most)
     least, most = relaxations.secant_range(layer_map.curve, walk.anchors(index, rows), low, high)
     slope, spread = 0.5 * (most + least), 0.5 * (most - least)
-    units = _bending(spread)
+    units = _deviating(spread)
     pulled = _chosen(pulled, units)
     spread, most, pad = (_at(t, units) for t in (spread, torch.maximum(high, -low), pad))
     wide = not pulled.units and pulled.root.shape[-2] > pulled.root.shape[-1]
@@ -116,14 +118,15 @@ def _level(
     level = Level(slope, units, spread, most, pad, parts, radius, factor)
     root = level.spread * level.spread.clamp(min=FLOOR).rsqrt()  # T^½ E of T = 1/E
     for k, N in pulled.units.items():
-        bent = before[k].columns(N)
-        weights = _balanced(before[k], root.unsqueeze(-1) * bent)  # the better one of H×H, measured
-        scaled = bent * weights.unsqueeze(1)
+        columns = before[k].columns(N)
+        # the better one of H×H, measured
+        weights = _balanced(before[k], root.unsqueeze(-1) * columns)
+        scaled = columns * weights.unsqueeze(1)
         parts.append(scaled @ scaled.mT)
     return level._replace(own=_kappa(level, root))
 
 
-def _bending(spread: Tensor) -> Tensor | None:
+def _deviating(spread: Tensor) -> Tensor | None:
     """The units with an E > 0, as many as the row with most has, [b, n]; None for nearly all."""
     most = int((spread > 0).sum(1).max()) if len(spread) else 0
     if 8 * most > 7 * spread.shape[1]:
@@ -153,22 +156,22 @@ def _rows_bound(pulled: Pulled, levels: dict[int, Level], radius: Tensor) -> Ten
     total = pulled.root.norm(dim=-1)
     for k, N in pulled.units.items():
         level = levels[k]
-        bent = level.columns(N)
-        weighted = level.own.sqrt()[:, None] * times(bent.square(), level.inverse).sqrt()
-        plain = times(bent.abs(), level.spread * level.reach) / radius[:, None]
+        columns = level.columns(N)
+        weighted = level.own.sqrt()[:, None] * times(columns.square(), level.inverse).sqrt()
+        plain = times(columns.abs(), level.spread * level.reach) / radius[:, None]
         total = total + torch.where(plain < weighted, plain, weighted)
     return total
 
 
 def _balanced(level: Level, N: Tensor) -> Tensor:
-    """κ T^−½ [b, units] with T balanced between the columns of N [b, ·, units] and the bends."""
-    bends = level.spread > 0
-    balanced = _normal(N.norm(dim=1), bends) / _normal(level.spread * level.reach, bends)
+    """κ T^−½ [b, units] with T balanced between N's columns [b, ·, units] and the deviations."""
+    deviates = level.spread > 0
+    balanced = _normal(N.norm(dim=1), deviates) / _normal(level.spread * level.reach, deviates)
     kappa = _kappa(level, balanced.sqrt() * level.spread)
-    return torch.where(bends, kappa.sqrt()[:, None] * balanced.rsqrt(), 0.0)
+    return torch.where(deviates, kappa.sqrt()[:, None] * balanced.rsqrt(), 0.0)
 
 
-def _bend(level: Level, N: Tensor) -> Tensor:
+def _deviation(level: Level, N: Tensor) -> Tensor:
     """Q with (N e)(N e)ᵀ ≼ R² Q by the better of two T: 1/E and the balanced one."""
     products = []
     for factor in (level.own.sqrt()[:, None] * level.inverse.sqrt(), _balanced(level, N)):

@@ -51,10 +51,10 @@ def secant_range(curve: Curve, a: Tensor, lo: Tensor, hi: Tensor) -> tuple[Tenso
     return least, most if curve.most is None else most.clamp(max=curve.most)
 
 
-def _pad(curve: Curve, bend: Tensor, size: Tensor) -> Tensor:
+def _pad(curve: Curve, width: Tensor, size: Tensor) -> Tensor:
     """What rounding takes off secants of this size; 0 where a straight curve is straight."""
     pad = curve.error * size
-    return torch.where(bend == 0, 0.0, pad) if curve.straight else pad
+    return torch.where(width == 0, 0.0, pad) if curve.straight else pad
 
 
 def _side(curve: Curve, a: Tensor, end: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
@@ -86,7 +86,7 @@ def _enclose(
     stop: Tensor,
     end: Tensor,
 ) -> None:
-    """Past several turns: the range of φ', and no further from φ'(a) than it bends."""
+    """Past several turns: the range of φ', and no further from φ'(a) than φ'' allows."""
     extremes = [extreme for _, extreme in curve.turns]
     low = torch.minimum(torch.minimum(start, stop), least.new_tensor(min(extremes)))
     high = torch.maximum(torch.maximum(start, stop), most.new_tensor(max(extremes)))

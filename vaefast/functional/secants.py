@@ -38,7 +38,7 @@ class Curve(NamedTuple):
         stationary: c ↦ the kinks of φ and the points where φ' = c, NaN where there is none; None
             where that has no closed form.
         error: see ``secant``.
-        straight: piecewise linear, so that two equal secants mean that nothing bends between them.
+        straight: piecewise linear, so that two equal secants mean that it is linear between them.
         pairs: the unit is the first of two adjacent features minus the second.
     """
 
