@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: the words after ``vaefast``; by default those of this process.
     """
-    signal.signal(signal.SIGTERM, _terminate)
+    before = signal.signal(signal.SIGTERM, _terminate)
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _warner()
@@ -38,6 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if os.environ.get("VAEFAST_DEBUG") == "1":
             traceback.print_exc()
         return _say(f"error: {describe(error)}", MISTAKE if _is_mistake(error) else DEFECT)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _run(arguments: list[str]) -> int:
