@@ -97,13 +97,24 @@ def open_store(folder: Path, data: Dataset, settings: Sizes) -> Store:
 
 
 def train(
-    plan: Plan, data: Dataset, settings: Sizes, store: Store, stages: Stages
+    plan: Plan,
+    data: Dataset,
+    settings: Sizes,
+    store: Store,
+    stages: Stages,
+    vae: VAE | None = None,
+    **options: Any,
 ) -> tuple[VAE, float]:
-    """The model of a plan, with its loss on the inputs that were held out, nats."""
+    """The model of a plan, with its loss on the inputs that were held out, nats.
+
+    Args:
+        vae: untrained; None for the perceptron of these sizes.
+        options: further ones of :func:`vaefast.training.fit`.
+    """
     return trained(
         plan.name,
         plan.title,
-        _model(data, settings),
+        _model(data, settings) if vae is None else vae,
         plan.objective,
         data.x_train[: settings.train_inputs],
         store,
@@ -112,6 +123,7 @@ def train(
         batch_size=settings.batch_size,
         lr=settings.learning_rate,
         seed=settings.seed,
+        **options,
     )
 
 

@@ -1,11 +1,13 @@
 """The command from end to end on small images, and what it is made of."""
 
 import csv
+from functools import partial
 from importlib import import_module
 
 import numpy as np
 import pytest
 import torch
+from commands import reproduce
 
 from vaefast import data
 from vaefast.certify import margin, robust_probability
@@ -34,12 +36,7 @@ SIZES = {
 }
 SMALL = Settings("digits", hidden=(16,), latent=4, inputs=3, scored=3, restarts=2, attack_steps=2)
 
-
-def words(out, **changed):
-    sizes = SIZES | {name.replace("_", "-"): value for name, value in changed.items()}
-    options = [str(word) for name, value in sizes.items() for word in (f"--{name}", value)]
-    common = ["--data", "digits", "--out", str(out), "--threads", "1"]
-    return ["reproduce", "barrett2022", *common, *options]
+words = partial(reproduce, "barrett2022", SIZES)
 
 
 @pytest.fixture(autouse=True)
@@ -49,9 +46,6 @@ def _quick(monkeypatch):
     monkeypatch.setattr(run, "RIVALS", ("elbo", "adversarial"))
     monkeypatch.setattr("vaefast.reproduce.barrett2022.measure.CURVE", 1)
     monkeypatch.setattr("vaefast.reproduce.barrett2022.duration.MORE", (4, 40))
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 def test_every_point_has_a_row_and_a_run_goes_on(tmp_path, capsys):

@@ -2,10 +2,10 @@
 
 import csv
 import pickle
+from functools import partial
 
 import numpy as np
-import pytest
-import torch
+from commands import reproduce
 
 from vaefast import data
 from vaefast.cli import main
@@ -26,20 +26,7 @@ SIZES = {
     "r": 2,
 }
 
-
-def words(out, **changed):
-    sizes = SIZES | {name.replace("_", "-"): value for name, value in changed.items()}
-    options = [str(word) for name, value in sizes.items() for word in (f"--{name}", value)]
-    common = ["--out", str(out), "--threads", "1"]
-    common += [] if "data" in changed else ["--data", "digits"]
-    return ["reproduce", "camuto2021", *common, *options]
-
-
-@pytest.fixture(autouse=True)
-def _threads():
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
+words = partial(reproduce, "camuto2021", SIZES)
 
 
 def test_every_point_has_a_row_and_a_run_goes_on(tmp_path, capsys):

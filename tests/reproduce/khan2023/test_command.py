@@ -1,9 +1,11 @@
 """The command from end to end on small images: resumed, refused, and what its page says."""
 
 import csv
+from functools import partial
 
 import pytest
 import torch
+from commands import reproduce
 
 from vaefast import data
 from vaefast.cli import main
@@ -19,28 +21,7 @@ SIZES = {
     "attack-steps": 2,
 }
 
-
-def words(out, **changed):
-    sizes = SIZES | {name.replace("_", "-"): value for name, value in changed.items()}
-    options = [str(word) for name, value in sizes.items() for word in (f"--{name}", value)]
-    return [
-        "reproduce",
-        "khan2023",
-        "--data",
-        "digits",
-        "--out",
-        str(out),
-        "--threads",
-        "1",
-        *options,
-    ]
-
-
-@pytest.fixture(autouse=True)
-def _threads():
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
+words = partial(reproduce, "khan2023", SIZES)
 
 
 @pytest.fixture(scope="module")

@@ -3,9 +3,11 @@
 import csv
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
+from commands import reproduce
 
 from vaefast import data
 from vaefast.cli import main
@@ -45,19 +47,7 @@ Path.replace = replace
 sys.exit(main(sys.argv[1:]))
 """
 
-
-def words(out, **changed):
-    sizes = SIZES | {name.replace("_", "-"): value for name, value in changed.items()}
-    options = [str(word) for name, value in sizes.items() for word in (f"--{name}", value)]
-    common = ["--data", "digits", "--out", str(out), "--threads", "1"]
-    return ["reproduce", "kuzina2022", *common, *options]
-
-
-@pytest.fixture(autouse=True)
-def _threads():
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
+words = partial(reproduce, "kuzina2022", SIZES)
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,9 @@ from vaefast import models
 from vaefast.audit import Stages
 from vaefast.data import Dataset
 from vaefast.models import VAE, LipschitzVAE
+from vaefast.reproduce import mlps
 from vaefast.reproduce.barrett2022.settings import Plan, Settings
 from vaefast.reproduce.store import Store
-from vaefast.reproduce.trained import trained
 
 __all__ = ["SIGMOID", "train", "untrained"]
 
@@ -36,20 +36,7 @@ def untrained(plan: Plan, event: tuple[int, ...], settings: Settings) -> VAE:
 
 def train(plan: Plan, data: Dataset, settings: Settings, store: Store, stages: Stages) -> VAE:
     """The trained model of a plan, made of torch's layers."""
-    s = settings
-    promise = {"certified_radius": plan.level, "r": s.r} if plan.group == "radius" else {}
-    vae, _ = trained(
-        plan.name,
-        plan.title,
-        untrained(plan, tuple(data.x_train.shape[1:]), s),
-        plan.objective,
-        data.x_train[: s.train_inputs],
-        store,
-        stages,
-        epochs=s.epochs,
-        batch_size=s.batch_size,
-        lr=s.learning_rate,
-        seed=s.seed,
-        **promise,
-    )
+    promise = {"certified_radius": plan.level, "r": settings.r} if plan.group == "radius" else {}
+    own = untrained(plan, tuple(data.x_train.shape[1:]), settings)
+    vae, _ = mlps.train(plan, data, settings, store, stages, own, **promise)
     return vae.export() if isinstance(vae, LipschitzVAE) else vae
