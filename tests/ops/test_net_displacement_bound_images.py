@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_net_displacement_bound import assert_above, assert_exact, draw
+from displacement_points import assert_above, assert_exact, draw
 
 from vaefast import ops
 from vaefast.functional import displacement, displacement_fields, displacement_layers
