@@ -8,6 +8,7 @@ import pytest
 import torch
 from scipy import stats
 
+from vaefast.certify import cells
 from vaefast.certify.cells import Ellipsoid, anchors, centres, covered
 
 LATENTS = 4
@@ -95,6 +96,20 @@ def test_with_a_scale_that_moves_no_posterior_of_what_is_covered_loses(seed: int
     y = torch.nn.functional.normalize(torch.randn(2000, 2 * LATENTS).double(), dim=1) @ factor.mT
     for m, e in zip(y[:, :LATENTS], y[:, LATENTS:] / math.sqrt(2.0), strict=True):
         assert float(misses(m[None], e)) < 0.5
+
+
+def test_a_slab_between_two_anchors_is_not_overlooked(monkeypatch):
+    """Misses with |z₁ − 1| ≤ .755 have .36 at the anchors 0 and 2 and a majority between them."""
+    monkeypatch.setattr(cells, "DEPTH", 1)
+
+    def slab(means, log_scale):
+        ends = [torch.special.ndtr(1.0 + side * 0.755 - means[:, 0]) for side in (1, -1)]
+        return ends[0] - ends[1]
+
+    Q = torch.diag(torch.tensor([4.0, 1e-6, 1e-6, 1e-6]).double())
+    assert not covered(Ellipsoid.of(Q, LATENTS, 1), slab)
+    # of its share that ends before the slab all is well
+    assert covered(Ellipsoid.of(0.01 * Q, LATENTS, 1), slab)
 
 
 def test_the_count_of_anchors_is_the_whole_grid_of_every_group():

@@ -186,6 +186,26 @@ def test_a_distance_says_how_many_draws_it_takes(build):
     assert not bool(enough.abstain.any())
 
 
+@pytest.mark.parametrize("method", ["local", "anchors"])
+def test_a_scale_that_alone_decides_is_bounded(method):
+    """μ = 0, σ = exp(2x₁), g(z) = z, r = 2: P = 2Φ(2/σ) − 1 is ½ at x₁ = .543."""
+    vae = VAE(
+        encoder_mean=nn.Linear(2, 1),
+        encoder_logvar=nn.Linear(2, 1),
+        decoder=nn.Linear(1, 2),
+        likelihood="gaussian",
+    )
+    vae = vae.double().eval()
+    with torch.no_grad():
+        for parameter in vae.parameters():
+            parameter.zero_()
+        vae.encoder.logvar.weight[0, 0] = 4.0
+        vae.decoder.weight[0, 0] = 1.0
+    x = torch.zeros(1, 2, dtype=torch.float64)
+    own = margin(vae, x, 2.0, method=method, samples=20_000)
+    assert 0.05 < float(own.margin) <= 0.543
+
+
 class Cut(nn.Module):
     def forward(self, a):
         return a.clamp(-50.0, 0.0)
