@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from vaefast.data import load
 from vaefast.data.arrays import read_arrays
-from vaefast.data.dataset import Array, Dataset, reading
+from vaefast.data.dataset import Array, reading
+from vaefast.data.known import IDX, read_bytes
 from vaefast.data.values import UNIT, Box, check_inputs
 from vaefast.jobs.sources.content import File, files_digest, xxhash
 from vaefast.jobs.sources.labels import Labels
@@ -88,27 +87,22 @@ class NpySource(ArraySource):
 def known(
     name: str, split: str, root: str | os.PathLike[str] | None, box: Box | None
 ) -> ArraySource:
-    """The train or test set of a known name; it is held in memory, as uint8 where that is exact."""
-    low, high = box or UNIT
-    data = load(name, root=root)
-    x, y = _split(data, split)
-    levels = x.mul(255.0).round_().to(torch.uint8)
-    if torch.equal(levels.to(torch.float32).div_(255.0), x):
-        x = levels
-    elif (low, high) != UNIT:
-        x, y = _split(load(name, root=root, low=low, high=high), split)
-    labels = (None if y is None else y.numpy(), data.classes)
-    found = ArraySource(x.numpy(), box, labels, name)
-    place = root or os.environ.get("VAEFAST_DATA") or "data"
+    """The train or test set of a known name, held in memory."""
+    place = Path(root or os.environ.get("VAEFAST_DATA") or "data").expanduser()
+    note, y = "", None  # type: tuple[str, Array | None]
+    if name in IDX:
+        x, y = read_bytes(name, place, split)
+    else:
+        low, high = box or UNIT
+        data = load(name, root=root, low=low, high=high)
+        train = split == "train"
+        values, classes = (data.x_train, data.y_train) if train else (data.x_test, data.y_test)
+        note, x, y = data.note, values.numpy(), None if classes is None else classes.numpy()
+    found = ArraySource(x, box, (y, ()), name)
     found.description = {"kind": "known", "name": name, "split": split}
-    found.description["root"] = str(Path(place).expanduser().absolute())
-    found.note = data.note
+    found.description["root"] = str(place.absolute())
+    found.note = note
     return found
-
-
-def _split(data: Dataset, split: str) -> tuple[Tensor, Tensor | None]:
-    train = split == "train"
-    return (data.x_train, data.y_train) if train else (data.x_test, data.y_test)
 
 
 def _check_kind(x: Array, label: str) -> None:
