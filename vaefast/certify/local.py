@@ -17,10 +17,10 @@ from torch import Tensor
 
 from vaefast.certify.heads import heads, why_not
 from vaefast.certify.tolerance import tolerates
-from vaefast.functional.displacement import Displacement
 from vaefast.geometry.norms import spectral
 from vaefast.geometry.points import mean_and_std
 from vaefast.models.prepare import Prepared
+from vaefast.ops.net_displacement_bound import displacement
 
 __all__ = ["Moved", "Posterior", "local_margins", "moved", "quickly_bounded", "require_local"]
 
@@ -49,7 +49,7 @@ class Posterior:
         std = mean_and_std(part.maps, part.x)[1]
         x = part.x.flatten(1)
         self.heads = heads(part.maps)
-        self._nets = [Displacement(x, h.net, h.scale(std), h.groups) for h in self.heads]
+        self._nets = [displacement(x, h.net, h.scale(std), h.groups) for h in self.heads]
 
     @property
     def images(self) -> bool:
