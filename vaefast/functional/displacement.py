@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import NamedTuple, Protocol
 
 import torch
@@ -23,7 +24,6 @@ FORMS = ("affine", "multiplier", "smaller")
 INFLATION = 1.0 + 1e-9
 AT_ONCE = 16  # rows whose matrices stay in the processor's caches
 GRAMS = 4096  # features of a convolutional network's layer whose Gram matrix is still made
-CHEAP = 1024  # those of one for which "smaller" makes it, in a second and not in ten
 CACHED = 1 << 24  # bytes of images' pulled outputs that are worth several rows at once
 COLUMNS = 1024  # of the remainder's matrix at once
 
@@ -105,24 +105,20 @@ class Displacement:
         Raises:
             ValueError: the multiplier form of a network that has none.
         """
-        if form == "multiplier" and self._above(GRAMS):
-            raise ValueError(f'{self._above(GRAMS)}; form="affine" takes all')
+        if form == "multiplier" and self.why_affine:
+            raise ValueError(f'{self.why_affine}; form="affine" takes all')
         if form == "smaller" and self.why_affine:
             form = "affine"
         return self._chunked(self._bound, radius, form, rows)
 
-    @property
+    @cached_property
     def why_affine(self) -> str:
-        """Why "smaller" is the affine form alone, "" where it is not."""
-        return self._above(CHEAP)
-
-    def _above(self, most: int) -> str:
-        """What a network of convolutions has that is too large, "" where nothing is."""
+        """What a network of convolutions has that is too large for the multiplier form, or ""."""
         widest = max([at.layer.out_features for at in self.walk.maps[1:-1]], default=0)
-        if widest <= most or not self.images:
+        if widest <= GRAMS or not self.images:
             return ""
         return (
-            f"the multiplier form takes convolutional networks of at most {most} features "
+            f"the multiplier form takes convolutional networks of at most {GRAMS} features "
             f"in each layer but the first and the last, this one has {widest}"
         )
 
@@ -137,8 +133,8 @@ class Displacement:
         Raises:
             ValueError: the network has no multiplier form.
         """
-        if self._above(GRAMS):
-            raise ValueError(self._above(GRAMS))
+        if self.why_affine:
+            raise ValueError(self.why_affine)
         return self._chunked(self._ellipsoid, radius, "multiplier", rows)
 
     def _chunked(
@@ -208,7 +204,9 @@ class Displacement:
         self, rows: slice | Tensor, radius: Tensor, form: str, known: Affine | None
     ) -> Tensor:
         if known is None:
-            found = intervals(self.walk, rows, radius)
+            # of images, rows through relaxations cost half of it and change nothing that counts
+            plain = self.images and form == "multiplier"
+            found = intervals(self.walk, rows, radius, plain=plain)
             known = Affine(torch.empty(0), self._rounding(rows, radius, found), None)
             if form != "multiplier":
                 known = known._replace(bound=self._affine(rows, radius, found))
