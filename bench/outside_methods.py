@@ -20,7 +20,7 @@ from vaefast.certify import local
 __all__ = ["METHODS", "Found", "Sizes", "Subject", "found"]
 
 TIMES = (0.5, 2.0, 4.0, 8.0)  # of r, in the curve
-SIGMAS = tuple(0.02 * 2 ** (0.5 * k) for k in range(12))  # 0.02 to 0.9
+SIGMAS = tuple(0.04 * 2 ** (0.5 * k) for k in range(10))  # 0.04 to 0.9
 FIRST_TUNED = 1000  # of the images σ is chosen on
 JUDGED = 1_000  # draws whose errors are looked at
 MOST = 3.0  # no radius of a support set is looked for above it
@@ -144,12 +144,15 @@ class Smoother:
         self.subject, self.kind = subject, SMOOTHED[name]
         self.draw = smoothing.reconstructions(subject.wide, posterior=self.kind.posterior)
 
-    def distances(self, x: Tensor, sigma: float, n: int, seed: int) -> tuple[Tensor, Tensor | None]:
+    def distances(
+        self, x: Tensor, sigma: float, n: int, seed: int, *, guess: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
         """[n] to the centre, and the centre [1, D]; None where the procedure abstains."""
         generator = torch.Generator(device="cpu").manual_seed(seed)
         centre: Tensor | None = self.fixed(x)
         if not self.kind.event:
-            centre = smoothing.CenterSmoothing(self.draw, sigma, ALPHA).centre(x, generator)
+            method = smoothing.CenterSmoothing(self.draw, sigma, ALPHA)
+            centre = (method.guess if guess else method.centre)(x, generator)
         if centre is None:
             return torch.full((n,), torch.inf), None
         apart = smoothing.smoothed_distances(self.draw, x, centre, sigma, n, generator)
@@ -172,7 +175,8 @@ class Smoother:
         best = dict.fromkeys(times, (-1.0, 0.0))
         for sigma in SIGMAS:
             apart = [
-                (self.distances(x, sigma, n, 10**6 + i)[0], r) for i, (x, r) in enumerate(rows)
+                (self.distances(x, sigma, n, 10**6 + i, guess=True)[0], r)
+                for i, (x, r) in enumerate(rows)
             ]
             for t in times:
                 radii = torch.tensor([self.radius(d, t * r, sigma) for d, r in apart])
