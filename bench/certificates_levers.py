@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 import vaefast as vf
-from vaefast import certify, data
+from vaefast import certify, data, training
 from vaefast.bench import certificates_models as models
 from vaefast.bench.certificates import ALPHA, FEW, GREY_LEVEL, MANY, REACH, own_radius
 from vaefast.bench.rows import append
@@ -86,7 +86,7 @@ def measured(case: str, seed: int, vae: vf.VAE, x: Tensor) -> Row:
     return Row(
         case=case,
         seed=seed,
-        log_p=float(vf.evaluate_elbo(vae, held).reconstruction.mean()) if own else NAN,
+        log_p=float(training.evaluate_elbo(vae, held).reconstruction.mean()) if own else NAN,
         std=float(std.median()),
         error=float(error.median()),
         r=float(r.median()),
