@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-__all__ = ["write_whole"]
+__all__ = ["sync_folder", "write_whole"]
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -24,10 +24,10 @@ def write_whole(path: Path, data: bytes) -> None:
     except OSError:
         beside.unlink(missing_ok=True)
         raise
-    _sync_folder(path.absolute().parent)
+    sync_folder(path.absolute().parent)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Let the new name survive a loss of power, where the system can."""
     try:
         handle = os.open(folder, os.O_RDONLY)
