@@ -8,9 +8,6 @@ from torch import Tensor
 from vaefast.functional import multiplier_rows, relaxations
 from vaefast.functional.definite import banded_gram, largest
 from vaefast.functional.displacement_intervals import Intervals, slack, times
-from vaefast.functional import multiplier_rows, relaxations
-from vaefast.functional.definite import banded_gram, largest
-from vaefast.functional.displacement_intervals import Intervals, slack, times
 from vaefast.functional.displacement_walk import Walk
 from vaefast.functional.multiplier_rows import FLOOR, Level
 from vaefast.functional.sum_rule import least_sum, weighted

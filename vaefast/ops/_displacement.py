@@ -41,9 +41,7 @@ class CppKernel:
     def passed(self, x: Tensor, net: Network) -> Tape:
         """The pass at the centres, and what rounding leaves of the first layer's."""
         widths = [len(w) for w in net.weights]
-        self._net = net._replace(
-            weights=[w.contiguous() for w in net.weights], packed=None
-        )
+        self._net = net._replace(weights=[w.contiguous() for w in net.weights], packed=None)
         self._pre = x.new_empty(len(x), sum(widths))
         self._rounding = x.new_empty(len(x), widths[0])
         layers, _alive = layers_of(*self._net)
