@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from vaefast import jobs as runs
+from vaefast.cli import engines as e
 from vaefast.cli import options as o
 from vaefast.jobs import Run, RunPlan
 
@@ -67,17 +68,26 @@ def planned(
     )
 
 
-def certify_in_shards(plan: RunPlan, out: Path, *, workers: int | None) -> None:
-    """Begin a run, or go on with the same one, and do its work."""
+def certify_in_shards(plan: RunPlan, out: Path, *, workers: int | None, **how: Any) -> None:
+    """Begin a run, or go on with the same one, and do its work; ``how`` of :meth:`Run.work`."""
     if out.suffix:
         raise ValueError(f"--out {out}: a run is a folder; name {out.with_suffix('')}")
-    _work(runs.create(plan, out), Console(highlight=False), workers)
+    _work(runs.create(plan, out), Console(highlight=False), workers=workers, **how)
 
 
 @jobs.command(epilog="Example: vaefast jobs resume run/")
-def resume(folder: Folder, workers: o.Workers = None) -> None:
+def resume(
+    folder: Folder,
+    workers: o.Workers = None,
+    engine: e.Engine = "local",
+    address: e.Address = None,
+    cpus_per_worker: e.CpusPerWorker = None,
+    gpus_per_worker: e.GpusPerWorker = None,
+    wait_for_nodes: e.WaitForNodes = None,
+) -> None:
     """Compute what is missing, with the same numbers as if nothing had happened."""
-    _work(runs.open(folder), Console(highlight=False), workers)
+    how = e.how(engine, address, cpus_per_worker, gpus_per_worker, wait_for_nodes)
+    _work(runs.open(folder), Console(highlight=False), workers=workers, **how)
 
 
 @jobs.command(epilog="Example: vaefast jobs merge run/ --out all.parquet")
@@ -91,11 +101,11 @@ def merge(folder: Folder, out: o.Out, force: o.Force = False) -> None:
     Console(highlight=False).print(f"The table is at {out}", soft_wrap=True)
 
 
-def _work(run: Run, console: Console, workers: int | None) -> None:
+def _work(run: Run, console: Console, **how: Any) -> None:
     for line in run.check():
         console.print(line, soft_wrap=True, markup=False)
     with _stopping(run):
-        run.work(workers=workers)
+        run.work(**how)
     console.print(f"The run at {run.folder} is complete: {run.manifest.shards} shards")
 
 

@@ -16,6 +16,7 @@ from vaefast.audit import stages as stage
 from vaefast.audit.columns import columns, write_parquet
 from vaefast.audit.job import Job
 from vaefast.certify import Guarantee
+from vaefast.cli import engines as e
 from vaefast.cli import options as o
 from vaefast.cli.jobs import certify_in_shards, planned
 from vaefast.cli.output import save_npz, say_failures, show
@@ -120,6 +121,11 @@ def certify(
     method: o.Method = None,
     shard_size: o.ShardSize = None,
     workers: o.Workers = None,
+    engine: e.Engine = "local",
+    address: e.Address = None,
+    cpus_per_worker: e.CpusPerWorker = None,
+    gpus_per_worker: e.GpusPerWorker = None,
+    wait_for_nodes: e.WaitForNodes = None,
     inputs: AttackedInputs = None,
     limits: o.Range = None,
     low: o.Low = None,
@@ -141,7 +147,8 @@ def certify(
     --method, on as many inputs as there are, which can be stopped at any moment and goes on with
     vaefast jobs resume.
     """
-    if shard_size is not None or workers is not None or method is not None:
+    how = e.how(engine, address, cpus_per_worker, gpus_per_worker, wait_for_nodes)
+    if any(word is not None for word in (shard_size, workers, method)) or engine != "local":
         given = {"likelihood": likelihood, "obs_std": obs_std}
         given |= {"decoder_output": decoder_output, "encoder_output": encoder_output}
         plan = planned(
@@ -159,7 +166,7 @@ def certify(
             device=device,
         )
         find_device(device, threads)
-        return certify_in_shards(plan, out, workers=workers)
+        return certify_in_shards(plan, out, workers=workers, **how)
     radii = o.radii(r)
     if len(radii) > 1:
         raise ValueError("several --r make a run; add --shard-size N, or give one")

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from vaefast.jobs import local
+from vaefast import checks
+from vaefast.jobs import local, ray
 from vaefast.jobs.create import begin
 from vaefast.jobs.manifest import Manifest, Places
 from vaefast.jobs.plan import RunPlan
+from vaefast.jobs.ray import RayOptions
 from vaefast.jobs.shards import checksums, damage
 from vaefast.jobs.worker import Done
 
 __all__ = ["Run", "create", "open_run", "run"]
 
-ENGINES = ("local",)
+ENGINES = ("local", "ray")
 
 
 class Run:
@@ -62,15 +65,26 @@ class Run:
         *,
         workers: int | None = None,
         done: Callable[[Done], None] | None = None,
+        tell: Callable[[str], None] | None = None,
+        options: RayOptions | None = None,
     ) -> None:
         """Compute all shards that are missing.
 
         Args:
-            engine: "local".
-            workers: processes; None for this one alone.
+            engine: "local", or "ray" (:class:`vaefast.jobs.RayOptions`).
+            workers: processes; None for this one alone, of Ray for as many as fit.
             done: told of every shard that was written.
+            tell: of Ray, told in a line of workers that are lost or refused; None to warn.
+            options: of Ray.
         """
-        local.work(self, workers=workers, done=done or (lambda one: None))
+        checks.option(engine, "engine", ENGINES)
+        if options is not None and engine != "ray":
+            raise ValueError(f'options are of engine "ray", got engine="{engine}"')
+        done = done or (lambda one: None)
+        if engine == "ray":
+            ray.work(self, workers=workers, done=done, tell=tell or _warn, options=options)
+        else:
+            local.work(self, workers=workers, done=done)
 
     def paths(self) -> list[Path]:
         """Of all shards, in order.
@@ -109,6 +123,10 @@ class Run:
             "alpha_of_one": manifest.alpha,
             "entries": dict(manifest.entries),
         }
+
+
+def _warn(line: str) -> None:
+    warnings.warn(line, RuntimeWarning, stacklevel=4)
 
 
 def create(plan: RunPlan, folder: str | Path) -> Run:
