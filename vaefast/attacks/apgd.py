@@ -9,6 +9,7 @@ from torch import Tensor
 
 from vaefast.attacks.ascent import Move
 from vaefast.attacks.ball import Ball
+from vaefast.functional.pgd import shortened
 
 __all__ = ["AutoAscent", "AutoMove", "checkpoints"]
 
@@ -128,6 +129,5 @@ class AutoMove:
 
     def _stepped(self, ball: Ball, point: Tensor, grad: Tensor, size: Tensor) -> Tensor:
         if self.added and ball.norm == "l2":
-            length = torch.linalg.vector_norm(grad.flatten(1), dim=1)
-            size = size * (length / (length + self.added))
+            size = shortened(size, grad, self.added)
         return ball.ascended(point, grad, size)

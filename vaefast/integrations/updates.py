@@ -18,9 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vaefast.functional.pgd import shortened
 from vaefast.ops.pgd_step import pgd_step
 
-__all__ = ["Step", "frozen", "input_gradient", "is_number", "like_library", "required", "shortened"]
+__all__ = ["Step", "frozen", "input_gradient", "is_number", "like_library", "required"]
 
 
 class Step(NamedTuple):
@@ -63,15 +64,6 @@ class Step(NamedTuple):
             order=self.order,
             norm_eps=self.floor,
         )
-
-
-def shortened(alpha: float | Tensor, grad: Tensor, added: float) -> Tensor:
-    """alpha·n/(n + added) [B], n = ‖grad‖₂: alpha·grad/n becomes alpha·grad/(n + added).
-
-    n as torch takes it in the gradient's dtype, 0 where its square underflows.
-    """
-    length = torch.linalg.vector_norm(grad.flatten(1), dim=1)
-    return alpha * (length / (length + added))
 
 
 def input_gradient(loss: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
