@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from vaefast.functional.activations import parse
-from vaefast.functional.displacement import Affine
 from vaefast.functional.displacement_intervals import slack
+from vaefast.functional.displacement_kernel import Affine
 from vaefast.functional.displacement_walk import Walk
 from vaefast.functional.multipliers import eigenvalue
 from vaefast.functional.network import Tape
@@ -41,9 +41,7 @@ class CppKernel:
     def passed(self, x: Tensor, net: Network) -> Tape:
         """The pass at the centres, and what rounding leaves of the first layer's."""
         widths = [len(w) for w in net.weights]
-        self._net = net._replace(
-            weights=[w.contiguous() for w in net.weights], packed=None
-        )
+        self._net = net._replace(weights=[w.contiguous() for w in net.weights], packed=None)
         self._pre = x.new_empty(len(x), sum(widths))
         self._rounding = x.new_empty(len(x), widths[0])
         layers, _alive = layers_of(*self._net)
@@ -68,7 +66,7 @@ class CppKernel:
         rows: slice | Tensor,
         ends: bool,
     ) -> Affine:
-        """See :class:`vaefast.functional.displacement.Kernel`."""
+        """See :class:`vaefast.functional.displacement_kernel.Kernel`."""
         curves = [layer_map.curve for layer_map in walk.maps]
         n, m = len(radius), walk.maps[-1].layer.out_features
         own = m // groups
