@@ -34,7 +34,7 @@ __all__ = ["AnchorMargins", "Plan", "anchor_margins", "require_anchors"]
 
 PILOT = 10_000  # draws that choose the radii, and nothing else
 HALVINGS = 9
-RADII = tuple(1.08 * 0.99**k for k in range(40))  # of the pilot's, bisected
+RADII = tuple(1.08 * 0.995**k for k in range(64))  # of the pilot's, bisected
 AXES = (3, 2, 4)  # that the pilot chooses among, tried in this order
 START = 2.5  # the quantile up to which the pilot's draws spread
 MOST = 4.0  # the quantile above which no radius is tried

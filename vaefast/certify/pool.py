@@ -21,7 +21,7 @@ from torch import Tensor
 
 __all__ = ["Levels", "Pool", "Spread"]
 
-NEAR = 0.25  # λ
+NEAR = 0.5  # λ
 SHARE = 0.5  # κ: of the ellipsoid's variance along its axes
 SLACK = 1.1  # of the pool's variance over the target's, in all other directions
 NEWTON = 6  # steps

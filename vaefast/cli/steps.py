@@ -11,11 +11,11 @@ from rich.console import Console
 from torch import Tensor
 
 from vaefast import report as reporting
-from vaefast.audit import AuditSettings, Stages
+from vaefast.audit import AuditSettings, Stages, ordering
+from vaefast.audit import margins as margin_stage
 from vaefast.audit import stages as stage
 from vaefast.audit.columns import columns, write_parquet
 from vaefast.audit.job import Job
-from vaefast.certify import Guarantee
 from vaefast.cli import options as o
 from vaefast.cli.output import save_npz, say_failures, show
 from vaefast.cli.sources import (
@@ -116,6 +116,8 @@ def certify(
     r: o.Radius = None,
     samples: o.Samples = DEFAULT.samples,
     alpha: o.Alpha = DEFAULT.alpha,
+    over: o.Over = str(DEFAULT.over),
+    empirical: o.Empirical = 0,
     inputs: AttackedInputs = None,
     limits: o.Range = None,
     low: o.Low = None,
@@ -135,7 +137,9 @@ def certify(
     Writes a .parquet with one row per input. Of an MLP margin_certified is sound; the other margins
     are first order, not a certificate.
     """
-    settings = AuditSettings(seed=seed, samples=samples, alpha=alpha, r=r)
+    settings = AuditSettings(
+        seed=seed, samples=samples, alpha=alpha, r=r, over=o.over(over), empirical=empirical
+    )
     box = o.box(limits, low, high)
     check_suffix(out, ".parquet")
     console = Console(highlight=False)
@@ -156,17 +160,22 @@ def certify(
         notes: list[str] = []
         with Stages(console) as stages:
             job = Job(vae, x, settings, stages)
-            margins = stage.margins(job, r)
-            values = margins.values | stage.certified(job, r, notes)
+            margins = margin_stage.margins(job, r, notes)
+            values = margins.values
+            if empirical:
+                values["margin_empirical"] = margin_stage.empirical(job, r, margins)
         arrays = {name: value.cpu().numpy() for name, value in values.items()}
         arrays = {"index": np.arange(len(x)), **arrays}
         images = x.ndim == 4
-        write_parquet(file, columns(arrays, {}, guarantee=margins.guarantee, images=images))
+        notes += ordering.violations(arrays)
+        sound = margins.certificate
+        table = columns(arrays, {}, guarantee=margins.guarantee, images=images, certificate=sound)
+        write_parquet(file, table)
     show(console, values, out)
     unit = "pixel scale" if images else "data scale"
     console.print(f"r = {r:g}, {unit}; margins: {margins.guarantee}", soft_wrap=True)
-    if "margin_certified" in values:
-        console.print(f"margin_certified: {Guarantee.LOCAL}", soft_wrap=True)
+    if margins.certificate is not None:
+        console.print(f"margin_certified: {margins.certificate}", soft_wrap=True)
     for note in notes:
         console.print(note, soft_wrap=True, markup=False)
     if margins.abstaining:
