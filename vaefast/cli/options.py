@@ -22,6 +22,11 @@ def number(text: str | float) -> float:
     return value
 
 
+def over(text: str) -> str | int:
+    """``--over`` as certify takes it."""
+    return int(text) if text.isdecimal() else text
+
+
 def numbers(text: str, option: str) -> tuple[float, ...]:
     """``"0.05,8/255"`` as numbers."""
     try:
@@ -330,5 +335,24 @@ Workers = Annotated[
     Optional[int],
     typer.Option(
         "--workers", min=1, metavar="N", help="Processes of a run; default: this one, all threads."
+    ),
+]
+Over = Annotated[
+    str,
+    typer.Option(
+        "--over",
+        metavar="input|run|N",
+        help="Whose error probability alpha is: each input's, that of all inputs of this run "
+        "together, or of a larger run of N inputs that these belong to.",
+    ),
+]
+Empirical = Annotated[
+    int,
+    typer.Option(
+        "--empirical",
+        min=0,
+        metavar="N",
+        help="First N inputs that are searched for the smallest break, beside which the certified "
+        "margins stand; up to 1,500 gradient steps each.",
     ),
 ]
