@@ -14,7 +14,9 @@ import numpy as np
 
 from vaefast.data.dataset import Array, Dataset, dataset, reading
 
-__all__ = ["KNOWN"]
+__all__ = ["IDX", "KNOWN", "read_bytes"]
+
+IDX = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST"}  # names, and their folders
 
 
 def _load_digits(root: Path) -> Dataset:
@@ -31,22 +33,38 @@ def _load_digits(root: Path) -> Dataset:
 
 
 def _load_mnist(root: Path) -> Dataset:
-    return _load_idx("mnist", root, "MNIST")
+    return _load_idx("mnist", root)
 
 
 def _load_fashion_mnist(root: Path) -> Dataset:
-    return _load_idx("fashion-mnist", root, "FashionMNIST")
+    return _load_idx("fashion-mnist", root)
 
 
-def _load_idx(name: str, root: Path, folder: str) -> Dataset:
+def _load_idx(name: str, root: Path) -> Dataset:
+    paths = _idx_files(name, root)
+    return dataset(name, _read_labelled(*paths[:2]), _read_labelled(*paths[2:]))
+
+
+def read_bytes(name: str, root: Path, split: str) -> tuple[Array, Array]:
+    """One split of "mnist" or "fashion-mnist" as it is kept: uint8 images [n, 1, 28, 28], labels.
+
+    Raises:
+        FileNotFoundError, ValueError: as :func:`vaefast.data.load`.
+    """
+    paths = _idx_files(name, root)
+    return _read_labelled(*(paths[:2] if split == "train" else paths[2:]))
+
+
+def _idx_files(name: str, root: Path) -> list[Path]:
+    """Images and labels of the training set, then of the test set."""
+    folder = IDX[name]
     kinds = ("images-idx3-ubyte", "labels-idx1-ubyte")
     files = [f"{split}-{kind}" for split in ("train", "t10k") for kind in kinds]
     found = {file: _plain_or_gz(root / folder / "raw" / file) for file in files}
     missing = [f"{file} (or {file}.gz)" for file, path in found.items() if path is None]
     if missing:
         raise _missing(name, root, f"{folder}/raw", missing)
-    paths = [path for path in found.values() if path]
-    return dataset(name, _read_labelled(*paths[:2]), _read_labelled(*paths[2:]))
+    return [path for path in found.values() if path]
 
 
 def _plain_or_gz(path: Path) -> Path | None:

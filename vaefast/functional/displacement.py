@@ -10,7 +10,7 @@ from torch import Tensor
 from vaefast.functional import multipliers
 from vaefast.functional.displacement_intervals import Intervals, intervals, slack
 from vaefast.functional.displacement_walk import Walk
-from vaefast.functional.multipliers import eigenvalue
+from vaefast.functional.eigenvalues import eigenvalue
 from vaefast.functional.rows import finite, nan_where_bad
 from vaefast.runtime import matrices, memory, threads
 from vaefast.types import Network

@@ -10,9 +10,10 @@ from torch import Tensor
 from vaefast.functional import relaxations
 from vaefast.functional.displacement_intervals import Intervals, slack, times
 from vaefast.functional.displacement_walk import Pulled, Walk
-from vaefast.runtime import matrices, numerics
+from vaefast.functional.sum_rule import least_sum, weighted
+from vaefast.runtime import numerics
 
-__all__ = ["Level", "diagonal_blocks", "eigenvalue", "form", "levels", "trace_bound"]
+__all__ = ["Level", "diagonal_blocks", "form", "levels", "trace_bound"]
 
 FLOOR = 1e-9  # of E, in T only
 BALANCE = 1e-4  # of the balanced factors, whose mean is 1
@@ -77,7 +78,7 @@ def form(
     for k, N in pulled.units.items():
         N = known[k].columns(N).expand(len(radius), -1, -1).unflatten(1, (groups, -1))
         parts.append(torch.stack([_deviation(known[k], N[:, g]) for g in range(groups)], 1))
-    return _weighted(parts, [eigenvalue(part) for part in parts])
+    return least_sum(parts)
 
 
 def levels(walk: Walk, rows: slice | Tensor, radius: Tensor, found: Intervals) -> dict[int, Level]:
@@ -191,26 +192,11 @@ def _kappa(level: Level, root: Tensor) -> Tensor:
     """κ² ≥ λ_max(Σ D Q D/w), D = T^½E [b, units] (``root``), [b]."""
     if level.factor is None:
         sizes = [_estimate(part, root) for part in level.parts] if len(level.parts) > 1 else [root]
-        top = trace_bound(_weighted(level.parts, sizes), root)
+        top = trace_bound(weighted(level.parts, sizes), root)
     else:  # the same eigenvalues, of a smaller matrix
         scaled = level.factor * root.unsqueeze(-1)
         top = trace_bound(scaled.mT @ scaled, root.new_ones(1, scaled.shape[-1]))
     return (top.sqrt() + (root * level.pad).norm(dim=1)).square()
-
-
-def _weighted(parts: list[Tensor], sizes: list[Tensor]) -> Tensor:
-    """Σ Q/w with w ∝ √λ, whose λ_max is no larger than (Σ √λ)²."""
-    if len(parts) == 1:
-        return parts[0]
-    roots = [size.clamp(min=0.0).sqrt() for size in sizes]
-    total = sum(roots[1:], roots[0])
-    roots = [root + FLOOR * total + TINY for root in roots]
-    total = sum(roots[1:], roots[0])
-    over = [(total / root)[..., None, None] for root in roots]
-    result = parts[0] * over[0]
-    for part, times_ in zip(parts[1:], over[1:]):
-        result.addcmul_(part, times_)
-    return result
 
 
 def _estimate(Q: Tensor, root: Tensor | None = None) -> Tensor:
@@ -244,19 +230,6 @@ def trace_bound(Q: Tensor, root: Tensor) -> Tensor:
         size = 1.01 * torch.linalg.vector_norm(power, dim=(-2, -1)).double()
     norm = torch.linalg.vector_norm(power.double(), dim=(-2, -1)) + error
     return (1.0 + 1e-12) * trace * norm ** (0.5**SQUARINGS)
-
-
-def eigenvalue(Q: Tensor) -> Tensor:
-    """λ_max of positive semidefinite matrices [..., n, n], rounded up; NaN where one has NaN."""
-    n = Q.shape[-1]
-    flat = Q.reshape(-1, n, n)
-    good = (flat - flat).sum((1, 2)) == 0
-    clean = torch.where(good[:, None, None], flat, 0.0)
-    if n == 1:
-        top = clean[:, 0, 0]
-    else:
-        top = torch.cat(matrices.each(lambda part: torch.linalg.eigvalsh(part)[:, -1], clean))
-    return torch.where(good, (1.0 + n * 1e-13) * top, torch.nan).reshape(Q.shape[:-2])
 
 
 def diagonal_blocks(Q: Tensor, groups: int) -> Tensor:
