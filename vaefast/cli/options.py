@@ -332,3 +332,11 @@ Workers = Annotated[
         "--workers", min=1, metavar="N", help="Processes of a run; default: this one, all threads."
     ),
 ]
+Metrics = Annotated[
+    Optional[Path],
+    typer.Option("--metrics", metavar="FILE", help="Write progress for Prometheus, every second."),
+]
+Lines = Annotated[
+    Optional[Path],
+    typer.Option("--progress-lines", metavar="FILE", help="Add a line of JSON for every shard."),
+]
