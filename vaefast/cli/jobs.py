@@ -13,12 +13,15 @@ import typer
 from rich.console import Console
 
 from vaefast import jobs as runs
+from vaefast.cli import engines as e
 from vaefast.cli import options as o
+from vaefast.cli import run_options as ro
 from vaefast.cli.sources import find_device
 from vaefast.jobs import Run, RunPlan
 from vaefast.jobs.manifest import Manifest, Places
-from vaefast.jobs.progress import Progress, watch
+from vaefast.jobs.progress import Progress
 from vaefast.jobs.status import snapshot
+from vaefast.jobs.watching import watch
 
 __all__ = ["certify_in_shards", "jobs", "planned"]
 
@@ -52,7 +55,7 @@ def planned(
     method = method or "local"
     options: dict[str, Any] = {} if method in TASKS else {"method": method}
     if samples is not None:
-        options["samples"] = o.draws(samples)
+        options["samples"] = ro.draws(samples)
     low, high = box["low"], box["high"]
     if (low is None) != (high is None):
         raise ValueError("a run needs both --low and --high, or --range LOW,HIGH, or neither")
@@ -60,7 +63,7 @@ def planned(
         model,
         data,
         TASKS.get(method, "margin"),
-        o.radii(r),
+        ro.radii(r),
         alpha=alpha,
         options=options,
         seed=seed,
@@ -72,11 +75,11 @@ def planned(
     )
 
 
-def certify_in_shards(plan: RunPlan, out: Path, *, workers: int | None) -> None:
-    """Begin a run, or go on with the same one, and do its work."""
+def certify_in_shards(plan: RunPlan, out: Path, *, workers: int | None, **how: Any) -> None:
+    """Begin a run, or go on with the same one, and do its work; ``how`` of :meth:`Run.work`."""
     if out.suffix:
         raise ValueError(f"--out {out}: a run is a folder; name {out.with_suffix('')}")
-    _work(runs.create(plan, out), workers)
+    _work(runs.create(plan, out), workers=workers, **how)
 
 
 @jobs.command(epilog="Example: vaefast jobs status run/ --watch")
@@ -96,19 +99,26 @@ def status(
 @jobs.command(epilog="Example: vaefast jobs resume run/")
 def resume(
     folder: Folder,
-    workers: o.Workers = None,
+    workers: ro.Workers = None,
     retry_failed: Annotated[
         bool,
         typer.Option(
             "--retry-failed", help="Try failed rows again, at most as often as the plan allows."
         ),
     ] = False,
+    engine: e.Engine = "local",
+    address: e.Address = None,
+    cpus_per_worker: e.CpusPerWorker = None,
+    gpus_per_worker: e.GpusPerWorker = None,
+    wait_for_nodes: e.WaitForNodes = None,
     threads: o.Threads = None,
-    metrics: o.Metrics = None,
-    lines: o.Lines = None,
+    metrics: ro.Metrics = None,
+    lines: ro.Lines = None,
 ) -> None:
     """Compute what is missing, with the same numbers as if nothing had happened."""
-    _work(_opened(folder, threads), workers, metrics, lines, retry_failed=retry_failed)
+    how = e.how(engine, address, cpus_per_worker, gpus_per_worker, wait_for_nodes)
+    how |= {"workers": workers, "retry_failed": retry_failed}
+    _work(_opened(folder, threads), metrics, lines, **how)
 
 
 @jobs.command(epilog="Example: vaefast jobs work run/ --shard-of 3/16")
@@ -142,7 +152,7 @@ def verify(
         float, typer.Option(parser=o.number, help="Of the shards, computed again.")
     ] = 0.01,
     seed: Annotated[
-        Optional[int], typer.Option(help="Of the choice of shards; default: another every time.")
+        int | None, typer.Option(help="Of the choice of shards; default: another every time.")
     ] = None,
     threads: o.Threads = None,
 ) -> None:
@@ -180,19 +190,12 @@ def _share(text: str) -> tuple[int, int]:
     return int(share), int(shares)
 
 
-def _work(
-    run: Run,
-    workers: int | None,
-    metrics: Path | None = None,
-    lines: Path | None = None,
-    *,
-    retry_failed: bool = False,
-) -> None:
+def _work(run: Run, metrics: Path | None = None, lines: Path | None = None, **how: Any) -> None:
     console = Console(highlight=False)
     for line in run.check():
         console.print(line, soft_wrap=True, markup=False)
     with _stopping(run), _shown(run, metrics, lines) as done:
-        run.work(workers=workers, retry_failed=retry_failed, done=done)
+        run.work(done=done, **how)
     console.print(_standing(run), soft_wrap=True)
 
 

@@ -16,7 +16,9 @@ from vaefast.audit import stages as stage
 from vaefast.audit.columns import columns, write_parquet
 from vaefast.audit.job import Job
 from vaefast.certify import Guarantee
+from vaefast.cli import engines as e
 from vaefast.cli import options as o
+from vaefast.cli import run_options as ro
 from vaefast.cli.jobs import certify_in_shards, planned
 from vaefast.cli.output import save_npz, say_failures, show
 from vaefast.cli.sources import (
@@ -114,12 +116,17 @@ def certify(
     data: AttackedData,
     model: o.Model,
     out: o.Out,
-    r: o.Radii = None,
-    samples: o.AutoSamples = None,
+    r: ro.Radii = None,
+    samples: ro.AutoSamples = None,
     alpha: o.Alpha = DEFAULT.alpha,
-    method: o.Method = None,
-    shard_size: o.ShardSize = None,
-    workers: o.Workers = None,
+    method: ro.Method = None,
+    shard_size: ro.ShardSize = None,
+    workers: ro.Workers = None,
+    engine: e.Engine = "local",
+    address: e.Address = None,
+    cpus_per_worker: e.CpusPerWorker = None,
+    gpus_per_worker: e.GpusPerWorker = None,
+    wait_for_nodes: e.WaitForNodes = None,
     inputs: AttackedInputs = None,
     limits: o.Range = None,
     low: o.Low = None,
@@ -141,7 +148,8 @@ def certify(
     --method, on as many inputs as there are, which can be stopped at any moment and goes on with
     vaefast jobs resume.
     """
-    if shard_size is not None or workers is not None or method is not None:
+    how = e.how(engine, address, cpus_per_worker, gpus_per_worker, wait_for_nodes)
+    if any(word is not None for word in (shard_size, workers, method)) or engine != "local":
         given = {"likelihood": likelihood, "obs_std": obs_std}
         given |= {"decoder_output": decoder_output, "encoder_output": encoder_output}
         plan = planned(
@@ -159,12 +167,12 @@ def certify(
             device=device,
         )
         find_device(device, threads)
-        return certify_in_shards(plan, out, workers=workers)
-    radii = o.radii(r)
+        return certify_in_shards(plan, out, workers=workers, **how)
+    radii = ro.radii(r)
     if len(radii) > 1:
         raise ValueError("several --r make a run; add --shard-size N, or give one")
     radius = radii[0] if radii else None
-    number = o.whole(samples, DEFAULT.samples)
+    number = ro.whole(samples, DEFAULT.samples)
     settings = AuditSettings(seed=seed, samples=number, alpha=alpha, r=radius)
     box = o.box(limits, low, high)
     check_suffix(out, ".parquet")

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from vaefast import checks
-from vaefast.jobs import local
+from vaefast.jobs import local, ray
 from vaefast.jobs.create import begin
 from vaefast.jobs.durable import PART
 from vaefast.jobs.leases import TTL, Leases
 from vaefast.jobs.manifest import Manifest, Places
 from vaefast.jobs.plan import RunPlan
+from vaefast.jobs.ray import RayOptions
 from vaefast.jobs.shards import checksums, damage
 from vaefast.jobs.status import Status, status
 from vaefast.jobs.table import merge_shards
@@ -21,7 +23,7 @@ from vaefast.jobs.worker import Done
 
 __all__ = ["Run", "create", "open_run", "run"]
 
-ENGINES = ("local",)
+ENGINES = ("local", "ray")
 
 
 class Run:
@@ -70,16 +72,21 @@ class Run:
         workers: int | None = None,
         retry_failed: bool = False,
         done: Callable[[Done], None] | None = None,
+        tell: Callable[[str], None] | None = None,
+        options: RayOptions | None = None,
         ttl: float = TTL,
     ) -> None:
         """Compute all shards that are missing.
 
         Args:
-            engine: "local".
+            engine: "local", or "ray" (:class:`vaefast.jobs.RayOptions`).
             workers: processes; None for this one with all its threads, or, where a library's
-                products are part of the numbers, for one on each processor.
+                products are part of the numbers, for one on each processor; of Ray for as many as
+                fit.
             retry_failed: whether failed rows are tried again, as often as the plan allows.
             done: told of every shard.
+            tell: of Ray, told in a line of workers that are lost or refused; None to warn.
+            options: of Ray.
             ttl: s without a sign of life after which a worker is taken for dead.
 
         Raises:
@@ -87,13 +94,14 @@ class Run:
             OSError: a shard cannot be written, with what to do.
         """
         checks.option(engine, "engine", ENGINES)
-        local.work(
-            self,
-            workers=workers,
-            done=done or (lambda one: None),
-            retry_failed=retry_failed,
-            ttl=ttl,
-        )
+        if options is not None and engine != "ray":
+            raise ValueError(f'options are of engine "ray", got engine="{engine}"')
+        done = done or (lambda one: None)
+        if engine == "ray":
+            ray.work(self, workers=workers, done=done, tell=tell or _warn, options=options)
+            if not retry_failed:
+                return
+        local.work(self, workers=workers, done=done, retry_failed=retry_failed, ttl=ttl)
 
     def take(
         self,
@@ -180,6 +188,10 @@ class Run:
             "alpha_of_one": manifest.alpha,
             "entries": dict(manifest.entries),
         }
+
+
+def _warn(line: str) -> None:
+    warnings.warn(line, RuntimeWarning, stacklevel=4)
 
 
 def create(plan: RunPlan, folder: str | Path) -> Run:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vaefast.jobs.leases import Holder, Leases
-from vaefast.jobs.progress import Snapshot, from_shards
+from vaefast.jobs.progress import Snapshot
 from vaefast.jobs.shards import checksums
+from vaefast.jobs.watching import from_shards
 
 if TYPE_CHECKING:
     from vaefast.jobs.run import Run
