@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from vaefast.jobs.durable import checksum
 from vaefast.jobs.manifest import Column
 from vaefast.jobs.shards import Shard
+from vaefast.jobs.sources import Rows, RowSource, rows_digest
 from vaefast.jobs.tasks import Computed
 
 __all__ = ["Work", "compute_rows", "shard_of"]
@@ -27,10 +26,14 @@ Work = Callable[[Tensor, Tensor], Computed]  # of x [n, *event] and index [n]
 class Filled:
     """The columns of a shard's rows, NaN, 0 and False where nothing came."""
 
-    def __init__(self, columns: tuple[Column, ...], rows: int) -> None:
-        self.values = {c.name: _blank(c, rows) for c in columns}
-        self.failed = np.ones(rows, dtype=bool)
-        self.reasons = [NOT_READ] * rows
+    def __init__(self, columns: tuple[Column, ...], rows: int, before: Shard | None = None) -> None:
+        if before is None:
+            self.values = {c.name: _blank(c, rows) for c in columns}
+            self.failed = np.ones(rows, dtype=bool)
+            self.reasons = [NOT_READ] * rows
+        else:
+            self.values = {name: array.copy() for name, array in before.values.items()}
+            self.failed, self.reasons = before.failed.copy(), list(before.reasons)
 
     def put(self, rows: np.ndarray, found: Computed) -> None:
         """What was computed of some rows, by their places."""
@@ -86,14 +89,15 @@ def one_line(error: BaseException) -> str:
 def shard_of(
     number: int,
     bounds: tuple[int, int],
-    source: Any,
+    source: RowSource,
     work: Work,
     *,
     columns: tuple[Column, ...],
     labels: bool,
     to_model: Callable[[Tensor], Tensor],
+    before: Shard | None = None,
 ) -> Shard:
-    """Read and compute one shard.
+    """Read and compute one shard, or the rows of it that failed before.
 
     Args:
         number: of the shard.
@@ -103,15 +107,18 @@ def shard_of(
         columns: of its values.
         labels: whether rows have one.
         to_model: puts inputs on the model's device, in its dtype.
+        before: the shard as it is there, of which only failed rows are computed.
     """
     start, stop = bounds
     began = time.perf_counter()
     found = source.read(start, stop)
-    filled = Filled(columns, stop - start)
+    filled = Filled(columns, stop - start, before)
     places = found.index.numpy() - start
+    chosen = np.ones(len(places), bool) if before is None else before.failed[places]
     read = time.perf_counter()
-    if len(places):
-        compute_rows(work, to_model(found.x), places, start, filled)
+    if chosen.any():
+        x = found.x if chosen.all() else found.x[torch.from_numpy(chosen)]
+        compute_rows(work, to_model(x), places[chosen], start, filled)
     for index, reason in found.failed.items():
         filled.fail(index - start, reason)
     done = time.perf_counter()
@@ -121,18 +128,13 @@ def shard_of(
         filled.failed,
         filled.reasons,
         _labels(found, places, stop - start) if labels else None,
-        inputs_checksum(found.x, found.failed),
+        rows_digest(found),
+        1 if before is None else before.attempts + 1,
         seconds={"read": read - began, "compute": done - read},
     )
 
 
-def inputs_checksum(x: Tensor, failed: Mapping[int, str]) -> str:
-    """xxh3 of rows as they were read."""
-    data = memoryview(x.contiguous().reshape(-1).view(torch.uint8).numpy())
-    return checksum(data, repr(sorted(failed)).encode())
-
-
-def _labels(found: Any, places: np.ndarray, rows: int) -> np.ndarray:
+def _labels(found: Rows, places: np.ndarray, rows: int) -> np.ndarray:
     labels = np.full(rows, -1, dtype=np.int64)
     if found.y is not None:
         labels[places] = found.y.numpy()
