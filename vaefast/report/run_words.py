@@ -117,7 +117,7 @@ def _with(facts: RunFacts, rows: int) -> str:
     of = f"for all {rows} inputs{radii} together"
     if facts.level != "run":
         of = f"for each input{' at all ' + str(len(facts.r)) + ' r' if several else ''} by itself"
-    text = f"{of} with probability at least 1 − α over the draws, α = {number(facts.alpha, 2)}"
+    text = f"{of} with probability at least 1 − α over the draws, α = {facts.alpha:g}"
     if facts.level != "run" and rows > 1:
         text += f" (of {rows} inputs up to {number(facts.alpha * rows, 2)} may be expected wrong)"
     return text
