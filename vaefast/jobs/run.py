@@ -1,0 +1,154 @@
+"""A run: begin or open it, work on it, look at it, and put its table together."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from vaefast import checks
+from vaefast.jobs import local, ray
+from vaefast.jobs.create import begin
+from vaefast.jobs.manifest import Manifest, Places
+from vaefast.jobs.plan import RunPlan
+from vaefast.jobs.ray import RayOptions
+from vaefast.jobs.shards import checksums, damage
+from vaefast.jobs.worker import Done
+
+__all__ = ["Run", "create", "open_run", "run"]
+
+ENGINES = ("local", "ray")
+
+
+class Run:
+    """A folder of shards, some of them finished; made by :func:`create` or :func:`open`.
+
+    Args:
+        folder: of the run.
+        source: of its rows, where it was made from an object.
+    """
+
+    def __init__(self, folder: Path, source: Any = None) -> None:
+        self.places = Places(Path(folder))
+        self.manifest = Manifest.read(self.places)
+        self.source = source
+
+    @property
+    def folder(self) -> Path:
+        return self.places.folder
+
+    def missing(self) -> list[int]:
+        """Numbers of the shards that are not there."""
+        there = {path.stem for path in self.places.shards.glob("*.parquet")}
+        return [n for n in range(self.manifest.shards) if f"{n:08d}" not in there]
+
+    def check(self) -> list[str]:
+        """Put damaged shards aside, so that they are made anew; a line for each."""
+        lines = []
+        for path, what in self._damaged():
+            path.rename(path.with_suffix(".damaged"))
+            lines.append(f"{path.name}: {what}; it is made anew")
+        return lines
+
+    def _damaged(self) -> list[tuple[Path, str]]:
+        entries = checksums(self.places)
+        found = []
+        for path in sorted(self.places.shards.glob("*.parquet")):
+            if what := damage(path, entries.get(int(path.stem), [])):
+                found.append((path, what))
+        return found
+
+    def work(
+        self,
+        engine: str = "local",
+        *,
+        workers: int | None = None,
+        done: Callable[[Done], None] | None = None,
+        tell: Callable[[str], None] | None = None,
+        options: RayOptions | None = None,
+    ) -> None:
+        """Compute all shards that are missing.
+
+        Args:
+            engine: "local", or "ray" (:class:`vaefast.jobs.RayOptions`).
+            workers: processes; None for this one alone, of Ray for as many as fit.
+            done: told of every shard that was written.
+            tell: of Ray, told in a line of workers that are lost or refused; None to warn.
+            options: of Ray.
+        """
+        checks.option(engine, "engine", ENGINES)
+        if options is not None and engine != "ray":
+            raise ValueError(f'options are of engine "ray", got engine="{engine}"')
+        done = done or (lambda one: None)
+        if engine == "ray":
+            ray.work(self, workers=workers, done=done, tell=tell or _warn, options=options)
+        else:
+            local.work(self, workers=workers, done=done)
+
+    def paths(self) -> list[Path]:
+        """Of all shards, in order.
+
+        Raises:
+            ValueError: some are missing or damaged.
+        """
+        missing = self.missing()
+        if missing:
+            raise ValueError(
+                f"{len(missing)} of {self.manifest.shards} shards of {self.folder} are missing; "
+                f"vaefast jobs resume {self.folder} makes them"
+            )
+        damaged = self._damaged()
+        if damaged:
+            path, what = damaged[0]
+            raise ValueError(
+                f"{path} is damaged: {what}; vaefast jobs resume {self.folder} makes it anew"
+            )
+        return [self.places.shard(n) for n in range(self.manifest.shards)]
+
+    def merge(self, out: Path) -> Path:
+        """All rows in one Parquet file, in the order of their indices."""
+        from vaefast.jobs.stand_in import merge_shards
+
+        merge_shards(self.paths(), Path(out), self.metadata())
+        return Path(out)
+
+    def metadata(self) -> dict[str, Any]:
+        """What the merged table says of itself: the same for any way it was computed."""
+        manifest = self.manifest
+        return {
+            "fingerprint": manifest.fingerprint,
+            "guarantee": manifest.guarantee,
+            "reproducible": manifest.reproducible,
+            "alpha_of_one": manifest.alpha,
+            "entries": dict(manifest.entries),
+        }
+
+
+def _warn(line: str) -> None:
+    warnings.warn(line, RuntimeWarning, stacklevel=4)
+
+
+def create(plan: RunPlan, folder: str | Path) -> Run:
+    """Begin a run in a new folder, or go on with the same one.
+
+    Raises:
+        ValueError: another run is there, and what differs; or the plan does not work on its data.
+        FileExistsError: the folder holds something else.
+        OSError: it cannot be written.
+    """
+    folder = Path(folder).expanduser()
+    _, source = begin(plan, folder)
+    return Run(folder, source)
+
+
+def open_run(folder: str | Path, source: Any = None) -> Run:
+    """A run that was begun."""
+    return Run(Path(folder).expanduser(), source)
+
+
+def run(plan: RunPlan, folder: str | Path, out: str | Path, **how: Any) -> Path:
+    """Begin a run, do all its work and put its table together: :func:`create`, work, merge."""
+    found = create(plan, folder)
+    found.work(**how)
+    return found.merge(Path(out))
