@@ -100,7 +100,8 @@ def _worst(numbers: RunNumbers, facts: RunFacts, read: Read | None) -> Strip:
         uri = "" if isinstance(image, str) else data_uri(_unit(image, facts.box))
         said = f"input {one.index}: {number(one.value)}"
         if one.label is not None and one.label >= 0:
-            said += f", {class_name(one.label, facts.classes)}"
+            name = class_name(one.label, facts.classes)
+            said += f", {name}" if facts.classes else f", class {name}"
         pictures.append(Picture(uri, said, said))
     return Strip(_ranked(numbers), pictures)
 

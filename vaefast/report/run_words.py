@@ -79,8 +79,8 @@ class RunFacts:
 
 
 def guarantee_of(facts: RunFacts) -> Guarantee | None:
-    """The margins' guarantee; None where there are none."""
-    return Guarantee(facts.guarantee) if facts.guarantee else None
+    """The margins' guarantee; None where there is none of ours."""
+    return next((one for one in Guarantee if one.value == facts.guarantee), None)
 
 
 def sound(facts: RunFacts) -> bool:
@@ -99,6 +99,8 @@ def promise(facts: RunFacts, rows: int) -> str:
             "An empirical margin is the smallest change that an attack was found to need: an upper "
             "limit of what could be certified, and no certificate."
         )
+    if found is None and facts.guarantee:
+        return f"What the numbers promise: {facts.guarantee}."
     if found is None:
         return "These are measurements; they promise nothing about inputs that were not tried."
     if found is Guarantee.LIPSCHITZ and "lipschitz" in str(facts.settings.get("method", "")):
@@ -146,6 +148,7 @@ def tiles(numbers: RunNumbers, facts: RunFacts) -> list[Tile]:
         column = numbers.of("margin")[0]
         share = 1.0 - column.zero / column.spread.count if column.spread.count else None
         what = "a certified radius above 0" if sound(facts) else "a margin above 0"
+        what += f" at r = {column.r}" if column.r else ""
         found.append(Tile(percent(share), f"of the inputs have {what}"))
     if facts.cost is not None and facts.cost.seconds:
         hours = number(facts.cost.hours_per_million, 2)
