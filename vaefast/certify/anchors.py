@@ -22,6 +22,7 @@ from torch import Tensor
 from vaefast import philox
 from vaefast.certify.cells import Ellipsoid, anchors, covered
 from vaefast.certify.heads import heads
+from vaefast.certify.local import ALONE
 from vaefast.certify.pool import Pool, Spread, level_of
 from vaefast.certify.sampling import AtInput, at_input, within
 from vaefast.functional.displacement import Displacement
@@ -88,8 +89,7 @@ def anchor_margins(prepared: Prepared, r: Tensor, plan: Plan) -> AnchorMargins:
     maps = prepared.maps
     cost = 4 * maps.mean.bytes_per_row(prepared.itemsize, 1)
     with numerics.products(prepared.x.device, "ieee"):
-        generic = maps.generic("mean", "std", "pixels")
-        return AnchorMargins(*prepared.rows(run, cost, plan.samples, generic=generic))
+        return AnchorMargins(*prepared.rows(run, cost, max(plan.samples, ALONE), generic=True))
 
 
 class _Encoder:

@@ -33,6 +33,7 @@ IMAGE_STEPS = {"affine": 6, "multiplier": 4}
 REACH = 1.5  # of the first-order margin; no bound of the displacement comes near it
 SHADE = 0.998  # of a proposed radius: one that holds is worth more than one that is exact
 BYTES = 8 * 4  # per entry of a matrix between two layers
+ALONE = 1 << 12  # fills any block: inside same_bits a row is bounded by itself
 
 
 class Moved(NamedTuple):
@@ -122,7 +123,7 @@ def local_margins(prepared: Prepared, p_lower: Tensor, form: str) -> Tensor:
     def run(part: Prepared) -> tuple[Tensor, ...]:
         return (search.run(part),)
 
-    (margin[rows],) = prepared.rows(run, _bytes(prepared), generic=False)
+    (margin[rows],) = prepared.rows(run, _bytes(prepared), ALONE, generic=True)
     return margin
 
 
@@ -132,7 +133,7 @@ def moved(prepared: Prepared, radius: Tensor, form: str) -> Moved:
     def run(part: Prepared) -> tuple[Tensor, ...]:
         return Posterior(part).moved(radius[part.gather], form)
 
-    return Moved(*prepared.rows(run, _bytes(prepared), generic=False))
+    return Moved(*prepared.rows(run, _bytes(prepared), ALONE, generic=True))
 
 
 class _Search(NamedTuple):

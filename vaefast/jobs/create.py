@@ -13,30 +13,32 @@ from torch import Tensor
 from vaefast import checks, models
 from vaefast.jobs.durable import explained, replace_whole
 from vaefast.jobs.fingerprint import (
+    ONE_THREAD,
     differences,
     entries_of_machine,
     entries_of_model,
     entries_of_plan,
+    is_generic,
 )
 from vaefast.jobs.manifest import Column, Manifest, Places
 from vaefast.jobs.plan import RunPlan
+from vaefast.jobs.sources import Source
 from vaefast.jobs.tasks import Computed, compute
 from vaefast.jobs.worker import first_rows, open_data, open_model
 from vaefast.models import VAE
-from vaefast.runtime import openmp
-from vaefast.runtime.batching import same_bits
+from vaefast.runtime import batching, openmp
 from vaefast.runtime.durable import sync_folder
 
 __all__ = ["begin"]
 
-ONE_THREAD = 1  # of modules: a block of theirs has the same bits on one
+FIRST = 64  # rows that show whether there are labels
 
 
-def begin(plan: RunPlan, folder: Path) -> tuple[Manifest, Any]:
+def begin(plan: RunPlan, folder: Path) -> Source:
     """Write the folder of a run, or find it there with the same fingerprint.
 
     Returns:
-        Its manifest, and the source of its rows.
+        The source of its rows.
 
     Raises:
         ValueError: another run is there, and what differs; or the plan does not work on its data.
@@ -48,11 +50,13 @@ def begin(plan: RunPlan, folder: Path) -> tuple[Manifest, Any]:
     if not there:
         _refuse_foreign(places)
     vae, model = _model(plan)
+    plan = replace(plan, data=_absolute(plan.data))
     source = open_data(plan)
-    plan = replace(plan, model=model, data=_name_of(plan.data, source))
+    plan = replace(plan, model=model, data=source.description, box=source.box)
     manifest = _manifest(plan, vae, source)
     if there:
-        return _same(Manifest.read(places), manifest, places), source
+        _require_same(Manifest.read(places), manifest, places)
+        return source
     try:
         for path in (places.shards, places.leases, places.checksums):
             path.mkdir(parents=True, exist_ok=True)
@@ -63,7 +67,7 @@ def begin(plan: RunPlan, folder: Path) -> tuple[Manifest, Any]:
         raise explained(error, folder) from error
     manifest.write(places)
     sync_folder(folder.absolute().parent)
-    return manifest, source
+    return source
 
 
 def _refuse_foreign(places: Places) -> None:
@@ -92,44 +96,45 @@ def _model(plan: RunPlan) -> tuple[VAE, str]:
     return open_model(replace(plan, model=spec), nowhere), spec
 
 
-def _name_of(data: Any, source: Any) -> Any:
-    """What a manifest holds of the data: how to open them again."""
-    if isinstance(data, (str, os.PathLike)):
-        path = Path(data).expanduser()
-        return str(path.resolve()) if path.exists() else str(data)
-    return {"description": getattr(source, "description", type(source).__name__)}
+def _absolute(data: Any) -> Any:
+    """A path from the root on, as the run may go on in another folder."""
+    if not isinstance(data, str | os.PathLike):
+        return data
+    head, colon, tail = os.fspath(data).rpartition(":")
+    path = Path(head if colon else tail).expanduser()
+    return f"{path.resolve()}{colon}{tail if colon else ''}" if path.exists() else os.fspath(data)
 
 
-def _manifest(plan: RunPlan, vae: VAE, source: Any) -> Manifest:
+def _manifest(plan: RunPlan, vae: VAE, source: Source) -> Manifest:
     rows = len(source) if plan.inputs is None else min(plan.inputs, len(source))
     if not rows:
         raise ValueError("the data have no rows; a run needs at least one")
     x = first_rows(source, vae, rows)
-    entries = entries_of_plan(plan, rows, source.fingerprint) | entries_of_model(vae)
-    entries |= entries_of_machine(vae, x, plan, ONE_THREAD)
-    threads = ONE_THREAD if entries["modules"] else torch.get_num_threads()
-    pilot = _pilot(plan, vae, x[:1], rows, threads)
+    entries = entries_of_plan(plan, rows, source) | entries_of_model(vae)
+    pilot = _pilot(plan, vae, x[:1], rows)
+    promise = pilot.reproducible
+    if is_generic(vae, x):
+        promise = batching.weakest("blocks", promise)
+    entries |= entries_of_machine(plan, promise != "bits")
     columns = tuple(
         Column(name, str(value.dtype).removeprefix("torch."), tuple(value.shape[1:]))
         for name, value in pilot.values.items()
     )
-    labels = source.read(0, 1).y is not None
-    promise = pilot.guarantee, pilot.reproducible
-    return Manifest(plan, rows, entries, columns, labels, *promise, threads=ONE_THREAD)
+    labels = source.read(0, min(rows, FIRST)).y is not None
+    return Manifest(plan, rows, entries, columns, labels, pilot.guarantee, promise)
 
 
-def _pilot(plan: RunPlan, vae: VAE, x: Tensor, rows: int, threads: int) -> Computed:
+def _pilot(plan: RunPlan, vae: VAE, x: Tensor, rows: int) -> Computed:
     """The task on one input: what it gives, or why it cannot work on any."""
     index = torch.zeros(1, dtype=torch.int64, device=x.device)
-    with openmp.at_most(threads), same_bits():
+    with openmp.at_most(ONE_THREAD), batching.same_bits():
         return compute(vae, x, index, plan, plan.alpha_of_one(rows))
 
 
-def _same(theirs: Manifest, ours: Manifest, places: Places) -> Manifest:
+def _require_same(theirs: Manifest, ours: Manifest, places: Places) -> None:
     found = differences(theirs.entries, ours.entries)
     if found:
         raise ValueError(
             f"{places.folder} is a run of something else: {'; '.join(found)}; pass the same, or "
             "name another folder"
         )
-    return theirs

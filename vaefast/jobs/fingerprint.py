@@ -14,6 +14,7 @@ import torch
 import vaefast
 from vaefast.jobs.durable import checksum
 from vaefast.jobs.plan import RunPlan
+from vaefast.jobs.sources import Source
 from vaefast.models import VAE, explain
 from vaefast.runtime import backends, batching, memory
 from vaefast.runtime.environment import processor_name, versions
@@ -24,6 +25,7 @@ __all__ = [
     "entries_of_machine",
     "entries_of_model",
     "entries_of_plan",
+    "is_generic",
     "levels",
     "torch_level",
 ]
@@ -33,14 +35,15 @@ MATHS = (  # folders and files of vaefast that numbers come from
     *("models", "metrics", "hmc", "geometry", "attacks", "certify"),
 )
 LIBRARIES = ("torch", "numpy", "scipy")
+ONE_THREAD = 1  # of libraries: a block has the same bits on one
 
 
-def entries_of_plan(plan: RunPlan, rows: int, data: str) -> dict[str, Any]:
-    """What the plan says: ``rows`` of data with this fingerprint, and what is computed."""
+def entries_of_plan(plan: RunPlan, rows: int, source: Source) -> dict[str, Any]:
+    """What the plan says: which ``rows`` of which data, and what is computed of them."""
     return {
-        "data": data,
+        "data": source.fingerprint,
         "inputs": rows,
-        "box": None if plan.box is None else list(plan.box),
+        "box": [str(end) for end in source.box],
         "task": plan.task,
         "options": json.loads(json.dumps(plan.options)),
         "r": list(plan.r),
@@ -54,10 +57,10 @@ def entries_of_plan(plan: RunPlan, rows: int, data: str) -> dict[str, Any]:
 
 def entries_of_model(vae: VAE) -> dict[str, Any]:
     """All weights, and the settings that make numbers of them."""
-    parts = []
+    parts: list[bytes | memoryview] = []
     for name, t in (*vae.named_parameters(), *vae.named_buffers()):
         data = t.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-        parts += [f"{name} {t.dtype} {tuple(t.shape)}".encode(), memoryview(data.numpy())]
+        parts += [f"{name} {t.dtype} {tuple(t.shape)}".encode(), data.numpy().data]
     layers = [f"{name} {type(m).__name__} {m.extra_repr()}" for name, m in vae.named_modules()]
     params = [p if isinstance(p, float) else p.tolist() for p in _likelihood_params(vae)]
     dtype = next((t.dtype for t in vae.parameters()), torch.float32)
@@ -73,14 +76,13 @@ def _likelihood_params(vae: VAE) -> tuple[Any, ...]:
     return () if vae.decoder_output == "mean_logvar" else vae.likelihood_params
 
 
-def entries_of_machine(vae: VAE, x: torch.Tensor, plan: RunPlan, threads: int) -> dict[str, Any]:
+def entries_of_machine(plan: RunPlan, libraries: bool) -> dict[str, Any]:
     """Versions, backend and processor, as far as they change a bit.
 
     Args:
-        vae: on its device.
-        x: [n, *event], some inputs.
         plan: of the run.
-        threads: of a worker.
+        libraries: whether some number comes from a library's products, which differ between kinds
+            of processors; those run on one thread.
     """
     found = versions()
     entries: dict[str, Any] = {name: found[name] for name in ("vaefast", *LIBRARIES)}
@@ -92,14 +94,14 @@ def entries_of_machine(vae: VAE, x: torch.Tensor, plan: RunPlan, threads: int) -
         own = levels()
         entries |= {"isa": own[0] if own else "none", "kernels": _kernels()}
         entries["torch_isa"] = torch_level()
-    entries["modules"] = _generic(vae, x)
-    if entries["modules"]:
-        entries |= {"processor": processor_name(), "threads": threads}
+    entries["libraries"] = libraries
+    if libraries:
+        entries |= {"processor": processor_name(), "threads": ONE_THREAD}
         entries |= {"block": batching.BLOCK, "memory": memory.budget()}
     return entries
 
 
-def _generic(vae: VAE, x: torch.Tensor) -> bool:
+def is_generic(vae: VAE, x: torch.Tensor) -> bool:
     """Whether some map is evaluated as the module that it is."""
     found = explain(vae, x)
     return not all(part.fused for part in (found.encoder_mean, found.encoder_logvar, found.decoder))

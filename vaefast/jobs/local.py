@@ -103,11 +103,6 @@ def _in_turn(shards: list[int], worker: Worker, done: Tell) -> None:
 def _by_processes(
     run: Run, shards: list[int], workers: int, pinned: dict[str, str], done: Tell, ttl: float
 ) -> None:
-    if run.source is not None and not isinstance(run.manifest.plan.data, str):
-        raise ValueError(
-            "workers of their own cannot open data that were given as an object; leave workers "
-            "out, or name the data by path"
-        )
     each = str(max(1, threads.limit() // workers))
     environment = pinned | {"OMP_NUM_THREADS": each, "MKL_NUM_THREADS": each}
     pool = Pool(run.folder, workers, environment, run.manifest.plan.attempts, ttl)

@@ -69,7 +69,6 @@ class Manifest:
         labels: whether rows have a label.
         guarantee: what the values promise, "" where nothing.
         reproducible: "bits", "blocks" or "round-off".
-        threads: of a worker.
     """
 
     plan: RunPlan
@@ -79,7 +78,6 @@ class Manifest:
     labels: bool = False
     guarantee: str = ""
     reproducible: str = "bits"
-    threads: int = 1
 
     @property
     def fingerprint(self) -> str:
@@ -114,7 +112,6 @@ class Manifest:
             "labels": self.labels,
             "guarantee": self.guarantee,
             "reproducible": self.reproducible,
-            "threads": self.threads,
             "alpha_of_one": self.alpha,
         }
         replace_whole(places.manifest, json.dumps(values, indent=1).encode() + b"\n")
@@ -143,7 +140,7 @@ class Manifest:
         columns = tuple(
             Column(name, dtype, tuple(shape)) for name, dtype, shape in values["columns"]
         )
-        names = ("rows", "entries", "labels", "guarantee", "reproducible", "threads")
+        names = ("rows", "entries", "labels", "guarantee", "reproducible")
         own = {name: values[name] for name in names}
         found = cls(RunPlan.from_json(values["plan"]), columns=columns, **own)
         if found.fingerprint != values["fingerprint"]:

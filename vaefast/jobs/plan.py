@@ -35,8 +35,8 @@ class RunPlan:
     Attributes:
         model: a VAE of ours (or, in a plan that was read back, the file that holds it), the path of
             a .safetensors file, or ``package.module:make_vae`` or ``file.py:make_vae``.
-        data: what :func:`vaefast.jobs.open_source` opens, or an object with ``__len__`` and
-            ``read``, which only engines inside this process can use.
+        data: what :func:`vaefast.jobs.open_source` opens; objects only for workers inside this
+            process.
         task: "margin", "robust_probability", "empirical_margin", "latent" or "max_damage"
             (attacks), "defend" (chains on the true posterior) or "spectrum".
         r: radii of the first three, ℓ2 over all entries, pixel scale. All m of them come from the
@@ -52,6 +52,7 @@ class RunPlan:
         inputs: how many are taken, from the first; None for all.
         box: smallest and largest valid entry; None as the source has it.
         labels: as ``vaefast audit --labels``.
+        data_root: folder of the known sets.
         model_options: ``likelihood``, ``obs_std``, ``decoder_output``, ``encoder_output``: for a
             module that a function makes.
         arrays: whether the table holds arrays of each row (attacked inputs, reconstructions)
@@ -75,6 +76,7 @@ class RunPlan:
     box: tuple[float, float] | None = None
     labels: str | None = None
     model_options: Mapping[str, Any] = field(default_factory=dict)
+    data_root: str | None = None
     arrays: bool | None = None
     device: str = "cpu"
     tile: int = 64

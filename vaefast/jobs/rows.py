@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from vaefast.jobs.durable import checksum
 from vaefast.jobs.manifest import Column
 from vaefast.jobs.shards import Shard
+from vaefast.jobs.sources import Rows, RowSource, rows_digest
 from vaefast.jobs.tasks import Computed
 
 __all__ = ["Work", "compute_rows", "shard_of"]
@@ -86,7 +85,7 @@ def one_line(error: BaseException) -> str:
 def shard_of(
     number: int,
     bounds: tuple[int, int],
-    source: Any,
+    source: RowSource,
     work: Work,
     *,
     columns: tuple[Column, ...],
@@ -121,18 +120,12 @@ def shard_of(
         filled.failed,
         filled.reasons,
         _labels(found, places, stop - start) if labels else None,
-        inputs_checksum(found.x, found.failed),
+        rows_digest(found),
         seconds={"read": read - began, "compute": done - read},
     )
 
 
-def inputs_checksum(x: Tensor, failed: Mapping[int, str]) -> str:
-    """xxh3 of rows as they were read."""
-    data = memoryview(x.contiguous().reshape(-1).view(torch.uint8).numpy())
-    return checksum(data, repr(sorted(failed)).encode())
-
-
-def _labels(found: Any, places: np.ndarray, rows: int) -> np.ndarray:
+def _labels(found: Rows, places: np.ndarray, rows: int) -> np.ndarray:
     labels = np.full(rows, -1, dtype=np.int64)
     if found.y is not None:
         labels[places] = found.y.numpy()

@@ -14,6 +14,7 @@ from vaefast.jobs.manifest import Manifest, Places
 from vaefast.jobs.plan import RunPlan
 from vaefast.jobs.ray import RayOptions
 from vaefast.jobs.shards import checksums, damage
+from vaefast.jobs.table import merge_shards
 from vaefast.jobs.worker import Done
 
 __all__ = ["Run", "create", "open_run", "run"]
@@ -108,9 +109,7 @@ class Run:
 
     def merge(self, out: Path) -> Path:
         """All rows in one Parquet file, in the order of their indices."""
-        from vaefast.jobs.stand_in import merge_shards
-
-        merge_shards(self.paths(), Path(out), self.metadata())
+        merge_shards(self.paths(), out, self.metadata(), rows=self.manifest.rows)
         return Path(out)
 
     def metadata(self) -> dict[str, Any]:
@@ -138,8 +137,7 @@ def create(plan: RunPlan, folder: str | Path) -> Run:
         OSError: it cannot be written.
     """
     folder = Path(folder).expanduser()
-    _, source = begin(plan, folder)
-    return Run(folder, source)
+    return Run(folder, begin(plan, folder))
 
 
 def open_run(folder: str | Path, source: Any = None) -> Run:

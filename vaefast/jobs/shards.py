@@ -50,8 +50,8 @@ class Shard:
         parts: list[bytes | memoryview] = []
         for name, array in sorted(self.values.items()):
             parts.append(f"{name} {array.dtype} {array.shape}".encode())
-            parts.append(memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8)))
-        parts.append(memoryview(self.failed.view(np.uint8)))
+            parts.append(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+        parts.append(self.failed.view(np.uint8).data)
         parts.append(json.dumps(self.reasons).encode())
         return checksum(*parts)
 

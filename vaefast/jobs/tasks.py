@@ -124,7 +124,8 @@ def _attack(
     plan: RunPlan,
     alpha: float,
 ) -> Computed:
-    found = function(vae, x, **_arguments(plan, index, "precision"))
+    box = {} if plan.box is None else {"low": plan.box[0], "high": plan.box[1]}
+    found = function(vae, x, **(box | _arguments(plan, index, "precision")))
     values = {"objective": found.objective, "perturbation_norm": found.perturbation_norm}
     values["best_restart"] = found.best_restart
     if plan.keeps_arrays:
@@ -138,7 +139,7 @@ def _defend(vae: VAE, x: Tensor, index: Tensor, plan: RunPlan, alpha: float) -> 
     values = {
         "accept_rate": result.accept_rate.mean(1),
         "divergent": result.divergent.sum(1),
-        "step_size": result.step_size.reshape(len(x), -1)[:, 0],
+        "step_size": result.step_size,
     }
     if plan.keeps_arrays:
         values |= {"z": found.z, "reconstruction": found.reconstruction}
@@ -154,7 +155,7 @@ def _spectrum(vae: VAE, x: Tensor, index: Tensor, plan: RunPlan, alpha: float) -
         values["vectors"] = found.vectors
     failed = found.eigenvalues.isnan().any(1)
     why = reasons(len(x), {NO_VALUE: failed})
-    return Computed(values, failed, why, reproducible="bits")
+    return Computed(values, failed, why, reproducible="blocks")  # by LAPACK
 
 
 _TASKS: dict[str, Callable[[VAE, Tensor, Tensor, RunPlan, float], Computed]] = {

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from vaefast.jobs.fingerprint import (
+    ONE_THREAD,
     differences,
     entries_of_machine,
     entries_of_model,
@@ -24,9 +25,10 @@ from vaefast.jobs.fingerprint import (
 )
 from vaefast.jobs.leases import Leases
 from vaefast.jobs.manifest import Manifest, Places
+from vaefast.jobs.plan import RunPlan
 from vaefast.jobs.rows import shard_of
 from vaefast.jobs.shards import Shard, write_shard
-from vaefast.jobs.stand_in import open_source
+from vaefast.jobs.sources import RowSource, Source, open_source
 from vaefast.jobs.tasks import Computed, compute
 from vaefast.models import VAE
 from vaefast.models.packs import frozen
@@ -55,7 +57,7 @@ class Done:
     seconds: Mapping[str, float] | None = None
 
 
-def open_model(plan: Any, places: Places) -> VAE:
+def open_model(plan: RunPlan, places: Places) -> VAE:
     """The model of a run, on its device.
 
     Raises:
@@ -66,11 +68,11 @@ def open_model(plan: Any, places: Places) -> VAE:
     return load_model(spec, torch.device(plan.device), **(options | dict(plan.model_options)))
 
 
-def open_data(plan: Any) -> Any:
-    """The rows of a run."""
-    if not isinstance(plan.data, (str, os.PathLike)):
-        return plan.data
-    return open_source(str(plan.data), box=plan.box, labels=plan.labels)
+def open_data(plan: RunPlan) -> Source:
+    """The rows of a run, by name, by an earlier description or as the object that was given."""
+    if isinstance(plan.data, Mapping):
+        return open_source(plan.data)
+    return open_source(plan.data, box=plan.box, labels=plan.labels, root=plan.data_root)
 
 
 class Worker:
@@ -83,7 +85,6 @@ class Worker:
     Args:
         folder: of the run.
         source: of the rows, where the run cannot open it by name.
-        leases: shared with the driver of this process, by default its own.
         ttl: s, of its leases.
 
     Raises:
@@ -95,7 +96,7 @@ class Worker:
         self,
         folder: Path,
         *,
-        source: Any = None,
+        source: RowSource | None = None,
         ttl: float = 60.0,
     ) -> None:
         self.places = Places(Path(folder))
@@ -103,18 +104,17 @@ class Worker:
         plan = self.manifest.plan
         require_level(self.manifest.entries)
         self.vae = open_model(plan, self.places)
-        self.source = open_data(plan) if source is None else source
+        self.source = open_data(plan) if source is None else open_source(source, box=plan.box)
         self._require_same(plan)
         self.leases = Leases(self.places.leases, ttl)
         self.owner = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         self._inside = ExitStack()
 
-    def _require_same(self, plan: Any) -> None:
-        x = first_rows(self.source, self.vae, self.manifest.rows)
-        entries = entries_of_plan(plan, self.manifest.rows, self.source.fingerprint)
-        entries |= entries_of_model(self.vae)
-        entries |= entries_of_machine(self.vae, x, plan, self.manifest.threads)
-        found = differences(self.manifest.entries, entries)
+    def _require_same(self, plan: RunPlan) -> None:
+        theirs = self.manifest.entries
+        entries = entries_of_plan(plan, self.manifest.rows, self.source)
+        entries |= entries_of_model(self.vae) | entries_of_machine(plan, theirs["libraries"])
+        found = differences(theirs, entries)
         if found:
             raise ValueError(
                 f"{self.places.folder} was begun with something else, and its numbers would not "
@@ -123,8 +123,8 @@ class Worker:
 
     def __enter__(self) -> Worker:
         plan = self.manifest.plan
-        if self.manifest.entries.get("modules"):
-            self._inside.enter_context(openmp.at_most(self.manifest.threads))
+        if self.manifest.entries["libraries"]:
+            self._inside.enter_context(openmp.at_most(ONE_THREAD))
         if plan.device == "cuda":
             before = tiles.pinned_tile()
             tiles.set_tile(plan.tile)
@@ -187,7 +187,7 @@ def to_model(vae: VAE, x: Tensor) -> Tensor:
     return x.to(device=like.device, dtype=dtype)
 
 
-def first_rows(source: Any, vae: VAE, rows: int, count: int = 64) -> Tensor:
+def first_rows(source: Source, vae: VAE, rows: int, count: int = 64) -> Tensor:
     """Up to two finite rows among the first, as the model takes them; zeros where there are none.
 
     They show how the model is evaluated, not how well.
