@@ -7,7 +7,7 @@ import torch
 from vaefast import jobs, models
 from vaefast.cli import main
 from vaefast.cli.run_report import report_run
-from vaefast.jobs.watching import look
+from vaefast.jobs.status import snapshot
 
 pq = pytest.importorskip("pyarrow.parquet")
 pytest.importorskip("xxhash")
@@ -63,10 +63,10 @@ def test_data_that_are_not_at_hand_leave_the_numbers(begun, change):
 
 
 def test_a_folder_tells_how_far_its_run_is(begun):
-    assert look(begun.places, 40).words() == "0 of 40 rows (0.0 %), 0 failed"
+    assert snapshot(begun).words() == "0 of 40 rows (0.0 %), 0 failed"
     looked = []
-    begun.work(done=lambda one: looked.append(look(begun.places, 40).done))
+    begun.work(done=lambda one: looked.append(snapshot(begun).done))
     assert looked == [16, 32, 40]
-    now = look(begun.places, 40)
+    now = snapshot(begun)
     assert set(now.seconds) >= {"read", "compute"}
     assert now.shares["compute"] > 0

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from vaefast.jobs import Run
-from vaefast.jobs.watching import look
+from vaefast.jobs.status import snapshot
 from vaefast.jobs.worker import open_data
 from vaefast.report.run_page import write_run_report
 from vaefast.report.run_words import Cost, RunFacts
@@ -102,7 +102,7 @@ def _settings(run: Run) -> dict[str, Any]:
 
 def _cost(run: Run) -> Cost | None:
     """What the shards say that they took."""
-    now = look(run.places, run.manifest.rows)
+    now = snapshot(run, at_end=True)
     if not now.done:
         return None
     return Cost(now.done, now.seconds, run.manifest.threads, now.rate)

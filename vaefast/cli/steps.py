@@ -18,6 +18,7 @@ from vaefast.audit.job import Job
 from vaefast.certify import Guarantee
 from vaefast.cli import engines as e
 from vaefast.cli import options as o
+from vaefast.cli import run_options as ro
 from vaefast.cli.jobs import certify_in_shards, planned
 from vaefast.cli.output import save_npz, say_failures, show
 from vaefast.cli.sources import (
@@ -115,12 +116,12 @@ def certify(
     data: AttackedData,
     model: o.Model,
     out: o.Out,
-    r: o.Radii = None,
-    samples: o.AutoSamples = None,
+    r: ro.Radii = None,
+    samples: ro.AutoSamples = None,
     alpha: o.Alpha = DEFAULT.alpha,
-    method: o.Method = None,
-    shard_size: o.ShardSize = None,
-    workers: o.Workers = None,
+    method: ro.Method = None,
+    shard_size: ro.ShardSize = None,
+    workers: ro.Workers = None,
     engine: e.Engine = "local",
     address: e.Address = None,
     cpus_per_worker: e.CpusPerWorker = None,
@@ -167,11 +168,11 @@ def certify(
         )
         find_device(device, threads)
         return certify_in_shards(plan, out, workers=workers, **how)
-    radii = o.radii(r)
+    radii = ro.radii(r)
     if len(radii) > 1:
         raise ValueError("several --r make a run; add --shard-size N, or give one")
     radius = radii[0] if radii else None
-    number = o.whole(samples, DEFAULT.samples)
+    number = ro.whole(samples, DEFAULT.samples)
     settings = AuditSettings(seed=seed, samples=number, alpha=alpha, r=radius)
     box = o.box(limits, low, high)
     check_suffix(out, ".parquet")

@@ -46,13 +46,22 @@ def driving(run: Run, ttl: float = TTL) -> Iterator[None]:
         leases.close()
 
 
-def work(run: Run, *, workers: int | None, done: Tell, ttl: float = TTL) -> None:
+def work(
+    run: Run,
+    *,
+    workers: int | None,
+    done: Tell,
+    retry_failed: bool = False,
+    ttl: float = TTL,
+) -> None:
     """Compute the missing shards of a run.
 
     Args:
         run: the run.
-        workers: processes; None for this one, where its kernels are the run's.
+        workers: processes; None for this one, where its kernels are the run's, or, where numbers
+            come from libraries, which have one thread here, for one on each processor.
         done: told of every shard.
+        retry_failed: whether failed rows are tried again, as often as the plan allows.
         ttl: s, of leases.
 
     Raises:
@@ -60,15 +69,26 @@ def work(run: Run, *, workers: int | None, done: Tell, ttl: float = TTL) -> None
         OSError: a shard cannot be written.
     """
     with driving(run, ttl):
-        missing = run.missing()
-        if not missing:
-            return
-        pinned = pinning(run.manifest.entries)
-        if workers is None and not pinned:
-            with Worker(run.folder, source=run.source, ttl=ttl) as worker:
-                _in_turn(missing, worker, done)
-            return
-        _by_processes(run, missing, workers or 1, pinned, done, ttl)
+        run.tidy()
+        if missing := run.missing():
+            _all(run, missing, workers, done, ttl, "work")
+        if retry_failed and (failed := run.retriable()):
+            _all(run, failed, workers, done, ttl, "again")
+
+
+def _all(
+    run: Run, shards: list[int], workers: int | None, done: Tell, ttl: float, task: str
+) -> None:
+    entries = run.manifest.entries
+    pinned = pinning(entries)
+    if workers is None and entries["libraries"] and run.reopens:
+        workers = min(threads.limit(), len(shards))
+        workers = None if workers == 1 else workers
+    if workers is None and not pinned:
+        with Worker(run.folder, source=run.source, ttl=ttl) as worker:
+            _in_turn(shards, worker.again if task == "again" else worker.work, done)
+    else:
+        _by_processes(run, shards, workers or 1, pinned, done, ttl, task)
 
 
 def take(run: Run, share: int, shares: int, done: Tell, ttl: float = TTL) -> None:
@@ -85,12 +105,12 @@ def take(run: Run, share: int, shares: int, done: Tell, ttl: float = TTL) -> Non
                 done(worker.work(number))
 
 
-def _in_turn(shards: list[int], worker: Worker, done: Tell) -> None:
+def _in_turn(shards: list[int], work: Callable[[int], Done], done: Tell) -> None:
     """One after the other; those that others hold when they let them go."""
     while shards:
         held = []
         for number in shards:
-            found = worker.work(number)
+            found = work(number)
             if found.state == "held":
                 held.append(number)
             else:
@@ -101,11 +121,17 @@ def _in_turn(shards: list[int], worker: Worker, done: Tell) -> None:
 
 
 def _by_processes(
-    run: Run, shards: list[int], workers: int, pinned: dict[str, str], done: Tell, ttl: float
+    run: Run,
+    shards: list[int],
+    workers: int,
+    pinned: dict[str, str],
+    done: Tell,
+    ttl: float,
+    task: str,
 ) -> None:
     each = str(max(1, threads.limit() // workers))
     environment = pinned | {"OMP_NUM_THREADS": each, "MKL_NUM_THREADS": each}
-    pool = Pool(run.folder, workers, environment, run.manifest.plan.attempts, ttl)
+    pool = Pool(run.folder, workers, environment, run.manifest.plan.attempts, ttl, task)
     at_once = True
     try:
         while shards:

@@ -29,6 +29,7 @@ class Pool:
         environment: of theirs.
         attempts: workers that may die on one shard before it is given up.
         ttl: s, of their leases.
+        task: what they do with a shard: "work", or "again" for its failed rows.
     """
 
     def __init__(
@@ -38,9 +39,10 @@ class Pool:
         environment: Mapping[str, str],
         attempts: int,
         ttl: float,
+        task: str = "work",
     ) -> None:
         self._folder, self._count, self._environment = folder, workers, environment
-        self._attempts, self._ttl = attempts, ttl
+        self._attempts, self._ttl, self._task = attempts, ttl, task
         self._selector = selectors.DefaultSelector()
         self._members: list[_Member] = []
         self._deaths: Counter[int] = Counter()
@@ -74,7 +76,7 @@ class Pool:
         self._selector.close()
 
     def _hire(self) -> None:
-        member = _Member(start(self._folder, self._environment, self._ttl))
+        member = _Member(start(self._folder, self._environment, self._ttl, self._task))
         self._members.append(member)
         self._selector.register(member.pipe, selectors.EVENT_READ, member)
 

@@ -27,11 +27,20 @@ LIVE = 4  # times a second that a terminal is drawn
 class Event(Protocol):
     """A shard that was finished, as a worker tells it."""
 
-    shard: int
-    state: str
-    rows: int
-    failed: int
-    seconds: Mapping[str, float] | None
+    @property
+    def shard(self) -> int: ...
+
+    @property
+    def state(self) -> str: ...
+
+    @property
+    def rows(self) -> int: ...
+
+    @property
+    def failed(self) -> int: ...
+
+    @property
+    def seconds(self) -> Mapping[str, float] | None: ...
 
 
 @dataclass(frozen=True)

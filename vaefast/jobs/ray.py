@@ -94,7 +94,7 @@ def work(
     """
     given = options or RayOptions()
     plan = run.manifest.plan
-    if not isinstance(plan.data, str):
+    if not run.reopens:
         raise ValueError(
             "data that are an object in this process cannot be read by workers of Ray; name a "
             'file, or pass engine="local"'

@@ -26,10 +26,14 @@ Work = Callable[[Tensor, Tensor], Computed]  # of x [n, *event] and index [n]
 class Filled:
     """The columns of a shard's rows, NaN, 0 and False where nothing came."""
 
-    def __init__(self, columns: tuple[Column, ...], rows: int) -> None:
-        self.values = {c.name: _blank(c, rows) for c in columns}
-        self.failed = np.ones(rows, dtype=bool)
-        self.reasons = [NOT_READ] * rows
+    def __init__(self, columns: tuple[Column, ...], rows: int, before: Shard | None = None) -> None:
+        if before is None:
+            self.values = {c.name: _blank(c, rows) for c in columns}
+            self.failed = np.ones(rows, dtype=bool)
+            self.reasons = [NOT_READ] * rows
+        else:
+            self.values = {name: array.copy() for name, array in before.values.items()}
+            self.failed, self.reasons = before.failed.copy(), list(before.reasons)
 
     def put(self, rows: np.ndarray, found: Computed) -> None:
         """What was computed of some rows, by their places."""
@@ -91,8 +95,9 @@ def shard_of(
     columns: tuple[Column, ...],
     labels: bool,
     to_model: Callable[[Tensor], Tensor],
+    before: Shard | None = None,
 ) -> Shard:
-    """Read and compute one shard.
+    """Read and compute one shard, or the rows of it that failed before.
 
     Args:
         number: of the shard.
@@ -102,15 +107,18 @@ def shard_of(
         columns: of its values.
         labels: whether rows have one.
         to_model: puts inputs on the model's device, in its dtype.
+        before: the shard as it is there, of which only failed rows are computed.
     """
     start, stop = bounds
     began = time.perf_counter()
     found = source.read(start, stop)
-    filled = Filled(columns, stop - start)
+    filled = Filled(columns, stop - start, before)
     places = found.index.numpy() - start
+    chosen = np.ones(len(places), bool) if before is None else before.failed[places]
     read = time.perf_counter()
-    if len(places):
-        compute_rows(work, to_model(found.x), places, start, filled)
+    if chosen.any():
+        x = found.x if chosen.all() else found.x[torch.from_numpy(chosen)]
+        compute_rows(work, to_model(x), places[chosen], start, filled)
     for index, reason in found.failed.items():
         filled.fail(index - start, reason)
     done = time.perf_counter()
@@ -121,6 +129,7 @@ def shard_of(
         filled.reasons,
         _labels(found, places, stop - start) if labels else None,
         rows_digest(found),
+        1 if before is None else before.attempts + 1,
         seconds={"read": read - began, "compute": done - read},
     )
 

@@ -10,11 +10,15 @@ from typing import Any
 from vaefast import checks
 from vaefast.jobs import local, ray
 from vaefast.jobs.create import begin
+from vaefast.jobs.durable import PART
+from vaefast.jobs.leases import TTL, Leases
 from vaefast.jobs.manifest import Manifest, Places
 from vaefast.jobs.plan import RunPlan
 from vaefast.jobs.ray import RayOptions
 from vaefast.jobs.shards import checksums, damage
+from vaefast.jobs.status import Status, status
 from vaefast.jobs.table import merge_shards
+from vaefast.jobs.verify import Verdict, verify
 from vaefast.jobs.worker import Done
 
 __all__ = ["Run", "create", "open_run", "run"]
@@ -47,12 +51,13 @@ class Run:
     def check(self) -> list[str]:
         """Put damaged shards aside, so that they are made anew; a line for each."""
         lines = []
-        for path, what in self._damaged():
+        for path, what in self.damaged():
             path.rename(path.with_suffix(".damaged"))
             lines.append(f"{path.name}: {what}; it is made anew")
         return lines
 
-    def _damaged(self) -> list[tuple[Path, str]]:
+    def damaged(self) -> list[tuple[Path, str]]:
+        """Shards whose bytes are not those that were written, and what is wrong."""
         entries = checksums(self.places)
         found = []
         for path in sorted(self.places.shards.glob("*.parquet")):
@@ -65,18 +70,28 @@ class Run:
         engine: str = "local",
         *,
         workers: int | None = None,
+        retry_failed: bool = False,
         done: Callable[[Done], None] | None = None,
         tell: Callable[[str], None] | None = None,
         options: RayOptions | None = None,
+        ttl: float = TTL,
     ) -> None:
         """Compute all shards that are missing.
 
         Args:
             engine: "local", or "ray" (:class:`vaefast.jobs.RayOptions`).
-            workers: processes; None for this one alone, of Ray for as many as fit.
-            done: told of every shard that was written.
+            workers: processes; None for this one with all its threads, or, where a library's
+                products are part of the numbers, for one on each processor; of Ray for as many as
+                fit.
+            retry_failed: whether failed rows are tried again, as often as the plan allows.
+            done: told of every shard.
             tell: of Ray, told in a line of workers that are lost or refused; None to warn.
             options: of Ray.
+            ttl: s without a sign of life after which a worker is taken for dead.
+
+        Raises:
+            RuntimeError: another driver is at work, or shards were given up.
+            OSError: a shard cannot be written, with what to do.
         """
         checks.option(engine, "engine", ENGINES)
         if options is not None and engine != "ray":
@@ -84,8 +99,59 @@ class Run:
         done = done or (lambda one: None)
         if engine == "ray":
             ray.work(self, workers=workers, done=done, tell=tell or _warn, options=options)
-        else:
-            local.work(self, workers=workers, done=done)
+            if not retry_failed:
+                return
+        local.work(self, workers=workers, done=done, retry_failed=retry_failed, ttl=ttl)
+
+    def take(
+        self,
+        share: int,
+        shares: int,
+        *,
+        done: Callable[[Done], None] | None = None,
+        ttl: float = TTL,
+    ) -> None:
+        """Work beside others: on every ``shares``-th missing shard, then on what is left.
+
+        Args:
+            share: 0 to shares − 1.
+            shares: of how many.
+            done: told of every shard.
+            ttl: s, of leases.
+        """
+        checks.count(shares, "shares")
+        if not 0 <= share < shares:
+            raise ValueError(f"share must lie in 0 to {shares - 1}, got {share}")
+        local.take(self, share, shares, done or (lambda one: None), ttl)
+
+    @property
+    def reopens(self) -> bool:
+        """Whether another process can open the data."""
+        return bool(self.manifest.plan.data.get("kind") != "object")
+
+    def status(self) -> Status:
+        """How far the run is, from its folder alone."""
+        return status(self)
+
+    def verify(self, share: float = 0.01, seed: int | None = None) -> Verdict:
+        """Check all files, and compute a random share of the shards again and compare bits."""
+        return verify(self, share, seed)
+
+    def retriable(self) -> list[int]:
+        """Shards with failed rows that may be tried once more."""
+        most = self.manifest.plan.attempts
+        return sorted(n for n, (_, tried) in self.status().failed.items() if tried < most)
+
+    def tidy(self) -> None:
+        """Take away what killed workers of this machine left: leases, and files half written."""
+        leases = Leases(self.places.leases)
+        for name in leases.names():
+            holder = leases.holder(name)
+            if holder is not None and not leases.alive(name, holder):
+                (self.places.leases / f"{name}.json").unlink(missing_ok=True)
+        for path in self.places.shards.glob(f".*{PART}"):
+            if leases.holder(path.name[1:9]) is None:
+                path.unlink(missing_ok=True)
 
     def paths(self) -> list[Path]:
         """Of all shards, in order.
@@ -99,7 +165,7 @@ class Run:
                 f"{len(missing)} of {self.manifest.shards} shards of {self.folder} are missing; "
                 f"vaefast jobs resume {self.folder} makes them"
             )
-        damaged = self._damaged()
+        damaged = self.damaged()
         if damaged:
             path, what = damaged[0]
             raise ValueError(

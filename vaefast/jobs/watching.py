@@ -2,38 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from vaefast.jobs.manifest import Places
 from vaefast.jobs.progress import WINDOW, Snapshot, bar_of, update
-from vaefast.jobs.shards import checksums
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["from_shards", "look", "watch"]
-
-SHARD = ".parquet"
-
-
-def look(places: Places, rows: int) -> Snapshot:
-    """How far the run of a folder is.
-
-    Once a run is complete, its rate is that of its last minute.
-    """
-    with os.scandir(places.shards) as files:
-        written = {
-            int(file.name.removesuffix(SHARD)): file.stat().st_mtime
-            for file in files
-            if file.name.endswith(SHARD) and not file.name.startswith(".")
-        }
-    entries = {number: found[-1] for number, found in checksums(places).items()}
-    done = sum(e["stop"] - e["start"] for n, e in entries.items() if n in written) >= rows
-    return from_shards(rows, entries, written, max(written.values()) if done else None)
+__all__ = ["from_shards", "watch"]
 
 
 def from_shards(

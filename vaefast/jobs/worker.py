@@ -27,7 +27,7 @@ from vaefast.jobs.leases import Leases
 from vaefast.jobs.manifest import Manifest, Places
 from vaefast.jobs.plan import RunPlan
 from vaefast.jobs.rows import shard_of
-from vaefast.jobs.shards import Shard, write_shard
+from vaefast.jobs.shards import Shard, read_shard, write_shard
 from vaefast.jobs.sources import RowSource, Source, open_source
 from vaefast.jobs.tasks import Computed, compute
 from vaefast.models import VAE
@@ -155,8 +155,26 @@ class Worker:
         finally:
             self.leases.release(name)
 
-    def compute(self, number: int) -> Shard:
-        """The rows of a shard, not written."""
+    def again(self, number: int) -> Done:
+        """Compute the failed rows of a shard once more, unless another has its lease.
+
+        Raises:
+            OSError: it cannot be written; the shard is as it was then.
+            ValueError: the shard is damaged.
+        """
+        name = f"{number:08d}"
+        if not self.leases.claim(name):
+            return Done(number, "held")
+        try:
+            before = read_shard(self.places.shard(number), self.manifest)
+            if not before.failed.any() or before.attempts >= self.manifest.plan.attempts:
+                return Done(number, "there")
+            return self.write(self.compute(number, before))
+        finally:
+            self.leases.release(name)
+
+    def compute(self, number: int, before: Shard | None = None) -> Shard:
+        """The rows of a shard, or those that failed before; not written."""
         manifest = self.manifest
         return shard_of(
             number,
@@ -166,6 +184,7 @@ class Worker:
             columns=manifest.columns,
             labels=manifest.labels,
             to_model=lambda x: to_model(self.vae, x),
+            before=before,
         )
 
     def write(self, shard: Shard) -> Done:
