@@ -27,7 +27,9 @@ FACTS = {
     "alpha": 1e-3,
     "fingerprint": "0123456789abcdef",
     "settings": {"method": "best", "seed": 0, "options": {"samples": 1000}},
-    "cost": Cost(N, {"read": 1.0, "compute": 30.0, "write": 0.5}, threads=2, rate=20.0),
+    "cost": Cost(
+        N, {"read": 1.0, "compute": 30.0, "write": 0.5}, processor_seconds=63.0, rate=20.0
+    ),
     "command": "vaefast certify --data made-up.npy",
 }
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from vaefast import checks
 from vaefast.certify.events import Event
 from vaefast.certify.guarantee import Guarantee
-from vaefast.certify.local import moved, require_local
+from vaefast.certify.local import bounds_repeat, moved, require_local
 from vaefast.certify.probability import check_draws, drawn_promise, lower_bound
 from vaefast.certify.request import FORMS
 from vaefast.certify.sampling import at_input, distances
@@ -21,7 +21,7 @@ from vaefast.models import VAE
 from vaefast.models.context import Context
 from vaefast.models.likelihoods import check_pixels
 from vaefast.models.prepare import Prepared, prepare
-from vaefast.runtime import numerics
+from vaefast.runtime import batching, numerics
 from vaefast.runtime.grad_mode import without_grad
 from vaefast.runtime.reasons import Reasons, reasons
 
@@ -138,7 +138,7 @@ def distance(
         alpha=alpha,
         abstain=abstain,
         reasons=reasons(len(x), causes),
-        reproducible=drawn_promise(prepared),
+        reproducible=batching.weakest(drawn_promise(prepared), bounds_repeat(prepared, form)),
     )
 
 

@@ -13,7 +13,7 @@ from vaefast.certify.best import best
 from vaefast.certify.first_order import first_order
 from vaefast.certify.guarantee import Guarantee
 from vaefast.certify.lipschitz import certified_margins
-from vaefast.certify.local import local_margins, require_local
+from vaefast.certify.local import bounds_repeat, local_margins, require_local
 from vaefast.certify.probability import drawn_promise
 from vaefast.certify.request import Drawn, Request
 from vaefast.certify.result import NOT_FINITE, MarginResult
@@ -39,8 +39,9 @@ def _first_order(prepared: Prepared, request: Request) -> MarginResult:
 def _local(prepared: Prepared, request: Request) -> MarginResult:
     require_local(prepared, "local")
     drawn = request.drawn(prepared, "auto")
-    found = local_margins(prepared, drawn.p_lower, request.form or "smaller")
-    return _certified(prepared, "local", found, drawn)
+    form = request.form or "smaller"
+    found = local_margins(prepared, drawn.p_lower, form)
+    return _certified(prepared, "local", found, drawn, bounds_repeat(prepared, form))
 
 
 def _anchors(prepared: Prepared, request: Request) -> MarginResult:
@@ -50,7 +51,7 @@ def _anchors(prepared: Prepared, request: Request) -> MarginResult:
     found = anchor_margins(prepared, r, Plan(samples, request.level, request.seed or 0))
     used = found.samples.long()
     drawn = Drawn(found.p_lower, used, request.level, "ieee", drawn_promise(prepared))
-    return _certified(prepared, "anchors", found.margin, drawn)
+    return _certified(prepared, "anchors", found.margin, drawn, bounds_repeat(prepared, "smaller"))
 
 
 def _best(prepared: Prepared, request: Request) -> MarginResult:
@@ -62,11 +63,16 @@ def _best(prepared: Prepared, request: Request) -> MarginResult:
     return replace(best(*parts), alpha=request.level)
 
 
-def _certified(prepared: Prepared, method: str, bound: Tensor, drawn: Drawn) -> MarginResult:
+def _certified(
+    prepared: Prepared, method: str, bound: Tensor, drawn: Drawn, own: str
+) -> MarginResult:
     p_lower, abstain = drawn.p_lower, ~(bound > 0)
     causes = {NOT_FINITE: p_lower.isnan(), NO_RADIUS: drawn.samples == 0}
     causes |= {NOT_LIKELY: p_lower <= 0.5, NOT_BOUNDED: abstain}
+<<<<<<< HEAD
     own = batching.reproducible(True, (), prepared.x)  # matrices are a library's
+=======
+>>>>>>> main
     return MarginResult(
         bound.masked_fill(abstain, 0.0).masked_fill(p_lower.isnan(), torch.nan),
         p_lower,

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from vaefast.jobs import Run
+from vaefast.jobs.shards import checksums
 from vaefast.jobs.status import snapshot
 from vaefast.jobs.worker import open_data
 from vaefast.report.run_page import write_run_report
@@ -105,7 +106,9 @@ def _cost(run: Run) -> Cost | None:
     now = snapshot(run, at_end=True)
     if not now.done:
         return None
-    return Cost(now.done, now.seconds, run.manifest.threads, now.rate)
+    last = [found[-1] for found in checksums(run.places).values()]
+    processors = sum(sum(e["seconds"].values()) * e.get("threads", 1) for e in last)
+    return Cost(now.done, now.seconds, processors, now.rate)
 
 
 def _command(run: Run) -> str:

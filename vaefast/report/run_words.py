@@ -20,20 +20,20 @@ class Cost:
 
     Attributes:
         rows: inputs that this is the time of.
-        seconds: of processes by stage.
-        threads: of each process.
+        seconds: of workers by stage.
+        processor_seconds: the same times the threads of each worker, all stages together.
         rate: rows a second, all processes together, None where that is not known.
     """
 
     rows: int
     seconds: Mapping[str, float]
-    threads: int = 1
+    processor_seconds: float
     rate: float | None = None
 
     @property
     def hours_per_million(self) -> float:
         """Processor-hours of a million inputs."""
-        return sum(self.seconds.values()) * self.threads / 3600.0 * 1e6 / max(1, self.rows)
+        return self.processor_seconds / 3600.0 * 1e6 / max(1, self.rows)
 
 
 @dataclass(frozen=True)
