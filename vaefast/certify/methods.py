@@ -69,10 +69,6 @@ def _certified(
     p_lower, abstain = drawn.p_lower, ~(bound > 0)
     causes = {NOT_FINITE: p_lower.isnan(), NO_RADIUS: drawn.samples == 0}
     causes |= {NOT_LIKELY: p_lower <= 0.5, NOT_BOUNDED: abstain}
-<<<<<<< HEAD
-    own = batching.reproducible(True, (), prepared.x)  # matrices are a library's
-=======
->>>>>>> main
     return MarginResult(
         bound.masked_fill(abstain, 0.0).masked_fill(p_lower.isnan(), torch.nan),
         p_lower,
