@@ -30,16 +30,17 @@ def test_a_margin_is_a_radius_that_was_evaluated_and_held(form):
     assert not bool(tolerates(*posterior.moved(1.5 * first_order, form), p).any())
 
 
-def test_the_multiplier_form_starts_from_the_affine_one_s_margin():
+def test_of_images_the_smaller_form_is_the_multiplier_one():
     vae = vf.models.ConvVAE((1, 8, 8), channels=4, latent=3)
     prepared, p = prepare(vae, images(8)), torch.tensor([0.99, 0.9]).double()
-    affine, smaller = (local_margins(prepared, p, form) for form in ("affine", "smaller"))
+    affine, multiplier, smaller = (local_margins(prepared, p, form) for form in FORMS)
+    assert torch.equal(smaller, multiplier)
     assert bool((smaller > 1.2 * affine).all())
 
 
-def test_the_published_encoder_by_the_affine_form_alone(monkeypatch):
-    monkeypatch.setattr(local, "STEPS", 3)
+def test_the_published_encoder_by_the_multiplier_form(monkeypatch):
+    monkeypatch.setitem(local.IMAGE_STEPS, "multiplier", 1)
+    monkeypatch.setitem(local.IMAGE_START, "multiplier", 0.05)
     prepared = prepare(vf.models.ConvVAE((1, 28, 28)), images(28, 1))
-    posterior = Posterior(prepared)
-    assert "at most 1024 features" in posterior.why_affine
+    assert Posterior(prepared).why_affine == ""
     assert local_margins(prepared, torch.tensor([0.99]).double(), "smaller").item() > 0

@@ -120,7 +120,6 @@ def test_norms_of_pooled_and_repeated_rows():
 
 def test_layers_too_large_for_gram_matrices(monkeypatch):
     monkeypatch.setattr(displacement, "GRAMS", 20)
-    monkeypatch.setattr(displacement, "CHEAP", 20)
     net = made("one axis")
     x, radius = draw(0, 2, net.in_features), torch.full((2,), 0.3).double()
     engine = Displacement(x, net)

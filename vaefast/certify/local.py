@@ -17,10 +17,10 @@ from torch import Tensor
 
 from vaefast.certify.heads import heads, why_not
 from vaefast.certify.tolerance import tolerates
-from vaefast.functional.displacement import Displacement
 from vaefast.geometry.norms import spectral
 from vaefast.geometry.points import mean_and_std
 from vaefast.models.prepare import Prepared
+from vaefast.ops.net_displacement_bound import displacement
 
 __all__ = ["Moved", "Posterior", "local_margins", "moved", "quickly_bounded", "require_local"]
 
@@ -28,8 +28,8 @@ STEPS = 6  # by the affine form
 START = 0.6  # of the first-order margin
 POWER = 3.0  # of the radius in the displacement, before two bounds say so
 REFINEMENTS = 4  # by the multiplier form, whose evaluations cost ten times as much
-IMAGE_START = 0.03  # of the first-order margin, of convolutions
-IMAGE_GAIN = 2.8  # of the multiplier form over the affine one, where that has lost most
+IMAGE_START = {"affine": 0.03, "multiplier": 0.12}  # likewise, of convolutions
+IMAGE_STEPS = {"affine": 6, "multiplier": 4}
 REACH = 1.5  # of the first-order margin; no bound of the displacement comes near it
 SHADE = 0.998  # of a proposed radius: one that holds is worth more than one that is exact
 BYTES = 8 * 4  # per entry of a matrix between two layers
@@ -49,7 +49,7 @@ class Posterior:
         std = mean_and_std(part.maps, part.x)[1]
         x = part.x.flatten(1)
         self.heads = heads(part.maps)
-        self._nets = [Displacement(x, h.net, h.scale(std), h.groups) for h in self.heads]
+        self._nets = [displacement(x, h.net, h.scale(std), h.groups) for h in self.heads]
 
     @property
     def images(self) -> bool:
@@ -60,6 +60,12 @@ class Posterior:
     def why_affine(self) -> str:
         """Why "smaller" is the affine form alone, "" where it is not."""
         return next((net.why_affine for net in self._nets if net.why_affine), "")
+
+    def used(self, form: str) -> str:
+        """What "smaller" comes to: of images one form is the smaller at all radii that matter."""
+        if form != "smaller" or not self.images:
+            return form
+        return "affine" if self.why_affine else "multiplier"
 
     def moved(self, radius: Tensor, form: str) -> Moved:
         """For radii [b] float64."""
@@ -139,15 +145,11 @@ class _Search(NamedTuple):
         p, q, reach = (t[part.gather] for t in (self.p_lower, self.q, self.reach))
         posterior = Posterior(part)
         first_order = reach / REACH
+        if posterior.images:
+            form = posterior.used(self.form)
+            how = form, IMAGE_START[form], IMAGE_STEPS[form]
+            return self._climbed(posterior, p, q, first_order, *how)
         cheap = "affine" if self.form == "smaller" else self.form
-        if posterior.images:  # whose affine form costs the more the larger the radius
-            cheap = "affine"
-            safe = self._climbed(posterior, p, q, first_order, cheap, IMAGE_START)
-            if self.form == "affine" or (self.form == "smaller" and posterior.why_affine):
-                return safe
-            start = torch.minimum((safe * first_order).sqrt(), IMAGE_GAIN * safe)
-            start = torch.where(safe > 0, start, first_order)
-            return self._refined(posterior, p, q, safe, reach, self.form, start)
         safe = self._climbed(posterior, p, q, first_order, cheap, START)
         return self._refined(posterior, p, q, safe, reach) if self.form == "smaller" else safe
 
@@ -159,6 +161,7 @@ class _Search(NamedTuple):
         first_order: Tensor,
         form: str,
         start: float,
+        steps: int = STEPS,
     ) -> Tensor:
         """The largest of a few radii that held, from a share ``start`` of first order on.
 
@@ -166,7 +169,7 @@ class _Search(NamedTuple):
         """
         safe, fail = torch.zeros_like(p), first_order
         radius, last, power = start * first_order, None, torch.full_like(p, POWER)
-        for _ in range(STEPS):
+        for _ in range(steps):
             bounds = posterior.moved(radius, form)
             held = tolerates(*bounds, p)
             safe = torch.where(held, torch.maximum(safe, radius), safe)
@@ -188,8 +191,6 @@ class _Search(NamedTuple):
         q: Tensor,
         safe: Tensor,
         reach: Tensor,
-        form: str = "smaller",
-        radius: Tensor | None = None,
     ) -> Tensor:
         """A few more radii above ``safe``, each proposed by the bounds at the last.
 
@@ -198,10 +199,9 @@ class _Search(NamedTuple):
         """
         first_order = reach / REACH
         fail = torch.maximum(first_order, safe)
-        if radius is None:
-            radius = torch.where(safe > 0, (safe * fail).sqrt(), 0.5 * fail)
+        radius = torch.where(safe > 0, (safe * fail).sqrt(), 0.5 * fail)
         for _ in range(REFINEMENTS):
-            bounds = posterior.moved(radius, form)
+            bounds = posterior.moved(radius, "smaller")
             held = tolerates(*bounds, p)
             safe = torch.where(held, radius, safe)
             fail = torch.where(held, fail, torch.minimum(fail, radius))

@@ -3,27 +3,70 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from vaefast.functional import multipliers
+from vaefast.functional import multipliers, network
 from vaefast.functional.displacement_intervals import Intervals, intervals, slack
 from vaefast.functional.displacement_walk import Walk
 from vaefast.functional.eigenvalues import eigenvalue
+from vaefast.functional.network import Tape
 from vaefast.functional.rows import finite, nan_where_bad
 from vaefast.runtime import matrices, memory, threads
 from vaefast.types import Network
 
-__all__ = ["FORMS", "Displacement", "displacement_ellipsoid"]
+__all__ = ["FORMS", "Affine", "Displacement", "Kernel", "displacement_ellipsoid"]
 
 FORMS = ("affine", "multiplier", "smaller")
 INFLATION = 1.0 + 1e-9
 AT_ONCE = 16  # rows whose matrices stay in the processor's caches
 GRAMS = 4096  # features of a convolutional network's layer whose Gram matrix is still made
-CHEAP = 1024  # those of one for which "smaller" makes it, in a second and not in ten
 CACHED = 1 << 24  # bytes of images' pulled outputs that are worth several rows at once
 COLUMNS = 1024  # of the remainder's matrix at once
+
+
+class Affine(NamedTuple):
+    """What the affine form gave.
+
+    Args:
+        bound: [n, groups], before it is rounded up.
+        rounding: [n, groups], what floating point can take off.
+        ends: the units' u in each nonlinear layer, ([n, units], [n, units]); None where they were
+            not asked for.
+    """
+
+    bound: Tensor
+    rounding: Tensor
+    ends: list[tuple[Tensor, Tensor]] | None
+
+    @property
+    def rounded_up(self) -> Tensor:
+        return INFLATION * self.bound + self.rounding
+
+    def part(self, rows: slice) -> Affine:
+        ends = None if self.ends is None else [(lo[rows], hi[rows]) for lo, hi in self.ends]
+        return Affine(self.bound[rows], self.rounding[rows], ends)
+
+
+class Kernel(Protocol):
+    """A backend's affine form."""
+
+    def passed(self, x: Tensor, net: Network) -> Tape:
+        """The pass at the centres."""
+
+    def affine(
+        self,
+        walk: Walk,
+        radius: Tensor,
+        scale: Tensor | None,
+        groups: int,
+        rows: slice | Tensor,
+        ends: bool,
+    ) -> Affine:
+        """Of n rows of the walk at ``radius`` [n], scaled by [n, m]."""
 
 
 class Displacement:
@@ -34,12 +77,19 @@ class Displacement:
         net: the network, D to m; a ValueError names an activation without a rule.
         scale: what multiplies the outputs, [B, m]; None for ones.
         groups: equal consecutive groups of the outputs that get a bound each.
+        kernel: what computes the affine form of an MLP; None for matrix products of the library.
     """
 
     def __init__(
-        self, x: Tensor, net: Network, scale: Tensor | None = None, groups: int = 1
+        self,
+        x: Tensor,
+        net: Network,
+        scale: Tensor | None = None,
+        groups: int = 1,
+        kernel: Kernel | None = None,
     ) -> None:
-        self.walk, self.groups = Walk(x, net), groups
+        passed = network.forward if kernel is None else kernel.passed
+        self.walk, self.groups, self._kernel = Walk(x, net, passed), groups, kernel
         self.scale = None if scale is None else scale.double()
         self.good = finite(self.walk.x, self.scale)
 
@@ -55,24 +105,20 @@ class Displacement:
         Raises:
             ValueError: the multiplier form of a network that has none.
         """
-        if form == "multiplier" and self._above(GRAMS):
-            raise ValueError(f'{self._above(GRAMS)}; form="affine" takes all')
+        if form == "multiplier" and self.why_affine:
+            raise ValueError(f'{self.why_affine}; form="affine" takes all')
         if form == "smaller" and self.why_affine:
             form = "affine"
         return self._chunked(self._bound, radius, form, rows)
 
-    @property
+    @cached_property
     def why_affine(self) -> str:
-        """Why "smaller" is the affine form alone, "" where it is not."""
-        return self._above(CHEAP)
-
-    def _above(self, most: int) -> str:
-        """What a network of convolutions has that is too large, "" where nothing is."""
+        """What a network of convolutions has that is too large for the multiplier form, or ""."""
         widest = max([at.layer.out_features for at in self.walk.maps[1:-1]], default=0)
-        if widest <= most or not self.images:
+        if widest <= GRAMS or not self.images:
             return ""
         return (
-            f"the multiplier form takes convolutional networks of at most {most} features "
+            f"the multiplier form takes convolutional networks of at most {GRAMS} features "
             f"in each layer but the first and the last, this one has {widest}"
         )
 
@@ -87,8 +133,8 @@ class Displacement:
         Raises:
             ValueError: the network has no multiplier form.
         """
-        if self._above(GRAMS):
-            raise ValueError(self._above(GRAMS))
+        if self.why_affine:
+            raise ValueError(self.why_affine)
         return self._chunked(self._ellipsoid, radius, "multiplier", rows)
 
     def _chunked(
@@ -99,14 +145,15 @@ class Displacement:
         rows: Tensor | None,
     ) -> Tensor:
         radius = radius.double()
+        known = self._of_kernel(radius, form, rows)
+        if known is not None and form == "affine":
+            every = slice(0, len(radius)) if rows is None else rows
+            return self._guarded(known.rounded_up, radius, every)
 
         def run(part: slice) -> Tensor:
             chosen = part if rows is None else rows[part]
-            result = function(chosen, radius[part], form)
-            good = self.good[chosen] & finite(radius[part]) & (radius[part] >= 0)
-            result = result.nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=torch.inf)
-            zero = (radius[part] == 0).reshape(-1, *[1] * (result.ndim - 1))
-            return nan_where_bad(good, torch.where(zero, 0.0, result))[0]
+            own = None if known is None else known.part(part)
+            return self._guarded(function(chosen, radius[part], form, own), radius[part], chosen)
 
         with torch.no_grad():
             if radius.is_cuda:
@@ -119,6 +166,24 @@ class Displacement:
             if radius.is_cuda or threads.count() == 1:
                 return torch.cat([run(part) for part in parts])
             return torch.cat(matrices.side_by_side(run, parts))
+
+    def _of_kernel(self, radius: Tensor, form: str, rows: Tensor | None) -> Affine | None:
+        """The kernel's affine form, with the units' ends where another form needs them."""
+        if self._kernel is None:
+            return None
+        every = slice(0, len(radius)) if rows is None else rows
+        scale = None if self.scale is None else self.scale[every]
+        with torch.no_grad():
+            return self._kernel.affine(
+                self.walk, radius, scale, self.groups, every, form != "affine"
+            )
+
+    def _guarded(self, result: Tensor, radius: Tensor, rows: slice | Tensor) -> Tensor:
+        """NaN in bad rows, 0 at radius 0, infinity for what else is not finite."""
+        good = self.good[rows] & finite(radius) & (radius >= 0)
+        result = result.nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=torch.inf)
+        zero = (radius == 0).reshape(-1, *[1] * (result.ndim - 1))
+        return nan_where_bad(good, torch.where(zero, 0.0, result))[0]
 
     def _at_once(self) -> int:
         """Rows in a chunk on a processor."""
@@ -135,22 +200,33 @@ class Displacement:
         matrices = 6 if form == "affine" else 16
         return 8 * (matrices * max(widths) ** 2 + sum(widths) ** 2)
 
-    def _bound(self, rows: slice | Tensor, radius: Tensor, form: str) -> Tensor:
-        found = intervals(self.walk, rows, radius)
-        bounds = []
-        if form != "multiplier":
-            bounds.append(self._affine(rows, radius, found))
-        if form != "affine":
-            Q = multipliers.form(self.walk, rows, radius, found, self._outputs(rows), self.groups)
-            bounds.append(radius[:, None] * eigenvalue(Q).clamp(min=0.0).sqrt())
-        best = bounds[0] if len(bounds) == 1 else torch.minimum(*bounds)
-        return INFLATION * best + self._rounding(rows, radius, found)
+    def _bound(
+        self, rows: slice | Tensor, radius: Tensor, form: str, known: Affine | None
+    ) -> Tensor:
+        if known is None:
+            # of images, rows through relaxations cost half of it and change nothing that counts
+            plain = self.images and form == "multiplier"
+            found = intervals(self.walk, rows, radius, plain=plain)
+            known = Affine(torch.empty(0), self._rounding(rows, radius, found), None)
+            if form != "multiplier":
+                known = known._replace(bound=self._affine(rows, radius, found))
+        else:
+            found = intervals(self.walk, rows, radius, known.ends)
+        if form == "affine":
+            return known.rounded_up
+        Q = multipliers.form(self.walk, rows, radius, found, self._outputs(rows), self.groups)
+        bound = radius[:, None] * eigenvalue(Q).clamp(min=0.0).sqrt()
+        if form == "smaller":
+            bound = torch.minimum(known.bound, bound)
+        return known._replace(bound=bound).rounded_up
 
-    def _ellipsoid(self, rows: slice | Tensor, radius: Tensor, form: str) -> Tensor:
-        found = intervals(self.walk, rows, radius)
+    def _ellipsoid(
+        self, rows: slice | Tensor, radius: Tensor, form: str, known: Affine | None
+    ) -> Tensor:
+        found = intervals(self.walk, rows, radius, None if known is None else known.ends)
+        rest = self._rounding(rows, radius, found) if known is None else known.rounding
         Q = multipliers.form(self.walk, rows, radius, found, self._outputs(rows), self.groups)
         Q = INFLATION**2 * radius[:, None, None, None] ** 2 * Q
-        rest = self._rounding(rows, radius, found)  # [n, groups], of any direction
         size = eigenvalue(Q).clamp(min=0.0).sqrt()
         share = torch.where((rest > 0) & (size > 0), rest / (rest + size), 0.0)[..., None, None]
         eye = torch.eye(Q.shape[-1], dtype=torch.float64, device="cpu").to(Q)

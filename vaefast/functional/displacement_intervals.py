@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -9,11 +10,12 @@ from torch import Tensor
 
 from vaefast.functional import displacement_fields, relaxations
 from vaefast.functional.displacement_fields import Block
+from vaefast.functional.displacement_layers import LayerMap
 from vaefast.functional.displacement_walk import ULP, Pulled, Walk
 from vaefast.functional.relaxations import Affine
 from vaefast.runtime import memory
 
-__all__ = ["Intervals", "intervals", "slack", "times"]
+__all__ = ["Intervals", "along", "intervals", "slack", "times"]
 
 AT_ONCE = 16  # positions whose rows stay in the processor's caches
 
@@ -37,13 +39,18 @@ class Intervals(NamedTuple):
     rounding: list[Tensor]
     out: tuple[Tensor, Tensor]
 
-    def units(self, index: int) -> tuple[Tensor, Tensor, Affine]:
-        """Ends and relaxations of a nonlinear layer."""
-        low, high, affine = self.low[index], self.high[index], self.affine[index]
+    def ends(self, index: int) -> tuple[Tensor, Tensor]:
+        """Of a nonlinear layer."""
+        low, high = self.low[index], self.high[index]
         assert low is not None
         assert high is not None
+        return low, high
+
+    def units(self, index: int) -> tuple[Tensor, Tensor, Affine]:
+        """Ends and relaxations of a nonlinear layer."""
+        affine = self.affine[index]
         assert affine is not None
-        return low, high, affine
+        return *self.ends(index), affine
 
     @property
     def slopes(self) -> list[Tensor | None]:
@@ -60,8 +67,21 @@ def slack(walk: Walk) -> float:
     return 16.0 * ULP * sum(sizes) * (1 + len(sizes))
 
 
-def intervals(walk: Walk, rows: slice | Tensor, radius: Tensor) -> Intervals:
-    """Layer by layer: affine forms of the units pulled back, intersected with plain intervals."""
+def intervals(
+    walk: Walk,
+    rows: slice | Tensor,
+    radius: Tensor,
+    ends: Sequence[tuple[Tensor, Tensor]] | None = None,
+    *,
+    plain: bool = False,
+) -> Intervals:
+    """Layer by layer: affine forms of the units pulled back, intersected with plain intervals.
+
+    ``ends``: the units' u of each nonlinear layer, [b, units], where they are known.
+    ``plain``: the plain intervals alone where there are any.
+    """
+    if ends is not None:
+        return _of_ends(walk, rows, radius, iter(ends))
     found = Intervals([], [], [], [], [], (radius, radius))
     ball = radius[:, None].expand(-1, walk.x.shape[1])
     ranges: list[tuple[Tensor, Tensor] | None] = [(-ball, ball)]  # of layer l's output at l + 1
@@ -75,11 +95,29 @@ def intervals(walk: Walk, rows: slice | Tensor, radius: Tensor) -> Intervals:
         moved = _interval(walk, index, ranges)
         found.reach.append(reach)
         found.rounding.append(rounding)
-        steepest = _unit_ranges(walk, index, rows, radius, moved, found)
+        steepest = _unit_ranges(walk, index, rows, radius, moved, found, plain)
         ranges.append(_moved(walk, index, rows, moved, found))
         reaches.append(layer_map.steepened(reach, steepest))
         roundings.append(layer_map.steepened(rounding, steepest))
     return found._replace(out=(reaches[-1], roundings[-1]))
+
+
+def _of_ends(
+    walk: Walk, rows: slice | Tensor, radius: Tensor, ends: Iterator[tuple[Tensor, Tensor]]
+) -> Intervals:
+    """Those of an MLP, without relaxations and without what rounding adds."""
+    found = Intervals([], [], [], [], [], (radius, radius))
+    reaches = [walk.x.new_ones(walk.x.shape[1])]
+    for index, layer_map in enumerate(walk.maps):
+        found.reach.append(_reach(walk, index, reaches))
+        steepest, low, high = None, None, None
+        if layer_map.curve is not None:
+            low, high = next(ends)
+            steepest = relaxations.lipschitz(layer_map.curve, walk.anchors(index, rows), high)
+        found.low.append(low)
+        found.high.append(high)
+        reaches.append(layer_map.steepened(found.reach[-1], steepest))
+    return found
 
 
 def _reach(walk: Walk, index: int, reaches: list[Tensor]) -> Tensor:
@@ -135,6 +173,7 @@ def _unit_ranges(
     radius: Tensor,
     moved: tuple[Tensor, Tensor] | None,
     found: Intervals,
+    plain: bool,
 ) -> Tensor | None:
     """Append the layer's intervals and relaxations; returns its steepest slopes."""
     layer_map = walk.maps[index]
@@ -142,15 +181,11 @@ def _unit_ranges(
         for part in (found.low, found.high, found.affine):
             part.append(None)
         return None
-    low, high = _affine_interval(walk, index, radius, found)
-    if moved is not None:
-        least, most = moved
-        if layer_map.pairs:
-            least, most = (
-                least[..., 0::2] - most[..., 1::2],
-                most[..., 0::2] - least[..., 1::2],
-            )
-        low, high = torch.maximum(low, least), torch.minimum(high, most)
+    low, high = _between(layer_map, moved) if moved is not None else (None, None)
+    if low is None or high is None or not plain:
+        least, most = _affine_interval(walk, index, radius, found)
+        low = least if low is None else torch.maximum(low, least)
+        high = most if high is None else torch.minimum(high, most)
     pad = slack(walk) * radius[:, None] * layer_map.unit_sizes(found.reach[index])
     low, high = (low - pad).clamp(max=0.0), (high + pad).clamp(min=0.0)
     anchors = walk.anchors(index, rows)
@@ -158,6 +193,14 @@ def _unit_ranges(
     found.high.append(high)
     found.affine.append(relaxations.affine(layer_map.curve, anchors, low, high))
     return relaxations.lipschitz(layer_map.curve, anchors, high)
+
+
+def _between(layer_map: LayerMap, moved: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Features' intervals to those of units."""
+    low, high = moved
+    if layer_map.pairs:
+        return low[..., 0::2] - high[..., 1::2], high[..., 0::2] - low[..., 1::2]
+    return low, high
 
 
 def _affine_interval(
@@ -189,12 +232,12 @@ def _of_fields(
     middle = torch.zeros_like(half)
     for k, rows in seen.units.items():
         _, _, relaxed = found.units(k)
-        middle = middle + _along(rows, block.seen(k, relaxed.shift))
-        half = half + _along(rows.abs(), block.seen(k, relaxed.error))
+        middle = middle + along(rows, block.seen(k, relaxed.shift))
+        half = half + along(rows.abs(), block.seen(k, relaxed.error))
     return (middle - half).mT, (middle + half).mT
 
 
-def _along(rows: Tensor, v: Tensor) -> Tensor:
+def along(rows: Tensor, v: Tensor) -> Tensor:
     """[b, P, n, u] or [1, 1, n, u] times [b, P, u]: [b, P, n]."""
     same = rows.shape[:2] == (1, 1)
     return v @ rows[0, 0].mT if same else (rows @ v.unsqueeze(-1)).squeeze(-1)

@@ -2,64 +2,24 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
-from vaefast.functional import relaxations
+from vaefast.functional import multiplier_rows, relaxations
+from vaefast.functional.definite import banded_gram, largest
 from vaefast.functional.displacement_intervals import Intervals, slack, times
-from vaefast.functional.displacement_walk import Pulled, Walk
+from vaefast.functional.displacement_walk import Walk
+from vaefast.functional.multiplier_rows import FLOOR, Level
 from vaefast.functional.sum_rule import least_sum, weighted
 from vaefast.runtime import numerics
 
-__all__ = ["Level", "diagonal_blocks", "form", "levels", "trace_bound"]
+__all__ = ["diagonal_blocks", "form", "levels", "trace_bound"]
 
-FLOOR = 1e-9  # of E, in T only
 BALANCE = 1e-4  # of the balanced factors, whose mean is 1
 SQUARINGS = 2
 LARGE = 128  # rows of matrices that are squared in float32
 POWERS = 4  # of power iterations, for weights only
 TINY = 1e-150  # in place of a size of 0
-
-
-class Level(NamedTuple):
-    """A layer's deviations e from its secants' middle, |e| ≤ E|u|: h' − h = C u + e.
-
-    Of the n units that are not linear on their interval; the others have none.
-
-    Args:
-        slope: C of all units, [b, units].
-        units: which those n are, [b, n]; None for all.
-        spread: E, [b, n].
-        reach: the largest |u|, [b, n].
-        pad: what rounding takes off a row of ``parts``, per unit of the radius, [b, n] or [n].
-        parts: Q with u uᵀ ≼ R² Σ Q/w, [b, n, n], or [n, n] of a first layer, all of it; none where
-            there is a ``factor``.
-        factor: F with u uᵀ ≼ R² F Fᵀ, [b, n, k] or [n, k], of a first layer with n > k.
-        own: κ² of T = 1/E.
-    """
-
-    slope: Tensor
-    units: Tensor | None
-    spread: Tensor
-    reach: Tensor
-    pad: Tensor
-    parts: list[Tensor]
-    own: Tensor
-    factor: Tensor | None = None
-
-    def columns(self, N: Tensor) -> Tensor:
-        """Those of rows [b, ·, units] or [·, units] that deviate: [b, ·, n]."""
-        if self.units is None:
-            return N
-        N = N.expand(len(self.units), -1, -1)
-        return N.gather(2, self.units.unsqueeze(1).expand(-1, N.shape[1], -1))
-
-    @property
-    def inverse(self) -> Tensor:
-        """1/T of T = 1/E; 0 for units that do not deviate."""
-        return torch.where(self.spread > 0, self.spread.clamp(min=FLOOR), 0.0)
 
 
 def form(
@@ -76,8 +36,10 @@ def form(
     pulled = walk.of_output(outputs, slopes)
     parts = [diagonal_blocks(pulled.root @ pulled.root.mT, groups).expand(len(radius), -1, -1, -1)]
     for k, N in pulled.units.items():
-        N = known[k].columns(N).expand(len(radius), -1, -1).unflatten(1, (groups, -1))
-        parts.append(torch.stack([_deviation(known[k], N[:, g]) for g in range(groups)], 1))
+        N = known[k].columns(N).expand(len(radius), -1, -1)
+        shared = _balanced(known[k], N) if known[k].images else None  # a κ less for each group
+        own = N.unflatten(1, (groups, -1)).unbind(1)
+        parts.append(torch.stack([_deviation(known[k], one, shared) for one in own], 1))
     return least_sum(parts)
 
 
@@ -101,67 +63,42 @@ def _level(
     slopes: list[Tensor | None],
     before: dict[int, Level],
 ) -> Level:
-    layer_map, (low, high, _) = walk.maps[index], found.units(index)
+    layer_map, (low, high) = walk.maps[index], found.ends(index)
     assert layer_map.curve is not None
-    pulled = walk.of_layer(index, slopes)
+    own = multiplier_rows.rows_of(walk, index, slopes, before)
     pad = slack(walk) * layer_map.unit_sizes(found.reach[index])
     if before:
-        most = radius[:, None] * (_rows_bound(pulled, before, radius) + pad)
+        most = radius[:, None] * (own.bound(radius) + pad)
         low, high = torch.maximum(low, -most), torch.minimum(high, most)
     least, most = relaxations.secant_range(layer_map.curve, walk.anchors(index, rows), low, high)
     slope, spread = 0.5 * (most + least), 0.5 * (most - least)
-    units = _deviating(spread)
-    pulled = _chosen(pulled, units)
+    units = own.deviating(spread)
+    pulled = own.chosen(units)
     spread, most, pad = (_at(t, units) for t in (spread, torch.maximum(high, -low), pad))
     wide = not pulled.units and pulled.root.shape[-2] > pulled.root.shape[-1]
-    parts = [] if wide else [pulled.root @ pulled.root.mT]
+    gram = banded_gram if own.images else _gram
+    parts = [] if wide else [gram(pulled.root)]
     factor = pulled.root if wide else None
-    level = Level(slope, units, spread, most, pad, parts, radius, factor)
+    level = Level(slope, units, spread, most, pad, parts, radius, factor, own.images)
     root = level.spread * level.spread.clamp(min=FLOOR).rsqrt()  # T^½ E of T = 1/E
     for k, N in pulled.units.items():
-        columns = before[k].columns(N)
-        # the better one of H×H, measured
-        weights = _balanced(before[k], root.unsqueeze(-1) * columns)
-        scaled = columns * weights.unsqueeze(1)
-        parts.append(scaled @ scaled.mT)
+        # the better one of H×H, measured; of images 2 % for half of the time
+        weights = _own(before[k]) if own.images else _balanced(before[k], root.unsqueeze(-1) * N)
+        parts.append(gram(N * weights.unsqueeze(1)))
     return level._replace(own=_kappa(level, root))
 
 
-def _deviating(spread: Tensor) -> Tensor | None:
-    """The units with an E > 0, as many as the row with most has, [b, n]; None for nearly all."""
-    most = int((spread > 0).sum(1).max()) if len(spread) else 0
-    if 8 * most > 7 * spread.shape[1]:
-        return None
-    return spread.topk(max(most, 1), dim=1).indices
+def _gram(M: Tensor) -> Tensor:
+    return M @ M.mT
 
 
 def _at(t: Tensor, units: Tensor | None) -> Tensor:
     return t if units is None else t.expand(len(units), -1).gather(1, units)
 
 
-def _chosen(pulled: Pulled, units: Tensor | None) -> Pulled:
-    """The rows of these units."""
-    if units is None:
-        return pulled
-
-    def rows(t: Tensor) -> Tensor:
-        if t.ndim == 2:
-            return t[units]
-        return t.gather(1, units.unsqueeze(2).expand(-1, -1, t.shape[2]))
-
-    return Pulled({k: rows(N) for k, N in pulled.units.items()}, rows(pulled.root))
-
-
-def _rows_bound(pulled: Pulled, levels: dict[int, Level], radius: Tensor) -> Tensor:
-    """‖row‖ + Σ min(κ‖N T^−½‖, Σ |N| E r/R) with T = 1/E, per unit of the radius: [b, n]."""
-    total = pulled.root.norm(dim=-1)
-    for k, N in pulled.units.items():
-        level = levels[k]
-        columns = level.columns(N)
-        weighted = level.own.sqrt()[:, None] * times(columns.square(), level.inverse).sqrt()
-        plain = times(columns.abs(), level.spread * level.reach) / radius[:, None]
-        total = total + torch.where(plain < weighted, plain, weighted)
-    return total
+def _own(level: Level) -> Tensor:
+    """κ T^−½ of T = 1/E, [b, n]."""
+    return level.own.sqrt()[:, None] * level.inverse.sqrt()
 
 
 def _balanced(level: Level, N: Tensor) -> Tensor:
@@ -172,10 +109,13 @@ def _balanced(level: Level, N: Tensor) -> Tensor:
     return torch.where(deviates, kappa.sqrt()[:, None] * balanced.rsqrt(), 0.0)
 
 
-def _deviation(level: Level, N: Tensor) -> Tensor:
-    """Q with (N e)(N e)ᵀ ≼ R² Q by the better of two T: 1/E and the balanced one."""
+def _deviation(level: Level, N: Tensor, balanced: Tensor | None = None) -> Tensor:
+    """Q with (N e)(N e)ᵀ ≼ R² Q by the better of two T: 1/E and the balanced one.
+
+    ``balanced``: what :func:`_balanced` says where it is not to be of these rows alone.
+    """
     products = []
-    for factor in (level.own.sqrt()[:, None] * level.inverse.sqrt(), _balanced(level, N)):
+    for factor in (_own(level), _balanced(level, N) if balanced is None else balanced):
         scaled = N * factor.unsqueeze(1)
         products.append(scaled @ scaled.mT)
     sizes = [_estimate(Q) for Q in products]
@@ -190,12 +130,13 @@ def _normal(t: Tensor, where: Tensor) -> Tensor:
 
 def _kappa(level: Level, root: Tensor) -> Tensor:
     """κ² ≥ λ_max(Σ D Q D/w), D = T^½E [b, units] (``root``), [b]."""
+    bound, gram = (largest, banded_gram) if level.images else (trace_bound, _gram)
     if level.factor is None:
         sizes = [_estimate(part, root) for part in level.parts] if len(level.parts) > 1 else [root]
-        top = trace_bound(weighted(level.parts, sizes), root)
+        top = bound(weighted(level.parts, sizes), root)
     else:  # the same eigenvalues, of a smaller matrix
-        scaled = level.factor * root.unsqueeze(-1)
-        top = trace_bound(scaled.mT @ scaled, root.new_ones(1, scaled.shape[-1]))
+        scaled = (level.factor * root.unsqueeze(-1)).mT
+        top = bound(gram(scaled), root.new_ones(1, scaled.shape[-2]))
     return (top.sqrt() + (root * level.pad).norm(dim=1)).square()
 
 

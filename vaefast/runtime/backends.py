@@ -31,6 +31,7 @@ logger = logging.getLogger("vaefast")
 
 _implemented: dict[str, tuple[str, ...]] = {}  # op -> backends that it has
 _instead: dict[tuple[str, str], str] = {}  # (op, backend that it has not) -> the reason's end
+_refused: dict[str, Callable[[str, Sequence[str]], str]] = {}
 _said: set[str] = set()
 _missing: set[str] = set()  # backends whose absence was told
 _forced: str | None = None
@@ -55,9 +56,19 @@ def constant_when_traced(function: F) -> F:
     return function
 
 
-def declare(op: str, backends: tuple[str, ...], instead: str = "") -> None:
-    """Record an op's backends, and what runs on CUDA ``instead`` of a Triton kernel."""
+def declare(
+    op: str,
+    backends: tuple[str, ...],
+    instead: str = "",
+    refused: Callable[[str, Sequence[str]], str] | None = None,
+) -> None:
+    """Record an op's backends, and what runs on CUDA ``instead`` of a Triton kernel.
+
+    ``refused``: (backend, layers) ↦ why that has no kernel of the op for them, "" where it has.
+    """
     _implemented[op], _instead[op, "triton"] = backends, f"; {instead}" if instead else ""
+    if refused is not None:
+        _refused[op] = refused
 
 
 def has(op: str, backend: str) -> bool:
@@ -108,7 +119,8 @@ def _dtype_reason(backend: str, dtype: torch.dtype) -> str:
 def _other_reason(op: str, backend: str, device: str, layers: Sequence[str] = ()) -> str:
     if backend not in _implemented[op]:
         return f'{op} has no "{backend}" backend yet' + _instead.get((op, backend), "")
-    return availability(backend, device) or layer_reason(backend, layers)
+    reason = availability(backend, device) or layer_reason(backend, layers)
+    return reason or (_refused[op](backend, layers) if op in _refused else "")
 
 
 def layer_reason(backend: str, layers: Sequence[str]) -> str:
