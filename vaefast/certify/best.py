@@ -66,6 +66,8 @@ def best(*margins: MarginResult) -> MarginResult:
         event=event,
         samples=_summed([m.samples for m in margins]),
         alpha=_total([m.alpha for m in margins]),
+        form=", ".join(dict.fromkeys(m.form for m in margins if m.form)),
+        why_form="; ".join(dict.fromkeys(m.why_form for m in margins if m.why_form)),
     )
 
 

@@ -13,9 +13,9 @@ from vaefast.certify.events import Event
 from vaefast.certify.guarantee import Guarantee
 from vaefast.certify.local import moved, require_local
 from vaefast.certify.probability import check_draws, drawn_promise, lower_bound
-from vaefast.certify.request import FORMS
 from vaefast.certify.sampling import at_input, distances
 from vaefast.certify.tolerance import required_probability
+from vaefast.functional.displacement import FORMS
 from vaefast.functional.rows import finite
 from vaefast.models import VAE
 from vaefast.models.context import Context

@@ -13,7 +13,7 @@ from vaefast.certify.best import best
 from vaefast.certify.first_order import first_order
 from vaefast.certify.guarantee import Guarantee
 from vaefast.certify.lipschitz import certified_margins
-from vaefast.certify.local import local_margins, require_local
+from vaefast.certify.local import form_of, local_margins, require_local
 from vaefast.certify.probability import drawn_promise
 from vaefast.certify.request import Drawn, Request
 from vaefast.certify.result import NOT_FINITE, MarginResult
@@ -39,8 +39,10 @@ def _first_order(prepared: Prepared, request: Request) -> MarginResult:
 def _local(prepared: Prepared, request: Request) -> MarginResult:
     require_local(prepared, "local")
     drawn = request.drawn(prepared, "auto")
-    found = local_margins(prepared, drawn.p_lower, request.form or "smaller")
-    return _certified(prepared, "local", found, drawn)
+    asked = request.form or "smaller"
+    found = local_margins(prepared, drawn.p_lower, asked)
+    form, why = form_of(prepared, asked)
+    return replace(_certified(prepared, "local", found, drawn), form=form, why_form=why)
 
 
 def _anchors(prepared: Prepared, request: Request) -> MarginResult:

@@ -39,6 +39,9 @@ class MarginResult:
         constants: of the method "lipschitz", what the margin rests on.
         samples: [B] int64, draws behind ``p_lower``; None where there are none.
         alpha: error probability of each row's statement; None where there are no draws.
+        form: of the methods "local" and "best", which bound of the encoder the margin rests on, as
+            of :func:`vaefast.certify.margin`'s argument; "" of others.
+        why_form: why that is not the one that was asked for, "" where it is.
     """
 
     margin: Tensor
@@ -53,3 +56,5 @@ class MarginResult:
     constants: Constants | None = None
     samples: Tensor | None = None
     alpha: float | None = None
+    form: str = ""
+    why_form: str = ""

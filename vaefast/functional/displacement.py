@@ -16,14 +16,28 @@ from vaefast.functional.rows import finite, nan_where_bad
 from vaefast.runtime import matrices, memory, threads
 from vaefast.types import Network
 
-__all__ = ["FORMS", "Displacement", "displacement_ellipsoid"]
+__all__ = ["FORMS", "Displacement", "displacement_ellipsoid", "why_affine"]
 
-FORMS = ("affine", "multiplier", "smaller")
+FORMS = ("affine", "multiplier", "smaller", "joint")
 INFLATION = 1.0 + 1e-9
 AT_ONCE = 16  # rows whose matrices stay in the processor's caches
 GRAMS = 4096  # features of a convolutional network's layer whose Gram matrix is still made
 CACHED = 1 << 24  # bytes of images' pulled outputs that are worth several rows at once
 COLUMNS = 1024  # of the remainder's matrix at once
+
+
+def why_affine(net: Network) -> str:
+    """What a network of convolutions has that is too large for the multiplier form, "" if nothing.
+
+    Its matrices are between the units of a layer, of the first the input's entries.
+    """
+    widest = max([layer.out_features for layer in net.parsed()[1:-1]], default=0)
+    if widest <= GRAMS or net.is_mlp:
+        return ""
+    return (
+        f"the multiplier form takes convolutional networks of at most {GRAMS} features "
+        f"in each layer but the first and the last, this one has {widest}"
+    )
 
 
 class Displacement:
@@ -55,27 +69,29 @@ class Displacement:
         Raises:
             ValueError: the multiplier form of a network that has none.
         """
-        if form == "multiplier" and self.why_affine:
-            raise ValueError(f'{self.why_affine}; form="affine" takes all')
+        self.check(form)
         if form == "smaller" and self.why_affine:
             form = "affine"
         return self._chunked(self._bound, radius, form, rows)
 
     @cached_property
     def why_affine(self) -> str:
-        """What a network of convolutions has that is too large for the multiplier form, or ""."""
-        widest = max([at.layer.out_features for at in self.walk.maps[1:-1]], default=0)
-        if widest <= GRAMS or not self.images:
-            return ""
-        return (
-            f"the multiplier form takes convolutional networks of at most {GRAMS} features "
-            f"in each layer but the first and the last, this one has {widest}"
-        )
+        """See :func:`why_affine`."""
+        return why_affine(self.walk.net)
+
+    def check(self, form: str) -> None:
+        """Refuse a form that the network is too large for.
+
+        Raises:
+            ValueError: with the sizes.
+        """
+        if form in ("multiplier", "joint") and self.why_affine:
+            raise ValueError(f'{self.why_affine}; form="affine" takes all')
 
     @property
     def images(self) -> bool:
         """Whether a layer is not linear."""
-        return any(at.layer.kind != "linear" for at in self.walk.maps)
+        return not self.walk.net.is_mlp
 
     def ellipsoid(self, radius: Tensor, rows: Tensor | None = None) -> Tensor:
         """Q [n, groups, m/groups, m/groups] with y yᵀ ≼ Q for every scaled displacement y.
@@ -128,24 +144,31 @@ class Displacement:
         widths = [layer.out_features for layer in layers[:-1]] or [1]
         if form == "affine" and self.images:
             return 8 * (6 * layers[-1].out_features * sum(widths) + 3 * COLUMNS**2)
-        matrices = 6 if form == "affine" else 16
-        return 8 * (matrices * max(widths) ** 2 + sum(widths) ** 2)
+        matrices = {"affine": 6, "joint": 24}.get(form, 16)
+        more = 4 if form == "joint" else 1
+        return 8 * (matrices * max(widths) ** 2 + more * sum(widths) ** 2)
 
     def _bound(self, rows: slice | Tensor, radius: Tensor, form: str) -> Tensor:
         # of images, rows through relaxations cost half of it and change nothing that counts
-        found = intervals(self.walk, rows, radius, plain=self.images and form == "multiplier")
+        plain = self.images and form in ("multiplier", "joint")
+        found = intervals(self.walk, rows, radius, plain=plain)
         bounds = []
-        if form != "multiplier":
+        if form in ("affine", "smaller"):
             bounds.append(self._affine(rows, radius, found))
         if form != "affine":
-            Q = multipliers.form(self.walk, rows, radius, found, self._outputs(rows), self.groups)
-            bounds.append(radius[:, None] * eigenvalue(Q).clamp(min=0.0).sqrt())
-        best = bounds[0] if len(bounds) == 1 else torch.minimum(*bounds)
+            how = self.walk, rows, radius, found, self._outputs(rows), self.groups
+            parts = multipliers.parts(*how)
+            size = eigenvalue(parts.total()).clamp(min=0.0).sqrt()
+            bounds.append(radius[:, None] * size)
+            if form == "joint":
+                bounds.append(parts.joint(radius, self.groups))
+        best = torch.stack(bounds).amin(0)
         return INFLATION * best + self._rounding(rows, radius, found)
 
     def _ellipsoid(self, rows: slice | Tensor, radius: Tensor, form: str) -> Tensor:
         found = intervals(self.walk, rows, radius)
-        Q = multipliers.form(self.walk, rows, radius, found, self._outputs(rows), self.groups)
+        how = self.walk, rows, radius, found, self._outputs(rows), self.groups
+        Q = multipliers.parts(*how).total()
         Q = INFLATION**2 * radius[:, None, None, None] ** 2 * Q
         rest = self._rounding(rows, radius, found)  # [n, groups], of any direction
         size = eigenvalue(Q).clamp(min=0.0).sqrt()

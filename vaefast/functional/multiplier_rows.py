@@ -33,6 +33,7 @@ class Level(NamedTuple):
             there is a ``factor``.
         factor: F with u uᵀ ≼ R² F Fᵀ, [b, n, k] or [n, k], of a first layer with n > k.
         own: κ² of T = 1/E.
+        rows: of the n units over those below that deviate, and at the input.
         images: whether units see parts of the layers below, so that most of ``parts`` is 0 and
             eigenvalues lie close together.
     """
@@ -44,6 +45,7 @@ class Level(NamedTuple):
     pad: Tensor
     parts: list[Tensor]
     own: Tensor
+    rows: Pulled
     factor: Tensor | None = None
     images: bool = False
 
