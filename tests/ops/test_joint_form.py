@@ -1,5 +1,7 @@
 """The joint form: never above the multiplier form, tight where many layers lose, and sound."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from displacement_points import assert_above, draw, made, trained, worst
@@ -25,7 +27,7 @@ def test_it_is_never_above_the_multiplier_form(name):
 def test_a_wide_network_of_four_layers_loses_half():
     """Of what lies above first order."""
     widths = [12, 40, 40, 40, 4]
-    weights = [draw(i, n, m) / m**0.5 for i, (m, n) in enumerate(zip(widths, widths[1:]))]
+    weights = [draw(i, n, m) / m**0.5 for i, (m, n) in enumerate(pairwise(widths))]
     net = Network.mlp(weights, [None] * 4, "tanh,tanh,tanh,identity")
     x, radius = 0.3 * draw(9, 2, 12), torch.full((2,), 0.5).double()
     engine = Displacement(x, net)
