@@ -7,7 +7,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SOURCES := setup.py pyproject.toml $(shell find csrc vaefast kernels bench -type f -not -name '*.pyc' -not -name '*.so' -not -path '*/results/*')
 
-.PHONY: demo test proofs soundness kernels kernels-if-changed lint format develop bench sanitize clean
+.PHONY: demo test proofs soundness integrations kernels kernels-if-changed lint format develop bench sanitize clean
 
 demo: $(VENV)/installed  ## train a small VAE on real digits, audit it, write report/
 	$(BIN)/vaefast audit --data digits --out report --force
@@ -20,6 +20,9 @@ proofs: $(VENV)/provable  ## the tests marked `proof`: calibration, soundness, c
 
 soundness: $(VENV)/installed  ## certificates attacked and their levels tested, in full: most of an hour on two cores
 	$(BIN)/python .ci/stages.py soundness
+
+integrations: $(VENV)/integrated  ## our classes inside other libraries against the libraries' own; `make test` skips them
+	$(BIN)/python -I -m pytest -q tests/integrations
 
 BINARIES = cd docs && $(abspath $(BIN))/python -m vaefast.kernels.proof
 ifdef TRITON
@@ -83,6 +86,10 @@ $(VENV)/installed: $(VENV)/torch $(SOURCES)
 
 $(VENV)/provable: $(VENV)/installed  ## the samplers of others that proofs compare with
 	$(BIN)/pip install 'vaefast[proofs]'
+	touch $@
+
+$(VENV)/integrated: $(VENV)/installed  ## the libraries that vaefast.integrations has classes for
+	$(BIN)/pip install 'vaefast[integrations]' cleverhans
 	touch $@
 
 clean:

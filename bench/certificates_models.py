@@ -12,7 +12,16 @@ from torch import Tensor, nn
 import vaefast as vf
 from vaefast import training as t
 
-__all__ = ["ENCODERS", "IMAGES", "OBJECTIVES", "Trained", "train"]
+__all__ = [
+    "ENCODERS",
+    "IMAGES",
+    "OBJECTIVES",
+    "ROWS",
+    "SHORT",
+    "Trained",
+    "by_objective",
+    "train",
+]
 
 LATENTS, BATCH, LR = 10, 128, 1e-3
 EPOCHS = 3  # of ENCODERS, on all training rows
@@ -73,7 +82,7 @@ def train(folder: Path, x: Tensor, names: list[str], *, epochs: int | None = Non
             vae = vf.models.ConvVAE(x.shape[1:], **IMAGES[name])
             _fit(vae, x, 1.0, epochs or EPOCHS)
         else:
-            vae = _objective(name, x[:ROWS], epochs or SHORT)
+            vae = by_objective(name, x[:ROWS], epochs or SHORT)
         paths.append(folder / f"{name}.safetensors")
         vf.models.save(vae, paths[-1])
         print(f"{name}: {time.monotonic() - start:.0f} s", flush=True)
@@ -98,22 +107,28 @@ def _fit(vae: vf.VAE, x: Tensor, beta: float, epochs: int) -> None:
     vae.eval()
 
 
-def _objective(name: str, x: Tensor, epochs: int) -> vf.VAE:
-    options = {"epochs": epochs, "batch_size": BATCH, "lr": LR, "progress": False}
+def by_objective(
+    name: str, x: Tensor, epochs: int, seed: int = 0, promise: dict[str, float] | None = None
+) -> vf.VAE:
+    """A small model by one of OBJECTIVES.
+
+    ``promise``: ``certified_radius`` and ``r``, from which a LipschitzVAE's constants are chosen.
+    """
+    options = {"epochs": epochs, "batch_size": BATCH, "lr": LR, "progress": False, "seed": seed}
     if name == "lipschitz":
-        vae = vf.models.LipschitzVAE(x.shape[1:], hidden=SMALL, latent=LATENTS)
-        t.fit(vae, x, objective=OBJECTIVES[name], **options)
-        return vae.eval()
+        own = vf.models.LipschitzVAE(x.shape[1:], hidden=SMALL, latent=LATENTS, seed=seed)
+        t.fit(own, x, objective=OBJECTIVES[name], **options, **(promise or {}))
+        return own.eval()
     vae = vf.models.MLPVAE(x.shape[1:], SMALL, LATENTS, "relu")
-    _as_torch_does(vae)
+    _as_torch_does(vae, seed)
     t.fit(vae, x, objective=OBJECTIVES[name], **options)
     return vae.eval()
 
 
-def _as_torch_does(vae: vf.VAE) -> None:
-    """Initial weights of ``nn.Linear``, about half as large as Xavier's here; the seed is 0."""
+def _as_torch_does(vae: vf.VAE, seed: int = 0) -> None:
+    """Initial weights of ``nn.Linear``, about half as large as Xavier's here."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         for module in vae.modules():
             if isinstance(module, nn.Linear):
                 module.reset_parameters()

@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import csv
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from torch import Tensor
 import vaefast as vf
 from vaefast import certify, data
 from vaefast.bench.certificates import ALPHA, FEW, REACH
-from vaefast.bench.outside_methods import NAN, Found, Sizes, Subject, found
+from vaefast.bench.outside_methods import METHODS, NAN, Found, Sizes, Subject, found
 from vaefast.bench.rows import append
 
 __all__ = ["Row", "main", "measured", "table"]
@@ -47,6 +47,7 @@ class Row:
         none: inputs without a certificate.
         alpha: error probability per input; 0 where nothing is drawn.
         sigma: of the noise that the model's inputs get, NaN where they get none.
+        error: ‖· − x‖₂ of what the statement is about: the median draw, or the smoothed centre.
         moved: how far noise moves the centre from g(μ(x)), over r.
         starts: the least multiple of r at which the majority at x alone is certified; NaN where it
             was not measured.
@@ -66,6 +67,7 @@ class Row:
     none: int
     alpha: float
     sigma: float
+    error: float
     moved: float
     starts: float
     encoder: float
@@ -101,6 +103,7 @@ class Compared:
             none=int((margin <= 0).sum()),
             alpha=one.alpha,
             sigma=one.sigma,
+            error=float(one.error.nanmedian()),
             moved=_median(one.moved),
             starts=_median(one.starts),
             encoder=one.encoder,
@@ -115,10 +118,12 @@ def _median(values: Tensor | None) -> float:
     return NAN if values is None else float(values.nanmedian())
 
 
-def measured(case: str, vae: vf.VAE, x: Tensor, sizes: Sizes) -> Iterator[Row]:
-    """Rows of all methods: at r first, then the curve."""
+def measured(
+    case: str, vae: vf.VAE, x: Tensor, sizes: Sizes, only: Sequence[str] = ()
+) -> Iterator[Row]:
+    """Rows of all methods or these alone: at r first, then the curve."""
     compared = Compared(case, vae, x, sizes)
-    for one in found(compared.subject):
+    for one in found(compared.subject, only):
         yield compared.row(one)
 
 
@@ -144,6 +149,7 @@ COLUMNS: dict[str, Callable[[dict[str, str]], str]] = {
         "certain" if row["alpha"] == "0.0" else f"{1 - float(row['alpha']):g}"
     ),
     "σ": lambda row: _number(row["sigma"], 2),
+    "error": lambda row: _number(row["error"], 2),
     "starts at": lambda row: _number(row["starts"], 1),
     "passes": _passes,
     "s an input": lambda row: f"{float(row['seconds']):.2g}",
@@ -173,6 +179,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("models", nargs="*", type=Path)
     parser.add_argument("--table", type=Path, metavar="FILE", help="print the tables of a CSV file")
     parser.add_argument("--data", default="fashion-mnist")
+    parser.add_argument("--only", nargs="+", choices=METHODS, default=(), metavar="METHOD")
     parser.add_argument("--inputs", type=int, default=Sizes().inputs)
     parser.add_argument("--curve-inputs", type=int, default=Sizes().curve_inputs)
     parser.add_argument("--out", type=Path, default=OUT)
@@ -183,7 +190,7 @@ def main(arguments: list[str] | None = None) -> int:
     x = data.load(given.data).x_test
     sizes = Sizes(given.inputs, curve_inputs=min(given.inputs, given.curve_inputs))
     for path in given.models:
-        for row in measured(path.stem, vf.models.load(path), x, sizes):
+        for row in measured(path.stem, vf.models.load(path), x, sizes, given.only):
             append(given.out, [row])
             print(f"{row.case} {row.method} {row.times:g} r: {row.margin:.3f}", flush=True)
     return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -17,17 +17,21 @@ from vaefast.bench import outside_support as support
 from vaefast.bench.certificates import ALPHA, own_radius
 from vaefast.certify import local
 
-__all__ = ["Found", "Sizes", "Subject", "found"]
+__all__ = ["METHODS", "Found", "Sizes", "Subject", "found"]
 
-TIMES = (0.5, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)  # of r, in the curve
-SIGMAS = tuple(0.02 * 2 ** (0.5 * k) for k in range(12))  # 0.02 to 0.9
+TIMES = (0.5, 2.0, 4.0, 8.0)  # of r, in the curve
+SIGMAS = tuple(0.04 * 2 ** (0.5 * k) for k in range(10))  # 0.04 to 0.9
 FIRST_TUNED = 1000  # of the images σ is chosen on
+JUDGED = 1_000  # draws whose errors are looked at
 MOST = 3.0  # no radius of a support set is looked for above it
 NAN = float("nan")
 
 
 class Sizes(NamedTuple):
-    """How many images, and draws behind a probability: of the table, the curve, the choice of σ."""
+    """How many images, and draws behind a probability: of the table, the curve, the choice of σ.
+
+    Without images in the curve there is none.
+    """
 
     inputs: int = 16
     draws: int = 50_000
@@ -47,11 +51,23 @@ class Subject:
         first = min(FIRST_TUNED, len(x) - sizes.tuned_inputs)
         self.tuned = x[first : first + sizes.tuned_inputs]
         self.r, self.tuned_r = (own_radius(vae, part) for part in (self.x, self.tuned))
+        self.draw = smoothing.reconstructions(self.wide, posterior=True)
+        self.errors = self.error(self.draw, 0.0, sizes.inputs)
+
+    def error(self, draw: smoothing.Draw, sigma: float, n: int) -> Tensor:
+        """The median ‖f(x + n) − x‖₂ of draws at each of the first images, [n]."""
+        found = []
+        for x in self.x[:n].double().split(1):
+            generator = torch.Generator(device="cpu").manual_seed(len(found))
+            apart = smoothing.smoothed_distances(draw, x, x.flatten(1), sigma, JUDGED, generator)
+            found.append(apart.median())
+        return torch.stack(found)
 
     def parts(self) -> Iterator[tuple[tuple[float, ...], int, int]]:
         """Multiples of r, images and draws of the table and of the curve."""
         yield (1.0,), self.sizes.inputs, self.sizes.draws
-        yield TIMES, self.sizes.curve_inputs, self.sizes.curve_draws
+        if self.sizes.curve_inputs:
+            yield TIMES, self.sizes.curve_inputs, self.sizes.curve_draws
 
 
 class Found(NamedTuple):
@@ -59,6 +75,7 @@ class Found(NamedTuple):
 
     Args:
         margin: [n].
+        error: [n].
         moved: [n].
         starts: [n].
     """
@@ -67,6 +84,7 @@ class Found(NamedTuple):
     times: float
     margin: Tensor
     seconds: float
+    error: Tensor
     alpha: float = 0.0
     sigma: float = NAN
     moved: Tensor | None = None
@@ -76,19 +94,21 @@ class Found(NamedTuple):
     bounds: float = 0.0
 
 
-def found(subject: Subject) -> Iterator[Found]:
-    """Of all methods: each in the table first, then in the curve."""
-    yield from _ours(subject)
+def found(subject: Subject, only: Sequence[str] = ()) -> Iterator[Found]:
+    """Of all methods or these alone: each in the table first, then in the curve."""
+    only = only or METHODS
+    yield from _ours(subject, [name for name in OURS if name in only])
     for name in SMOOTHED:
-        yield from _smoothed(subject, name)
+        if name in only:
+            yield from _smoothed(subject, name)
     for name, find in SETS.items():
-        for times, n, _ in subject.parts():
+        for times, n, _ in subject.parts() if name in only else ():
             yield from _sets(subject, name, find, times, n)
 
 
-def _ours(subject: Subject) -> Iterator[Found]:
+def _ours(subject: Subject, methods: list[str]) -> Iterator[Found]:
     for times, n, draws in subject.parts():
-        for method in ("local", "anchors"):
+        for method in methods:
             for t in times:
                 yield _own(subject, method, t, n, draws)
 
@@ -98,7 +118,8 @@ def _own(subject: Subject, method: str, t: float, n: int, draws: int) -> Found:
     margin = certify.margin(subject.vae, x, r, method=method, samples=draws, alpha=ALPHA).margin
     seconds = (time.monotonic() - start) / len(margin)
     bounds = float(local.STEPS + local.REFINEMENTS) if method == "local" else NAN
-    return Found(method, t, margin, seconds, ALPHA, decoder=float(draws), bounds=bounds)
+    own = {"decoder": float(draws), "bounds": bounds}
+    return Found(method, t, margin, seconds, subject.errors[:n], ALPHA, **own)
 
 
 class Smoothed(NamedTuple):
@@ -127,12 +148,15 @@ class Smoother:
         self.subject, self.kind = subject, SMOOTHED[name]
         self.draw = smoothing.reconstructions(subject.wide, posterior=self.kind.posterior)
 
-    def distances(self, x: Tensor, sigma: float, n: int, seed: int) -> tuple[Tensor, Tensor | None]:
+    def distances(
+        self, x: Tensor, sigma: float, n: int, seed: int, *, guess: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
         """[n] to the centre, and the centre [1, D]; None where the procedure abstains."""
         generator = torch.Generator(device="cpu").manual_seed(seed)
         centre: Tensor | None = self.fixed(x)
         if not self.kind.event:
-            centre = smoothing.CenterSmoothing(self.draw, sigma, ALPHA).centre(x, generator)
+            method = smoothing.CenterSmoothing(self.draw, sigma, ALPHA)
+            centre = (method.guess if guess else method.centre)(x, generator)
         if centre is None:
             return torch.full((n,), torch.inf), None
         apart = smoothing.smoothed_distances(self.draw, x, centre, sigma, n, generator)
@@ -155,7 +179,8 @@ class Smoother:
         best = dict.fromkeys(times, (-1.0, 0.0))
         for sigma in SIGMAS:
             apart = [
-                (self.distances(x, sigma, n, 10**6 + i)[0], r) for i, (x, r) in enumerate(rows)
+                (self.distances(x, sigma, n, 10**6 + i, guess=True)[0], r)
+                for i, (x, r) in enumerate(rows)
             ]
             for t in times:
                 radii = torch.tensor([self.radius(d, t * r, sigma) for d, r in apart])
@@ -176,19 +201,24 @@ def _at_sigma(
     smoother: Smoother, name: str, sigma: float, times: tuple[float, ...], n: int, draws: int
 ) -> Iterator[Found]:
     """Of the multiples that share a σ, from the same draws; each statement is one of its own."""
-    subject, drawn, moved, start = smoother.subject, [], [], time.monotonic()
+    subject, drawn, moved, errors = smoother.subject, [], [], []
+    start = time.monotonic()
     for i, x in enumerate(subject.x[:n].double().split(1)):
         distances, centre = smoother.distances(x, sigma, draws, i)
         drawn.append(distances)
         apart = NAN if centre is None else float((centre - smoother.fixed(x)).norm())
         moved.append(apart / float(subject.r[i]))
+        errors.append(NAN if centre is None else float((centre - x.flatten(1)).norm()))
     seconds = (time.monotonic() - start) / len(drawn)
+    error = torch.tensor(errors)
+    if smoother.kind.event:
+        error = subject.error(smoother.draw, sigma, n)
     passes = float(draws if smoother.kind.event else smoothing.CenterSmoothing.passes(draws))
     for t in times:
         limits = (t * subject.r[:n]).tolist()
         radii = [smoother.radius(d, r, sigma) for d, r in zip(drawn, limits, strict=True)]
         rest = {"moved": torch.tensor(moved) / t, "encoder": passes, "decoder": passes}
-        yield Found(name, t, torch.tensor(radii), seconds, ALPHA, sigma, **rest)
+        yield Found(name, t, torch.tensor(radii), seconds, error, ALPHA, sigma, **rest)
 
 
 class Kept(NamedTuple):
@@ -235,4 +265,8 @@ def _sets(
     bounds = float(torch.tensor([float(one.bounds) for one in kept]).median())
     for at, t in enumerate(times):
         margin = torch.tensor([one.radii[at] for one in kept])
-        yield Found(name, t, margin, seconds, starts=starts, bounds=bounds)
+        yield Found(name, t, margin, seconds, subject.errors[:n], starts=starts, bounds=bounds)
+
+
+OURS = ("local", "anchors")
+METHODS = (*OURS, *SMOOTHED, *SETS)

@@ -2,7 +2,7 @@
 // the table, each level's instance and the binding, so that a name finds its own kernel everywhere.
 #pragma once
 
-#include "calls.h"
+#include "displacement.h"
 
 namespace vaefast {
 
@@ -54,6 +54,9 @@ struct Kernels {
     // elements [first, first + count)
     void (*integers)(const Counter&, int64_t first, uint32_t* out, int64_t count);
     double (*uniform)(const Counter&, int64_t element);
+    // in float64, whatever the rows' dtype
+    Outcome (*displacement_centres)(const DisplacementCentres&, const Call&);
+    Outcome (*net_displacement_bound)(const NetDisplacementBound&, const Call&);
     KernelsOf<float> f32;
     KernelsOf<double> f64;
 };

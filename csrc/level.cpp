@@ -5,9 +5,11 @@
 #include "net/activations.h"
 #include "net/net_pack.h"
 #include "ops/decode_distance.h"
+#include "ops/displacement_centres.h"
 #include "ops/leapfrog_step.h"
 #include "ops/log_likelihood.h"
 #include "ops/net_chain.h"
+#include "ops/net_displacement_bound.h"
 #include "ops/net_forward.h"
 #include "ops/net_jacobian_gram.h"
 #include "ops/net_jvp.h"
@@ -28,7 +30,9 @@ template <typename T>
 constexpr KernelsOf<T> kernels_of = {VAEFAST_NETWORK_OPS(VAEFAST_INSTANCE)
                                          VAEFAST_OTHER_KERNELS(VAEFAST_INSTANCE)};
 
-extern const Kernels kernels = {integers, uniform, kernels_of<float>, kernels_of<double>};
+extern const Kernels kernels = {
+    integers,          uniform,           displacement_centres, net_displacement_bound,
+    kernels_of<float>, kernels_of<double>};
 
 }  // namespace VAEFAST_LEVEL
 }  // namespace vaefast

@@ -10,7 +10,18 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vaefast import attacks, certify, data, geometry, hmc, metrics, models, ops, training
+    from vaefast import (
+        attacks,
+        certify,
+        data,
+        geometry,
+        hmc,
+        jobs,
+        metrics,
+        models,
+        ops,
+        training,
+    )
     from vaefast.models import VAE, as_vae, explain
     from vaefast.models.lowering import CannotLower, lower
     from vaefast.models.packs import frozen
@@ -38,6 +49,7 @@ __all__ = [
     "geometry",
     "hmc",
     "info",
+    "jobs",
     "lower",
     "metrics",
     "models",

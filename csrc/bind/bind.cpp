@@ -1,6 +1,7 @@
 // The Python binding: raw addresses in, kernels of the chosen instruction-set level, OpenMP.
 // Shapes, dtypes and devices were checked in Python; no torch header is needed.
 #include "bind/binding.h"
+#include "bind/displacement.h"
 #include "bind/net_ops.h"
 #include "bind/row_ops.h"
 
@@ -34,6 +35,8 @@ PYBIND11_MODULE(_C, module) {
     VAEFAST_DEFINE(activate)
     VAEFAST_DEFINE(multiply_slope)
     VAEFAST_DEFINE(evaluate)
+    module.def("displacement_centres_f64", displacement_centres);
+    module.def("net_displacement_bound_f64", net_displacement_bound);
     module.def("philox_integers", philox_integers);
     module.def("philox_uniform", philox_uniform);
 }

@@ -139,15 +139,20 @@ bool interrupted() {
 VAEFAST_NETWORK_OPS(VAEFAST_KERNEL_OF)
 #undef VAEFAST_KERNEL_OF
 
-template <typename T, typename Task>
-void run(const Task& task, int threads) {
+template <typename Task>
+void run_kernel(Outcome (*kernel)(const Task&, const Call&), const Task& task, int threads) {
     Outcome outcome;
     {
         py::gil_scoped_release release;
-        outcome = kernel_of<T>(task)(task, {threads, interrupted});
+        outcome = kernel(task, {threads, interrupted});
     }
     if (outcome == Outcome::interrupted) throw py::error_already_set();
     if (outcome == Outcome::no_memory) throw std::bad_alloc();
+}
+
+template <typename T, typename Task>
+void run(const Task& task, int threads) {
+    run_kernel(kernel_of<T>(task), task, threads);
 }
 
 }  // namespace

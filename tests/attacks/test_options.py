@@ -20,7 +20,7 @@ CASES = [
     ({"eps": torch.tensor([0.1, float("nan"), 0.1])}, ValueError, "got nan in row 1"),
     ({"alpha": float("inf")}, ValueError, "alpha must be finite"),
     ({"eps": "0.1"}, TypeError, "eps must be a number"),
-    ({"norm": "l1"}, ValueError, "norm must be one of 'linf', 'l2', got 'l1'"),
+    ({"norm": "l3"}, ValueError, "norm must be one of 'linf', 'l2', 'l1', got 'l3'"),
     ({"alpha": -1.0}, ValueError, "alpha must be at least 0"),
     ({"steps": 0}, ValueError, "steps must be at least 1"),
     ({"steps": 2.5}, TypeError, "steps must be a whole number"),

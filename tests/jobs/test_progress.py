@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 import pytest
 from rich.console import Console
 
-from vaefast.jobs.progress import Progress, Snapshot, duration, from_shards, watch
+from vaefast.jobs.progress import Progress, Snapshot, duration
 from vaefast.jobs.prometheus import metrics
+from vaefast.jobs.watching import from_shards, watch
 
 
 @dataclass

@@ -15,8 +15,19 @@ import torch
 from torch import Tensor
 
 from vaefast.attacks.ball import Ball
+from vaefast.functional.pgd import shortened
+from vaefast.ops.pgd_step import pgd_step
 
-__all__ = ["SHRINKING", "Ascent", "AscentRule", "Move", "PlateauAscent", "ProjectedAscent"]
+__all__ = [
+    "SHRINKING",
+    "AdamAscent",
+    "Ascent",
+    "AscentRule",
+    "Move",
+    "PlateauAscent",
+    "ProjectedAscent",
+    "StepForm",
+]
 
 # (ball, point, grad, objective, *state) to (point, *state), new tensors; equal for equal rules
 Move = Callable[..., tuple[Tensor, ...]]
@@ -33,6 +44,44 @@ class Ascent(Protocol):
         """Take what the move returned beside the point."""
 
 
+@dataclass(frozen=True)
+class StepForm:
+    """A projected step as a library has it; a move.
+
+    Args:
+        order: of projection and clip, as :func:`vaefast.ops.pgd_step` takes it.
+        floor: smallest gradient norm that is divided by, None: the smallest normal number.
+        added: is added to that norm.
+    """
+
+    order: str = "project_clip"
+    floor: float | None = None
+    added: float = 0.0
+
+    @property
+    def scale_free(self) -> bool:
+        return self.floor is None and not self.added
+
+    def __call__(
+        self, ball: Ball, point: Tensor, grad: Tensor, objective: Tensor, alpha: Tensor
+    ) -> tuple[Tensor, ...]:
+        if self.added:
+            alpha = shortened(alpha, grad, self.added)
+        moved = pgd_step(
+            point,
+            grad,
+            ball.x,
+            alpha=alpha,
+            eps=ball.eps,
+            norm=ball.norm,
+            low=ball.low,
+            high=ball.high,
+            order=self.order,
+            norm_eps=self.floor,
+        )
+        return (moved,)
+
+
 class ProjectedAscent:
     """Projected gradient ascent: x' ← clip(project(x' + alpha_t·u)), u = sign(g) or g/‖g‖₂.
 
@@ -42,12 +91,19 @@ class ProjectedAscent:
         alpha: [N], step length in the scale of x.
         steps: how many steps will be taken.
         final: what a step after the last one would have, as a fraction of ``alpha``.
+        form: of a library's step, where it is none of ours.
     """
 
-    scale_free = True
-
-    def __init__(self, alpha: Tensor, steps: int, *, final: float = 1.0) -> None:
-        self.move: Move = _projected
+    def __init__(
+        self,
+        alpha: Tensor,
+        steps: int,
+        *,
+        final: float = 1.0,
+        form: StepForm | None = None,
+    ) -> None:
+        self.move: Move = _projected if form is None else form
+        self.scale_free = form is None or form.scale_free
         self.alpha = alpha
         self.decrement = (1.0 - final) / steps
         self.taken = 0
@@ -132,7 +188,7 @@ class _PlateauMove:
 
 
 def _to_published_ball(ball: Ball, point: Tensor) -> Tensor:
-    if ball.norm == "linf":
+    if ball.norm != "l2":
         return ball.project_(point)
     delta = point - ball.x
     length = torch.linalg.vector_norm(delta.flatten(1), dim=1)
@@ -141,5 +197,49 @@ def _to_published_ball(ball: Ball, point: Tensor) -> Tensor:
     return ball.clip_(ball.x + ball.per_entry(scale) * delta)
 
 
+class AdamAscent:
+    """Adam's steps, then the ball, then the box.
+
+    Args:
+        alpha: [N], step length in the scale of x.
+        steps: how many steps will be taken.
+
+    Source: Kingma and Ba 2015, Algorithm 1, with torch's constants.
+    """
+
+    scale_free = False
+
+    def __init__(self, alpha: Tensor, steps: int) -> None:
+        self.move: Move = _adam
+        self.alpha, self.moments = alpha, ()
+        self.taken = 0
+
+    def state(self) -> tuple[Tensor, ...]:
+        steps = torch.full((), self.taken + 1, dtype=torch.float64, device=self.alpha.device)
+        return self.alpha, steps, *self.moments
+
+    def keep(self, *state: Tensor) -> None:
+        self.moments, self.taken = state, self.taken + 1  # type: ignore[assignment]
+
+
+def _adam(
+    ball: Ball,
+    point: Tensor,
+    grad: Tensor,
+    objective: Tensor,
+    alpha: Tensor,
+    steps: Tensor,
+    *moments: Tensor,
+) -> tuple[Tensor, ...]:
+    first, second = moments or (torch.zeros_like(grad), torch.zeros_like(grad))
+    first = FIRST * first + (1.0 - FIRST) * grad
+    second = SECOND * second + (1.0 - SECOND) * grad.square()
+    mean = first / (1.0 - FIRST**steps).to(grad.dtype)
+    spread = (second / (1.0 - SECOND**steps).to(grad.dtype)).sqrt() + ADDED
+    moved = ball.project_(point + ball.per_entry(alpha) * mean / spread)
+    return moved, first, second
+
+
+FIRST, SECOND, ADDED = 0.9, 0.999, 1e-8  # of Adam
 AscentRule = Callable[[Tensor, int], Ascent]  # alpha [N] and the number of steps
 SHRINKING: AscentRule = partial(ProjectedAscent, final=0.01)

@@ -7,9 +7,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from vaefast.functional import l1
 from vaefast.ops.pgd_step import pgd_step, stepped
 
 __all__ = ["Ball", "narrowed", "perturbation_norm", "working"]
+
+ORDERS = {"linf": torch.inf, "l2": 2, "l1": 1}
 
 
 class Ball(NamedTuple):
@@ -18,7 +21,7 @@ class Ball(NamedTuple):
     Args:
         x: [N, *event], the centres.
         eps: [N], the radii in the scale of x.
-        norm: ``"linf"`` or ``"l2"``, over all entries of an event.
+        norm: ``"linf"``, ``"l2"`` or ``"l1"``, over all entries of an event.
         low: [N], smallest valid entry.
         high: [N], largest valid entry.
     """
@@ -40,7 +43,12 @@ class Ball(NamedTuple):
     def ascended(
         self, point: Tensor, grad: Tensor, alpha: Tensor | float, out: Tensor | None = None
     ) -> Tensor:
-        """One projected step of length ``alpha`` along ``grad``; a new tensor without ``out``."""
+        """One projected step of length ``alpha`` along ``grad``; a new tensor without ``out``.
+
+        In ℓ1 the steepest step in the box, and the exact projection to ball and box; not fused.
+        """
+        if self.norm == "l1":
+            return self._ascended_in_l1(point, grad, alpha, out)
         if out is None and isinstance(alpha, Tensor):
             return stepped(point, grad, self.x, (alpha, self.eps, self.low, self.high), self.norm)
         return pgd_step(
@@ -55,6 +63,17 @@ class Ball(NamedTuple):
             out=out,
         )
 
+    def _ascended_in_l1(
+        self, point: Tensor, grad: Tensor, alpha: Tensor | float, out: Tensor | None
+    ) -> Tensor:
+        x, box = self.x.flatten(1), (self.low, self.high)
+        moved = point.flatten(1).double()
+        alpha = alpha if isinstance(alpha, Tensor) else self.eps.new_full(self.eps.shape, alpha)
+        moved = moved + l1.steepest(grad.flatten(1), moved, alpha, *box)
+        moved = l1.projected(moved, x, self.eps, *box)
+        near = narrowed(moved, x).reshape(point.shape)
+        return near if out is None else out.copy_(near)
+
     def project_(self, point: Tensor) -> Tensor:
         """The point of the set that projecting to the ball and then clipping gives, in place."""
         still = torch.zeros_like(point)  # a gradient along which a step of any length is none
@@ -64,8 +83,7 @@ class Ball(NamedTuple):
 def perturbation_norm(x_adv: Tensor, x: Tensor, norm: str) -> Tensor:
     """‖x_adv − x‖ over all entries of an event, computed in float64: [N]."""
     delta = (x_adv.double() - x.double()).flatten(1)
-    order = torch.inf if norm == "linf" else 2
-    return torch.linalg.vector_norm(delta, ord=order, dim=1)
+    return torch.linalg.vector_norm(delta, ord=ORDERS[norm], dim=1)
 
 
 def working(x: Tensor) -> Tensor:

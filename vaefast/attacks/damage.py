@@ -10,13 +10,19 @@ import torch
 from torch import Tensor
 
 from vaefast import checks, philox
-from vaefast.attacks import presets
 from vaefast.attacks.adaptive import attack_through, check_undefended
+from vaefast.attacks.compat import compatible, rule_of
 from vaefast.attacks.distances import Distances, MeanDistance
 from vaefast.attacks.engine import maximise
 from vaefast.attacks.geometric_start import with_geometric_restart
 from vaefast.attacks.measures import ImageDistance
-from vaefast.attacks.options import box_of_model, make_search, prepare_images, warn_of_radius
+from vaefast.attacks.options import (
+    ALL_NORMS,
+    box_of_model,
+    make_search,
+    prepare_images,
+    warn_of_radius,
+)
 from vaefast.attacks.presets import Box, Preset
 from vaefast.attacks.random_start import START_BYTES
 from vaefast.attacks.result import AttackResult, warn_of
@@ -42,6 +48,8 @@ OPTIONS = (
     "high",
     "keep",
     "init",
+    "optimizer",
+    "compat",
 )
 
 
@@ -66,6 +74,8 @@ def max_damage(
     through_defence: Mapping[str, Any] | None = None,
     gradient: str | None = None,
     init: str = "random",
+    optimizer: str | None = None,
+    compat: str | None = None,
     context: Context = None,
 ) -> AttackResult:
     """Find perturbations that move the stochastic reconstruction furthest from the clean one.
@@ -92,7 +102,7 @@ def max_damage(
         vae: the model, in evaluation mode.
         x: inputs [B, *event] in [low, high].
         eps: radius of the ball, float or [B], at least 0, in the scale of x.
-        norm: ``"l2"`` (default) or ``"linf"``.
+        norm: ``"l2"`` (default), ``"linf"`` or ``"l1"``, the last by plain torch.
         alpha: constant step length, float or [B]; by default the steps shrink linearly from eps to
             eps/100, which finds stronger points than constant steps do.
         steps: gradient steps, default 50.
@@ -117,6 +127,8 @@ def max_damage(
         init: ``"random"``, or ``"geometric"``: restart 1, after the random one, begins at the
             stronger of x ± eps·v₁ (ℓ∞: eps·sign v₁), v₁ the top eigenvector of the metric of
             x ↦ g(μ(x)). For two restarts or more.
+        optimizer: ``"pgd"`` (default), ``"apgd"`` or ``"adam"``, as for :func:`latent`.
+        compat: the step of another library, as for :func:`latent`.
         context: conditions of each input, [B, ...] or a dict of such tensors.
 
     Returns:
@@ -154,6 +166,8 @@ def max_damage(
         high=high,
         keep=keep,
         init=init,
+        optimizer=optimizer,
+        compat=compat,
     )
     prepared, x = prepare_images(vae, x, index, context)
     search = options.search(x)
@@ -189,12 +203,16 @@ class Options(NamedTuple):
         """The options of :func:`max_damage`; those that are not given are None."""
         if unknown := sorted(given.keys() - {*OPTIONS}):
             raise TypeError(f"max_damage has no option {unknown[0]!r}; it has {', '.join(OPTIONS)}")
-        rule = presets.find(preset, "max_damage")
-        return cls(rule, rule.fill(box, **{**dict.fromkeys(OPTIONS), **given}), seed)
+        given = {**dict.fromkeys(OPTIONS), **given}
+        compat = given.pop("compat")
+        rule = rule_of(preset, "max_damage", compat, given["optimizer"])
+        own = {name: given[name] for name in ("alpha", "steps")}
+        rule, values = compatible(rule, compat, rule.fill(box, **given), **own)
+        return cls(rule, values, seed)
 
     def search(self, x: Tensor) -> Search:
         """As :func:`make_search` makes it for these inputs."""
-        return make_search(x, self.rule, self.values, seed=self.seed)
+        return make_search(x, self.rule, self.values, seed=self.seed, norms=ALL_NORMS)
 
     def started(self, search: Search, prepared: Prepared) -> Search:
         """The search, with the restart that ``init`` asks for."""

@@ -24,8 +24,6 @@ from vaefast.runtime.memory import row_chunks
 
 __all__ = ["maximise"]
 
-IMAGES = 10  # tensors of x's size alive in a step: centre, point, best, gradient and temporaries
-
 
 def maximise(objective: Objective, prepared: Prepared, x: Tensor, search: Search) -> AttackResult:
     """The strongest points of each input's ball that ``search`` finds.
@@ -59,7 +57,9 @@ def maximise(objective: Objective, prepared: Prepared, x: Tensor, search: Search
 
 def _search_bytes(x: Tensor, search: Search) -> int:
     pixels = x.shape[1:].numel()
-    return pixels * (IMAGES * max(x.element_size(), 4) + START_BYTES) + 8 * (search.steps + 1)
+    return pixels * (search.images * max(x.element_size(), 4) + START_BYTES) + 8 * (
+        search.steps + 1
+    )
 
 
 def _search(

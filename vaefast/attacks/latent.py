@@ -10,21 +10,24 @@ import torch
 from torch import Tensor
 
 from vaefast import checks
-from vaefast.attacks import presets
 from vaefast.attacks.adaptive import attack_through, check_undefended
 from vaefast.attacks.ball import working
+from vaefast.attacks.compat import compatible, rule_of
 from vaefast.attacks.divergences import DIVERGENCES, SLOPES
 from vaefast.attacks.engine import maximise
 from vaefast.attacks.geometric_start import with_geometric_restart
 from vaefast.attacks.measures import ClassAfter, LatentDistance
 from vaefast.attacks.objectives import Classifier, LatentClassChange, PosteriorChange
 from vaefast.attacks.options import (
+    ALL_NORMS,
     box_of_model,
     check_images,
     make_search,
+    penalty_of,
     prepare_images,
     warn_of_radius,
 )
+from vaefast.attacks.penalty import Penalised
 from vaefast.attacks.result import AttackResult, warn_of
 from vaefast.models.calls import images
 from vaefast.models.context import Context
@@ -62,6 +65,9 @@ def latent(
     through_defence: Mapping[str, Any] | None = None,
     gradient: str | None = None,
     init: str = "random",
+    optimizer: str | None = None,
+    compat: str | None = None,
+    penalty: float | Tensor | None = None,
     context: Context = None,
 ) -> AttackResult:
     """Find perturbations that change the posterior q(z|x) most, or bring it closest to a target's.
@@ -78,7 +84,8 @@ def latent(
         x: inputs [B, *event] in [low, high].
         eps: radius of the ball, float or [B], at least 0, in the scale of x; over all entries of
             an input, not averaged.
-        norm: ``"linf"`` (default) or ``"l2"``.
+        norm: ``"linf"`` (default), ``"l2"`` or ``"l1"`` (the exact projection to ball and box and
+            the steepest step in them; plain torch, no fused step).
         divergence: D, in nats unless said; q_a is the posterior at x', q_r the reference's.
             ``"skl"`` (default) ½KL(q_a‖q_r) + ½KL(q_r‖q_a); ``"kl_forward"`` KL(q_r‖q_a);
             ``"kl_reverse"`` KL(q_a‖q_r); ``"means"`` ‖μ_a − μ_r‖²; ``"w2"`` ‖μ_a − μ_r‖² +
@@ -116,6 +123,16 @@ def latent(
             stronger of x ± eps·v₁ (ℓ∞: eps·sign v₁), v₁ the top eigenvector of Fisher's metric, of
             J_μᵀJ_μ for ``"means"`` and ``"clf"``, with J_σ's term for ``"w2"``. For two restarts
             or more; untargeted.
+        optimizer: ``"pgd"`` (default); ``"apgd"``, Auto-PGD: momentum, and steps that halve where
+            they stop paying, the first of them ``alpha`` or 2·eps (Croce and Hein 2020); or
+            ``"adam"`` with steps of ``alpha``, by default 1 % of the box.
+        compat: ``"torchattacks"``, ``"foolbox"``, ``"art"`` or ``"cleverhans"``: the step of that
+            library with its floor of the gradient's norm, order of clip and projection, random
+            start, step lengths and number of steps, and its last iterate in place of the best;
+            see ``vaefast.attacks.compat``. The gradient is that of each row's own objective.
+        penalty: λ, float or [B], at least 0: the objective less λ‖x' − x‖₂ is maximised, in the
+            box, and in a ball only where there is ``eps``. Default then ``norm="l2"``,
+            ``optimizer="adam"``, steps of 1 % of the box, 200 of them, from N(x, 0.01² I).
         context: conditions of each input, [B, ...] or a dict of such tensors.
 
     Returns:
@@ -138,7 +155,7 @@ def latent(
     Source: Kuzina, Welling, Tomczak 2022 (objectives, mathematics.md 1.1), Madry et al. 2018
     (projected gradient steps). The published optimiser is ``preset="kuzina2022"``.
     """
-    rule = presets.find(preset, "latent")
+    rule = rule_of(preset, "latent", compat, optimizer, penalty)
     options = rule.fill(
         box_of_model(vae),
         eps=eps,
@@ -150,7 +167,9 @@ def latent(
         low=low,
         high=high,
         keep=keep,
+        optimizer=optimizer,
     )
+    rule, options = compatible(rule, compat, options, alpha=alpha, steps=steps)
     if through_defence is not None:
         name = checks.option(divergence or "means", "divergence", ("means", "clf"))
     else:
@@ -159,8 +178,10 @@ def latent(
     if rule.targeted and target is None:
         raise ValueError(f"preset {preset!r} is a targeted attack; pass target=")
     prepared, x = prepare_images(vae, x, index, context)
-    search = make_search(x, rule, options, seed=seed)
-    warn_of_radius(search, x, "latent")
+    soft = penalty_of(x, penalty, options, through_defence)
+    search = make_search(x, rule, options, seed=seed, norms=ALL_NORMS)
+    if eps is not None or penalty is None:
+        warn_of_radius(search, x, "latent")
     if init != "random" and target is not None:
         raise ValueError(
             'init="geometric" leads away from x, not to a target; leave one of them out'
@@ -168,7 +189,8 @@ def latent(
     of, std = METRICS.get(name, ("encoder", False))
     search = with_geometric_restart(search, prepared, init, of, std=std)
     objective = _objective(prepared, x, target, name, classifier)
-    plain = partial(maximise, objective, prepared, x, search)
+    maximised = objective if soft is None else Penalised(objective, soft)
+    plain = partial(maximise, maximised, prepared, x, search)
     if through_defence is None:
         result = plain()
     else:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import warnings
+from functools import partial
 from numbers import Real
 from typing import Any
 
 from torch import Tensor
 
 from vaefast import checks
-from vaefast.attacks.ascent import SHRINKING, AscentRule
+from vaefast.attacks.apgd import AutoAscent
+from vaefast.attacks.ascent import SHRINKING, AdamAscent, AscentRule
 from vaefast.attacks.ball import working
 from vaefast.attacks.presets import Box, Preset
 from vaefast.attacks.search import Search
@@ -21,9 +23,20 @@ from vaefast.models.vae import VAE
 from vaefast.philox import MAX_LANE, check_seed
 from vaefast.runtime.memory import row_chunks
 
-__all__ = ["box_of_model", "check_images", "make_search", "prepare_images", "warn_of_radius"]
+__all__ = [
+    "ALL_NORMS",
+    "box_of_model",
+    "check_images",
+    "make_search",
+    "prepare_images",
+    "warn_of_radius",
+]
 
 NORMS = ("linf", "l2")
+ALL_NORMS = (*NORMS, "l1")
+IMAGES = {"pgd": 10, "apgd": 18, "adam": 16}  # tensors of x's size alive in a step, by optimiser
+IN_L1 = 60  # more of them in ℓ1: sorted copies in float64
+OPTIMIZERS = tuple(IMAGES)
 KEEP = ("best", "all")
 
 
@@ -54,12 +67,21 @@ def check_images(x: Tensor, name: str = "x") -> Tensor:
     return x.clone() if x.is_inference() else x.detach()
 
 
-def make_search(x: Tensor, preset: Preset, options: dict[str, Any], *, seed: int) -> Search:
+def make_search(
+    x: Tensor,
+    preset: Preset,
+    options: dict[str, Any],
+    *,
+    seed: int,
+    norms: tuple[str, ...] = NORMS,
+) -> Search:
     """The search that the options describe, every one of them checked."""
-    norm = checks.option(options["norm"], "norm", NORMS)
+    norm = checks.option(options["norm"], "norm", norms)
+    optimizer = checks.option(options.get("optimizer") or "pgd", "optimizer", OPTIMIZERS)
     low, high = _box(x, options["low"], options["high"])
-    eps = _radius(x, options["eps"])
-    alpha, ascent = _steps_of(x, options["alpha"], eps, preset)
+    eps = options["eps"]
+    eps = _covering(x, low, high) if eps is None and options.get("unbounded") else _radius(x, eps)
+    alpha, ascent = _steps_of(x, options["alpha"], eps, high - low, preset, optimizer)
     return Search(
         eps=eps,
         alpha=alpha,
@@ -73,14 +95,14 @@ def make_search(x: Tensor, preset: Preset, options: dict[str, Any], *, seed: int
         select=preset.select,
         start=preset.start,
         ascent=ascent,
+        images=IMAGES[optimizer] + (IN_L1 if norm == "l1" else 0),
     )
 
 
 def warn_of_radius(search: Search, x: Tensor, attack: str) -> None:
     """One line where a ball holds its whole box; to be called by the public function itself."""
     width = search.high - search.low
-    if search.norm == "l2":
-        width = width * x.shape[1:].numel() ** 0.5
+    width = width * x.shape[1:].numel() ** {"linf": 0.0, "l2": 0.5, "l1": 1.0}[search.norm]
     covered = (search.eps >= width) & (width > 0)
     if covered.any():
         row = int(covered.nonzero()[0])
@@ -92,6 +114,25 @@ def warn_of_radius(search: Search, x: Tensor, attack: str) -> None:
         )
 
 
+def _covering(x: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """Radii [B] of ℓ2 balls that hold the whole box."""
+    return 1.01 * (high - low) * x.shape[1:].numel() ** 0.5
+
+
+def penalty_of(
+    x: Tensor, penalty: Any, options: dict[str, Any], through_defence: object
+) -> Tensor | None:
+    """λ [B], or None; without ``eps`` the options then ask for no ball."""
+    if penalty is None:
+        return None
+    if through_defence is not None:
+        raise ValueError("penalty is for the attack without through_defence; leave one of them out")
+    if options["eps"] is None and options["norm"] != "l2":
+        raise ValueError(f'penalty without eps needs norm="l2", got {options["norm"]!r}')
+    options["unbounded"] = True
+    return _finite(_row_values(penalty, "penalty", x, minimum=0.0), "penalty")
+
+
 def _radius(x: Tensor, eps: float | Tensor | None) -> Tensor:
     if eps is None:
         raise TypeError("eps is missing: the radius of the ball, a float or [B], in the scale of x")
@@ -101,12 +142,22 @@ def _radius(x: Tensor, eps: float | Tensor | None) -> Tensor:
 
 
 def _steps_of(
-    x: Tensor, alpha: float | Tensor | None, eps: Tensor, preset: Preset
+    x: Tensor,
+    alpha: float | Tensor | None,
+    eps: Tensor,
+    width: Tensor,
+    preset: Preset,
+    optimizer: str,
 ) -> tuple[Tensor, AscentRule]:
-    """Step lengths [B] and the rule that takes them; steps that shrink from eps by default."""
+    """Step lengths [B] and the rule that takes them; by default steps that shrink from eps, Adam's
+    1 % of the box.
+    """
+    if alpha is None and optimizer == "adam":
+        return 0.01 * width, AdamAscent
     if alpha is None:
-        return eps, SHRINKING
-    return _finite(_row_values(alpha, "alpha", x, minimum=0.0), "alpha"), preset.ascent
+        return eps, SHRINKING if optimizer == "pgd" else partial(AutoAscent, initial=2.0)
+    alpha = _finite(_row_values(alpha, "alpha", x, minimum=0.0), "alpha")
+    return alpha, {"pgd": preset.ascent, "apgd": AutoAscent, "adam": AdamAscent}[optimizer]
 
 
 def _box(x: Tensor, low: Any, high: Any) -> tuple[Tensor, Tensor]:

@@ -24,6 +24,7 @@ __all__ = ["PATHWAYS", "UNDEFENDED", "Defended", "Pathway", "available"]
 UNDEFENDED = "undefended"  # the attack on the model itself, a candidate like the others
 LAST = 20  # transitions that "last" goes back through
 PROBES = 4  # pairs of images of a score-free gradient
+SHARES = {"linf": 0.0, "l2": 0.5, "l1": 1.0}  # powers of D that a norm is larger by
 REACH = 0.1  # of the radius, from the point to an image of a pair
 
 
@@ -127,7 +128,7 @@ class _Pairs:
     def gradient(self, point: Tensor) -> Tensor:
         of, flat = self.of, point.flatten(1)
         radius = repeated(of.eps, len(point) // max(len(of.eps), 1)).to(flat)
-        reach = REACH * (radius / flat.shape[1] ** 0.5 if of.norm == "l2" else radius)[:, None]
+        reach = REACH * (radius / flat.shape[1] ** SHARES[of.norm])[:, None]
         total = torch.zeros_like(flat)
         for probe in range(PROBES):
             u = philox.uniform(

@@ -97,7 +97,7 @@ class Search:
 
     Attributes:
         eps, alpha, low, high: [B], in the scale of x and of its working dtype.
-        norm: ``"linf"`` or ``"l2"``.
+        norm: ``"linf"``, ``"l2"`` or ``"l1"``.
         steps: gradient steps.
         restarts: starts per input.
         seed: 64-bit seed.
@@ -106,6 +106,7 @@ class Search:
         start: where a restart begins.
         ascent: how it goes on; called with alpha and the number of steps.
         given: where one of the restarts begins instead, or None.
+        images: tensors of x's size alive in a step: centre, point, best, gradient, temporaries.
     """
 
     eps: Tensor
@@ -121,3 +122,4 @@ class Search:
     start: Callable[[Ball, Stream], Tensor]
     ascent: AscentRule
     given: Given | None = None
+    images: int = 10

@@ -11,6 +11,7 @@ Source: mathematics.md 8.6.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -19,11 +20,13 @@ import torch
 from torch import Tensor
 
 from vaefast import philox
-from vaefast.certify.cells import Ellipsoid, anchors, centres, covered
+from vaefast.certify.cells import Ellipsoid, anchors, covered
 from vaefast.certify.heads import heads
-from vaefast.certify.pool import Pool, Spread, level_of
+from vaefast.certify.local import ALONE
+from vaefast.certify.pool import Levels, Pool, Spread
 from vaefast.certify.sampling import AtInput, at_input, within
 from vaefast.functional.displacement import Displacement
+from vaefast.functional.eigenvalues import eigenvalue
 from vaefast.models.prepare import Prepared
 from vaefast.philox import Use
 from vaefast.runtime import memory, numerics
@@ -32,7 +35,7 @@ __all__ = ["AnchorMargins", "Plan", "anchor_margins", "require_anchors"]
 
 PILOT = 10_000  # draws that choose the radii, and nothing else
 HALVINGS = 9
-RADII = (1.03, 1.0, 0.97, 0.93, 0.88, 0.8)  # of the pilot's, tried in this order
+RADII = tuple(1.08 * 0.995**k for k in range(64))  # of the pilot's, bisected
 AXES = (3, 2, 4)  # that the pilot chooses among, tried in this order
 START = 2.5  # the quantile up to which the pilot's draws spread
 MOST = 4.0  # the quantile above which no radius is tried
@@ -59,19 +62,13 @@ class AnchorMargins(NamedTuple):
 
 
 def require_anchors(prepared: Prepared) -> None:
-    """Refuse a σ whose logarithm is no network's output: its change leaves the ellipsoid.
+    """Refuse another device than the CPU.
 
     Raises:
         ValueError: with the way out.
     """
     if prepared.x.device.type != "cpu":
         raise ValueError('method "anchors" runs on the CPU; move model and x there or take "local"')
-    for head in heads(prepared.maps, exact=True):
-        if head.dropped:
-            raise ValueError(
-                f'method "anchors" takes σ = exp of a layer or of a clamp, got "{head.dropped}"; '
-                'take method="local"'
-            )
 
 
 def anchor_margins(prepared: Prepared, r: Tensor, plan: Plan) -> AnchorMargins:
@@ -92,28 +89,26 @@ def anchor_margins(prepared: Prepared, r: Tensor, plan: Plan) -> AnchorMargins:
     maps = prepared.maps
     cost = 4 * maps.mean.bytes_per_row(prepared.itemsize, 1)
     with numerics.products(prepared.x.device, "ieee"):
-        generic = maps.generic("mean", "std", "pixels")
-        return AnchorMargins(*prepared.rows(run, cost, plan.samples, generic=generic))
+        return AnchorMargins(*prepared.rows(run, cost, max(plan.samples, ALONE), generic=True))
 
 
 class _Encoder:
     """Where balls around the inputs of a batch move q(z|x), in whitened coordinates."""
 
     def __init__(self, part: Prepared, std: Tensor) -> None:
-        x, self._nets = part.x.flatten(1), []
-        for head in heads(part.maps, exact=True):
-            scale = head.scale(std)
-            if head.factor:
-                scale[:, -std.shape[1] :] *= 2.0**0.5  # y = [m; √2 e]
-            self._nets.append(Displacement(x, head.net, scale))
+        self._heads = heads(part.maps)
+        x = part.x.flatten(1)
+        self._nets = [Displacement(x, h.net, h.scale(std), h.groups) for h in self._heads]
 
-    def ellipsoid(self, radius: float, row: int) -> Tensor:
-        """Q [m, m] float64, y yᵀ ≼ Q for every y within reach."""
+    def reach(self, radius: float, row: int) -> tuple[Tensor, float]:
+        """Q [d, d] float64 with y yᵀ ≼ Q of every whitened mean within reach; and E of log σ."""
         ball, rows = (
             torch.tensor([radius], dtype=torch.float64, device="cpu"),
             torch.tensor([row], dtype=torch.int64, device="cpu"),
         )
-        return _beside([net.ellipsoid(ball, rows)[0, 0] for net in self._nets])
+        found = [net.ellipsoid(ball, rows)[0] for net in self._nets]
+        scale = float(eigenvalue(found[-1][-1]).sqrt()) if self._heads[-1].factor else 0.0
+        return found[0][0], scale * (1 + 1e-9)
 
 
 @dataclass(frozen=True)
@@ -141,26 +136,35 @@ class _Input:
         given = (*self.own, self.r, 1.0 / self.own.std)
         if not all(bool(t.isfinite().all()) for t in given[:-1]):
             return torch.nan, torch.nan, 0
-        Q = self.encoder.ellipsoid(NEAR, self.row)
-        if not bool(given[-1].isfinite().all()) or not bool(Q.isfinite().all()):
+        near = self._ellipsoid(NEAR, max(AXES))
+        if not bool(given[-1].isfinite().all()) or near is None:
             return 0.0, 0.0, 0
-        near = self._cut(Q, max(AXES))
         longest = max(float(near.lengths[0]), 1e-12)
         start = near._replace(lengths=near.lengths * (START / longest))
-        pilot = self._draw(_spread([start]), min(PILOT, self.plan.samples), Use.PILOT)
+        pilot = self._draw(_spread(start), min(PILOT, self.plan.samples), Use.PILOT)
         top = min(NEAR * MOST / longest, math.sqrt(self.part.pixels))
         radius, axes = self._chosen(pilot, top)
         if radius == 0.0:
             return 0.0, 0.0, 0
-        ellipsoids = [self._ellipsoid(radius * share, axes) for share in RADII]
-        level = level_of(sum(map(anchors, ellipsoids)), self.plan.alpha)
-        pool = self._draw(_spread(ellipsoids), self.plan.samples, Use.ANCHOR)
-        origin = torch.zeros(1, self.own.std.shape[1], dtype=torch.float64, device="cpu")
-        at_x = pool.miss_bounds(origin, origin[0], level)
-        for share, ellipsoid in zip(RADII, ellipsoids, strict=True):
-            if covered(ellipsoid, partial(pool.miss_bounds, level=level)):
-                return radius * share, 1.0 - float(at_x), pool.samples
-        return 0.0, 1.0 - float(at_x), pool.samples
+        tried = (self._ellipsoid(radius * share, axes) for share in RADII)
+        widest = next(ellipsoid for ellipsoid in tried if ellipsoid is not None)
+        levels = Levels.of(len(RADII) * anchors(widest), self.plan.alpha)
+        pool = self._draw(_spread(widest), self.plan.samples, Use.ANCHOR)
+        bounds = partial(pool.miss_bounds, levels=levels)
+        origin = torch.zeros_like(self.own.mean, dtype=torch.float64)
+        return self._found(radius, axes, bounds), 1.0 - float(bounds(origin)), pool.samples
+
+    def _found(self, radius: float, axes: int, bounds: Callable[[Tensor], Tensor]) -> float:
+        """The largest radius of a bisection that holds; all of them count in the level."""
+        found, low, high = 0.0, 0, len(RADII)
+        while low < high:
+            middle = (low + high) // 2
+            ellipsoid = self._ellipsoid(radius * RADII[middle], axes)
+            if ellipsoid is not None and covered(ellipsoid, bounds):
+                found, high = radius * RADII[middle], middle
+            else:
+                low = middle + 1
+        return found
 
     def _chosen(self, pilot: Pool, top: float) -> tuple[float, int]:
         """The radius and the number of axes that promise most.
@@ -170,23 +174,23 @@ class _Input:
         safe, fail, best = 0.0, top, AXES[0]
         copies = self.plan.samples / pilot.samples
         for _ in range(HALVINGS):
-            radius, held = 0.5 * (safe + fail), False
-            Q = self.encoder.ellipsoid(radius, self.row)
-            for axes in sorted(AXES, key=lambda a: a != best) if bool(Q.isfinite().all()) else ():
-                ellipsoid = self._cut(Q, axes)
-                level = level_of(len(RADII) * anchors(ellipsoid), self.plan.alpha)
-                bounds = partial(pilot.miss_bounds, level=level, copies=copies)
+            radius = 0.5 * (safe + fail)
+            reach = self.encoder.reach(radius, self.row)
+            held = False
+            for axes in sorted(AXES, key=lambda a: a != best):
+                ellipsoid = _cut(reach, axes)
+                if ellipsoid is None:
+                    break
+                levels = Levels.of(len(RADII) * anchors(ellipsoid), self.plan.alpha)
+                bounds = partial(pilot.miss_bounds, levels=levels, copies=copies)
                 if held := covered(ellipsoid, bounds):
                     best = axes
                     break
             safe, fail = (radius, fail) if held else (safe, radius)
         return safe, best
 
-    def _ellipsoid(self, radius: float, axes: int) -> Ellipsoid:
-        return self._cut(self.encoder.ellipsoid(radius, self.row), axes)
-
-    def _cut(self, Q: Tensor, axes: int) -> Ellipsoid:
-        return Ellipsoid.of(Q, self.own.std.shape[1], axes)
+    def _ellipsoid(self, radius: float, axes: int) -> Ellipsoid | None:
+        return _cut(self.encoder.reach(radius, self.row), axes)
 
     def _draw(self, spread: Spread, samples: int, use: Use) -> Pool:
         """Decode so many draws and keep the misses."""
@@ -197,30 +201,27 @@ class _Input:
         for part in memory.row_chunks(samples, cost, memory.cached(1, self.own.mean)):
             steps = torch.arange(part.start, part.stop, device="cpu")
             eta = philox.normal(
-                d,
+                d + 1,
                 seed=self.plan.seed,
                 index=index.expand(len(steps)),
                 step=steps,
                 use=use,
                 dtype=torch.float64,
             )
-            z = eta @ spread.factor.mT
+            z = spread.draws(eta)
             latent = self.own.mean + self.own.std * z.to(self.own.mean.dtype)
             misses.append(z[~within(maps, latent, self.own.centre, self.r)])
         return Pool(spread, torch.cat(misses), samples)
 
 
-def _spread(ellipsoids: list[Ellipsoid]) -> Spread:
-    """For the anchors of all of them; the first is the largest."""
-    scales = [centres(e) @ e.log_scale.mT for e in ellipsoids]
-    widest = float(torch.cat(scales).amax().clamp(min=0.0).exp())
-    return Spread.along(ellipsoids[0].mean, ellipsoids[0].lengths[:-1], widest)
+def _cut(reach: tuple[Tensor, float], axes: int) -> Ellipsoid | None:
+    """None where the encoder has no bound."""
+    Q, scale = reach
+    if not bool(Q.isfinite().all()) or not math.isfinite(scale):
+        return None
+    return Ellipsoid.of(Q, axes, scale)
 
 
-def _beside(found: list[Tensor]) -> Tensor:
-    """One Q of heads on trunks of their own: diag(Q_m/w, Q_e/(1 − w)) for any w in (0, 1)."""
-    if len(found) == 1:
-        return found[0]
-    longest = [float(torch.linalg.eigvalsh(Q)[-1].clamp(min=1e-300)) ** 0.5 for Q in found]
-    shares = [length / sum(longest) for length in longest]
-    return torch.block_diag(*(Q / share for Q, share in zip(found, shares, strict=True)))
+def _spread(ellipsoid: Ellipsoid) -> Spread:
+    """For the anchors of all that are no larger."""
+    return Spread.along(ellipsoid.unit, ellipsoid.lengths[:-1])

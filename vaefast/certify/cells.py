@@ -10,98 +10,70 @@ interpolation). The first cell has no axis: that is Neyman and Pearson's conditi
 fails gets the next axis or is halved along its longest side. All corners lie on one dyadic grid,
 whose size is the number of anchors that could be asked for.
 
-With a scale that moves with the input, y = [m; √2 e]: a group of cells shares one scale e_c, and
-what is left of the scale is paid as in :mod:`vaefast.certify.tolerance` ("mean first").
+Where the input moves log σ by up to E, ‖e‖ ≤ E, each room Φ⁻¹(1 − b) is what is left of it after
+that change: the mean moves first, within one scale, then the rest of both
+(:mod:`vaefast.certify.scale_costs`).
 
-Source: mathematics.md 8.6 (I), (E), (R), adaptive form.
+Source: mathematics.md 8.6 (I), (R), adaptive form; another E, of the scale alone, in place of an
+ellipsoid of both.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from vaefast.certify.tolerance import scale_cost
+from vaefast.certify.scale_costs import cost_at
 
-__all__ = ["Ellipsoid", "anchors", "centres", "covered"]
+__all__ = ["Ellipsoid", "anchors", "covered"]
 
 DEPTH = 4  # halvings of an axis
 ROUNDS = 64
 CELLS = 5_000  # undecided at once; more are given up
-GROUPED = 2  # axes that groups are divided along
-GROUP_DEPTH = 2
-ANGLES = 16  # of the split between the remaining mean and scale
 
 
 class Ellipsoid(NamedTuple):
-    """Axes of {y : yᵀQ⁻¹y ≤ 1}, the longest first.
+    """Axes of the whitened means {y : yᵀQ⁻¹y ≤ 1}, the longest first, and how far log σ moves.
 
     Args:
-        mean: U_m [d, k], what a unit along each axis does to the whitened mean.
-        log_scale: U_e [d, k], what it does to log σ; zeros where σ is fixed.
+        unit: U [d, k].
         lengths: a [k + 1], with that of the next axis, 0 where there is none.
-        moves_scale: whether σ moves at all.
+        scale: E ≥ ‖log σ' − log σ‖₂.
     """
 
-    mean: Tensor
-    log_scale: Tensor
+    unit: Tensor
     lengths: Tensor
-    moves_scale: bool
+    scale: float
 
     @classmethod
-    def of(cls, Q: Tensor, latents: int, axes: int) -> Ellipsoid:
-        """The longest axes of Q [m, m] float64, m = d (σ fixed) or 2d (y = [m; √2 e])."""
+    def of(cls, Q: Tensor, axes: int, scale: float = 0.0) -> Ellipsoid:
+        """The longest axes of Q [d, d] float64."""
         values, vectors = torch.linalg.eigh(Q)
         values, vectors = values.flip(0).clamp(min=0.0), vectors.flip(1)
         k = min(axes, len(values))
         lengths = torch.zeros(k + 1, dtype=torch.float64, device="cpu")
         lengths[: min(k + 1, len(values))] = values[: k + 1].sqrt()
-        moves = len(values) > latents
-        unit = vectors[:, :k]
-        lower = unit[latents:] / math.sqrt(2.0) if moves else torch.zeros_like(unit)
-        return cls(unit[:latents], lower, lengths * (1 + 1e-9), moves)
+        return cls(vectors[:, :k], lengths * (1 + 1e-9), scale)
 
     @property
     def axes(self) -> int:
         return len(self.lengths) - 1
 
 
-def groups(ellipsoid: Ellipsoid) -> int:
-    """How many scales the anchors may be asked for at."""
-    axes = min(GROUPED, ellipsoid.axes) if ellipsoid.moves_scale else 0
-    return sum((1 << depth) ** axes for depth in range(GROUP_DEPTH + 1)) if axes else 1
-
-
 def anchors(ellipsoid: Ellipsoid) -> int:
     """How many anchors there could be, whatever the draws say."""
-    return groups(ellipsoid) * ((1 << DEPTH) + 1) ** ellipsoid.axes
+    return ((1 << DEPTH) + 1) ** ellipsoid.axes
 
 
-def centres(ellipsoid: Ellipsoid) -> Tensor:
-    """t_c [groups, k] of each group: the middle of its bins, 0 along other axes."""
-    axes = min(GROUPED, ellipsoid.axes)
-    found = torch.zeros(groups(ellipsoid), ellipsoid.axes, dtype=torch.float64, device="cpu")
-    first = 1
-    for depth in range(1, GROUP_DEPTH + 1) if len(found) > 1 else ():
-        bins = 1 << depth
-        number = torch.arange(bins**axes, device="cpu")
-        for axis in range(axes):
-            unit = ((number // bins**axis) % bins + 0.5) * (2.0 / bins) - 1.0
-            found[first : first + len(number), axis] = unit * ellipsoid.lengths[axis]
-        first += len(number)
-    return found
-
-
-def covered(ellipsoid: Ellipsoid, miss_bounds: Callable[[Tensor, Tensor], Tensor]) -> bool:
+def covered(ellipsoid: Ellipsoid, miss_bounds: Callable[[Tensor], Tensor]) -> bool:
     """Whether every posterior of the ellipsoid is shown to keep its probability above ½.
 
     Args:
-        miss_bounds: (means [n, d], log_scale [d]) ↦ upper bounds [n] of the misses' probability,
-            valid for all the points that :func:`anchors` counts at once.
+        miss_bounds: means [n, d] ↦ upper bounds [n] of the misses' probability around them at the
+            scale of x, valid for all the points that :func:`anchors` counts at once.
     """
     table = _Table(ellipsoid, miss_bounds)
     cells = _Cells.whole(ellipsoid.axes)
@@ -185,27 +157,18 @@ def _judged(ellipsoid: Ellipsoid, table: _Table, cells: _Cells) -> tuple[Tensor,
 
     A corner of the ellipsoid that fails with all axes used stays one.
     """
-    group = _group(ellipsoid, cells)
     corners = _corners(cells)  # [n, 2^k, k]
-    centre = table.centres[group]  # [n, k]
-    log_scale = centre @ ellipsoid.log_scale.mT  # e_c [n, d]
     half = 0.5 * (_unit(cells.high) - _unit(cells.low)) * ellipsoid.lengths[:-1]
-    narrow = (-2.0 * log_scale).exp() @ ellipsoid.mean.square()  # w_i [n, k]
-    exponent = 0.5 * (narrow * half.square()).sum(1)
-    log_b = table.log_bounds(group, corners)
-    lost = _lost(ellipsoid, corners, _room(log_b))
-    room = _room(log_b.amax(1) + exponent)
-    remaining = _remaining(ellipsoid, cells)
-    if not ellipsoid.moves_scale:
-        return room > remaining, lost
-    t = _unit(corners) * ellipsoid.lengths[:-1] - centre[:, None]
-    left = torch.linalg.vector_norm(t @ ellipsoid.log_scale.mT, dim=2).amax(1)  # E₀
-    return room > _with_scale(remaining, left, (-log_scale).exp().amax(1)), lost
+    log_b = table.log_bounds(corners)
+    lost = _lost(ellipsoid, corners, _room(log_b, ellipsoid.scale))
+    room = _room(log_b.amax(1) + 0.5 * half.square().sum(1), ellipsoid.scale)
+    return room > _remaining(ellipsoid, cells), lost
 
 
-def _room(log_b: Tensor) -> Tensor:
-    """Φ⁻¹(1 − b)."""
-    return -torch.special.ndtri(log_b.exp().clamp(max=1.0))
+def _room(log_b: Tensor, scale: float) -> Tensor:
+    """Φ⁻¹(1 − b), and of it what a change of log σ leaves."""
+    room = -torch.special.ndtri(log_b.exp().clamp(max=1.0))
+    return room - cost_at(room, torch.full_like(room, scale)) if scale > 0.0 else room
 
 
 def _lost(ellipsoid: Ellipsoid, corners: Tensor, room: Tensor) -> Tensor:
@@ -213,14 +176,6 @@ def _lost(ellipsoid: Ellipsoid, corners: Tensor, room: Tensor) -> Tensor:
     rest = 1.0 - _unit(corners).square().sum(2)
     needed = ellipsoid.lengths[-1] * rest.clamp(min=0.0).sqrt()
     return ((rest >= 0) & (room <= needed)).any(1)
-
-
-def _with_scale(remaining: Tensor, left: Tensor, narrow: Tensor) -> Tensor:
-    """The most that the rest of the mean and of the scale cost, over how they share it; [n]."""
-    angle = torch.linspace(0.0, 0.5 * math.pi, ANGLES + 1, dtype=torch.float64, device="cpu")
-    shift = remaining[:, None] * angle[:-1].cos() * narrow[:, None]
-    scale = left[:, None] + remaining[:, None] * angle[1:].sin() / math.sqrt(2.0)
-    return (shift + scale_cost(scale)).amax(1)
 
 
 def _corners(cells: _Cells) -> Tensor:
@@ -232,52 +187,23 @@ def _corners(cells: _Cells) -> Tensor:
     return torch.where(bits.bool(), cells.high[:, None], cells.low[:, None])
 
 
-def _group(ellipsoid: Ellipsoid, cells: _Cells) -> Tensor:
-    """The number of the smallest group that holds each cell: coarse ones first, [n] int64."""
-    found = torch.zeros_like(cells.used)
-    axes = min(GROUPED, ellipsoid.axes) if ellipsoid.moves_scale else 0
-    first = 1
-    for depth in range(1, GROUP_DEPTH + 1) if axes else ():
-        width = (1 << DEPTH) >> depth
-        bins = (cells.low[:, :axes] // width).clamp(max=(1 << depth) - 1)
-        inside = (cells.high[:, :axes] <= (bins + 1) * width).all(1) & (cells.used >= axes)
-        powers = (1 << depth) ** torch.arange(axes, device="cpu")
-        found = torch.where(inside, first + (bins * powers).sum(1), found)
-        first += (1 << depth) ** axes
-    return found
-
-
 class _Table:
-    """log b at the grid's points, each computed when it is first asked for.
+    """log b at the grid's points, each computed when it is first asked for."""
 
-    Args:
-        centres: [groups, k], t_c, whose scale a group's anchors have.
-    """
-
-    def __init__(
-        self, ellipsoid: Ellipsoid, miss_bounds: Callable[[Tensor, Tensor], Tensor]
-    ) -> None:
+    def __init__(self, ellipsoid: Ellipsoid, miss_bounds: Callable[[Tensor], Tensor]) -> None:
         self._ellipsoid, self._miss_bounds = ellipsoid, miss_bounds
         self._side = (1 << DEPTH) + 1
-        count = self._side**ellipsoid.axes
         self._found = torch.full(
-            (groups(ellipsoid), count), torch.nan, dtype=torch.float64, device="cpu"
+            (anchors(ellipsoid),), torch.nan, dtype=torch.float64, device="cpu"
         )
-        self.centres = centres(ellipsoid)
 
-    def log_bounds(self, group: Tensor, corners: Tensor) -> Tensor:
-        """For each cell's group [n] and corners [n, 2^k, k]; [n, 2^k]."""
+    def log_bounds(self, corners: Tensor) -> Tensor:
+        """For grid indices [n, 2^k, k]; [n, 2^k]."""
         powers = self._side ** torch.arange(corners.shape[2], device="cpu")
         number = (corners * powers).sum(2)
-        for one in group.unique().tolist():
-            wanted = number[group == one].unique()
-            new = wanted[self._found[one][wanted].isnan()]
-            if len(new):
-                self._found[one][new] = self._bounds(one, new, powers)
-        return self._found[group[:, None], number]
-
-    def _bounds(self, group: int, number: Tensor, powers: Tensor) -> Tensor:
-        unit = _unit((number[:, None] // powers) % self._side)
-        t, own = unit * self._ellipsoid.lengths[:-1], self._ellipsoid
-        log_scale = own.log_scale @ self.centres[group]
-        return self._miss_bounds(t @ own.mean.mT, log_scale).log()
+        new = number[self._found[number].isnan()].unique()
+        if len(new):
+            unit = _unit((new[:, None] // powers) % self._side)
+            means = (unit * self._ellipsoid.lengths[:-1]) @ self._ellipsoid.unit.mT
+            self._found[new] = self._miss_bounds(means).log()
+        return self._found[number]

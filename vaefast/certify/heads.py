@@ -27,14 +27,11 @@ class Head(NamedTuple):
         net: x ↦ the means, the logarithmic scales, or both in this order.
         mean: whether the means are among the outputs.
         factor: of the scales' outputs, per unit of log σ; 0 where there are none.
-        dropped: the activation behind the scales that was left out because log of it is
-            1-Lipschitz in each; "" where log σ is the outputs times the factor exactly.
     """
 
     net: Network
     mean: bool
     factor: float = 0.0
-    dropped: str = ""
 
     @property
     def groups(self) -> int:
@@ -54,22 +51,19 @@ def why_not(maps: Maps) -> str:
     return found if isinstance(found, str) else ""
 
 
-def heads(maps: Maps, *, exact: bool = False) -> list[Head]:
+def heads(maps: Maps) -> list[Head]:
     """One network with both heads on a common trunk, or one per head.
-
-    ``exact``: keep a clamp of log σ² as a layer; without it a bound of the norm still holds, a set
-    of displacements does not, since a clamp leaves an ellipsoid.
 
     Raises:
         ValueError: with what :func:`why_not` says.
     """
-    found = _found(maps, exact=exact)
+    found = _found(maps)
     if isinstance(found, str):
         raise ValueError(found)
     return found
 
 
-def _found(maps: Maps, *, exact: bool = False) -> list[Head] | str:
+def _found(maps: Maps) -> list[Head] | str:
     """The heads, or what stands in their way."""
     mean, scale = maps.mean, maps.scale
     if mean.lowered is None:
@@ -78,7 +72,7 @@ def _found(maps: Maps, *, exact: bool = False) -> list[Head] | str:
         return _known([Head(mean.lowered, True)])
     if scale.lowered is None:
         return scale.why_not
-    log_scale = _log_scale(scale.lowered, given_as_std=scale is maps.std, exact=exact)
+    log_scale = _log_scale(scale.lowered, given_as_std=scale is maps.std)
     if log_scale is None:
         return (
             "σ is no exp, softplus or sigmoid of a layer, of which the logarithm has a known slope"
@@ -100,15 +94,13 @@ def _known(found: list[Head]) -> list[Head] | str:
     return found
 
 
-def _log_scale(net: Network, *, given_as_std: bool, exact: bool) -> Head | None:
+def _log_scale(net: Network, *, given_as_std: bool) -> Head | None:
     """x ↦ a with |Δ log σ_i| ≤ factor·|Δa_i|; None where there is none."""
-    text = net.activations[-1]
-    last, factor = text.split(":")[0], 0.5
+    last, factor = net.activations[-1].split(":")[0], 0.5
     if given_as_std:
         if last not in LOG_FACTORS:
             return None
         factor = LOG_FACTORS[last]
-    elif last != "clamp" or exact:
+    elif last != "clamp":
         return Head(net, False, factor)
-    dropped = "" if last == "exp_half" else text
-    return Head(net.with_epilogue("identity"), False, factor, dropped)
+    return Head(net.with_epilogue("identity"), False, factor)

@@ -17,14 +17,17 @@ from torch import Tensor
 
 from vaefast.certify.heads import heads, why_not
 from vaefast.certify.tolerance import tolerates
-from vaefast.functional.displacement import Displacement, why_affine
+from vaefast.functional.displacement import why_affine
 from vaefast.geometry.norms import spectral
 from vaefast.geometry.points import mean_and_std
 from vaefast.models.prepare import Prepared
+from vaefast.ops.net_displacement_bound import displacement
+from vaefast.runtime import backends, batching
 
 __all__ = [
     "Moved",
     "Posterior",
+    "bounds_repeat",
     "form_of",
     "local_margins",
     "moved",
@@ -32,6 +35,7 @@ __all__ = [
     "require_local",
 ]
 
+OP = "net_displacement_bound"
 STEPS = 6  # by the affine form
 START = 0.6  # of the first-order margin
 POWER = 3.0  # of the radius in the displacement, before two bounds say so
@@ -43,6 +47,7 @@ JOINT_GAIN = {False: 1.04, True: 1.5}  # of its margin over the others', of imag
 REACH = 1.5  # of the first-order margin; no bound of the displacement comes near it
 SHADE = 0.998  # of a proposed radius: one that holds is worth more than one that is exact
 BYTES = 8 * 4  # per entry of a matrix between two layers
+ALONE = 1 << 12  # fills any block: inside same_bits a row is bounded by itself
 
 
 class Moved(NamedTuple):
@@ -59,7 +64,7 @@ class Posterior:
         std = mean_and_std(part.maps, part.x)[1]
         x = part.x.flatten(1)
         self.heads = heads(part.maps)
-        self._nets = [Displacement(x, h.net, h.scale(std), h.groups) for h in self.heads]
+        self._nets = [displacement(x, h.net, h.scale(std), h.groups) for h in self.heads]
 
     @property
     def images(self) -> bool:
@@ -117,6 +122,16 @@ def quickly_bounded(prepared: Prepared) -> str:
     return reason
 
 
+def bounds_repeat(prepared: Prepared, form: str) -> str:
+    """How far the encoder's bounds depend on the batch, as ``reproducible`` of results says it."""
+    if form != "affine" or any(
+        backends.resolve(OP, None, prepared.x, head.net.layers) == "reference"
+        for head in heads(prepared.maps)
+    ):
+        return "round-off"  # matrix products of the library
+    return batching.reproducible(False, ("net_forward", "net_jacobian_gram", OP), prepared.x)
+
+
 def local_margins(prepared: Prepared, p_lower: Tensor, form: str) -> Tensor:
     """[B] float64; 0 where nothing is certified.
 
@@ -140,7 +155,7 @@ def local_margins(prepared: Prepared, p_lower: Tensor, form: str) -> Tensor:
     def run(part: Prepared) -> tuple[Tensor, ...]:
         return (search.run(part),)
 
-    (margin[rows],) = prepared.rows(run, _bytes(prepared), generic=False)
+    (margin[rows],) = prepared.rows(run, _bytes(prepared), ALONE, generic=True)
     return margin
 
 
@@ -150,7 +165,7 @@ def moved(prepared: Prepared, radius: Tensor, form: str) -> Moved:
     def run(part: Prepared) -> tuple[Tensor, ...]:
         return Posterior(part).moved(radius[part.gather], form)
 
-    return Moved(*prepared.rows(run, _bytes(prepared), generic=False))
+    return Moved(*prepared.rows(run, _bytes(prepared), ALONE, generic=True))
 
 
 class _Search(NamedTuple):

@@ -1,8 +1,8 @@
 """One pool of decoded latents, re-weighted for many posteriors: upper bounds of their misses.
 
-z ~ N(0, P) in whitened coordinates, decoded at μ + σ⊙z, and only the misses kept. For a target
-N(m, D) with P ≻ D the weighted indicator X = 1_miss · N(z; m, D)/N(z; 0, P) lies in [0, c] and has
-the target's probability of a miss as its mean.
+z ~ λN(0, I) + (1 − λ)N(0, P) in whitened coordinates, decoded at μ + σ⊙z, and only the misses
+kept. For a target N(m, I), P ≻ I, the weighted indicator X = 1_miss · N(z; m, I)/density(z) lies in
+[0, c] and has the target's probability of a miss as its mean.
 
 Source: mathematics.md 8.6 (P); Maurer, Pontil, "Empirical Bernstein bounds", COLT 2009.
 """
@@ -11,43 +11,69 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from scipy import special
 from torch import Tensor
 
-__all__ = ["Pool", "Spread", "level_of"]
+__all__ = ["Levels", "Pool", "Spread"]
 
+NEAR = 0.5  # λ
 SHARE = 0.5  # κ: of the ellipsoid's variance along its axes
 SLACK = 1.1  # of the pool's variance over the target's, in all other directions
-HALVINGS = 26
-ENTRIES = 1 << 23  # of anchors × misses at once
+NEWTON = 6  # steps
+SPLITS = (0.0, 0.25, 0.5, 0.75, 0.9)
+ENTRIES = 1 << 17  # of anchors × misses at once, within the caches
+
+
+class Levels(NamedTuple):
+    """L = log(4n/α) at which two bounds each of n anchors hold together; half of α for the origin.
+
+    All ellipsoids have the origin, and what is known there decides the most.
+    """
+
+    origin: float
+    other: float
+
+    @classmethod
+    def of(cls, anchors: int, alpha: float) -> Levels:
+        """For so many anchors beside the origin."""
+        return cls(math.log(4.0 / (0.5 * alpha)), math.log(4.0 * anchors / (0.5 * alpha)))
 
 
 @dataclass(frozen=True)
 class Spread:
-    """P = U diag(κa²) Uᵀ + s²I, whose draws cover every posterior of an ellipsoid.
+    """P = U diag(κa²) Uᵀ + 1.1 I, whose draws cover every posterior of an ellipsoid.
 
     Args:
-        factor: [d, d] float64, a factor of P: z = factor @ η.
+        factor: [d, d] float64, a factor of P.
         inverse: [d, d], P⁻¹.
         log_det: log |P|.
+        beyond: [d, d], (I − P⁻¹)⁻¹.
     """
 
     factor: Tensor
     inverse: Tensor
     log_det: float
+    beyond: Tensor
 
     @classmethod
-    def along(cls, axes: Tensor, lengths: Tensor, widest: float = 1.0) -> Spread:
-        """For unit ``axes`` [d, k] of lengths a [k]; ``widest``: the targets' largest scale."""
-        d = len(axes)
-        cover = (axes * (SHARE * lengths.square())) @ axes.mT
-        cover = cover + SLACK * widest**2 * torch.eye(d, dtype=torch.float64, device="cpu")
-        factor = torch.linalg.cholesky(cover)
+    def along(cls, axes: Tensor, lengths: Tensor) -> Spread:
+        """For unit ``axes`` [d, k] of lengths a [k]."""
+        eye = torch.eye(len(axes), dtype=torch.float64, device="cpu")
+        rest = (axes * (SHARE * lengths.square())) @ axes.mT + (SLACK - 1.0) * eye
+        factor = torch.linalg.cholesky(rest + eye)
         log_det = 2.0 * float(factor.diagonal().log().sum())
-        return cls(factor, torch.cholesky_inverse(factor), log_det)
+        beyond = eye + torch.cholesky_inverse(torch.linalg.cholesky(rest))
+        return cls(factor, torch.cholesky_inverse(factor), log_det, beyond)
+
+    def draws(self, eta: Tensor) -> Tensor:
+        """z [n, d] of η [n, d + 1] ~ N(0, I), whose last entry says of which of the two z is."""
+        wide = eta[:, :-1] @ self.factor.mT
+        return torch.where(eta[:, -1:] > special.ndtri(NEAR), wide, eta[:, :-1])
 
 
 @dataclass(frozen=True)
@@ -64,47 +90,54 @@ class Pool:
     misses: Tensor
     samples: int
 
-    def miss_bounds(
-        self, means: Tensor, log_scale: Tensor, level: float, *, copies: float = 1.0
-    ) -> Tensor:
-        """Upper bounds [n] of the misses' probability under N(means, diag e^{2·log_scale}).
+    def miss_bounds(self, means: Tensor, levels: Levels, *, copies: float = 1.0) -> Tensor:
+        """Upper bounds [n] of the misses' probability under N(means, I); all hold at once.
 
         Args:
             means: [n, d] float64.
-            log_scale: [d] float64, of all targets.
-            level: L = log(4·anchors/α); all of them hold at once.
+            levels: of the union of the anchors.
             copies: as if each draw had been made so often; with another than 1 no bound.
         """
-        ceiling = self._ceiling(means, log_scale)
-        first, second = torch.zeros_like(ceiling), torch.zeros_like(ceiling)
+        first, second = torch.zeros_like(means[:, 0]), torch.zeros_like(means[:, 0])
         chunk = max(1, ENTRIES // max(len(self.misses), 1))
         for at in range(0, len(means), chunk):
             part = slice(at, at + chunk)
-            weight = self._log_weights(means[part], log_scale).exp_()
+            weight = self._log_weights(means[part]).exp_()
             first[part] = weight.sum(1)
-            second[part] = weight.square_().sum(1)
+            second[part] = torch.linalg.vector_norm(weight, dim=1).square_()
+        level = torch.where((means == 0.0).all(1), levels.origin, levels.other)
         n = self.samples * copies
-        return _bounds(first * copies, second * copies, ceiling, n, level)
+        return _bounds(first * copies, second * copies, self._ceiling(means), n, level)
 
-    def _log_weights(self, means: Tensor, log_scale: Tensor) -> Tensor:
-        """log N(z; m, D)/N(z; 0, P) of each miss, [n, misses]."""
-        z, precision = self.misses, (-2.0 * log_scale).exp()
-        own = 0.5 * ((z @ self.spread.inverse) * z).sum(1) - 0.5 * (z.square() @ precision)
-        shift = -0.5 * (means.square() @ precision) - log_scale.sum() + 0.5 * self.spread.log_det
-        return torch.addmm(own.unsqueeze(0), means * precision, z.mT) + shift.unsqueeze(1)
+    @cached_property
+    def _own(self) -> Tensor:
+        """Of the logarithm of a weight what no mean changes, [1, misses]."""
+        z = self.misses
+        wide = 0.5 * (z.square().sum(1) - ((z @ self.spread.inverse) * z).sum(1))
+        wide = wide - 0.5 * self.spread.log_det
+        odds = math.log(1.0 / NEAR - 1.0)
+        return -math.log(NEAR) - torch.nn.functional.softplus(wide + odds).unsqueeze(0)
 
-    def _ceiling(self, means: Tensor, log_scale: Tensor) -> Tensor:
-        """c [n], the most that a weight can be: √(|P|/|D|) exp(½ mᵀ(P − D)⁻¹m)."""
-        cover = self.spread.factor @ self.spread.factor.mT
-        rest = cover - torch.diag((2.0 * log_scale).exp())
-        factor, failed = torch.linalg.cholesky_ex(rest)
-        if bool(failed):  # the pool is too narrow for this scale and says nothing
-            return torch.full_like(means[:, 0], torch.inf)
-        exponent = 0.5 * (means.mT * torch.cholesky_solve(means.mT, factor)).sum(0)
-        return (exponent + 0.5 * self.spread.log_det - log_scale.sum()).exp()
+    def _log_weights(self, means: Tensor) -> Tensor:
+        """The logarithm of the weight of each miss, [n, misses]."""
+        weight = torch.addmm(self._own, means, self.misses.mT)
+        return weight.sub_(0.5 * means.square().sum(1, keepdim=True))
+
+    def _ceiling(self, means: Tensor) -> Tensor:
+        """c [n], no weight is more.
+
+        λA + (1−λ)B ≥ (λA/s)^s ((1−λ)B/(1−s))^(1−s), over which a weight has its peak at a known z.
+        """
+        far = 0.5 * ((means @ self.spread.beyond) * means).sum(1)
+        near, found = 0.5 * means.square().sum(1), []
+        for s in SPLITS:
+            split = special.rel_entr(s, NEAR) + special.rel_entr(1.0 - s, 1.0 - NEAR)
+            found.append(far / (1.0 - s) - near + 0.5 * (1.0 - s) * self.spread.log_det + split)
+        least = torch.stack(found).amin(0).exp()
+        return torch.where((means == 0.0).all(1), 1.0 / NEAR, least)
 
 
-def _bounds(first: Tensor, second: Tensor, ceiling: Tensor, n: float, level: float) -> Tensor:
+def _bounds(first: Tensor, second: Tensor, ceiling: Tensor, n: float, level: Tensor) -> Tensor:
     """The smaller of Maurer's and Pontil's and of Chernoff's bound of a mean, at least 0, ≤ 1."""
     mean = first / n
     variance = ((second - n * mean.square()) / (n - 1)).clamp(min=0.0)
@@ -113,19 +146,22 @@ def _bounds(first: Tensor, second: Tensor, ceiling: Tensor, n: float, level: flo
     return torch.minimum(empirical, chernoff).nan_to_num(1.0).clamp(max=1.0)
 
 
-def _upper_inverse(p: Tensor, budget: float) -> Tensor:
-    """The largest q ≥ p with kl(p‖q) ≤ budget, rounded up; kl ≥ (q − p)²/2q says where to look."""
-    low = p.clamp(0.0, 1.0).numpy()  # of few anchors at a time, where torch's calls cost more
-    own, other = low, 1.0 - low
-    high = np.minimum(low + budget + np.sqrt(budget * (2.0 * low + budget)), 1.0)
-    entropy = special.xlogy(own, own) + special.xlogy(other, other)
-    for _ in range(HALVINGS):
-        q = 0.5 * (low + high)
-        within = entropy - special.xlogy(own, q) - special.xlogy(other, 1.0 - q) <= budget
-        low, high = np.where(within, q, low), np.where(within, high, q)
-    return torch.from_numpy(high)
+def _upper_inverse(p: Tensor, divergence: Tensor) -> Tensor:
+    """A q ≥ p with kl(p‖q) ≥ divergence, the least up to rounding.
 
-
-def level_of(anchors: int, alpha: float) -> float:
-    """L at which the bounds of so many anchors, two each, hold together."""
-    return math.log(4.0 * anchors / alpha)
+    kl is convex in q, so Newton's steps from above stay above. They start at the least of what
+    kl ≥ (q − p)²/2q, kl ≥ 2(q − p)² and kl ≥ p log p + (1 − p) log((1 − p)/(1 − q)) allow.
+    """
+    budget = divergence.numpy()
+    own = p.clamp(0.0, 1.0 - 1e-15).numpy()  # of few anchors, where torch's calls cost more
+    left = 1.0 - own
+    far = 1.0 - left * np.exp((special.xlogy(own, own) - budget) / left)
+    near = np.minimum(budget + np.sqrt(budget * (2.0 * own + budget)), np.sqrt(0.5 * budget))
+    q = np.minimum(np.minimum(own + near, far), 1.0 - 1e-15)
+    entropy = special.xlogy(own, own) + special.xlogy(left, left) - budget
+    with np.errstate(all="ignore"):
+        for _ in range(NEWTON):
+            over = entropy - special.xlogy(own, q) - special.xlogy(left, 1.0 - q)
+            step = np.maximum(over, 0.0) * q * (1.0 - q) / (q - own)
+            q = np.where(q > own, np.maximum(q - step, own), q)
+    return torch.from_numpy(np.minimum(q * (1.0 + 1e-10) + 1e-15, 1.0))

@@ -14,7 +14,18 @@ from collections.abc import Callable, Sequence
 
 __all__ = ["main"]
 
-EXTRAS = ("typer", "rich", "matplotlib", "pyarrow", "jinja2", "sklearn", "PIL", "pandas", "tqdm")
+EXTRAS = (
+    "typer",
+    "rich",
+    "matplotlib",
+    "pyarrow",
+    "jinja2",
+    "sklearn",
+    "PIL",
+    "pandas",
+    "tqdm",
+    "xxhash",
+)
 INTERRUPTED, PIPE_CLOSED, TERMINATED, MISTAKE, DEFECT = 130, 141, 143, 2, 1
 
 

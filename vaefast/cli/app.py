@@ -11,6 +11,7 @@ import typer
 from vaefast.cli import options as o
 from vaefast.cli.attack import attack
 from vaefast.cli.audit import audit
+from vaefast.cli.jobs import jobs
 from vaefast.cli.reproduce import reproduce
 from vaefast.cli.sources import check_suffix, find_device
 from vaefast.cli.steps import certify, defend
@@ -56,6 +57,7 @@ def options(
 
 for _command, _example in EXAMPLES.items():
     app.command(epilog=f"Example: {_example}")(_command)
+app.add_typer(jobs, name="jobs")
 app.add_typer(reproduce, name="reproduce")
 
 

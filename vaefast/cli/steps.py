@@ -11,12 +11,15 @@ from rich.console import Console
 from torch import Tensor
 
 from vaefast import report as reporting
-from vaefast.audit import AuditSettings, Stages
+from vaefast.audit import AuditSettings, Stages, ordering
+from vaefast.audit import margins as margin_stage
 from vaefast.audit import stages as stage
 from vaefast.audit.columns import columns, write_parquet
 from vaefast.audit.job import Job
-from vaefast.certify import Guarantee
+from vaefast.cli import engines as e
 from vaefast.cli import options as o
+from vaefast.cli import run_options as ro
+from vaefast.cli.jobs import certify_in_shards, planned
 from vaefast.cli.output import save_npz, say_failures, show
 from vaefast.cli.sources import (
     box_for,
@@ -113,9 +116,19 @@ def certify(
     data: AttackedData,
     model: o.Model,
     out: o.Out,
-    r: o.Radius = None,
-    samples: o.Samples = DEFAULT.samples,
+    r: ro.Radii = None,
+    samples: ro.AutoSamples = None,
     alpha: o.Alpha = DEFAULT.alpha,
+    over: o.Over = str(DEFAULT.over),
+    empirical: o.Empirical = 0,
+    method: ro.Method = None,
+    shard_size: ro.ShardSize = None,
+    workers: ro.Workers = None,
+    engine: e.Engine = "local",
+    address: e.Address = None,
+    cpus_per_worker: e.CpusPerWorker = None,
+    gpus_per_worker: e.GpusPerWorker = None,
+    wait_for_nodes: e.WaitForNodes = None,
     inputs: AttackedInputs = None,
     limits: o.Range = None,
     low: o.Low = None,
@@ -133,9 +146,40 @@ def certify(
     """Estimate how likely reconstructions stay within r, and the margins that follow.
 
     Writes a .parquet with one row per input. Of an MLP margin_certified is sound; the other margins
-    are first order, not a certificate.
+    are first order, not a certificate. With --shard-size it writes the folder of a run instead: one
+    --method, on as many inputs as there are, which can be stopped at any moment and goes on with
+    vaefast jobs resume.
     """
-    settings = AuditSettings(seed=seed, samples=samples, alpha=alpha, r=r)
+    how = e.how(engine, address, cpus_per_worker, gpus_per_worker, wait_for_nodes)
+    if any(word is not None for word in (shard_size, workers, method)) or engine != "local":
+        if over != str(DEFAULT.over) or empirical:
+            raise ValueError("--over and --empirical are of a table; leave them out of a run")
+        given = {"likelihood": likelihood, "obs_std": obs_std}
+        given |= {"decoder_output": decoder_output, "encoder_output": encoder_output}
+        plan = planned(
+            data,
+            model,
+            r=r,
+            method=method,
+            samples=samples,
+            alpha=alpha,
+            seed=seed,
+            inputs=inputs,
+            box=o.box(limits, low, high),
+            model_options=given,
+            shard_size=shard_size,
+            device=device,
+        )
+        find_device(device, threads)
+        return certify_in_shards(plan, out, workers=workers, **how)
+    radii = ro.radii(r)
+    if len(radii) > 1:
+        raise ValueError("several --r make a run; add --shard-size N, or give one")
+    radius = radii[0] if radii else None
+    number = ro.whole(samples, DEFAULT.samples)
+    settings = AuditSettings(
+        seed=seed, samples=number, alpha=alpha, r=radius, over=o.over(over), empirical=empirical
+    )
     box = o.box(limits, low, high)
     check_suffix(out, ".parquet")
     console = Console(highlight=False)
@@ -152,21 +196,26 @@ def certify(
         found = _inputs(data, vae, console, root=data_root, box=box, count=inputs)
         x = inputs_for(vae, found, place)
         check_fit(vae, x[:2], model, data, decoder_output)
-        r = r or stage.unchanged_radius(vae, x, seed)
+        radius = radius or stage.unchanged_radius(vae, x, seed)
         notes: list[str] = []
         with Stages(console) as stages:
             job = Job(vae, x, settings, stages)
-            margins = stage.margins(job, r)
-            values = margins.values | stage.certified(job, r, notes)
+            margins = margin_stage.margins(job, radius, notes)
+            values = margins.values
+            if empirical:
+                values["margin_empirical"] = margin_stage.empirical(job, radius, margins)
         arrays = {name: value.cpu().numpy() for name, value in values.items()}
         arrays = {"index": np.arange(len(x)), **arrays}
         images = x.ndim == 4
-        write_parquet(file, columns(arrays, {}, guarantee=margins.guarantee, images=images))
+        notes += ordering.violations(arrays)
+        sound = margins.certificate
+        table = columns(arrays, {}, guarantee=margins.guarantee, images=images, certificate=sound)
+        write_parquet(file, table)
     show(console, values, out)
     unit = "pixel scale" if images else "data scale"
-    console.print(f"r = {r:g}, {unit}; margins: {margins.guarantee}", soft_wrap=True)
-    if "margin_certified" in values:
-        console.print(f"margin_certified: {Guarantee.LOCAL}", soft_wrap=True)
+    console.print(f"r = {radius:g}, {unit}; margins: {margins.guarantee}", soft_wrap=True)
+    if margins.certificate is not None:
+        console.print(f"margin_certified: {margins.certificate}", soft_wrap=True)
     for note in notes:
         console.print(note, soft_wrap=True, markup=False)
     if margins.abstaining:

@@ -8,8 +8,9 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from vaefast.functional import multipliers
+from vaefast.functional import multipliers, network
 from vaefast.functional.displacement_intervals import Intervals, intervals, slack
+from vaefast.functional.displacement_kernel import INFLATION, Affine, Kernel
 from vaefast.functional.displacement_walk import Walk
 from vaefast.functional.eigenvalues import eigenvalue
 from vaefast.functional.rows import finite, nan_where_bad
@@ -19,7 +20,6 @@ from vaefast.types import Network
 __all__ = ["FORMS", "Displacement", "displacement_ellipsoid", "why_affine"]
 
 FORMS = ("affine", "multiplier", "smaller", "joint")
-INFLATION = 1.0 + 1e-9
 AT_ONCE = 16  # rows whose matrices stay in the processor's caches
 GRAMS = 4096  # features of a convolutional network's layer whose Gram matrix is still made
 CACHED = 1 << 24  # bytes of images' pulled outputs that are worth several rows at once
@@ -48,12 +48,19 @@ class Displacement:
         net: the network, D to m; a ValueError names an activation without a rule.
         scale: what multiplies the outputs, [B, m]; None for ones.
         groups: equal consecutive groups of the outputs that get a bound each.
+        kernel: what computes the affine form of an MLP; None for matrix products of the library.
     """
 
     def __init__(
-        self, x: Tensor, net: Network, scale: Tensor | None = None, groups: int = 1
+        self,
+        x: Tensor,
+        net: Network,
+        scale: Tensor | None = None,
+        groups: int = 1,
+        kernel: Kernel | None = None,
     ) -> None:
-        self.walk, self.groups = Walk(x, net), groups
+        passed = network.forward if kernel is None else kernel.passed
+        self.walk, self.groups, self._kernel = Walk(x, net, passed), groups, kernel
         self.scale = None if scale is None else scale.double()
         self.good = finite(self.walk.x, self.scale)
 
@@ -111,14 +118,15 @@ class Displacement:
         rows: Tensor | None,
     ) -> Tensor:
         radius = radius.double()
+        known = self._of_kernel(radius, form, rows)
+        if known is not None and form == "affine":
+            every = slice(0, len(radius)) if rows is None else rows
+            return self._guarded(known.rounded_up, radius, every)
 
         def run(part: slice) -> Tensor:
             chosen = part if rows is None else rows[part]
-            result = function(chosen, radius[part], form)
-            good = self.good[chosen] & finite(radius[part]) & (radius[part] >= 0)
-            result = result.nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=torch.inf)
-            zero = (radius[part] == 0).reshape(-1, *[1] * (result.ndim - 1))
-            return nan_where_bad(good, torch.where(zero, 0.0, result))[0]
+            own = None if known is None else known.part(part)
+            return self._guarded(function(chosen, radius[part], form, own), radius[part], chosen)
 
         with torch.no_grad():
             if radius.is_cuda:
@@ -131,6 +139,24 @@ class Displacement:
             if radius.is_cuda or threads.count() == 1:
                 return torch.cat([run(part) for part in parts])
             return torch.cat(matrices.side_by_side(run, parts))
+
+    def _of_kernel(self, radius: Tensor, form: str, rows: Tensor | None) -> Affine | None:
+        """The kernel's affine form, with the units' ends where another form needs them."""
+        if self._kernel is None:
+            return None
+        every = slice(0, len(radius)) if rows is None else rows
+        scale = None if self.scale is None else self.scale[every]
+        with torch.no_grad():
+            return self._kernel.affine(
+                self.walk, radius, scale, self.groups, every, form != "affine"
+            )
+
+    def _guarded(self, result: Tensor, radius: Tensor, rows: slice | Tensor) -> Tensor:
+        """NaN in bad rows, 0 at radius 0, infinity for what else is not finite."""
+        good = self.good[rows] & finite(radius) & (radius >= 0)
+        result = result.nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=torch.inf)
+        zero = (radius == 0).reshape(-1, *[1] * (result.ndim - 1))
+        return nan_where_bad(good, torch.where(zero, 0.0, result))[0]
 
     def _at_once(self) -> int:
         """Rows in a chunk on a processor."""
@@ -148,29 +174,37 @@ class Displacement:
         more = 4 if form == "joint" else 1
         return 8 * (matrices * max(widths) ** 2 + more * sum(widths) ** 2)
 
-    def _bound(self, rows: slice | Tensor, radius: Tensor, form: str) -> Tensor:
-        # of images, rows through relaxations cost half of it and change nothing that counts
-        plain = self.images and form in ("multiplier", "joint")
-        found = intervals(self.walk, rows, radius, plain=plain)
-        bounds = []
-        if form in ("affine", "smaller"):
-            bounds.append(self._affine(rows, radius, found))
-        if form != "affine":
-            how = self.walk, rows, radius, found, self._outputs(rows), self.groups
-            parts = multipliers.parts(*how)
-            size = eigenvalue(parts.total()).clamp(min=0.0).sqrt()
-            bounds.append(radius[:, None] * size)
-            if form == "joint":
-                bounds.append(parts.joint(radius, self.groups))
-        best = torch.stack(bounds).amin(0)
-        return INFLATION * best + self._rounding(rows, radius, found)
+    def _bound(
+        self, rows: slice | Tensor, radius: Tensor, form: str, known: Affine | None
+    ) -> Tensor:
+        if known is None:
+            # of images, rows through relaxations cost half of it and change nothing that counts
+            plain = self.images and form in ("multiplier", "joint")
+            found = intervals(self.walk, rows, radius, plain=plain)
+            known = Affine(torch.empty(0), self._rounding(rows, radius, found), None)
+            if form in ("affine", "smaller"):
+                known = known._replace(bound=self._affine(rows, radius, found))
+        else:
+            found = intervals(self.walk, rows, radius, known.ends)
+        if form == "affine":
+            return known.rounded_up
+        how = self.walk, rows, radius, found, self._outputs(rows), self.groups
+        parts = multipliers.parts(*how)
+        bound = radius[:, None] * eigenvalue(parts.total()).clamp(min=0.0).sqrt()
+        if form == "smaller":
+            bound = torch.minimum(known.bound, bound)
+        if form == "joint":
+            bound = torch.minimum(parts.joint(radius, self.groups), bound)
+        return known._replace(bound=bound).rounded_up
 
-    def _ellipsoid(self, rows: slice | Tensor, radius: Tensor, form: str) -> Tensor:
-        found = intervals(self.walk, rows, radius)
+    def _ellipsoid(
+        self, rows: slice | Tensor, radius: Tensor, form: str, known: Affine | None
+    ) -> Tensor:
+        found = intervals(self.walk, rows, radius, None if known is None else known.ends)
+        rest = self._rounding(rows, radius, found) if known is None else known.rounding
         how = self.walk, rows, radius, found, self._outputs(rows), self.groups
         Q = multipliers.parts(*how).total()
         Q = INFLATION**2 * radius[:, None, None, None] ** 2 * Q
-        rest = self._rounding(rows, radius, found)  # [n, groups], of any direction
         size = eigenvalue(Q).clamp(min=0.0).sqrt()
         share = torch.where((rest > 0) & (size > 0), rest / (rest + size), 0.0)[..., None, None]
         eye = torch.eye(Q.shape[-1], dtype=torch.float64, device="cpu").to(Q)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -38,13 +39,18 @@ class Intervals(NamedTuple):
     rounding: list[Tensor]
     out: tuple[Tensor, Tensor]
 
-    def units(self, index: int) -> tuple[Tensor, Tensor, Affine]:
-        """Ends and relaxations of a nonlinear layer."""
-        low, high, affine = self.low[index], self.high[index], self.affine[index]
+    def ends(self, index: int) -> tuple[Tensor, Tensor]:
+        """Of a nonlinear layer."""
+        low, high = self.low[index], self.high[index]
         assert low is not None
         assert high is not None
+        return low, high
+
+    def units(self, index: int) -> tuple[Tensor, Tensor, Affine]:
+        """Ends and relaxations of a nonlinear layer."""
+        affine = self.affine[index]
         assert affine is not None
-        return low, high, affine
+        return *self.ends(index), affine
 
     @property
     def slopes(self) -> list[Tensor | None]:
@@ -62,12 +68,20 @@ def slack(walk: Walk) -> float:
 
 
 def intervals(
-    walk: Walk, rows: slice | Tensor, radius: Tensor, *, plain: bool = False
+    walk: Walk,
+    rows: slice | Tensor,
+    radius: Tensor,
+    ends: Sequence[tuple[Tensor, Tensor]] | None = None,
+    *,
+    plain: bool = False,
 ) -> Intervals:
     """Layer by layer: affine forms of the units pulled back, intersected with plain intervals.
 
-    ``plain``: the latter alone where there are any.
+    ``ends``: the units' u of each nonlinear layer, [b, units], where they are known.
+    ``plain``: the plain intervals alone where there are any.
     """
+    if ends is not None:
+        return _of_ends(walk, rows, radius, iter(ends))
     found = Intervals([], [], [], [], [], (radius, radius))
     ball = radius[:, None].expand(-1, walk.x.shape[1])
     ranges: list[tuple[Tensor, Tensor] | None] = [(-ball, ball)]  # of layer l's output at l + 1
@@ -86,6 +100,24 @@ def intervals(
         reaches.append(layer_map.steepened(reach, steepest))
         roundings.append(layer_map.steepened(rounding, steepest))
     return found._replace(out=(reaches[-1], roundings[-1]))
+
+
+def _of_ends(
+    walk: Walk, rows: slice | Tensor, radius: Tensor, ends: Iterator[tuple[Tensor, Tensor]]
+) -> Intervals:
+    """Those of an MLP, without relaxations and without what rounding adds."""
+    found = Intervals([], [], [], [], [], (radius, radius))
+    reaches = [walk.x.new_ones(walk.x.shape[1])]
+    for index, layer_map in enumerate(walk.maps):
+        found.reach.append(_reach(walk, index, reaches))
+        steepest, low, high = None, None, None
+        if layer_map.curve is not None:
+            low, high = next(ends)
+            steepest = relaxations.lipschitz(layer_map.curve, walk.anchors(index, rows), high)
+        found.low.append(low)
+        found.high.append(high)
+        reaches.append(layer_map.steepened(found.reach[-1], steepest))
+    return found
 
 
 def _reach(walk: Walk, index: int, reaches: list[Tensor]) -> Tensor:

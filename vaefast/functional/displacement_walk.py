@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
@@ -12,6 +12,8 @@ from torch import Tensor
 from vaefast.functional import displacement_fields, network
 from vaefast.functional.displacement_fields import Block
 from vaefast.functional.displacement_layers import LayerMap
+from vaefast.functional.network import Tape
+from vaefast.runtime import openmp
 from vaefast.types import Network
 
 __all__ = ["Pulled", "Walk"]
@@ -38,15 +40,21 @@ class Walk:
         tape: pre- and post-activations, [B, features] a layer.
         inputs: how the input enters: by a factor F with F Fᵀ = W₁W₁ᵀ, or None where whole rows
             [n, D] have to be pulled back.
+        passed: makes the tape in :func:`network.forward`'s place.
     """
 
-    def __init__(self, x: Tensor, net: Network) -> None:
+    def __init__(
+        self,
+        x: Tensor,
+        net: Network,
+        passed: Callable[[Tensor, Network], Tape] = network.forward,
+    ) -> None:
         wide = [w.double() for w in net.weights]
         biases = [None if b is None else b.double() for b in net.biases]
         self.net = Network(wide, biases, net.layers)
         self.maps = [LayerMap(*pair) for pair in zip(self.net.parsed(), wide)]
         self.x = x.double()
-        self.tape = network.forward(self.x, self.net)
+        self.tape = passed(self.x, self.net)
         self.factor = self._factor()
         self._blocks: dict[int, list[Block] | None] = {}
 
@@ -57,7 +65,8 @@ class Walk:
         weight = self.maps[0].weight
         if weight.shape[1] <= weight.shape[0]:
             return weight
-        return torch.linalg.qr(weight.mT, mode="r").R.mT.contiguous()
+        with openmp.at_most(1):  # the same bits for any number of threads
+            return torch.linalg.qr(weight.mT, mode="r").R.mT.contiguous()
 
     @cached_property
     def first_norms(self) -> Tensor:

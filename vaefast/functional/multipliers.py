@@ -98,7 +98,7 @@ def _level(
     slopes: list[Tensor | None],
     before: dict[int, Level],
 ) -> Level:
-    layer_map, (low, high, _) = walk.maps[index], found.units(index)
+    layer_map, (low, high) = walk.maps[index], found.ends(index)
     assert layer_map.curve is not None
     own = multiplier_rows.rows_of(walk, index, slopes, before)
     pad = slack(walk) * layer_map.unit_sizes(found.reach[index])

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vaefast.functional.norms import row_norm, row_peak
 
-__all__ = ["projected_step", "rounded_down", "rounded_down_to"]
+__all__ = ["projected_step", "rounded_down", "rounded_down_to", "shortened"]
 
 
 def projected_step(
@@ -39,6 +39,15 @@ def projected_step(
     if order == "clip_project":
         return _project(_clip(moved, low, high), x, eps, norm) + not_finite
     return _clip(_project(moved, x, eps, norm), low, high) + not_finite
+
+
+def shortened(alpha: float | Tensor, grad: Tensor, added: float) -> Tensor:
+    """alpha·n/(n + added) [B], n = ‖grad‖₂: alpha·grad/n becomes alpha·grad/(n + added).
+
+    n as torch takes it in the gradient's dtype, 0 where its square underflows.
+    """
+    length = torch.linalg.vector_norm(grad.flatten(1), dim=1)
+    return alpha * (length / (length + added))
 
 
 def rounded_down(value: float, dtype: torch.dtype) -> float:

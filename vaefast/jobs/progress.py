@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +16,7 @@ from vaefast.jobs.prometheus import write_metrics
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["Progress", "Snapshot", "duration", "from_shards", "watch"]
+__all__ = ["WINDOW", "Progress", "Snapshot", "bar_of", "duration", "update"]
 
 WINDOW = 60.0  # s over which the rate is taken
 EVERY = 10.0  # s between two lines where there is no terminal
@@ -28,11 +27,20 @@ LIVE = 4  # times a second that a terminal is drawn
 class Event(Protocol):
     """A shard that was finished, as a worker tells it."""
 
-    shard: int
-    state: str
-    rows: int
-    failed: int
-    seconds: Mapping[str, float] | None
+    @property
+    def shard(self) -> int: ...
+
+    @property
+    def state(self) -> str: ...
+
+    @property
+    def rows(self) -> int: ...
+
+    @property
+    def failed(self) -> int: ...
+
+    @property
+    def seconds(self) -> Mapping[str, float] | None: ...
 
 
 @dataclass(frozen=True)
@@ -135,7 +143,7 @@ class Progress:
         if self._lines is not None:
             self._file = self._lines.open("a", encoding="utf-8")
         if self._console is not None and self._console.is_terminal:
-            self._bar = _bar(self._console, self._now)
+            self._bar = bar_of(self._console, self._now)
             self._bar.start()
         return self
 
@@ -168,7 +176,7 @@ class Progress:
             self._measured = now
             write_metrics(self._metrics, self._now, self._name)
         if self._bar is not None:
-            _update(self._bar, self._now)
+            update(self._bar, self._now)
         elif self._console is not None and now - self._shown >= EVERY:
             self._shown = now
             self._print()
@@ -206,7 +214,8 @@ class Progress:
         self._console.print(self._now.words(), soft_wrap=True, markup=False, highlight=False)
 
 
-def _bar(console: Console, now: Snapshot) -> Any:
+def bar_of(console: Console, now: Snapshot) -> Any:
+    """A bar of rich's, not started, with the words of a snapshot."""
     from rich.progress import BarColumn, Progress, TextColumn
 
     bar = Progress(
@@ -219,86 +228,6 @@ def _bar(console: Console, now: Snapshot) -> Any:
     return bar
 
 
-def _update(bar: Any, now: Snapshot) -> None:
+def update(bar: Any, now: Snapshot) -> None:
+    """Show another snapshot on a bar."""
     bar.update(bar.task_ids[0], completed=now.done, description=now.words())
-
-
-def from_shards(
-    rows: int,
-    entries: Mapping[int, Mapping[str, Any]],
-    written: Mapping[int, float],
-    now: float | None = None,
-) -> Snapshot:
-    """How far a run is, from its folder alone: what another shell sees.
-
-    Args:
-        rows: of the run.
-        entries: ``start``, ``stop``, ``failed`` and ``seconds`` of each shard.
-        written: when the file of each finished shard was written, s since 1970.
-        now: s since 1970.
-    """
-    now = time.time() if now is None else now
-    there = [number for number in written if number in entries]
-    sizes = {number: entries[number]["stop"] - entries[number]["start"] for number in there}
-    seconds: dict[str, float] = {}
-    for number in there:
-        for stage, value in entries[number].get("seconds", {}).items():
-            seconds[stage] = seconds.get(stage, 0.0) + value
-    failed = sum(entries[number]["failed"] for number in there)
-    rate = _rate(sizes, written, now)
-    return Snapshot(rows, sum(sizes.values()), failed, len(there), seconds, rate)
-
-
-def _rate(sizes: Mapping[int, int], written: Mapping[int, float], now: float) -> float | None:
-    """Rows a second of the last minute, or between the last shards where they are further apart.
-
-    None where nothing was finished for ten times as long as a shard took: nobody works.
-    """
-    ordered = sorted((written[number], size) for number, size in sizes.items())
-    if len(ordered) < 2:
-        return None
-    recent = [pair for pair in ordered if pair[0] >= now - WINDOW]
-    recent = ordered[-max(2, len(recent)) :]
-    spread = recent[-1][0] - recent[0][0]
-    quiet = now - recent[-1][0]
-    if spread <= 0 or quiet > 10 * max(spread / (len(recent) - 1), 6.0):
-        return None
-    return sum(size for _, size in recent[1:]) / spread
-
-
-def watch(
-    look: Callable[[], Snapshot],
-    console: Console,
-    *,
-    every: float = 2.0,
-    sleep: Callable[[float], None] = time.sleep,
-) -> Snapshot:
-    """Show a run, again and again until it is complete, from what ``look`` reads.
-
-    A terminal shows a bar; elsewhere there is a line whenever something changed.
-    """
-    now = look()
-    with _shown(console, now) as show:
-        while now.done < now.rows:
-            sleep(every)
-            now = look()
-            show(now)
-    return now
-
-
-@contextmanager
-def _shown(console: Console, first: Snapshot) -> Iterator[Callable[[Snapshot], None]]:
-    if console.is_terminal:
-        bar = _bar(console, first)
-        with bar:
-            yield lambda now: _update(bar, now)
-        return
-    last = [first.words()]
-    console.print(last[0], soft_wrap=True, markup=False, highlight=False)
-
-    def show(now: Snapshot) -> None:
-        if now.words() != last[0]:
-            last[0] = now.words()
-            console.print(last[0], soft_wrap=True, markup=False, highlight=False)
-
-    yield show

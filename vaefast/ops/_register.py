@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -55,6 +55,7 @@ def register(
     push: Push | None = None,
     probes: bool = False,
     instead: str = "",
+    refused: Callable[[str, Sequence[str]], str] | None = None,
 ) -> Callable[[Any], Any]:
     """Define ``vaefast::<op>`` and return the function from a checked Call to the op's results.
 
@@ -76,6 +77,7 @@ def register(
             [N, n] in the first argument.
         push: the results' tangents, from the first argument's.
         instead: what runs on CUDA where there is no ``triton``, in :func:`supports`' reason.
+        refused: (backend, layers) ↦ why it has no kernel of this op for them, "" where it has.
         probes: the second argument holds vectors [..., K, n], of which vmap may make more.
     """
     name = call.__module__.rpartition(".")[2]
@@ -92,7 +94,7 @@ def register(
         return fake(rebuilt(arguments))
 
     torch.library.register_fake(f"vaefast::{name}", faked, lib=library)
-    backends.declare(name, tuple(implementations), instead)
+    backends.declare(name, tuple(implementations), instead, refused)
     if pull is not None:
         differentiable_once(name, library, layout.names, rebuilt, pull, second)
     flat = getattr(torch.ops.vaefast, name).default

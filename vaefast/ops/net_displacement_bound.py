@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from vaefast import checks
-from vaefast.functional.displacement import FORMS
+from vaefast.functional.displacement import FORMS, Displacement
 from vaefast.functional.secants import curve
+from vaefast.ops._displacement import CppKernel, refused
 from vaefast.ops._inputs import check_matrix, check_network, check_precision
 from vaefast.ops._register import register
 from vaefast.reference.net_displacement_bound import net_displacement_bound as reference
@@ -17,7 +18,7 @@ from vaefast.runtime import backends
 from vaefast.runtime.tiles import check_tile
 from vaefast.types import Network, activations, out_features
 
-__all__ = ["net_displacement_bound"]
+__all__ = ["displacement", "net_displacement_bound"]
 
 
 class Call(NamedTuple):
@@ -109,9 +110,31 @@ def net_displacement_bound(
     return _op(Call(x, radius, net, scale, groups, form, *how, backend))
 
 
+def displacement(
+    x: Tensor,
+    net: Network,
+    scale: Tensor | None = None,
+    groups: int = 1,
+    backend: str | None = None,
+) -> Displacement:
+    """What the op evaluates, at known inputs for many radii, on the backend that the op would use.
+
+    Arguments as of :class:`~vaefast.functional.displacement.Displacement`.
+    """
+    chosen = backends.resolve("net_displacement_bound", backend, x, net.layers)
+    return Displacement(x, net, scale, groups, CppKernel() if chosen == "cpp" else None)
+
+
+def _cpp(call: Call) -> Tensor:
+    engine = Displacement(call.x, call.net, call.scale, call.groups, CppKernel())
+    return engine.bound(call.radius, call.form)
+
+
 _op = register(
     Call,
     returns=Tensor,
+    cpp=_cpp,
+    refused=refused,
     fake=lambda call: call.radius.new_empty((call.x.shape[0], call.groups)),
     reference=reference,
     instead="batched matrix products of the library do its work",

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator
 
-__all__ = ["Line", "band_plot", "radius_plot", "scatter_plot"]
+__all__ = ["Line", "band_plot", "class_plot", "radius_plot", "scatter_plot"]
 
 # every colour is a placeholder that becomes a CSS variable, so that one plot suits light and dark
 INK, SOFT, RULE = "#010101", "#020202", "#030303"
@@ -22,6 +22,7 @@ SERIES = ("#040404", "#050505", "#060606")
 VARIABLES = {INK: "--ink", SOFT: "--soft", RULE: "--rule"} | {
     color: f"--series-{k}" for k, color in enumerate(SERIES, 1)
 }
+LETTERS = 36  # of names below an axis that stand side by side
 FEW = 6  # points whose places are labelled each
 MARKERS = ("o", "s", "^")
 DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)))
@@ -120,6 +121,33 @@ def scatter_plot(
             _log_scale(axes)
         axes.set(xlabel=x_label, ylabel=y_label)
         axes.set_xlim(left=0)
+
+    return _svg(name, draw)
+
+
+def class_plot(
+    name: str, labels: Sequence[str], lines: Sequence[Line], *, x_label: str, y_label: str
+) -> str:
+    """A dot per class with the range around it, one row of dots per line; y runs from 0."""
+
+    def draw(axes: Axes) -> None:
+        for k, line in enumerate(lines):
+            error = [np.subtract(line.y, line.low), np.subtract(line.high, line.y)]
+            axes.errorbar(
+                np.asarray(line.x) + 0.22 * (k - (len(lines) - 1) / 2),
+                line.y,
+                yerr=np.maximum(error, 0),
+                color=SERIES[k],
+                marker=MARKERS[k],
+                linestyle="none",
+                capsize=2.5,
+                elinewidth=1.4,
+            )
+        axes.set(xlabel=x_label, ylabel=y_label)
+        axes.set_xticks(range(len(labels)), labels)
+        if sum(map(len, labels)) > LETTERS:
+            axes.tick_params(axis="x", labelrotation=60)
+        axes.set_ylim(bottom=0)
 
     return _svg(name, draw)
 

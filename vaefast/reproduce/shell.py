@@ -14,7 +14,7 @@ from vaefast.reproduce.store import said
 
 __all__ = ["render_page", "setting_rows"]
 
-SHARED = ("shell.html.j2", "parts.html.j2")
+SHARED = {"shell.html.j2": "vaefast.reproduce", "parts.html.j2": "vaefast.report"}
 
 
 def setting_rows(
@@ -46,9 +46,12 @@ def render_page(experiment: str, *, origin: str, **values: Any) -> str:
         values: what its sections show; besides ``findings``, sentences; ``sizes``, rows of a
             setting, here and published; ``command``, the command line that makes these numbers.
     """
-    here = files("vaefast.reproduce")
-    sources = {name: (here / name).read_text(encoding="utf-8") for name in SHARED}
-    sources["page"] = (here / experiment / "page.html.j2").read_text(encoding="utf-8")
+    sources = {
+        name: (files(package) / name).read_text(encoding="utf-8")
+        for name, package in SHARED.items()
+    }
+    own = files("vaefast.reproduce") / experiment / "page.html.j2"
+    sources["page"] = own.read_text(encoding="utf-8")
     environment = Environment(
         autoescape=True,
         undefined=StrictUndefined,

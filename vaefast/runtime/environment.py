@@ -13,7 +13,7 @@ import torch
 
 from vaefast.runtime import backends, openmp, threads
 
-__all__ = ["Info", "info"]
+__all__ = ["Info", "info", "processor_name"]
 
 PACKAGES = ("vaefast", "torch", "triton", "numpy", "scipy", "safetensors")
 
@@ -59,7 +59,7 @@ def versions() -> dict[str, str]:
 
 def processor() -> str:
     """The processor's name and the instruction-set levels that the C++ kernels can use."""
-    return f"{_cpu_name()}, {threads.count()} threads, {_levels()}"
+    return f"{processor_name()}, {threads.count()} threads, {_levels()}"
 
 
 def gpu() -> str:
@@ -67,7 +67,8 @@ def gpu() -> str:
     return torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none"
 
 
-def _cpu_name() -> str:
+def processor_name() -> str:
+    """The processor's model name."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists() and (match := re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text())):
         return match.group(1).strip()

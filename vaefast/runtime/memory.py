@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-__all__ = ["cached", "require_fits", "row_chunks", "rows_within", "set_memory"]
+__all__ = ["budget", "cached", "require_fits", "row_chunks", "rows_within", "set_memory"]
 
 CACHED = 512  # rows of a module's values at once: with more, layers wait for the memory
 
@@ -26,6 +26,11 @@ def set_memory(budget: int) -> None:
     if isinstance(budget, bool) or not isinstance(budget, int) or budget < 1:
         raise ValueError(f"budget must be a positive number of bytes, got {budget!r}")
     _budget = budget
+
+
+def budget() -> int:
+    """The budget, in bytes."""
+    return _budget
 
 
 def rows_within(bytes_per_row: int) -> int:

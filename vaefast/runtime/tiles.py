@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vaefast import checks
 
-__all__ = ["TILES", "check_tile", "pinned", "set_tile"]
+__all__ = ["TILES", "check_tile", "pinned", "pinned_tile", "set_tile"]
 
 TILES = (16, 32, 64, 128)
 _tile: int | None = None
@@ -37,3 +37,8 @@ def check_tile(tile: int | None) -> int:
 def pinned() -> bool:
     """Whether ``set_tile`` holds."""
     return _tile is not None
+
+
+def pinned_tile() -> int | None:
+    """What ``set_tile`` holds, None where nothing."""
+    return _tile
