@@ -12,7 +12,7 @@ from vaefast.functional.activations import parse
 from vaefast.functional.displacement import Affine
 from vaefast.functional.displacement_intervals import slack
 from vaefast.functional.displacement_walk import Walk
-from vaefast.functional.multipliers import eigenvalue
+from vaefast.functional.eigenvalues import eigenvalue
 from vaefast.functional.network import Tape
 from vaefast.functional.secants import Curve
 from vaefast.ops._cpp import kernel, layers_of, plain_rows, rows_at
