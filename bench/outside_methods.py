@@ -28,7 +28,10 @@ NAN = float("nan")
 
 
 class Sizes(NamedTuple):
-    """How many images, and draws behind a probability: of the table, the curve, the choice of σ."""
+    """How many images, and draws behind a probability: of the table, the curve, the choice of σ.
+
+    Without images in the curve there is none.
+    """
 
     inputs: int = 16
     draws: int = 50_000
@@ -63,7 +66,8 @@ class Subject:
     def parts(self) -> Iterator[tuple[tuple[float, ...], int, int]]:
         """Multiples of r, images and draws of the table and of the curve."""
         yield (1.0,), self.sizes.inputs, self.sizes.draws
-        yield TIMES, self.sizes.curve_inputs, self.sizes.curve_draws
+        if self.sizes.curve_inputs:
+            yield TIMES, self.sizes.curve_inputs, self.sizes.curve_draws
 
 
 class Found(NamedTuple):

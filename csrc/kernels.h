@@ -2,7 +2,7 @@
 // the table, each level's instance and the binding, so that a name finds its own kernel everywhere.
 #pragma once
 
-#include "calls.h"
+#include "displacement.h"
 
 namespace vaefast {
 

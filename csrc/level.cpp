@@ -30,12 +30,9 @@ template <typename T>
 constexpr KernelsOf<T> kernels_of = {VAEFAST_NETWORK_OPS(VAEFAST_INSTANCE)
                                          VAEFAST_OTHER_KERNELS(VAEFAST_INSTANCE)};
 
-extern const Kernels kernels = {integers,
-                               uniform,
-                               displacement_centres,
-                               net_displacement_bound,
-                               kernels_of<float>,
-                               kernels_of<double>};
+extern const Kernels kernels = {
+    integers,          uniform,           displacement_centres, net_displacement_bound,
+    kernels_of<float>, kernels_of<double>};
 
 }  // namespace VAEFAST_LEVEL
 }  // namespace vaefast

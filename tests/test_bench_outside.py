@@ -127,6 +127,41 @@ def test_an_ellipsoid_is_exact_where_the_event_is_an_interval():
 QUICK = {"steps": 10, "restarts": 2, "bisections": 2}
 
 
+@pytest.mark.parametrize("side", [1.0, -1.0])
+def test_sets_are_exact_where_one_end_is_the_furthest(side):
+    """g(z) = sigmoid(z·w + b), w > 0, d = 1: of [−c, c] the end is towards which it is steeper."""
+    mean, out = nn.Linear(6, 1, bias=False), nn.Linear(1, 6)
+    out.weight.data, out.bias.data = (
+        torch.rand(6, 1, generator=generator()) + 0.5,
+        side * torch.ones(6),
+    )
+    logvar = torch.tensor([2 * math.log(0.8)]).double()
+    given = {"encoder_logvar": logvar, "decoder": out, "decoder_output": "logits"}
+    vae = vf.VAE(encoder_mean=mean, **given).double().eval()
+    encoder = support.Encoder(vae, torch.zeros(1, 6).double())
+    c = 0.8 * float(stats.norm.ppf(0.75))
+    furthest = float(
+        (vae.g(torch.tensor([[-side * c], [0.0]]).double()).detach().diff(dim=0)).norm()
+    )
+    for method in (support.Box(encoder, False), support.Ellipsoids(encoder, 9.0)):
+        assert method.starts == pytest.approx(furthest, rel=1e-5)
+        assert method.starts >= furthest
+
+
+def test_a_small_ellipsoid_is_bounded_by_the_slope_at_the_mean(monkeypatch):
+    monkeypatch.setattr(support, "SIZES", (1e-4,))
+    vae, x = mlp("tanh", False)
+    encoder = support.Encoder(vae, x + 2.0)  # where μ is not near 0
+    assert float(encoder.mean.abs().max()) > 0.3
+    slopes = (
+        torch.autograd.functional.jacobian(lambda z: vae.g(z[None]).flatten(), encoder.mean)
+        @ encoder.std.diag()
+    )
+    for shape in support.Ellipsoids(encoder, 9.0).shapes:
+        size = torch.linalg.matrix_norm(slopes @ (shape.axes / torch.from_numpy(shape.steep)), 2)
+        assert 1.0 <= shape.distances[0] / (shape.sizes[0] * float(size)) < 1.01
+
+
 def shift_of_half(c):
     """m with P(|m + η| ≤ c) = ½."""
     low, high = 0.0, 2 * c

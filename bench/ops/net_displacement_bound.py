@@ -36,13 +36,18 @@ def case(place: Place, widths: tuple[int, ...], activation: str, form: str) -> B
     scale = place.normal(B, net.out_features, seed=1).exp_()
     H, products = max(widths[1:-1]), PRODUCTS[form]
     square = torch.zeros(H, H, dtype=torch.float64, device=place.device)
+
+    def bound(backend: str | None = None) -> torch.Tensor:
+        return ops.net_displacement_bound(
+            x, RADIUS, net, scale=scale, groups=2, form=form, backend=backend
+        )
+
     return Benchmark(
         op="net_displacement_bound",
         case=f"{'-'.join(map(str, widths[::-1]))} {activation} B={B} {form} {place.device}",
         providers={
-            "vaefast": lambda: ops.net_displacement_bound(
-                x, RADIUS, net, scale=scale, groups=2, form=form
-            ),
+            "vaefast": bound,
+            "reference": partial(bound, "reference"),
             **nets.ceiling(
                 place, lambda: [nets.product(AT_ONCE * H, square)], products * B // AT_ONCE
             ),

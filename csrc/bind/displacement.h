@@ -34,27 +34,16 @@ void net_displacement_bound(const std::array<Address, 3>& results,
     for (const auto& [least, steepest, error, turn, other, straight] : curves)
         facts.push_back({least, steepest, error, {turn, other}, straight != 0});
     const auto doubles = [](Address at) { return reinterpret_cast<double*>(at); };
-    run_kernel(active().kernels->net_displacement_bound,
-               NetDisplacementBound{doubles(results[0]),
-                                    doubles(results[1]),
-                                    doubles(results[2]),
-                                    rows_at<double>(ranges[0]),
-                                    rows_at<double>(ranges[1]),
-                                    rows_at<const double>(centres[0]),
-                                    rows_at<const double>(centres[1]),
-                                    doubles(radius),
-                                    rows_at<const double>(scale),
-                                    counts[0],
-                                    counts[1],
-                                    rows_at<const double>(std::get<0>(factor)),
-                                    std::get<1>(factor),
-                                    std::get<2>(factor),
-                                    doubles(norms[0]),
-                                    doubles(norms[1]),
-                                    slack,
-                                    facts.data(),
-                                    network(layers)},
-               threads);
+    run_kernel(
+        active().kernels->net_displacement_bound,
+        NetDisplacementBound{doubles(results[0]), doubles(results[1]), doubles(results[2]),
+                             rows_at<double>(ranges[0]), rows_at<double>(ranges[1]),
+                             rows_at<const double>(centres[0]), rows_at<const double>(centres[1]),
+                             doubles(radius), rows_at<const double>(scale), counts[0], counts[1],
+                             rows_at<const double>(std::get<0>(factor)), std::get<1>(factor),
+                             std::get<2>(factor), doubles(norms[0]), doubles(norms[1]), slack,
+                             facts.data(), network(layers)},
+        threads);
 }
 
 }  // namespace

@@ -26,8 +26,8 @@ inline void pull_units(const DisplacementWalk& walk, const WalkSpace& space, int
         double squares[PULLED], *rows = space.rows, *next = space.pulled;
         for (int64_t i = 0; i < count; ++i) {
             const double* from = unit_row(top, u + i, rows + i * ld);
-            moves[i] = through(walk.layer(l - 1), walk.relaxed(space, l - 1, r), from,
-                               rows + i * ld);
+            moves[i] =
+                through(walk.layer(l - 1), walk.relaxed(space, l - 1, r), from, rows + i * ld);
         }
         for (int64_t k = l - 1; k > 0; --k) {
             multiply_rows(rows, ld, count, walk.backward[k], next, ld, space.scratch);
@@ -100,8 +100,7 @@ inline void relax_row(const DisplacementWalk& walk, const WalkSpace& space, int6
     const double radius = call.radius[b], *pre = call.pre[b] + features;
     const int64_t own = units_of(layer), padded = padded_units(layer), at = r * walk.widest;
     for (int64_t u = 0; u < padded; ++u)
-        space.anchor[u] =
-            u >= own ? 0 : pairs(layer) ? pre[2 * u] - pre[2 * u + 1] : pre[u];
+        space.anchor[u] = u >= own ? 0 : pairs(layer) ? pre[2 * u] - pre[2 * u + 1] : pre[u];
     pull_units(walk, space, l, r, radius);
     join_ranges(walk, space, l, r, radius, plain, taint);
     if (call.low.data) {

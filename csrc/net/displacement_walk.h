@@ -1,4 +1,5 @@
-// Rows pulled back through relaxed activations: what bounds of a network's displacement are made of.
+// Rows pulled back through relaxed activations: what bounds of a network's displacement are made
+// of.
 #pragma once
 
 #include "net/packed_network.h"
@@ -62,7 +63,8 @@ struct Moves {
 };
 
 // A row of cotangents of layer l's output to those of its pre-activations; `to` may be `from`.
-inline Moves through(const Layer<double>& layer, const Relaxed& by, const double* from, double* to) {
+inline Moves through(const Layer<double>& layer, const Relaxed& by, const double* from,
+                     double* to) {
     Moves moves;
     const int64_t n = layer.outputs;
     if (layer.activation == Activation::identity) {
@@ -135,7 +137,8 @@ Doubles magnitudes(const double* x, const double* w, int64_t ld, int64_t depth) 
     }
     Doubles total = {};
 #pragma GCC unroll 16
-    for (int m = 0; m < M; ++m) total += absolute<double>(sums[m][0]) + absolute<double>(sums[m][1]);
+    for (int m = 0; m < M; ++m)
+        total += absolute<double>(sums[m][0]) + absolute<double>(sums[m][1]);
     return total;
 }
 

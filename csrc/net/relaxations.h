@@ -102,8 +102,8 @@ void relax(const Curve& curve, const CurveFacts& facts, const double* a_, double
         Extremes extremes = {min(zero, min(start, end)), max(zero, max(start, end))};
         add_inside(curve, facts, a, lo, hi, slope, extremes, taint);
         const Doubles spread = extremes.most - extremes.least;
-        const Doubles sizes = 1.0 + absolute<double>(slope) + absolute<double>(above) +
-                              absolute<double>(below);
+        const Doubles sizes =
+            1.0 + absolute<double>(slope) + absolute<double>(above) + absolute<double>(below);
         const Doubles error = 0.5 * spread + padding(facts, spread, max(hi, -lo) * sizes);
         const Doubles shift = 0.5 * (extremes.most + extremes.least);
         taint.add(error);

@@ -86,15 +86,13 @@ struct EluCurve {
     double alpha, scale;
     static constexpr bool crosses = false;
     VAEFAST_INLINE Doubles slope(Doubles a) const {
-        return a > Doubles{} ? broadcast(scale)
-                             : scale * alpha * exp<double>(min(Doubles{}, a));
+        return a > Doubles{} ? broadcast(scale) : scale * alpha * exp<double>(min(Doubles{}, a));
     }
     VAEFAST_INLINE Doubles secant(Doubles a, Doubles u) const {
         const Doubles zero = {}, one = broadcast(1.0), b = a + u, low = min(a, b), high = max(a, b);
         const Doubles fall = alpha * expm1<double>(min(zero, low));
         const Doubles both = (max(zero, high) - fall) / absolute<double>(u);
-        const Doubles below =
-            alpha * exponential_secant(min(zero, a), high > zero ? zero : u);
+        const Doubles below = alpha * exponential_secant(min(zero, a), high > zero ? zero : u);
         return scale * (low >= zero ? one : high > zero ? both : below);
     }
     VAEFAST_INLINE Points points(Doubles c) const {
@@ -204,8 +202,7 @@ struct GeluTanhCurve {
             constexpr double c = 1.59576912160573071, k = 0.044715;
             const Doubles end = broadcast(64.0), w = min(end, max(-end, v)), square = w * w;
             const Doubles one = broadcast(1.0);
-            const Slope<double> s =
-                sigmoid_slope<double>(c * w * fma(square, broadcast(k), one));
+            const Slope<double> s = sigmoid_slope<double>(c * w * fma(square, broadcast(k), one));
             return MishGate<double>{s.value, s.slope * c * fma(square, broadcast(3 * k), one)};
         };
         return gated_secant(gate, a, u);

@@ -61,8 +61,7 @@ inline void pass_centres(const Centres& all, const CentreSpace& space, Range blo
         const Layer<double>& layer = call.net.layers[l];
         const int64_t n = layer.outputs;
         double* pre = call.pre[block.begin] + at;
-        multiply_rows(h, stride, block.size(), all.forward[l], pre, call.pre.stride,
-                      space.scratch);
+        multiply_rows(h, stride, block.size(), all.forward[l], pre, call.pre.stride, space.scratch);
         for (int64_t r = 0; r < block.size(); ++r) {
             double *row = pre + r * call.pre.stride, *to = space.h + r * all.widest;
             for (int64_t j = 0; layer.bias && j < n; ++j) row[j] += layer.bias[j];

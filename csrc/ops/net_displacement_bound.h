@@ -1,5 +1,5 @@
-// The affine form of a bound of how far a network's output moves in a ball: per row the Gram of what
-// is pulled back to the input, and what the activations' deviations add.
+// The affine form of a bound of how far a network's output moves in a ball: per row the Gram of
+// what is pulled back to the input, and what the activations' deviations add.
 #pragma once
 
 #include "net/displacement_ranges.h"
@@ -13,9 +13,13 @@ inline WalkSpace take_space(Arena& arena, const DisplacementWalk& walk) {
     const auto relaxed = [&] { return arena.take<double>(ROWS * walk.stride); };
     const auto row = [&] { return arena.take<double>(walk.widest); };
     const auto rows = [&] { return arena.take<double>(PULLED * walk.widest); };
-    WalkSpace space = {relaxed(), relaxed(), relaxed(), block(), block(), block(), block(),
-                       {block(), block(), block(), block()}, row(), row(), row(), rows(), rows(),
-                       arena.take<double>(scratch_size<double>(PULLED))};
+    WalkSpace space = {relaxed(), relaxed(),
+                       relaxed(), block(),
+                       block(),   block(),
+                       block(),   {block(), block(), block(), block()},
+                       row(),     row(),
+                       row(),     rows(),
+                       rows(),    arena.take<double>(scratch_size<double>(PULLED))};
     space.root = arena.take<double>(m * walk.widest);
     space.errors = arena.take<double>(m * walk.stride);
     space.own = arena.take<double>(m);
@@ -188,8 +192,7 @@ inline void bound_row(const DisplacementWalk& walk, const WalkSpace& space, int6
         double shift = 0;
         for (int64_t i = g * n; i < (g + 1) * n; ++i) shift += space.own[i] * space.own[i];
         const double* errors = space.errors + g * n * walk.stride;
-        const double rest =
-            __builtin_sqrt(shift) + remainder(errors, walk.stride, n, deviating);
+        const double rest = __builtin_sqrt(shift) + remainder(errors, walk.stride, n, deviating);
         call.rest[b * call.groups + g] = clean && rest - rest == 0 ? rest : double(INFINITY);
     }
 }

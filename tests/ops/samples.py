@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+import vaefast as vf
 from vaefast import ops
 from vaefast.bench.cases import images, network, posterior
 from vaefast.ops._register import registered
@@ -74,6 +75,11 @@ class Sample(NamedTuple):
         result = getattr(ops, self.op)(**arguments, backend=backend)
         return (result,) if isinstance(result, torch.Tensor) else tuple(result)
 
+    def supports(self, arguments: Arguments, backend: str) -> vf.Support:
+        """Whether the backend takes these arguments' network."""
+        layers = arguments["net"].layers if "net" in arguments else ()
+        return vf.supports(self.op, backend, layers=layers)
+
     def cut(self, arguments: Arguments, B: int, rows: slice) -> Arguments:
         """The arguments of some of the B inputs."""
         parts = {name: part(arguments[name], B, rows) for name in self.batched}
@@ -125,10 +131,14 @@ def _gram(dtype: torch.dtype, s: Shape) -> Arguments:
     return {"x": case.x, "net": net, "inv_std": 1 + s.draw(dtype, s.B, d).abs()}
 
 
-def _displacement(dtype: torch.dtype, s: Shape) -> Arguments:
-    given = _gram(dtype, s)
-    radius, scale = _ramp(0.01, 0.5, given["x"]).double(), given.pop("inv_std")
-    return given | {"radius": radius, "scale": scale, "groups": 2 - scale.shape[1] % 2}
+def _displacement(form: str) -> Callable[[torch.dtype, Shape], Arguments]:
+    def make(dtype: torch.dtype, s: Shape) -> Arguments:
+        given = _gram(dtype, s)
+        radius, scale = _ramp(0.01, 0.5, given["x"]).double(), given.pop("inv_std")
+        given |= {"radius": radius, "scale": scale, "groups": 2 - scale.shape[1] % 2}
+        return given | {"form": form}
+
+    return make
 
 
 def _potential(likelihood: str, *params: float) -> Callable[[torch.dtype, Shape], Arguments]:
@@ -227,6 +237,7 @@ def _matrices(dtype: torch.dtype, s: Shape) -> Arguments:
 
 # rows that are spoiled: the last one, and those of the two chains of the last input
 LAST, OF_LAST = slice(-1, None), slice(-2, None)
+BALLS = ("x", "radius", "scale")
 STATE, ROWS = ("z", "p", "grad", "step"), ("mean", "std", "centre", "r", "index")
 ADJOINT = ("z", "p", "upstream", "upstream_p", "accepted", "x", "step", "inv_mass")
 CHAIN, IMAGES = ("z", "U", "grad", "x", "step", "inv_mass", "index"), ("x_adv", "grad", "x")
@@ -238,7 +249,10 @@ SAMPLES = [
     Sample("net_vjp", "shared", _probes("u", -1, own=False), ("x",), ("x", LAST)),
     Sample("net_vjp", "own", _probes("u", -1, own=True), ("x", "u"), ("u", LAST)),
     Sample("net_jacobian_gram", "", _gram, ("x", "inv_std"), ("x", LAST)),
-    Sample("net_displacement_bound", "", _displacement, ("x", "radius", "scale"), ("x", LAST)),
+    *(
+        Sample("net_displacement_bound", form, _displacement(form), BALLS, ("x", LAST))
+        for form in ("affine", "smaller")
+    ),
     *(Sample("net_potential", i[0], _potential(*i), ("z", "x"), ("z", LAST)) for i in LIKES),
     *(Sample("log_likelihood", i[0], _pixels(*i), ("out", "x"), ("x", OF_LAST)) for i in LIKES),
     *(

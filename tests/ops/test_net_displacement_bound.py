@@ -269,7 +269,11 @@ def test_one_row_at_a_time(one_row_at_a_time):
             TypeError,
             r"^scale must be float64 like x or float64",
         ),
-        ({"backend": "cpp"}, RuntimeError, r'net_displacement_bound has no "cpp" backend'),
+        (
+            {"x": draw(0, 3, 8), "net": made("residual"), "backend": "cpp"},
+            RuntimeError,
+            r'^net_displacement_bound has no "cpp" kernel for the layer .linear \+-1 identity.; b',
+        ),
     ],
 )
 def test_errors_say_what_came_and_what_to_do(changes, error, message):

@@ -21,9 +21,19 @@ from vaefast.geometry.norms import spectral
 from vaefast.geometry.points import mean_and_std
 from vaefast.models.prepare import Prepared
 from vaefast.ops.net_displacement_bound import displacement
+from vaefast.runtime import backends, batching
 
-__all__ = ["Moved", "Posterior", "local_margins", "moved", "quickly_bounded", "require_local"]
+__all__ = [
+    "Moved",
+    "Posterior",
+    "bounds_repeat",
+    "local_margins",
+    "moved",
+    "quickly_bounded",
+    "require_local",
+]
 
+OP = "net_displacement_bound"
 STEPS = 6  # by the affine form
 START = 0.6  # of the first-order margin
 POWER = 3.0  # of the radius in the displacement, before two bounds say so
@@ -98,6 +108,16 @@ def quickly_bounded(prepared: Prepared) -> str:
     if not reason and any(not h.net.is_mlp for h in heads(prepared.maps)):
         return 'the encoder is convolutional; certify.margin(method="local") bounds it in minutes'
     return reason
+
+
+def bounds_repeat(prepared: Prepared, form: str) -> str:
+    """How far the encoder's bounds depend on the batch, as ``reproducible`` of results says it."""
+    if form != "affine" or any(
+        backends.resolve(OP, None, prepared.x, head.net.layers) == "reference"
+        for head in heads(prepared.maps)
+    ):
+        return "round-off"  # matrix products of the library
+    return batching.reproducible(False, ("net_forward", "net_jacobian_gram", OP), prepared.x)
 
 
 def local_margins(prepared: Prepared, p_lower: Tensor, form: str) -> Tensor:

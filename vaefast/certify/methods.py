@@ -13,7 +13,7 @@ from vaefast.certify.best import best
 from vaefast.certify.first_order import first_order
 from vaefast.certify.guarantee import Guarantee
 from vaefast.certify.lipschitz import certified_margins
-from vaefast.certify.local import local_margins, require_local
+from vaefast.certify.local import bounds_repeat, local_margins, require_local
 from vaefast.certify.probability import drawn_promise
 from vaefast.certify.request import Drawn, Request
 from vaefast.certify.result import NOT_FINITE, MarginResult
@@ -33,14 +33,17 @@ FIRST_ORDER_DRAWS = 1000
 def _first_order(prepared: Prepared, request: Request) -> MarginResult:
     drawn = request.drawn(prepared, FIRST_ORDER_DRAWS)
     found = first_order(prepared, drawn, request.method, request.precision)
-    return replace(found, samples=drawn.samples, alpha=drawn.alpha)
+    return replace(
+        found, samples=drawn.samples, alpha=drawn.alpha, over=drawn.over, draws=drawn.mark
+    )
 
 
 def _local(prepared: Prepared, request: Request) -> MarginResult:
     require_local(prepared, "local")
     drawn = request.drawn(prepared, "auto")
-    found = local_margins(prepared, drawn.p_lower, request.form or "smaller")
-    return _certified(prepared, "local", found, drawn)
+    form = request.form or "smaller"
+    found = local_margins(prepared, drawn.p_lower, form)
+    return _certified(prepared, "local", found, drawn, bounds_repeat(prepared, form))
 
 
 def _anchors(prepared: Prepared, request: Request) -> MarginResult:
@@ -49,34 +52,38 @@ def _anchors(prepared: Prepared, request: Request) -> MarginResult:
     r, samples = request.radius(prepared), request.looks(prepared, "auto")[-1].samples
     found = anchor_margins(prepared, r, Plan(samples, request.level, request.seed or 0))
     used = found.samples.long()
-    drawn = Drawn(found.p_lower, used, request.level, "ieee", drawn_promise(prepared))
-    return _certified(prepared, "anchors", found.margin, drawn)
+    promise = drawn_promise(prepared)
+    drawn = Drawn(found.p_lower, used, request.total, "ieee", promise, request.inputs)
+    return _certified(prepared, "anchors", found.margin, drawn, bounds_repeat(prepared, "smaller"))
 
 
 def _best(prepared: Prepared, request: Request) -> MarginResult:
     """Both certificates at half of α, so that both statements hold together."""
     require_local(prepared, "best")
     require_anchors(prepared)
-    half = replace(request, alpha=0.5 * request.level)
+    half = replace(request, alpha=0.5 * request.total)
     parts = [_local(prepared, half), _anchors(prepared, replace(half, form=None))]
-    return replace(best(*parts), alpha=request.level)
+    return replace(best(*parts), alpha=request.total)
 
 
-def _certified(prepared: Prepared, method: str, bound: Tensor, drawn: Drawn) -> MarginResult:
+def _certified(
+    prepared: Prepared, method: str, bound: Tensor, drawn: Drawn, own: str
+) -> MarginResult:
     p_lower, abstain = drawn.p_lower, ~(bound > 0)
     causes = {NOT_FINITE: p_lower.isnan(), NO_RADIUS: drawn.samples == 0}
     causes |= {NOT_LIKELY: p_lower <= 0.5, NOT_BOUNDED: abstain}
-    own = batching.reproducible(True, (), prepared.x)  # matrices are a library's
     return MarginResult(
         bound.masked_fill(abstain, 0.0).masked_fill(p_lower.isnan(), torch.nan),
         p_lower,
         abstain,
-        Guarantee.LOCAL if drawn.precision == "ieee" else Guarantee.ESTIMATE,
+        Guarantee.of_draws(drawn.over) if drawn.precision == "ieee" else Guarantee.ESTIMATE,
         method,
         batching.weakest(own, drawn.reproducible),
         reasons(len(bound), causes),
         samples=drawn.samples,
         alpha=drawn.alpha,
+        over=drawn.over,
+        draws=drawn.mark,
     )
 
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Optional
 
 import typer
 from rich.console import Console
@@ -16,6 +16,7 @@ from vaefast import jobs as runs
 from vaefast.cli import engines as e
 from vaefast.cli import options as o
 from vaefast.cli import run_options as ro
+from vaefast.cli.run_report import report_run
 from vaefast.cli.sources import find_device
 from vaefast.jobs import Run, RunPlan
 from vaefast.jobs.manifest import Manifest, Places
@@ -24,6 +25,8 @@ from vaefast.jobs.status import snapshot
 from vaefast.jobs.watching import watch
 
 __all__ = ["certify_in_shards", "jobs", "planned"]
+
+# ruff: noqa: UP045 - typer reads Optional on every Python that we support
 
 
 SHARD_SIZE = 1024
@@ -172,6 +175,19 @@ def merge(folder: Folder, out: o.Out, force: o.Force = False) -> None:
         raise FileExistsError(f"--out {out} exists; pass --force to replace it")
     runs.open(folder).merge(out)
     Console(highlight=False).print(f"The table is at {out}", soft_wrap=True)
+
+
+@jobs.command(epilog="Example: vaefast jobs report run/")
+def report(
+    folder: Folder,
+    out: Annotated[
+        Optional[Path],
+        typer.Option("--out", metavar="FILE", help="The page; default RUN/report.html."),
+    ] = None,
+) -> None:
+    """Write one page on all of a run: who is certified how far, classes, worst inputs, cost."""
+    page = report_run(runs.open(folder), out or folder / "report.html")
+    Console(highlight=False).print(f"The report is at {page}", soft_wrap=True)
 
 
 def _opened(folder: Path, threads: int | None) -> Run:

@@ -4,69 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from vaefast.functional import multipliers, network
 from vaefast.functional.displacement_intervals import Intervals, intervals, slack
+from vaefast.functional.displacement_kernel import INFLATION, Affine, Kernel
 from vaefast.functional.displacement_walk import Walk
 from vaefast.functional.eigenvalues import eigenvalue
-from vaefast.functional.network import Tape
 from vaefast.functional.rows import finite, nan_where_bad
 from vaefast.runtime import matrices, memory, threads
 from vaefast.types import Network
 
-__all__ = ["FORMS", "Affine", "Displacement", "Kernel", "displacement_ellipsoid"]
+__all__ = ["FORMS", "Displacement", "displacement_ellipsoid"]
 
 FORMS = ("affine", "multiplier", "smaller")
-INFLATION = 1.0 + 1e-9
 AT_ONCE = 16  # rows whose matrices stay in the processor's caches
 GRAMS = 4096  # features of a convolutional network's layer whose Gram matrix is still made
 CACHED = 1 << 24  # bytes of images' pulled outputs that are worth several rows at once
 COLUMNS = 1024  # of the remainder's matrix at once
-
-
-class Affine(NamedTuple):
-    """What the affine form gave.
-
-    Args:
-        bound: [n, groups], before it is rounded up.
-        rounding: [n, groups], what floating point can take off.
-        ends: the units' u in each nonlinear layer, ([n, units], [n, units]); None where they were
-            not asked for.
-    """
-
-    bound: Tensor
-    rounding: Tensor
-    ends: list[tuple[Tensor, Tensor]] | None
-
-    @property
-    def rounded_up(self) -> Tensor:
-        return INFLATION * self.bound + self.rounding
-
-    def part(self, rows: slice) -> Affine:
-        ends = None if self.ends is None else [(lo[rows], hi[rows]) for lo, hi in self.ends]
-        return Affine(self.bound[rows], self.rounding[rows], ends)
-
-
-class Kernel(Protocol):
-    """A backend's affine form."""
-
-    def passed(self, x: Tensor, net: Network) -> Tape:
-        """The pass at the centres."""
-
-    def affine(
-        self,
-        walk: Walk,
-        radius: Tensor,
-        scale: Tensor | None,
-        groups: int,
-        rows: slice | Tensor,
-        ends: bool,
-    ) -> Affine:
-        """Of n rows of the walk at ``radius`` [n], scaled by [n, m]."""
 
 
 class Displacement:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from vaefast.jobs.durable import append_line, checksum, read_lines, replace_whole
 from vaefast.jobs.manifest import Column, Manifest, Places
@@ -76,6 +77,7 @@ def write_shard(shard: Shard, manifest: Manifest, places: Places, owner: str) ->
         "stop": stop,
         "attempts": shard.attempts,
         "seconds": {name: round(value, 6) for name, value in shard.seconds.items()},
+        "threads": torch.get_num_threads(),
     }
     data = _parquet(shard, manifest, about, start)
     entry = about | {"shard": shard.number, "file": checksum(data), "bytes": len(data)}

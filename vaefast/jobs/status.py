@@ -84,9 +84,11 @@ def status(run: Run) -> Status:
     return Status(snapshot(run), manifest.shards, driver, held, failed, *own)
 
 
-def snapshot(run: Run) -> Snapshot:
-    """Rows, rate and failures of a run."""
-    return from_shards(run.manifest.rows, _entries(run), _written(run), time.time())
+def snapshot(run: Run, *, at_end: bool = False) -> Snapshot:
+    """Rows, rate and failures of a run, now or when its last shard was written."""
+    written = _written(run)
+    now = max(written.values(), default=0.0) if at_end else time.time()
+    return from_shards(run.manifest.rows, _entries(run), written, now)
 
 
 def _entries(run: Run) -> dict[int, dict[str, Any]]:

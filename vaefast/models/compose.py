@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vaefast.runtime import backends
+from vaefast.runtime import backends, refusals
 from vaefast.types import Network
 
 __all__ = ["chained", "followed_by", "in_float32", "joined", "missing_kernel"]
@@ -76,7 +76,7 @@ def in_float32(net: Network) -> Network:
 def missing_kernel(net: Network, like: Tensor, backend: str | None) -> str:
     """Why no backend runs the network on such tensors; one asked for by name says so itself."""
     name = backends.named(backend)
-    if name and not backends.layer_reason(name, net.layers):
+    if name and not refusals.of_layers(name, net.layers):
         return ""
     support = backends.fused(net, like, backend)
     return "" if support else f"lowers, but {support.reason}"

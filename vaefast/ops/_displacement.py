@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from vaefast.functional.activations import parse
-from vaefast.functional.displacement import Affine
 from vaefast.functional.displacement_intervals import slack
+from vaefast.functional.displacement_kernel import Affine
 from vaefast.functional.displacement_walk import Walk
 from vaefast.functional.eigenvalues import eigenvalue
 from vaefast.functional.network import Tape
@@ -66,7 +66,7 @@ class CppKernel:
         rows: slice | Tensor,
         ends: bool,
     ) -> Affine:
-        """See :class:`vaefast.functional.displacement.Kernel`."""
+        """See :class:`vaefast.functional.displacement_kernel.Kernel`."""
         curves = [layer_map.curve for layer_map in walk.maps]
         n, m = len(radius), walk.maps[-1].layer.out_features
         own = m // groups

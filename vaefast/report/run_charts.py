@@ -27,7 +27,7 @@ def curve(numbers: RunNumbers, facts: RunFacts) -> Chart | None:
     title, x_label, words = _curve_words(name, facts)
     svg = band_plot("curve", lines, x_label=x_label, y_label="share of inputs at or above")
     ends = [f"{named(column, facts)}: {_described(column)}" for column in shown]
-    caption = f"{words}. {'; '.join(ends)}. Of {columns[0].spread.count} inputs."
+    caption = f"{words}. {'; '.join(ends)}. Of {columns[0].spread.count} in all."
     if len(shown) < len(columns):
         caption += f" {len(shown)} of {len(columns)} r are shown."
     return Chart(title, svg, caption, tuple(line.label for line in lines))

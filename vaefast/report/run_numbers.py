@@ -122,7 +122,7 @@ def _is_number(kind: Any) -> bool:
     import pyarrow as pa
 
     is_a = pa.types
-    return is_a.is_integer(kind) or is_a.is_floating(kind) or is_a.is_boolean(kind)
+    return is_a.is_integer(kind) or is_a.is_floating(kind)
 
 
 def _radius(name: str) -> tuple[str, str]:

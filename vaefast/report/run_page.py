@@ -15,7 +15,7 @@ from vaefast.audit.progress import human
 from vaefast.report.images import Picture, Strip, data_uri
 from vaefast.report.run_charts import class_chart, class_name, curve
 from vaefast.report.run_numbers import EXAMPLES, Failure, Measured, RunNumbers, scan
-from vaefast.report.run_words import Cost, RunFacts, findings, promise, sound, tiles
+from vaefast.report.run_words import Cost, RunFacts, findings, sound, tiles
 from vaefast.report.summary import versions
 from vaefast.report.tables import StageRow
 from vaefast.report.words import number
@@ -73,7 +73,7 @@ def _render(numbers: RunNumbers, facts: RunFacts, read: Read | None) -> str:
         facts=facts,
         numbers=numbers,
         certified=sound(facts),
-        promise=promise(facts, numbers.rows),
+        radii=", ".join(f"{r:g}" for r in facts.r),
         tiles=tiles(numbers, facts),
         findings=findings(numbers, facts),
         charts=charts,
@@ -100,7 +100,8 @@ def _worst(numbers: RunNumbers, facts: RunFacts, read: Read | None) -> Strip:
         uri = "" if isinstance(image, str) else data_uri(_unit(image, facts.box))
         said = f"input {one.index}: {number(one.value)}"
         if one.label is not None and one.label >= 0:
-            said += f", {class_name(one.label, facts.classes)}"
+            name = class_name(one.label, facts.classes)
+            said += f", {name}" if facts.classes else f", class {name}"
         pictures.append(Picture(uri, said, said))
     return Strip(_ranked(numbers), pictures)
 

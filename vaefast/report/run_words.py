@@ -20,20 +20,20 @@ class Cost:
 
     Attributes:
         rows: inputs that this is the time of.
-        seconds: of processes by stage.
-        threads: of each process.
+        seconds: of workers by stage.
+        processor_seconds: the same times the threads of each worker, all stages together.
         rate: rows a second, all processes together, None where that is not known.
     """
 
     rows: int
     seconds: Mapping[str, float]
-    threads: int = 1
+    processor_seconds: float
     rate: float | None = None
 
     @property
     def hours_per_million(self) -> float:
         """Processor-hours of a million inputs."""
-        return sum(self.seconds.values()) * self.threads / 3600.0 * 1e6 / max(1, self.rows)
+        return self.processor_seconds / 3600.0 * 1e6 / max(1, self.rows)
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,8 @@ class RunFacts:
 
 
 def guarantee_of(facts: RunFacts) -> Guarantee | None:
-    """The margins' guarantee; None where there are none."""
-    return Guarantee(facts.guarantee) if facts.guarantee else None
+    """The margins' guarantee; None where there is none of ours."""
+    return next((one for one in Guarantee if one.value == facts.guarantee), None)
 
 
 def sound(facts: RunFacts) -> bool:
@@ -99,6 +99,8 @@ def promise(facts: RunFacts, rows: int) -> str:
             "An empirical margin is the smallest change that an attack was found to need: an upper "
             "limit of what could be certified, and no certificate."
         )
+    if found is None and facts.guarantee:
+        return f"What the numbers promise: {facts.guarantee}."
     if found is None:
         return "These are measurements; they promise nothing about inputs that were not tried."
     if found is Guarantee.LIPSCHITZ and "lipschitz" in str(facts.settings.get("method", "")):
@@ -117,7 +119,7 @@ def _with(facts: RunFacts, rows: int) -> str:
     of = f"for all {rows} inputs{radii} together"
     if facts.level != "run":
         of = f"for each input{' at all ' + str(len(facts.r)) + ' r' if several else ''} by itself"
-    text = f"{of} with probability at least 1 − α over the draws, α = {number(facts.alpha, 2)}"
+    text = f"{of} with probability at least 1 − α over the draws, α = {facts.alpha:g}"
     if facts.level != "run" and rows > 1:
         text += f" (of {rows} inputs up to {number(facts.alpha * rows, 2)} may be expected wrong)"
     return text
@@ -146,6 +148,7 @@ def tiles(numbers: RunNumbers, facts: RunFacts) -> list[Tile]:
         column = numbers.of("margin")[0]
         share = 1.0 - column.zero / column.spread.count if column.spread.count else None
         what = "a certified radius above 0" if sound(facts) else "a margin above 0"
+        what += f" at r = {column.r}" if column.r else ""
         found.append(Tile(percent(share), f"of the inputs have {what}"))
     if facts.cost is not None and facts.cost.seconds:
         hours = number(facts.cost.hours_per_million, 2)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from vaefast.checks import option, short
+from vaefast.runtime import refusals
 from vaefast.types import Network
 
 __all__ = ["BACKENDS", "Support", "fused", "resolve", "supports", "use_backend"]
@@ -31,7 +32,6 @@ logger = logging.getLogger("vaefast")
 
 _implemented: dict[str, tuple[str, ...]] = {}  # op -> backends that it has
 _instead: dict[tuple[str, str], str] = {}  # (op, backend that it has not) -> the reason's end
-_refused: dict[str, Callable[[str, Sequence[str]], str]] = {}
 _said: set[str] = set()
 _missing: set[str] = set()  # backends whose absence was told
 _forced: str | None = None
@@ -60,15 +60,14 @@ def declare(
     op: str,
     backends: tuple[str, ...],
     instead: str = "",
-    refused: Callable[[str, Sequence[str]], str] | None = None,
+    refused: refusals.Refusal | None = None,
 ) -> None:
     """Record an op's backends, and what runs on CUDA ``instead`` of a Triton kernel.
 
     ``refused``: (backend, layers) ↦ why that has no kernel of the op for them, "" where it has.
     """
     _implemented[op], _instead[op, "triton"] = backends, f"; {instead}" if instead else ""
-    if refused is not None:
-        _refused[op] = refused
+    refusals.declare(op, refused)
 
 
 def has(op: str, backend: str) -> bool:
@@ -119,25 +118,7 @@ def _dtype_reason(backend: str, dtype: torch.dtype) -> str:
 def _other_reason(op: str, backend: str, device: str, layers: Sequence[str] = ()) -> str:
     if backend not in _implemented[op]:
         return f'{op} has no "{backend}" backend yet' + _instead.get((op, backend), "")
-    reason = availability(backend, device) or layer_reason(backend, layers)
-    return reason or (_refused[op](backend, layers) if op in _refused else "")
-
-
-def layer_reason(backend: str, layers: Sequence[str]) -> str:
-    """Why ``backend`` has no kernels for a network of these layers; empty where it has."""
-    if backend == "reference":
-        return ""
-    for layer in layers:
-        if layer.startswith("linear ") and " +" not in layer:
-            continue
-        if backend != "cpp":
-            return (
-                f'backend "{backend}" has no kernel for the layer {layer!r} yet; public functions '
-                "run the module, on CUDA in captured graphs"
-            )
-        if pairs := [layer for layer in layers if layer.endswith(" maxmin")]:
-            return f'backend "cpp" has no kernel for {pairs[0]!r} beside layers with pixels'
-    return ""
+    return availability(backend, device) or refusals.of_op(op, backend, layers)
 
 
 @constant_when_traced
@@ -238,7 +219,7 @@ def fused(net: Network, tensor: Tensor, backend: str | None = None) -> Support:
     reason = (
         _dtype_reason(chosen, tensor.dtype)
         or availability(chosen, tensor.device.type)
-        or layer_reason(chosen, net.layers)
+        or refusals.of_layers(chosen, net.layers)
     )
     if reason:
         _warn_of_missing(chosen, tensor.device.type)
