@@ -74,6 +74,7 @@ def test_columns_are_what_they_say(result, vae):
     sound = certify.margin(vae, x, result.r, method="local", samples=50)
     assert result.values["margin_certified"] == pytest.approx(sound.margin.numpy())
     assert (result.values["margin_certified"] <= result.values["margin_whitened"] + 1e-9).all()
+    assert (result.values["margin_certified"] <= result.values["margin_empirical"]).all()
     for outcome in result.outcomes:
         similarity = metrics.msssim(result.reconstruction, outcome.defended).value.numpy()
         assert outcome.values["msssim_defended"] == pytest.approx(similarity)

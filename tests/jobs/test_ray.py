@@ -2,10 +2,14 @@
 
 import json
 import os
+import random
 import secrets
 import signal
 import subprocess
 import sys
+import time
+from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +19,7 @@ import vaefast as vf
 from vaefast import jobs
 from vaefast.jobs import RayOptions
 from vaefast.jobs.fingerprint import digest
+from vaefast.jobs.leases import process_start
 
 STORE = 100 << 20  # bytes
 
@@ -189,6 +194,80 @@ def test_a_driver_killed_in_mid_run_is_begun_again(cluster, plan, undisturbed, t
     assert 0 < begun <= 9
     run.work("ray", options=RayOptions(address=cluster.address))
     assert table(run) == undisturbed
+
+
+class Chaos:
+    """A driver on a cluster, and what is killed by kill -9: it, a worker, or a node.
+
+    Args:
+        cluster: of two nodes.
+        run: that the driver works on.
+        numbers: random ones.
+    """
+
+    CODE = (
+        "import sys; from vaefast import jobs; jobs.open(sys.argv[1]).work('ray', "
+        "options=jobs.RayOptions(address=sys.argv[2]))"
+    )
+
+    def __init__(self, cluster, run, numbers):
+        self.cluster, self.run, self.numbers = cluster, run, numbers
+        self.killed, self.driver = Counter(), None
+
+    def begin(self):
+        """A driver, where none is alive."""
+        if self.driver is None or self.driver.poll() is not None:
+            words = [sys.executable, "-I", "-c", self.CODE, str(self.run.folder)]
+            quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+            self.driver = subprocess.Popen([*words, self.cluster.address], **quiet)
+
+    def kill(self, what):
+        """Whether there was one to kill."""
+        if what == "driver":
+            self.driver.kill()
+            self.driver.wait()
+        elif what == "node":
+            node = self.numbers.randrange(2)
+            self.cluster.remove_node(self.cluster.two[node], allow_graceful=False)
+            self.cluster.two[node] = self.cluster.add_node(
+                num_cpus=1, object_store_memory=STORE, include_dashboard=False
+            )
+        elif alive := [pid for pid in workers(self.run) if process_start(pid) > 0]:
+            os.kill(self.numbers.choice(alive), signal.SIGKILL)
+        else:
+            return False
+        self.killed[what] += 1
+        return True
+
+    def work(self, moments):
+        """Kill something whenever as many shards are there as ``moments`` say, to the end."""
+        while missing := len(self.run.missing()):
+            self.begin()
+            there = self.run.manifest.shards - missing
+            what = self.numbers.choice(("driver", "worker", "worker", "node"))
+            if moments and there >= moments[0] and self.kill(what):
+                moments.pop(0)
+            time.sleep(0.02)
+        assert self.driver.wait(timeout=120) == 0
+
+
+@pytest.mark.proof
+def test_chaos_loses_nothing_doubles_nothing_and_changes_no_bit(cluster, plan, tmp_path):
+    """VAEFAST_CHAOS times kill -9 of a worker, the driver or a node, at random moments."""
+    kills = int(os.environ.get("VAEFAST_CHAOS", "5"))
+    plan = replace(plan, shard_size=1, attempts=100)
+    expected = table(worked(jobs.create(plan, tmp_path / "local")))
+    numbers = random.Random(kills)
+    run = jobs.create(plan, tmp_path / "ray")
+    chaos = Chaos(cluster, run, numbers)
+    try:
+        chaos.work(sorted(numbers.randrange(1, 110) for _ in range(kills)))
+    finally:
+        if chaos.driver is not None:
+            chaos.driver.kill()
+    assert chaos.killed.total() == kills
+    assert table(run) == expected
+    print(f"killed: {dict(chaos.killed)}")
 
 
 @pytest.mark.proof

@@ -76,6 +76,27 @@ def test_the_page_keeps_to_honest_words(write):
     assert "not attacked adaptively" in page.text
 
 
+def test_certified_whitened_and_empirical_stand_in_one_picture_with_their_ratio(write):
+    _, page, summary = write(certified=True)
+    found = summary["numbers"]["empirical"]
+    assert (found["inputs"], found["broken"], found["violated"]) == (8, 7, [])
+    assert "Certified, whitened, empirical" in page.text
+    assert f"the median ratio is {found['ratio']:.2f}" in page.text
+    assert "of the smallest break that an attack found" in page.text
+    assert f"{Guarantee.LOCAL_RUN}; 0 where nothing" in page.text
+    assert summary["columns"]["margin_certified"]["meaning"].count("of the run at once") == 1
+    assert "contradicted" not in page.text.lower()
+
+
+def test_a_certificate_that_an_attack_contradicts_is_said_loudly(write):
+    def change(audit):
+        audit.values["margin_certified"][5] = audit.values["margin_empirical"][5] + 0.1
+
+    _, page, summary = write(change, certified=True)
+    assert summary["numbers"]["empirical"]["violated"] == [5]
+    assert page.text.count("CONTRADICTED") == 2  # in the findings and under the picture
+
+
 @pytest.mark.parametrize("guarantee", Guarantee)
 def test_the_margins_show_their_own_guarantee(write, guarantee):
     _, page, summary = write(guarantee=guarantee)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -66,6 +66,11 @@ INPUT_COLUMNS = {
         "pixel scale, ℓ2",
         "R such that P(‖g(μ(x')+σ(x')⊙η) − g(μ)‖₂ ≤ r) > ½ for all ‖x'−x‖₂ ≤ R; "
         f"{Guarantee.LOCAL.value}; 0 where nothing is certified",
+    ),
+    "margin_empirical": Description(
+        "pixel scale, ℓ2",
+        "smallest ‖δ‖₂ at which an attack left at most half of the reconstructions within r, at "
+        "least the true margin; infinite where none was found, NaN where none was searched for",
     ),
     "margin_abstain": Description(
         "", "the lower bound of the probability is at most ½, or the Jacobian is 0"
@@ -131,10 +136,13 @@ ATTACK_COLUMNS = {
 }
 
 
-def describe_input(name: str, guarantee: str, *, images: bool = True) -> Description:
+def describe_input(
+    name: str, guarantee: str, *, images: bool = True, certificate: str | None = None
+) -> Description:
     """Of ``INPUT_COLUMNS``; a margin's meaning says its own guarantee."""
     unit, meaning = INPUT_COLUMNS[name]
     meaning = meaning.replace(FIRST_ORDER, str(guarantee))
+    meaning = meaning.replace(Guarantee.LOCAL.value, str(certificate or Guarantee.LOCAL))
     return Description(in_scale(unit, images), meaning if images else meaning.replace(*ENTRIES))
 
 
@@ -150,6 +158,7 @@ def columns(
     *,
     guarantee: Guarantee = Guarantee.FIRST_ORDER,
     images: bool = True,
+    certificate: Guarantee | None = None,
 ) -> list[Column]:
     """The columns in the order of their descriptions; those that were not measured are absent.
 
@@ -157,12 +166,14 @@ def columns(
         per_input: values by name of ``INPUT_COLUMNS``.
         per_attack: for every attack's name, values by name of ``ATTACK_COLUMNS``.
         objective_units: for every attack's name, the unit of its objective.
-        guarantee: what the margins promise.
+        guarantee: what the margins of first order promise.
+        certificate: what the certified ones do.
         images: whether the inputs are; else their scale is called so.
     """
     units = objective_units or {}
+    options: dict[str, Any] = {"images": images, "certificate": certificate}
     result = [
-        Column(name, *describe_input(name, guarantee, images=images), per_input[name])
+        Column(name, *describe_input(name, guarantee, **options), per_input[name])
         for name in INPUT_COLUMNS
         if name in per_input
     ]

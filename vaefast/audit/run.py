@@ -12,6 +12,8 @@ from torch import Tensor
 
 from vaefast import metrics
 from vaefast.attacks.result import AttackResult, faults
+from vaefast.audit import margins as margin_stage
+from vaefast.audit import ordering
 from vaefast.audit import stages as stage
 from vaefast.audit.blocks import by_blocks
 from vaefast.audit.columns import Column, columns, in_scale
@@ -61,6 +63,7 @@ class Audit:
     low: float = 0.0  # smallest and largest valid entry
     high: float = 1.0
     classes: tuple[str, ...] = ()  # names of the classes, empty where they are numbers
+    certificate: Guarantee | None = None  # of the certified margins, where there are any
 
     @property
     def images(self) -> bool:
@@ -89,6 +92,7 @@ class Audit:
         units = {o.plan.name: self.objective_unit(o.plan) for o in self.outcomes}
         per_attack = {o.plan.name: o.values for o in self.outcomes}
         options: dict[str, Any] = {"guarantee": self.guarantee, "images": self.images}
+        options["certificate"] = self.certificate
         return columns(self.values, per_attack, units, **options)
 
 
@@ -119,13 +123,16 @@ def run(vae: VAE, data: Dataset, settings: AuditSettings, stages: Stages) -> Aud
     measured = stage.measure(job)
     eigenvalues, directions = measured.pop("eigenvalues"), measured.pop("directions")
     r = settings.r or stage.unchanged_radius(vae, job.x, settings.seed)
-    margins = stage.margins(job, r)
-    measured |= margins.values | stage.certified(job, r, notes)
+    margins = margin_stage.margins(job, r, notes)
+    measured |= margins.values
     reference = stage.sample_reconstruction(vae, job.x, settings.seed, stage.CLEAN)
     values = _clean_values(job, clean, reference, classifier) | _arrays(measured)
     if classifier is not None and data.y_test is not None:
         values["label"] = data.y_test[: len(job.x)].cpu().numpy()
     values["failed"] = _any_nan(values) | clean.failed.cpu().numpy()
+    if settings.empirical:
+        values |= _arrays({"margin_empirical": margin_stage.empirical(job, r, margins)})
+    notes += ordering.violations(values)
     outcomes = _outcomes(job, attacks, defences, reference, classifier)
     return Audit(
         settings=settings,
@@ -134,6 +141,7 @@ def run(vae: VAE, data: Dataset, settings: AuditSettings, stages: Stages) -> Aud
         reconstruction=reference,
         r=r,
         guarantee=margins.guarantee,
+        certificate=margins.certificate,
         msssim=_msssim_sizes(job.x) if job.measure == "msssim" else "",
         outcomes=outcomes,
         values=values,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from vaefast import checks
 from vaefast.attacks.divergences import DIVERGENCES
+from vaefast.certify.level import inputs_of
 
 __all__ = ["AuditSettings"]
 
@@ -30,7 +31,11 @@ class AuditSettings:
             takes the 90 % quantile of ‖g(μ+σ⊙η) − g(μ)‖₂ over the clean inputs, from random
             numbers that the margins do not use.
         samples: Monte-Carlo samples per margin.
-        alpha: error probability of each Clopper-Pearson bound.
+        alpha: error probability of each Clopper-Pearson bound, or as ``over`` says.
+        over: whose alpha is: "input", "run" (all inputs' together) or the number of inputs of a
+            larger run that these belong to.
+        empirical: how many inputs, the first ones, are searched for the smallest break, the
+            empirical margin; 0 for none. Each takes up to 13 radii with 3 starts of 30 steps.
     """
 
     inputs: int = 128
@@ -45,11 +50,15 @@ class AuditSettings:
     r: float | None = None
     samples: int = 1000
     alpha: float = 1e-3
+    over: str | int = "input"
+    empirical: int = 16
 
     def __post_init__(self) -> None:
         for name in ("inputs", "attack_steps", "restarts", "transitions", "leapfrog", "samples"):
             checks.count(getattr(self, name), name)
         checks.count(self.warmup, "warmup", 0)
+        checks.count(self.empirical, "empirical", 0)
+        inputs_of(self.over, 1)
         checks.option(self.divergence, "divergence", DIVERGENCES)
         if (
             not self.eps

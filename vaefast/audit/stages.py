@@ -10,26 +10,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vaefast import attacks, certify, geometry, hmc, metrics
+from vaefast import attacks, geometry, hmc, metrics
 from vaefast.audit.blocks import by_blocks
 from vaefast.audit.job import Job, Plan
-from vaefast.certify.local import quickly_bounded
 from vaefast.data import Dataset
 from vaefast.hmc.health import say
 from vaefast.models import VAE
-from vaefast.models.prepare import prepare
 from vaefast.philox import Use, normal
-from vaefast.runtime.reasons import Reasons, counted
+from vaefast.runtime.reasons import Reasons
 
 __all__ = [
     "Attacked",
     "Defended",
-    "Margins",
     "attack",
     "classifier",
     "compare",
     "defend",
-    "margins",
     "measure",
     "sample_reconstruction",
     "search",
@@ -55,30 +51,6 @@ class Defended:
     divergent: Tensor  # [B]
     failed: Tensor  # [B]
     reasons: Reasons  # what is wrong with each row, "" where nothing is
-
-
-@dataclass(frozen=True)
-class Margins:
-    """Probabilities and margins, [B] each, by their names in the table; and their promise."""
-
-    robust_probability: Tensor
-    robust_probability_lower: Tensor
-    margin_first_order: Tensor
-    margin_whitened: Tensor
-    margin_abstain: Tensor
-    guarantee: certify.Guarantee
-    reasons: Reasons  # why each row abstains, "" where it does not
-
-    @property
-    def values(self) -> dict[str, Tensor]:
-        return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
-
-    @property
-    def abstaining(self) -> str:
-        """How many inputs have no margin and why, "" where all have one."""
-        count = sum(map(bool, self.reasons))
-        inputs = f"{count} of {len(self.reasons)} inputs have no margin"
-        return f"{inputs}: {counted(self.reasons)}" if count else ""
 
 
 def attack(job: Job, plan: Plan) -> Attacked:
@@ -182,55 +154,6 @@ def measure(job: Job) -> dict[str, Tensor]:
         }
 
     with job.stages.stage("measure  Jacobians and spectrum", len(job.x)) as advance:
-        return by_blocks(rows, job.x, advance)
-
-
-def margins(job: Job, r: float) -> Margins:
-    """The probability that a reconstruction stays within r, and the margins that follow."""
-    settings = job.settings
-    options: dict[str, Any] = {"samples": settings.samples, "alpha": settings.alpha}
-    options["seed"] = settings.seed
-
-    def rows(rows: slice, index: Tensor) -> Margins:
-        vae, x = job.vae, job.x[rows]
-        found = certify.robust_probability(vae, x, r, index=index, **options)
-        first_order, whitened = (
-            certify.margin(vae, x, r, method=method, probability=found)
-            for method in ("first_order", "whitened")
-        )
-        return Margins(
-            robust_probability=found.p,
-            robust_probability_lower=found.p_lower,
-            margin_first_order=first_order.margin,
-            margin_whitened=whitened.margin,
-            margin_abstain=whitened.abstain,
-            guarantee=whitened.guarantee,
-            reasons=whitened.reasons,
-        )
-
-    with job.stages.stage(
-        "measure  first-order margins", len(job.x), "samples", settings.samples
-    ) as advance:
-        return by_blocks(rows, job.x, advance)
-
-
-@torch.no_grad()
-def certified(job: Job, r: float, notes: list[str]) -> dict[str, Tensor]:
-    """The margin that is sound, where the encoder can be bounded at once; else a note."""
-    reason = quickly_bounded(prepare(job.vae, job.x[:1], half="refuse"))
-    if reason:
-        notes.append(f"No certified margins: {reason}.")
-        return {}
-    settings = job.settings
-    options: dict[str, Any] = {"samples": settings.samples, "alpha": settings.alpha}
-    options["seed"] = settings.seed
-
-    def rows(rows: slice, index: Tensor) -> dict[str, Tensor]:
-        x = job.x[rows]
-        found = certify.margin(job.vae, x, r, method="local", index=index, **options)
-        return {"margin_certified": found.margin}
-
-    with job.stages.stage("measure  certified margins", len(job.x)) as advance:
         return by_blocks(rows, job.x, advance)
 
 

@@ -23,7 +23,7 @@ from vaefast import philox
 from vaefast.certify.cells import Ellipsoid, anchors, covered
 from vaefast.certify.heads import heads
 from vaefast.certify.local import ALONE
-from vaefast.certify.pool import Pool, Spread, level_of
+from vaefast.certify.pool import Levels, Pool, Spread
 from vaefast.certify.sampling import AtInput, at_input, within
 from vaefast.functional.displacement import Displacement
 from vaefast.functional.eigenvalues import eigenvalue
@@ -35,7 +35,7 @@ __all__ = ["AnchorMargins", "Plan", "anchor_margins", "require_anchors"]
 
 PILOT = 10_000  # draws that choose the radii, and nothing else
 HALVINGS = 9
-RADII = tuple(1.08 * 0.99**k for k in range(40))  # of the pilot's, bisected
+RADII = tuple(1.08 * 0.995**k for k in range(64))  # of the pilot's, bisected
 AXES = (3, 2, 4)  # that the pilot chooses among, tried in this order
 START = 2.5  # the quantile up to which the pilot's draws spread
 MOST = 4.0  # the quantile above which no radius is tried
@@ -148,9 +148,9 @@ class _Input:
             return 0.0, 0.0, 0
         tried = (self._ellipsoid(radius * share, axes) for share in RADII)
         widest = next(ellipsoid for ellipsoid in tried if ellipsoid is not None)
-        level = level_of(len(RADII) * anchors(widest), self.plan.alpha)
+        levels = Levels.of(len(RADII) * anchors(widest), self.plan.alpha)
         pool = self._draw(_spread(widest), self.plan.samples, Use.ANCHOR)
-        bounds = partial(pool.miss_bounds, level=level)
+        bounds = partial(pool.miss_bounds, levels=levels)
         origin = torch.zeros_like(self.own.mean, dtype=torch.float64)
         return self._found(radius, axes, bounds), 1.0 - float(bounds(origin)), pool.samples
 
@@ -181,8 +181,8 @@ class _Input:
                 ellipsoid = _cut(reach, axes)
                 if ellipsoid is None:
                     break
-                level = level_of(len(RADII) * anchors(ellipsoid), self.plan.alpha)
-                bounds = partial(pilot.miss_bounds, level=level, copies=copies)
+                levels = Levels.of(len(RADII) * anchors(ellipsoid), self.plan.alpha)
+                bounds = partial(pilot.miss_bounds, levels=levels, copies=copies)
                 if held := covered(ellipsoid, bounds):
                     best = axes
                     break
@@ -201,14 +201,14 @@ class _Input:
         for part in memory.row_chunks(samples, cost, memory.cached(1, self.own.mean)):
             steps = torch.arange(part.start, part.stop, device="cpu")
             eta = philox.normal(
-                d,
+                d + 1,
                 seed=self.plan.seed,
                 index=index.expand(len(steps)),
                 step=steps,
                 use=use,
                 dtype=torch.float64,
             )
-            z = eta @ spread.factor.mT
+            z = spread.draws(eta)
             latent = self.own.mean + self.own.std * z.to(self.own.mean.dtype)
             misses.append(z[~within(maps, latent, self.own.centre, self.r)])
         return Pool(spread, torch.cat(misses), samples)

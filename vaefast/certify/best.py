@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -25,13 +27,16 @@ def best(*margins: MarginResult) -> MarginResult:
         margins: at least one result of :func:`margin` on the same inputs, of one event and one
             guarantee.
 
+    The error probability of the larger is the sum of both, or where they share the draws of one
+    ``probability`` the larger of both: it is wrong only if that one bound is.
+
     Returns:
         :class:`MarginResult`, its ``method`` naming all of them; a row abstains where all do.
         ``p_lower`` is that of the margin that was taken.
 
     Raises:
         TypeError: something that is no :class:`MarginResult`.
-        ValueError: none, other rows, two events, or two guarantees.
+        ValueError: none, other rows, two events, two guarantees, or alphas of other runs.
     """
     if not margins:
         raise ValueError("best takes at least one margin, got none")
@@ -47,6 +52,11 @@ def best(*margins: MarginResult) -> MarginResult:
             raise ValueError(
                 f'{name} is "{result.guarantee}", the first "{first.guarantee}"; the larger of the '
                 "two would be neither, so compare margins of one guarantee"
+            )
+        if result.over != first.over:
+            raise ValueError(
+                f"{name} shares alpha among {result.over} inputs, the first among {first.over}; "
+                "ask for both with the same over"
             )
     stacked = torch.stack([m.margin for m in margins])
     value, which = stacked.nan_to_num(-1.0, torch.inf).max(0)
@@ -64,18 +74,24 @@ def best(*margins: MarginResult) -> MarginResult:
         reproducible=batching.weakest(*(m.reproducible for m in margins)),
         reasons=why,
         event=event,
-        samples=_summed([m.samples for m in margins]),
-        alpha=_total([m.alpha for m in margins]),
+        samples=_summed(margins),
+        alpha=_total(margins),
+        over=first.over,
+        draws=first.draws if all(m.draws == first.draws for m in margins) else "",
     )
 
 
-def _summed(samples: list[Tensor | None]) -> Tensor | None:
-    """Draws of all of them."""
-    given = [s for s in samples if s is not None]
-    return torch.stack(given).sum(0) if given else None
+def _summed(margins: Sequence[MarginResult]) -> Tensor | None:
+    """Draws of all of them, those that are shared once."""
+    given = {m.draws or str(i): m.samples for i, m in enumerate(margins) if m.samples is not None}
+    return torch.stack(list(given.values())).sum(0) if given else None
 
 
-def _total(levels: list[float | None]) -> float | None:
-    """α of all statements together, by the union bound."""
-    given = [level for level in levels if level is not None]
-    return sum(given) if given else None
+def _total(margins: Sequence[MarginResult]) -> float | None:
+    """α of all statements together: the union bound over those that share no draws."""
+    shared: dict[str, float] = {}
+    for number, result in enumerate(margins):
+        if result.alpha is not None:
+            mark = result.draws or str(number)
+            shared[mark] = max(result.alpha, shared.get(mark, 0.0))
+    return sum(shared.values()) if shared else None

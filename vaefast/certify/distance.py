@@ -11,6 +11,7 @@ from torch import Tensor
 from vaefast import checks
 from vaefast.certify.events import Event
 from vaefast.certify.guarantee import Guarantee
+from vaefast.certify.level import Over, inputs_of
 from vaefast.certify.local import bounds_repeat, moved, require_local
 from vaefast.certify.probability import check_draws, drawn_promise, lower_bound
 from vaefast.certify.request import FORMS
@@ -46,12 +47,13 @@ class CertifiedDistance:
             abstained. It was fixed before the draws.
         samples: draws per input.
         samples_required: [B] int64, the fewest draws with which the row need not abstain.
-        alpha: error probability per input.
+        alpha: error probability, per input or of all that share it, see ``over``.
         abstain: [B] bool.
         reasons: why each row abstained, "" where it did not.
         guarantee: a :class:`Guarantee`.
         reproducible: how far a row depends on the batch it stood in.
         event: the :class:`Event`.
+        over: how many inputs share ``alpha``; 1: each has its own.
     """
 
     distance: Tensor
@@ -66,6 +68,7 @@ class CertifiedDistance:
     guarantee: Guarantee = Guarantee.LOCAL
     reproducible: str = "round-off"
     event: Event = Event.FIXED_CENTRE
+    over: int = 1
 
 
 @without_grad
@@ -80,6 +83,7 @@ def distance(
     index: Tensor | None = None,
     context: Context = None,
     form: str = "smaller",
+    over: Over = "input",
 ) -> CertifiedDistance:
     """The smallest r such that a margin of ``radius`` is certified: for users who do not fix r.
 
@@ -94,11 +98,12 @@ def distance(
         x: [B, *event] inputs, float32 or float64.
         radius: of the perturbations, float or [B], ℓ2 in pixel scale, at least 0 and finite.
         samples: draws S per input. Tip: ``samples_required`` says how many a row would take.
-        alpha: error probability per input, in (0, 1).
+        alpha: error probability, in (0, 1), per input or as ``over`` says.
         seed: seed of the draws, which are those of :func:`robust_probability`.
         index: [B] int64, the global number of each input; default ``arange(B)``.
         context: conditions of each input, [B, ...] or a dict of such tensors.
         form: of the encoder's bound, as in :func:`margin`.
+        over: whose alpha is, as in :func:`margin`: "input", "run", or the number of a run's inputs.
 
     Returns:
         :class:`CertifiedDistance`.
@@ -119,10 +124,12 @@ def distance(
     if bool((ball == torch.inf).any()):
         raise ValueError("radius must be finite, got inf")
     p = required_probability(*moved(prepared, ball, form))
-    levels = lower_bound(torch.arange(samples + 1, device=p.device), samples, alpha)
+    shared = inputs_of(over, len(x))
+    level = alpha / shared
+    levels = lower_bound(torch.arange(samples + 1, device=p.device), samples, level)
     rank = torch.searchsorted(levels, p).clamp(min=1)
     found = _kth(prepared, rank.clamp(max=samples), draws.samples, seed)
-    required = (math.log(alpha) / p.log()).ceil().clamp(1, 2**62).long()
+    required = (math.log(level) / p.log()).ceil().clamp(1, 2**62).long()
     bad = ~finite(prepared.x, ball)
     wrong = ~found.isfinite()
     abstain = bad | (rank > samples) | wrong
@@ -138,7 +145,9 @@ def distance(
         alpha=alpha,
         abstain=abstain,
         reasons=reasons(len(x), causes),
+        guarantee=Guarantee.of_draws(shared),
         reproducible=batching.weakest(drawn_promise(prepared), bounds_repeat(prepared, form)),
+        over=shared,
     )
 
 

@@ -14,6 +14,10 @@ class Guarantee(str, Enum):
     FIRST_ORDER_STD_HELD = "first order, not a certificate; std held at its value at x"
     ESTIMATE = "estimate, not a certificate; computed in reduced precision"
     LOCAL = "sound with probability 1 - alpha per input; up to the rounding of a forward pass"
+    LOCAL_RUN = (
+        "sound with probability 1 - alpha for all inputs of the run at once; "
+        "up to the rounding of a forward pass"
+    )
     LIPSCHITZ = "sound, by computed Lipschitz constants; up to the rounding of a forward pass"
 
     def __str__(self) -> str:
@@ -22,4 +26,9 @@ class Guarantee(str, Enum):
     @property
     def sound(self) -> bool:
         """Whether the margin is a certificate."""
-        return self in (Guarantee.LOCAL, Guarantee.LIPSCHITZ)
+        return self in (Guarantee.LOCAL, Guarantee.LOCAL_RUN, Guarantee.LIPSCHITZ)
+
+    @classmethod
+    def of_draws(cls, over: int) -> Guarantee:
+        """A certificate's whose α is that of ``over`` inputs together."""
+        return cls.LOCAL_RUN if over > 1 else cls.LOCAL

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from torch import Tensor
 
 from vaefast import checks
+from vaefast.certify.level import Over, inputs_of
 from vaefast.certify.looks import Budget
 from vaefast.certify.methods import METHODS
 from vaefast.certify.probability import RobustProbability
@@ -36,6 +39,7 @@ def margin(
     variant: str | None = None,
     budget: Budget | None = None,
     form: str | None = None,
+    over: Over = "input",
 ) -> MarginResult:
     """Lower bound of the r-robustness margin of each input, to first order or certified.
 
@@ -72,7 +76,7 @@ def margin(
             Lipschitz VAE certify its ``export()``, whose constants are the smallest.
         samples: draws behind ``p_lower``, or ``"auto"``: doubled, from 1,000, as long as they pay
             and the budget allows. Default ``"auto"`` for certificates, 1000 for first order.
-        alpha: error probability of ``p_lower``, per input; default 0.001.
+        alpha: error probability of ``p_lower``, per input or as ``over`` says; default 0.001.
         seed: seed of the draws; default 0.
         index: [B] int64, the global number of each input; default ``arange(B)``.
         precision: of the draws as in :func:`robust_probability`, of J's norm as in
@@ -92,6 +96,10 @@ def margin(
             smaller of both (default), which costs three times as much as the first. Convolutional
             encoders with a hidden layer beyond the first of more than 1024 features get the
             affine form alone by default, those of up to 4096 the other one where it is asked for.
+        over: whose alpha is: ``"input"``, each its own; ``"run"``, all rows' together: one
+            statement about all of them, each evaluated at alpha/B (Bonferroni); or n, the number of
+            inputs of the run that x is a batch of. The guarantee says which, and ``over`` of how
+            many. A ``probability`` brings its own.
 
     Returns:
         :class:`MarginResult`.
@@ -109,9 +117,10 @@ def margin(
     """
     checks.option(method, "method", tuple(METHODS))
     request = Request(
-        method, r, samples, alpha, seed, precision, probability, variant, budget, form
+        method, r, samples, alpha, seed, precision, probability, variant, budget, form, over
     )
     request.check()
     prepared = prepare(vae, x, index, context=context, precision=precision, half="refuse")
     check_pixels(prepared.x, vae.likelihood)
+    request = replace(request, inputs=inputs_of(over, len(prepared.x)))
     return METHODS[method](prepared, request)

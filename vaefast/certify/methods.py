@@ -33,7 +33,9 @@ FIRST_ORDER_DRAWS = 1000
 def _first_order(prepared: Prepared, request: Request) -> MarginResult:
     drawn = request.drawn(prepared, FIRST_ORDER_DRAWS)
     found = first_order(prepared, drawn, request.method, request.precision)
-    return replace(found, samples=drawn.samples, alpha=drawn.alpha)
+    return replace(
+        found, samples=drawn.samples, alpha=drawn.alpha, over=drawn.over, draws=drawn.mark
+    )
 
 
 def _local(prepared: Prepared, request: Request) -> MarginResult:
@@ -50,7 +52,8 @@ def _anchors(prepared: Prepared, request: Request) -> MarginResult:
     r, samples = request.radius(prepared), request.looks(prepared, "auto")[-1].samples
     found = anchor_margins(prepared, r, Plan(samples, request.level, request.seed or 0))
     used = found.samples.long()
-    drawn = Drawn(found.p_lower, used, request.level, "ieee", drawn_promise(prepared))
+    promise = drawn_promise(prepared)
+    drawn = Drawn(found.p_lower, used, request.total, "ieee", promise, request.inputs)
     return _certified(prepared, "anchors", found.margin, drawn, bounds_repeat(prepared, "smaller"))
 
 
@@ -58,9 +61,9 @@ def _best(prepared: Prepared, request: Request) -> MarginResult:
     """Both certificates at half of α, so that both statements hold together."""
     require_local(prepared, "best")
     require_anchors(prepared)
-    half = replace(request, alpha=0.5 * request.level)
+    half = replace(request, alpha=0.5 * request.total)
     parts = [_local(prepared, half), _anchors(prepared, replace(half, form=None))]
-    return replace(best(*parts), alpha=request.level)
+    return replace(best(*parts), alpha=request.total)
 
 
 def _certified(
@@ -73,12 +76,14 @@ def _certified(
         bound.masked_fill(abstain, 0.0).masked_fill(p_lower.isnan(), torch.nan),
         p_lower,
         abstain,
-        Guarantee.LOCAL if drawn.precision == "ieee" else Guarantee.ESTIMATE,
+        Guarantee.of_draws(drawn.over) if drawn.precision == "ieee" else Guarantee.ESTIMATE,
         method,
         batching.weakest(own, drawn.reproducible),
         reasons(len(bound), causes),
         samples=drawn.samples,
         alpha=drawn.alpha,
+        over=drawn.over,
+        draws=drawn.mark,
     )
 
 

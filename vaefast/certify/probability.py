@@ -13,6 +13,7 @@ from torch import Tensor
 
 from vaefast import checks
 from vaefast.certify.events import Event
+from vaefast.certify.level import Over, inputs_of
 from vaefast.certify.lipschitz import CertifiedProbability, certified_probability
 from vaefast.certify.provenance import fingerprint
 from vaefast.certify.sampling import at_input, hits
@@ -41,7 +42,7 @@ class RobustProbability:
         hits: [B] int64, 0 where the input is not finite.
         r: [B], the radius in output space, as given.
         samples: draws per input.
-        alpha: error probability of ``p_lower``, per input.
+        alpha: error probability of ``p_lower``: per input, or of a run's together, see ``over``.
         seed: of the draws.
         fingerprint: checksums of the model and of the inputs, by which :func:`margin` refuses a
             probability of something else.
@@ -50,6 +51,7 @@ class RobustProbability:
         precision: as asked for. Only with ``"ieee"`` is ``p_lower`` a bound on p; with another it
             is an estimate, as the hits may be those of a slightly different decoder.
         event: the text of the :class:`Event` whose probability it is.
+        over: how many inputs share ``alpha``; each bound is one at alpha/over.
     """
 
     p: Tensor
@@ -63,6 +65,7 @@ class RobustProbability:
     reproducible: str = "round-off"
     precision: str = "ieee"
     event: str = Event.FIXED_CENTRE.value  # plain, so that a saved result loads as weights do
+    over: int = 1
 
 
 class Draws(NamedTuple):
@@ -86,6 +89,7 @@ def robust_probability(
     precision: str = "ieee",
     context: Context = None,
     method: Literal["samples"] = "samples",
+    over: Over = "input",
 ) -> RobustProbability: ...
 
 
@@ -118,6 +122,7 @@ def robust_probability(
     method: str = "samples",
     radii: Sequence[float] | Tensor = (0.0,),
     variant: str | None = None,
+    over: Over = "input",
 ) -> RobustProbability | CertifiedProbability:
     """How likely a sampled reconstruction stays within r of the mean's: by draws, or certified.
 
@@ -133,8 +138,7 @@ def robust_probability(
         r: radius, float or [B], at least 0 and finite: ℓ2 over all entries, not averaged, pixel
             scale; a row whose r is NaN gives NaN.
         samples: draws S per input.
-        alpha: error probability of the lower bound, per input, in (0, 1); for one statement
-            about n inputs pass alpha/n.
+        alpha: error probability of the lower bound, in (0, 1): per input, or as ``over`` says.
         seed: seed of η.
         index: [B] int64, the global number of each input; default ``arange(B)``.
         precision: ``"ieee"``, or ``"tf32"`` or ``"bf16"``: the lowest that a GPU may decode an MLP
@@ -144,6 +148,8 @@ def robust_probability(
         method: ``"samples"`` or ``"lipschitz"``, which takes neither draws nor a precision.
         radii: of "lipschitz", K lengths of the perturbation, ℓ2, pixel scale; 0 is x itself.
         variant: of "lipschitz", as in :func:`margin`.
+        over: whose alpha is: "input" (each its own); "run": all rows' together, each bound one at
+            alpha/B (Bonferroni); or n, the number of inputs of the run that x is a batch of.
 
     Returns:
         :class:`RobustProbability`; a draw whose reconstruction is NaN is no hit. With "lipschitz"
@@ -160,6 +166,8 @@ def robust_probability(
     """
     checks.option(method, "method", ("samples", "lipschitz"))
     draws = check_draws(samples, alpha, seed)
+    if method == "lipschitz" and over != "input":
+        raise ValueError('over is of method "samples"; "lipschitz" draws nothing')
     if method == "lipschitz" and precision != "ieee":
         raise ValueError(f'method "lipschitz" takes no precision, got "{precision}"')
     prepared = prepare(vae, x, index, context=context, precision=precision, half="refuse")
@@ -168,18 +176,24 @@ def robust_probability(
         return certified_probability(prepared, r, radii, variant)
     if variant is not None:
         raise ValueError('variant is of method "lipschitz", got method="samples"')
-    return estimate(prepared, r, draws, precision, fingerprint(prepared))
+    shared = inputs_of(over, len(prepared.x))
+    return estimate(prepared, r, draws, precision, fingerprint(prepared), shared)
 
 
 def estimate(
-    prepared: Prepared, r: float | Tensor, draws: Draws, precision: str, mark: str = ""
+    prepared: Prepared,
+    r: float | Tensor,
+    draws: Draws,
+    precision: str,
+    mark: str = "",
+    over: int = 1,
 ) -> RobustProbability:
     """As :func:`robust_probability`, for what was prepared; ``mark`` is the fingerprint of that."""
     x, radius = prepared.x, check_radius(r, prepared.x)
     samples, alpha, seed = draws
     k = count(prepared, radius, seed, range(samples), precision)
     good = finite(x, radius)
-    p_lower = torch.where(good, lower_bound(k, samples, alpha), torch.nan)
+    p_lower = torch.where(good, lower_bound(k, samples, alpha / over), torch.nan)
     p = torch.where(good, k.double() / samples, torch.nan)
     promise = drawn_promise(prepared)
     return RobustProbability(
@@ -193,6 +207,7 @@ def estimate(
         fingerprint=mark,
         reproducible=promise,
         precision=precision,
+        over=over,
     )
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from vaefast import checks
+from vaefast.certify.level import Over
 from vaefast.certify.looks import Budget, Look, flop_per_draw, gather_evidence, plan
 from vaefast.certify.probability import (
     RobustProbability,
@@ -23,7 +24,8 @@ from vaefast.models.prepare import Prepared
 __all__ = ["Drawn", "Request"]
 
 FORMS = ("affine", "multiplier", "smaller")
-DRAWS = ("samples", "alpha", "seed")
+DRAWS = ("samples", "alpha", "seed", "over")
+UNSET = {"precision": "ieee", "over": "input"}
 TAKES = {  # which arguments a method has a use for
     "first_order": (*DRAWS, "precision", "probability", "budget"),
     "whitened": (*DRAWS, "precision", "probability", "budget"),
@@ -40,9 +42,11 @@ class Drawn(NamedTuple):
     Args:
         p_lower: [B] float64.
         samples: [B] int64, draws behind each.
-        alpha: error probability of each.
+        alpha: error probability of each, or of ``over`` together.
         precision: of the draws.
         reproducible: how far a row depends on the batch.
+        over: how many inputs share alpha.
+        mark: of draws that were brought.
     """
 
     p_lower: Tensor
@@ -50,6 +54,8 @@ class Drawn(NamedTuple):
     alpha: float
     precision: str
     reproducible: str
+    over: int = 1
+    mark: str = ""
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,8 @@ class Request:
     variant: str | None = None
     budget: Budget | None = None
     form: str | None = None
+    over: Over = "input"
+    inputs: int = 1  # that share alpha, of ``over`` and the rows
 
     def check(self) -> None:
         """Refuse what the method has no use for.
@@ -73,9 +81,10 @@ class Request:
         Raises:
             ValueError: naming the argument and the methods that take it.
         """
-        for name in (*DRAWS, "precision", "probability", "variant", "budget", "form"):
+        names = (*DRAWS, "precision", "probability", "variant", "budget", "form")
+        for name in names:
             given = getattr(self, name)
-            if given is None or (name == "precision" and given == "ieee"):
+            if given is None or (name in UNSET and given == UNSET[name]):
                 continue
             if name in TAKES[self.method]:
                 continue
@@ -94,7 +103,12 @@ class Request:
 
     @property
     def level(self) -> float:
-        """α, per input."""
+        """α of one input's draws."""
+        return self.total / self.inputs
+
+    @property
+    def total(self) -> float:
+        """α as given: of all inputs that share it."""
         return 1e-3 if self.alpha is None else self.alpha
 
     def radius(self, prepared: Prepared) -> Tensor:
@@ -118,7 +132,8 @@ class Request:
         seconds = self.budget.seconds if self.budget else None
         how = self.precision, seconds
         found = gather_evidence(prepared, radius, looks, self.seed or 0, *how)
-        return Drawn(*found, self.level, self.precision, drawn_promise(prepared))
+        promise = drawn_promise(prepared)
+        return Drawn(*found, self.total, self.precision, promise, self.inputs)
 
     def _brought(self, prepared: Prepared, radius: Tensor, own: RobustProbability) -> Drawn:
         require_draws(own)
@@ -127,6 +142,10 @@ class Request:
         if self.budget is not None or isinstance(samples, str):
             raise ValueError('probability brings its draws; leave out budget and samples="auto"')
         own_draws = {"samples": samples, "alpha": self.alpha, "seed": self.seed}
+        if self.over != "input":
+            own_draws["over"] = self.inputs
         require_same(own, prepared, radius, **own_draws)
         used = torch.full_like(prepared.index, own.samples)
-        return Drawn(own.p_lower, used, own.alpha, own.precision, own.reproducible)
+        mark = f"{own.fingerprint} {own.samples} draws of seed {own.seed}"
+        found = own.p_lower, used, own.alpha, own.precision, own.reproducible
+        return Drawn(*found, own.over, mark)

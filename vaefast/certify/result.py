@@ -38,7 +38,12 @@ class MarginResult:
             the largest of.
         constants: of the method "lipschitz", what the margin rests on.
         samples: [B] int64, draws behind ``p_lower``; None where there are none.
-        alpha: error probability of each row's statement; None where there are no draws.
+        alpha: error probability: of each row's statement, or of all of a run's together, see
+            ``over``; None where there are no draws.
+        over: how many inputs share ``alpha``: each row's draws are evaluated at alpha/over. 1:
+            each has its own.
+        draws: a mark of the :class:`RobustProbability` that was brought, the same for results
+            that share one; "" where the draws were the method's own.
     """
 
     margin: Tensor
@@ -53,3 +58,5 @@ class MarginResult:
     constants: Constants | None = None
     samples: Tensor | None = None
     alpha: float | None = None
+    over: int = 1
+    draws: str = ""

@@ -89,9 +89,11 @@ def cost_at(quantile: Tensor, scale: Tensor) -> Tensor:
         quantile: q, float64, any shape.
         scale: E, like it.
     """
-    device = {"dtype": torch.float64, "device": quantile.device}
-    quantiles, scales = torch.tensor(QUANTILES, **device), torch.tensor(SCALES, **device)
-    costs = torch.tensor(COSTS, **device).mul_(1e-3).cummin(0).values
+    quantiles, scales, costs = (
+        torch.tensor(values, dtype=torch.float64, device=quantile.device)
+        for values in (QUANTILES, SCALES, COSTS)
+    )
+    costs = costs.mul_(1e-3).cummin(0).values
     beyond = torch.full_like(costs[:1], NONE)
     costs = torch.cat([beyond, costs])  # of quantiles below the first
     costs = torch.cat([costs, torch.full_like(costs[:, :1], NONE)], dim=1)

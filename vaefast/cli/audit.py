@@ -75,6 +75,8 @@ def audit(
     r: o.Radius = None,
     samples: o.Samples = DEFAULT.samples,
     alpha: o.Alpha = DEFAULT.alpha,
+    over: o.Over = str(DEFAULT.over),
+    empirical: o.Empirical = DEFAULT.empirical,
     architecture: o.Architecture = "mlp",
     latent: o.Latent = 16,
     epochs: o.Epochs = None,
@@ -106,6 +108,8 @@ def audit(
         r=r,
         samples=samples,
         alpha=alpha,
+        over=o.over(over),
+        empirical=empirical,
     )
     if model is not None:
         _refuse_training_options(context)

@@ -22,6 +22,11 @@ def number(text: str | float) -> float:
     return value
 
 
+def over(text: str) -> str | int:
+    """``--over`` as certify takes it."""
+    return int(text) if text.isdecimal() else text
+
+
 def numbers(text: str, option: str) -> tuple[float, ...]:
     """``"0.05,8/255"`` as numbers."""
     try:
@@ -266,4 +271,23 @@ Samples = Annotated[
 Alpha = Annotated[
     float,
     typer.Option("--alpha", parser=number, help="Error probability of each Clopper-Pearson bound."),
+]
+Over = Annotated[
+    str,
+    typer.Option(
+        "--over",
+        metavar="input|run|N",
+        help="Whose error probability alpha is: each input's, that of all inputs of this run "
+        "together, or of a larger run of N inputs that these belong to.",
+    ),
+]
+Empirical = Annotated[
+    int,
+    typer.Option(
+        "--empirical",
+        min=0,
+        metavar="N",
+        help="First N inputs that are searched for the smallest break, beside which the certified "
+        "margins stand; up to 1,500 gradient steps each.",
+    ),
 ]

@@ -11,11 +11,11 @@ from rich.console import Console
 from torch import Tensor
 
 from vaefast import report as reporting
-from vaefast.audit import AuditSettings, Stages
+from vaefast.audit import AuditSettings, Stages, ordering
+from vaefast.audit import margins as margin_stage
 from vaefast.audit import stages as stage
 from vaefast.audit.columns import columns, write_parquet
 from vaefast.audit.job import Job
-from vaefast.certify import Guarantee
 from vaefast.cli import engines as e
 from vaefast.cli import options as o
 from vaefast.cli import run_options as ro
@@ -119,6 +119,8 @@ def certify(
     r: ro.Radii = None,
     samples: ro.AutoSamples = None,
     alpha: o.Alpha = DEFAULT.alpha,
+    over: o.Over = str(DEFAULT.over),
+    empirical: o.Empirical = 0,
     method: ro.Method = None,
     shard_size: ro.ShardSize = None,
     workers: ro.Workers = None,
@@ -150,6 +152,8 @@ def certify(
     """
     how = e.how(engine, address, cpus_per_worker, gpus_per_worker, wait_for_nodes)
     if any(word is not None for word in (shard_size, workers, method)) or engine != "local":
+        if over != str(DEFAULT.over) or empirical:
+            raise ValueError("--over and --empirical are of a table; leave them out of a run")
         given = {"likelihood": likelihood, "obs_std": obs_std}
         given |= {"decoder_output": decoder_output, "encoder_output": encoder_output}
         plan = planned(
@@ -173,7 +177,9 @@ def certify(
         raise ValueError("several --r make a run; add --shard-size N, or give one")
     radius = radii[0] if radii else None
     number = ro.whole(samples, DEFAULT.samples)
-    settings = AuditSettings(seed=seed, samples=number, alpha=alpha, r=radius)
+    settings = AuditSettings(
+        seed=seed, samples=number, alpha=alpha, r=radius, over=o.over(over), empirical=empirical
+    )
     box = o.box(limits, low, high)
     check_suffix(out, ".parquet")
     console = Console(highlight=False)
@@ -194,17 +200,22 @@ def certify(
         notes: list[str] = []
         with Stages(console) as stages:
             job = Job(vae, x, settings, stages)
-            margins = stage.margins(job, radius)
-            values = margins.values | stage.certified(job, radius, notes)
+            margins = margin_stage.margins(job, radius, notes)
+            values = margins.values
+            if empirical:
+                values["margin_empirical"] = margin_stage.empirical(job, radius, margins)
         arrays = {name: value.cpu().numpy() for name, value in values.items()}
         arrays = {"index": np.arange(len(x)), **arrays}
         images = x.ndim == 4
-        write_parquet(file, columns(arrays, {}, guarantee=margins.guarantee, images=images))
+        notes += ordering.violations(arrays)
+        sound = margins.certificate
+        table = columns(arrays, {}, guarantee=margins.guarantee, images=images, certificate=sound)
+        write_parquet(file, table)
     show(console, values, out)
     unit = "pixel scale" if images else "data scale"
     console.print(f"r = {radius:g}, {unit}; margins: {margins.guarantee}", soft_wrap=True)
-    if "margin_certified" in values:
-        console.print(f"margin_certified: {Guarantee.LOCAL}", soft_wrap=True)
+    if margins.certificate is not None:
+        console.print(f"margin_certified: {margins.certificate}", soft_wrap=True)
     for note in notes:
         console.print(note, soft_wrap=True, markup=False)
     if margins.abstaining:

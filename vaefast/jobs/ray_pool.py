@@ -57,8 +57,8 @@ def shortage(share: Share, nodes: list[Mapping[str, float]]) -> str:
     if share.gpus > gpus:
         ways.append(f"--gpus-per-worker {math.floor(gpus)}" if gpus >= 1 else "nodes with GPUs")
     return (
-        f"each asks for {share} on one node, the largest of {len(nodes)} nodes have {cpus:g} CPU "
-        f"and {gpus:g} GPU; use {' and '.join(ways) or 'smaller shares'}, or --wait-for-nodes "
+        f"each asks for {share} on one node, the largest there is has {cpus:g} CPU and {gpus:g} "
+        f"GPU; use {' and '.join(ways) or 'smaller shares'}, or --wait-for-nodes "
         "SECONDS where the cluster grows"
     )
 

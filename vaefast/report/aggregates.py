@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from vaefast.audit.ordering import compared
 from vaefast.audit.run import Audit, Outcome
 
 __all__ = ["aggregate"]
@@ -14,6 +15,7 @@ __all__ = ["aggregate"]
 NOT_AGGREGATED = {"index", "label", "failed", "predicted", "predicted_defended"} | {
     "clean_predicted_defended",
     "margin_abstain",
+    "margin_empirical",
 }
 Numbers = dict[str, Any]
 
@@ -32,6 +34,8 @@ def aggregate(audit: Audit) -> Numbers:
         "measure": audit.measure,
         "r": audit.r,
         "guarantee": str(audit.guarantee),
+        "certificate": None if audit.certificate is None else str(audit.certificate),
+        "empirical": compared({name: v[good] for name, v in audit.values.items()}),
         "variance_explained": variance_explained(
             audit.x.flatten(1).double().cpu().numpy()[good],
             audit.values["reconstruction_error"][good],

@@ -12,6 +12,7 @@ from vaefast.certify import Guarantee
 from vaefast.report.figures import SERIES, Line, band_plot, radius_plot, scatter_plot
 from vaefast.report.findings import headline_attack, measure_of
 from vaefast.report.images import Strip, direction_strip
+from vaefast.report.ordering import Chart, ordering_chart
 from vaefast.report.words import (
     ATTACKS,
     FIRST_ORDER,
@@ -33,13 +34,6 @@ MARGINS = {
 }
 
 
-class Chart(NamedTuple):
-    title: str
-    svg: str
-    caption: str  # also the text alternative
-    legend: tuple[str, ...] = ()  # what the lines are, in the order of their colours
-
-
 class Section(NamedTuple):
     title: str
     text: str
@@ -55,6 +49,7 @@ def chart_sections(audit: Audit, numbers: Numbers) -> list[Section]:
         radius += [_accuracy(numbers, attack) for attack in attacks]
     steps = [_steps(audit, attack) for attack in attacks]
     margins = [_degradation(audit, numbers), _margins(audit, scale(numbers))]
+    margins.append(ordering_chart(audit, numbers["empirical"], scale(numbers)))
     sections = [
         Section(
             "With and without the defence",
@@ -240,7 +235,7 @@ def _margins(audit: Audit, unit: str) -> Chart | None:
         "latent's own spread and is never the smaller."
     )
     if "certified" in (line.label for line in lines):
-        caption += f" The certified one is {Guarantee.LOCAL}."
+        caption += f" The certified one is {audit.certificate or Guarantee.LOCAL}."
     return Chart("How many inputs have which margin", svg, caption, _legend(lines))
 
 

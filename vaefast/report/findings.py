@@ -181,7 +181,17 @@ def _certified(numbers: Numbers) -> str:
     margin = numbers["clean"].get("margin_certified")
     if margin is None:
         return ""
-    return f" Certified, it is at least {number(margin['median'], 2)} for half of them."
+    text = f" Certified, it is at least {number(margin['median'], 2)} for half of them."
+    found = numbers["empirical"]
+    if found and found["violated"]:
+        rows = ", ".join(map(str, found["violated"]))
+        return f"{text} THE CERTIFICATE IS CONTRADICTED by an attack on inputs {rows}."
+    if found and found["ratio"] is not None:
+        text += (
+            f" That is {number(found['ratio'], 2)} of the smallest break that an attack found, in "
+            f"the median of the {found['broken']} of {found['inputs']} searched inputs that broke."
+        )
+    return text
 
 
 def _correlation(damage: Numbers) -> str:

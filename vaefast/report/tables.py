@@ -69,7 +69,9 @@ def number_rows(numbers: Numbers) -> list[NumberRow]:
         summary = numbers["clean"].get(key)
         if summary:
             guarantee, images = numbers["guarantee"], numbers["images"]
-            unit, meaning = describe_input(key, guarantee, images=images)
+            unit, meaning = describe_input(
+                key, guarantee, images=images, certificate=numbers["certificate"]
+            )
             quartiles = f"{number(summary['q25'])} to {number(summary['q75'])}"
             rows.append(NumberRow(name, number(summary["median"]), quartiles, unit, meaning))
     return rows
