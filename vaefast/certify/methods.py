@@ -13,7 +13,7 @@ from vaefast.certify.best import best
 from vaefast.certify.first_order import first_order
 from vaefast.certify.guarantee import Guarantee
 from vaefast.certify.lipschitz import certified_margins
-from vaefast.certify.local import bounds_repeat, local_margins, require_local
+from vaefast.certify.local import bounds_repeat, form_of, local_margins, require_local
 from vaefast.certify.probability import drawn_promise
 from vaefast.certify.request import Drawn, Request
 from vaefast.certify.result import NOT_FINITE, MarginResult
@@ -41,9 +41,11 @@ def _first_order(prepared: Prepared, request: Request) -> MarginResult:
 def _local(prepared: Prepared, request: Request) -> MarginResult:
     require_local(prepared, "local")
     drawn = request.drawn(prepared, "auto")
-    form = request.form or "smaller"
-    found = local_margins(prepared, drawn.p_lower, form)
-    return _certified(prepared, "local", found, drawn, bounds_repeat(prepared, form))
+    asked = request.form or "smaller"
+    found = local_margins(prepared, drawn.p_lower, asked)
+    form, why = form_of(prepared, asked)
+    own = _certified(prepared, "local", found, drawn, bounds_repeat(prepared, asked))
+    return replace(own, form=form, why_form=why)
 
 
 def _anchors(prepared: Prepared, request: Request) -> MarginResult:

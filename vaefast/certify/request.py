@@ -19,11 +19,11 @@ from vaefast.certify.probability import (
     drawn_promise,
 )
 from vaefast.certify.provenance import require_draws, require_same
+from vaefast.functional.displacement import FORMS
 from vaefast.models.prepare import Prepared
 
 __all__ = ["Drawn", "Request"]
 
-FORMS = ("affine", "multiplier", "smaller")
 DRAWS = ("samples", "alpha", "seed", "over")
 UNSET = {"precision": "ieee", "over": "input"}
 TAKES = {  # which arguments a method has a use for
