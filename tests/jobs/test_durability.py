@@ -132,7 +132,7 @@ def test_another_plan_on_the_same_folder_is_refused_and_named(run, plan_of, fold
 
 def test_data_that_changed_are_refused(run, folder):
     np.save(folder / "x.npy", np.load(folder / "x.npy")[::-1].copy())
-    with pytest.raises(ValueError, match="data: .* there, .* here"):
+    with pytest.raises(ValueError, match=r"data: .* there, .* here"):
         run.work()
 
 
