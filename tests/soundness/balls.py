@@ -11,6 +11,8 @@ from torch import Tensor
 from vaefast.functional import network as passes
 from vaefast.functional.displacement import FORMS, Displacement
 from vaefast.functional.displacement_intervals import intervals
+from vaefast.ops.net_displacement_bound import displacement
+from vaefast.runtime.backends import supports
 from vaefast.types import Network
 
 TIMES = int(os.environ.get("VAEFAST_SOUNDNESS", "1"))
@@ -90,6 +92,9 @@ def violations(net: Network, seed: int) -> dict[str, int]:
         above = most > engine.bound(radius, form)[:, 0]
         above |= (halves > two.bound(radius, form)).any(1)
         found[form] = int(above.sum())
+    if net.is_mlp and supports("net_displacement_bound", "cpp"):
+        own = displacement(x, net, scale, 2, backend="cpp").bound(radius, "affine")
+        found["affine, C++"] = int((halves > own).any(1).sum())
     Q = engine.ellipsoid(radius)[:, 0]
     floor = 1e-14 * Q.diagonal(dim1=1, dim2=2).sum(1)[:, None, None] * torch.eye(Q.shape[1])
     inside = (torch.linalg.solve(Q + floor.double(), y.mT).mT * y).sum(2)

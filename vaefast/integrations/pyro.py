@@ -140,7 +140,7 @@ class MCMC(api.AbstractMCMC):
         """Draw; arguments are those of a Pyro model."""
         potential, params, transforms = self._problem(args, kwargs)
         shapes = {name: value.shape[1:] for name, value in params.items()}
-        own = potential if self.kernel.batched else torch.func.vmap(potential)
+        own = potential if self.kernel.batched else _mapped(potential, self.num_chains)
         flat = torch.cat([params[name].reshape(self.num_chains, -1) for name in sorted(params)], 1)
         adapter = self.kernel._adapter
         self.result = sample_potential(
@@ -217,6 +217,13 @@ class MCMC(api.AbstractMCMC):
         util.print_summary(self._samples, prob=prob)
         assert self.result is not None
         print(f"Number of divergences: {int(self.result.divergent.sum())}")
+
+
+def _mapped(potential: Fn, chains: int) -> Fn:
+    """The potential of one chain for all of them; for one it is called as it is."""
+    if chains > 1:
+        return torch.func.vmap(potential)
+    return lambda params: potential({name: t[0] for name, t in params.items()}).reshape(1)
 
 
 def _latent(trace: Any) -> list[str]:
