@@ -72,7 +72,8 @@ def net_displacement_bound(
         net: the network, D to m.
         scale: what multiplies the outputs, [B, m], x's dtype or float64; None for ones.
         groups: equal, consecutive groups of the m outputs with a bound each.
-        form: "affine", "multiplier" or "smaller".
+        form: "affine", "multiplier", "smaller" of these two, or "joint", the tightest, at ten times
+            the cost.
         precision, tile, backend: as for every op, see :mod:`vaefast.ops`; float64 whatever the
             precision.
 
