@@ -44,6 +44,7 @@ PROOFS = (
 SOUND = {"VAEFAST_SOUNDNESS": "80"}
 SOUNDNESS = (
     Stage("bounds of encoders", ("tests/soundness/test_bounds_of_encoders.py", "-rP"), SOUND),
+    Stage("bounds of images", ("tests/soundness/test_bounds_of_images.py", "-rP"), SOUND),
     Stage("certified radii", ("tests/soundness/test_certified_radii.py", "-rP"), SOUND),
 )
 CHAOS = (Stage("kills of runs", ("tests/jobs/test_chaos.py", "-rP"), {"VAEFAST_CHAOS": "20"}),)
