@@ -79,7 +79,7 @@ def _facts(run: Run, source: Any) -> RunFacts:
         guarantee=manifest.guarantee,
         r=plan.r,
         alpha=plan.alpha,
-        level=plan.level,
+        level="input" if plan.level == "input" else "run",
         fingerprint=manifest.fingerprint,
         settings=_settings(run),
         classes=tuple(getattr(source, "classes", ()) or ()),
