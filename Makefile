@@ -7,7 +7,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SOURCES := setup.py pyproject.toml $(shell find csrc vaefast kernels bench -type f -not -name '*.pyc' -not -name '*.so' -not -path '*/results/*')
 
-.PHONY: demo test proofs soundness integrations kernels kernels-if-changed lint format develop bench sanitize clean
+.PHONY: demo test proofs soundness chaos integrations kernels kernels-if-changed lint format develop bench sanitize clean
 
 demo: $(VENV)/installed  ## train a small VAE on real digits, audit it, write report/
 	$(BIN)/vaefast audit --data digits --out report --force
@@ -23,6 +23,9 @@ soundness: $(VENV)/installed  ## certificates attacked and their levels tested, 
 
 integrations: $(VENV)/integrated  ## our classes inside other libraries against the libraries' own; `make test` skips them
 	$(BIN)/python -I -m pytest -q tests/integrations
+
+chaos: $(VENV)/installed  ## runs in shards under 20 kills and a disk that fills: minutes
+	$(BIN)/python .ci/stages.py chaos
 
 BINARIES = cd docs && $(abspath $(BIN))/python -m vaefast.kernels.proof
 ifdef TRITON

@@ -1,5 +1,5 @@
-"""The suite in stages, as many at once as there are cores: ``stages.py test``, ``proofs``
-or ``soundness``.
+"""The suite in stages, as many at once as there are cores: ``stages.py test``, ``proofs``,
+``soundness`` or ``chaos``.
 
 All stages run, whatever becomes of the others. Each prints its output when it ends; the last lines
 say what every stage took and whether it passed. The status is 1 where one failed.
@@ -44,9 +44,11 @@ PROOFS = (
 SOUND = {"VAEFAST_SOUNDNESS": "80"}
 SOUNDNESS = (
     Stage("bounds of encoders", ("tests/soundness/test_bounds_of_encoders.py", "-rP"), SOUND),
+    Stage("bounds of images", ("tests/soundness/test_bounds_of_images.py", "-rP"), SOUND),
     Stage("certified radii", ("tests/soundness/test_certified_radii.py", "-rP"), SOUND),
 )
-STAGES = {"test": TEST, "proofs": PROOFS, "soundness": SOUNDNESS}
+CHAOS = (Stage("kills of runs", ("tests/jobs/test_chaos.py", "-rP"), {"VAEFAST_CHAOS": "20"}),)
+STAGES = {"test": TEST, "proofs": PROOFS, "soundness": SOUNDNESS, "chaos": CHAOS}
 
 
 class Ended(NamedTuple):

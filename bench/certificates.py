@@ -107,6 +107,8 @@ def measured(case: str, vae: vf.VAE, x: Tensor, inputs: Inputs) -> Iterator[Row]
     many = {"samples": MANY, "alpha": 0.5 * ALPHA}
     yield shown.by("local", inputs.attacked, method="local", **many)
     local = shown.last
+    if not inputs.anchored:
+        return
     try:
         yield shown.by("anchors", inputs.anchored, method="anchors", **many)
     except ValueError as error:
@@ -215,7 +217,7 @@ def main(arguments: list[str] | None = None) -> int:
     if given.table is not None:
         print(table(given.table))
         return 0
-    known = {*models.ENCODERS, *models.OBJECTIVES}
+    known = {*models.ENCODERS, *models.IMAGES, *models.OBJECTIVES}
     if unknown := sorted(set(given.only) - known):
         parser.error(f"--only takes {', '.join(sorted(known))}, got {', '.join(unknown)}")
     dataset = data.load(given.data)

@@ -12,7 +12,16 @@ from torch import Tensor, nn
 import vaefast as vf
 from vaefast import training as t
 
-__all__ = ["ENCODERS", "OBJECTIVES", "ROWS", "SHORT", "Trained", "by_objective", "train"]
+__all__ = [
+    "ENCODERS",
+    "IMAGES",
+    "OBJECTIVES",
+    "ROWS",
+    "SHORT",
+    "Trained",
+    "by_objective",
+    "train",
+]
 
 LATENTS, BATCH, LR = 10, 128, 1e-3
 EPOCHS = 3  # of ENCODERS, on all training rows
@@ -45,6 +54,10 @@ ENCODERS: dict[str, Trained] = {
     "relu-256x2-amortised": Trained((256, 256), "relu", fixed=False),
     "tanh-256x2-amortised": Trained((256, 256), "tanh", fixed=False),
 }
+IMAGES: dict[str, dict[str, int]] = {  # of MNIST: arguments of ConvVAE
+    "convolutional": {},  # as published
+    "convolutional-small": {"channels": 8, "latent": 16},
+}
 OBJECTIVES: dict[str, t.Objective] = {
     "elbo": t.BetaELBO(),
     "beta4": t.BetaELBO(4.0),
@@ -57,7 +70,7 @@ OBJECTIVES: dict[str, t.Objective] = {
 
 
 def train(folder: Path, x: Tensor, names: list[str], *, epochs: int | None = None) -> list[Path]:
-    """Train the models of these names (all if none) on x, and save each as a file of its name."""
+    """Train the models of these names (those of Fashion-MNIST if none) on x, save them by name."""
     names = names or [*ENCODERS, *OBJECTIVES]
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
@@ -65,6 +78,9 @@ def train(folder: Path, x: Tensor, names: list[str], *, epochs: int | None = Non
         start = time.monotonic()
         if name in ENCODERS:
             vae = _encoder(ENCODERS[name], x, epochs or EPOCHS)
+        elif name in IMAGES:
+            vae = vf.models.ConvVAE(x.shape[1:], **IMAGES[name])
+            _fit(vae, x, 1.0, epochs or EPOCHS)
         else:
             vae = by_objective(name, x[:ROWS], epochs or SHORT)
         paths.append(folder / f"{name}.safetensors")
@@ -79,11 +95,16 @@ def _encoder(case: Trained, x: Tensor, epochs: int) -> vf.VAE:
     _as_torch_does(vae)
     if case.fixed:
         _learned(vae, True)
-    options = {"epochs": epochs, "batch_size": BATCH, "lr": LR, "validation": 0.02}
-    t.fit(vae, x, objective=t.BetaELBO(case.beta), progress=False, **options)
+    _fit(vae, x, case.beta, epochs)
     if case.fixed:
         _learned(vae, False)
     return vae.eval()
+
+
+def _fit(vae: vf.VAE, x: Tensor, beta: float, epochs: int) -> None:
+    options = {"epochs": epochs, "batch_size": BATCH, "lr": LR, "validation": 0.02}
+    t.fit(vae, x, objective=t.BetaELBO(beta), progress=False, **options)
+    vae.eval()
 
 
 def by_objective(

@@ -34,6 +34,7 @@ JOBS = (  # in the order of what is asked of them on a GPU
     "public_calls",
     "spectra",
     "threads",
+    "integrations",
 )
 BESIDES = {
     "convolutional_hmc": "cuda",
@@ -43,6 +44,7 @@ BESIDES = {
     "public_calls": "cpu",
     "spectra": "cpu",
     "threads": "cpu",
+    "integrations": "cpu",
 }  # no ops; where they are measured
 
 

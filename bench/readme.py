@@ -1,4 +1,4 @@
-"""Regenerate the tables and plots of README.md and docs/performance.md from the measurements.
+"""Regenerate the tables and plots of README.md and docs/ from the measurements.
 
 ``python -m vaefast.bench.readme`` in a checkout; ``--check`` only says whether they are current.
 """
@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from vaefast.bench.generic_table import GENERIC, generic_table
+from vaefast.bench.integrations_table import INTEGRATIONS, integrations_table
 from vaefast.bench.plot import plot
 from vaefast.bench.sampler_table import SAMPLER, sampler_table
 
@@ -24,7 +25,7 @@ CONVOLUTIONAL = Path("bench/results/convolutional.csv")
 CASES = ("linf B=256 D=3072 float32 cpu", "l2 B=256 D=3072 float32 cpu")
 BLOCK = re.compile(r"(<!-- bench:(\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
-FILES = (Path("README.md"), Path("docs/performance.md"))
+FILES = (Path("README.md"), Path("docs/performance.md"), Path("docs/integrations.md"))
 ENGINE = (
     "net_chain",
     "net_trajectory",
@@ -269,6 +270,9 @@ BLOCKS = {
     "engine_small": engine_small,
     "convolutional": convolutional,
     "generic": lambda rows: tabled(GENERIC, lambda found: generic_table(cases(found))),
+    "integrations": lambda rows: tabled(
+        INTEGRATIONS, lambda found: integrations_table(cases(found))
+    ),
     "sampler": lambda rows: tabled(SAMPLER, sampler_table),
     "gpu": gpu,
 }

@@ -199,6 +199,7 @@ def test_every_op_is_measured():
         "public_calls",
         "spectra",
         "threads",
+        "integrations",
     }
     assert set(names(Place("cuda"))) == {*ops(), "convolutional_hmc"}
 

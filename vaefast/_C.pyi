@@ -206,3 +206,27 @@ philox_normal_f64 = philox_normal_f32
 activate_f64 = activate_f32
 multiply_slope_f64 = multiply_slope_f32
 evaluate_f64 = evaluate_f32
+
+def displacement_centres_f64(
+    results: tuple[_Rows, _Rows],  # pre-activations of all layers, rounding of the first's
+    x: _Rows,
+    B: int,
+    net: _Layers,
+    threads: int,
+    /,
+) -> None: ...
+def net_displacement_bound_f64(
+    results: tuple[int, int, int],  # gram, rest, rounding
+    ranges: tuple[_Rows, _Rows],  # low, high; address 0 where they are not wanted
+    centres: tuple[_Rows, _Rows],  # displacement_centres' results
+    radius: int,
+    scale: _Rows,  # address 0 for ones
+    counts: tuple[int, int],  # B, groups
+    factor: tuple[_Rows, int, bool],  # F, its columns, whether it is a triangle
+    norms: tuple[int, int],  # of the first layer's features, of its units
+    slack: float,
+    curves: Sequence[tuple[float, float, float, float, float, float]],
+    net: _Layers,
+    threads: int,
+    /,
+) -> None: ...

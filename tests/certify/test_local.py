@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import vaefast as vf
-from vaefast.certify import Budget, Guarantee, distance, empirical_margin, margin
+from vaefast.certify import Budget, Guarantee, anchors, distance, empirical_margin, margin
 from vaefast.models import MLPVAE, VAE
 
 METHODS = ("local", "anchors", "best")
@@ -279,8 +279,6 @@ def test_numbers_that_are_no_python_integers_are_numbers(affine, points):
         margin(affine, points, 2.5, method="local", samples=1.5)
     with pytest.raises(ValueError, match="alpha must lie in"):
         margin(affine, points, 2.5, method="best", alpha=1.5)
-    with pytest.raises(ValueError, match=r"leave out budget\.seconds"):
-        margin(affine, points, 2.5, method="anchors", budget=Budget(seconds=1.0))
 
 
 @pytest.mark.parametrize("activation", ["relu", "tanh", "gelu"])
@@ -300,3 +298,24 @@ def test_the_affine_form_s_margins_repeat_to_the_bit(activation):
         assert torch.equal(part.margin, whole.margin[rows])
     other = margin(vae, x[:2], r[:2], method="local", samples=600)
     assert other.reproducible == "round-off"
+
+
+def test_after_its_seconds_anchors_begin_no_input_and_change_none(affine, points, monkeypatch):
+    """A clock that has two inputs' time: theirs are the margins of no limit, the others' none."""
+    plain = margin(affine, points, 2.5, method="anchors", samples=2000)
+    late = iter([False] * 4 + [True] * 50)
+    monkeypatch.setattr(anchors.Plan, "late", property(lambda plan: next(late)))
+    budget = Budget(seconds=60.0)
+    cut = margin(affine, points, 2.5, method="anchors", samples=2000, budget=budget)
+    assert torch.equal(cut.margin[:2], plain.margin[:2])
+    assert bool((plain.margin[:2] > 0).all())
+    assert cut.margin[2:].tolist() == [0.0] * 4
+    assert cut.samples.tolist() == [2000, 2000, 0, 0, 0, 0]
+    assert set(cut.reasons[2:]) == {"the seconds of the budget were over before its draws began"}
+
+
+def test_the_best_of_both_keeps_to_its_seconds(affine, points):
+    own = margin(affine, points, 2.5, method="best", samples=2000, budget=Budget(seconds=1e-9))
+    by_local = margin(affine, points, 2.5, method="local", samples=2000, alpha=5e-4)
+    assert torch.equal(own.margin, by_local.margin)  # which draws at once, at one size
+    assert own.alpha == 1e-3

@@ -97,6 +97,10 @@ CALLS = {
     ),
     "hmc.sample_groups": lambda: vf.hmc.sample_groups(GROUPS, IMAGES, **RUN),
     "hmc.defend_groups": lambda: vf.hmc.defend_groups(GROUPS, IMAGES, top=1, **RUN),
+    "hmc.sample_posterior": lambda: vf.hmc.sample_posterior(VAE, Z, X, 3, 0.1),
+    "hmc.sample_potential": lambda: vf.hmc.sample_potential(
+        lambda z: 0.5 * (z @ Z.mT).square().sum(1), Z, **SAMPLING
+    ),
     "hmc.log_marginal": lambda: vf.hmc.log_marginal(VAE, X, temperatures=3, chains=2),
     "hmc.tv_bound": lambda: vf.hmc.tv_bound(VAE, X, X.flip(0), **TV_BOUND),
     "metrics.likelihood_degradation": lambda: vf.metrics.likelihood_degradation(VAE, X, X.flip(0)),

@@ -128,7 +128,7 @@ def test_a_worker_of_other_versions_is_refused(ray, plan, tmp_path, monkeypatch)
 
 def test_data_that_only_this_process_has_are_refused(plan, tmp_path):
     run = jobs.create(plan, tmp_path / "ray")
-    object.__setattr__(run.manifest.plan, "data", {"description": "mine"})
+    object.__setattr__(run.manifest.plan, "data", {"kind": "object", "type": "mine"})
     with pytest.raises(ValueError, match="cannot be read by workers of Ray; name a file"):
         run.work("ray")
 

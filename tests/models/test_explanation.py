@@ -19,7 +19,17 @@ def test_an_mlp_is_fused_throughout():
     assert lines[0] == "encoder mean 3 layers, fused: 20-8-6-3, tanh tanh identity"
     assert "batches none are needed" in lines
     assert "latents 3" in lines
-    assert lines[-2:] == ["decoder output logits", "mode evaluation"]
+    bounds = "affine and multiplier forms, by default the smaller; joint where it is asked for"
+    assert lines[-3:] == ["decoder output logits", f"certificates {bounds}", "mode evaluation"]
+
+
+def test_which_bounds_certificates_can_take():
+    small = explain(ConvVAE((1, 8, 8), channels=4, latent=2).eval())
+    assert small.certificates.startswith("multiplier form by default")
+    wide = explain(ConvVAE((1, 64, 64), channels=32, latent=2).eval())
+    assert wide.certificates.startswith("affine form alone: the multiplier form takes")
+    assert "at most 4096 features" in wide.certificates
+    assert explain(as_vae(Probabilities())).certificates == "not known without an input; pass x"
 
 
 def test_a_fixed_scale_needs_no_network():

@@ -13,6 +13,7 @@ import vaefast as vf
 from vaefast import ops
 from vaefast.bench.cases import images, network, posterior
 from vaefast.ops._register import registered
+from vaefast.runtime.backends import Support
 from vaefast.runtime.defaults import default_device
 from vaefast.types import LIKELIHOODS
 
@@ -75,7 +76,7 @@ class Sample(NamedTuple):
         result = getattr(ops, self.op)(**arguments, backend=backend)
         return (result,) if isinstance(result, torch.Tensor) else tuple(result)
 
-    def supports(self, arguments: Arguments, backend: str) -> vf.Support:
+    def supports(self, arguments: Arguments, backend: str) -> Support:
         """Whether the backend takes these arguments' network."""
         layers = arguments["net"].layers if "net" in arguments else ()
         return vf.supports(self.op, backend, layers=layers)

@@ -11,6 +11,7 @@ Source: mathematics.md 8.6.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -33,6 +34,7 @@ from vaefast.runtime import memory, numerics
 
 __all__ = ["AnchorMargins", "Plan", "anchor_margins", "require_anchors"]
 
+LATE = -1
 PILOT = 10_000  # draws that choose the radii, and nothing else
 HALVINGS = 9
 RADII = tuple(1.08 * 0.995**k for k in range(64))  # of the pilot's, bisected
@@ -43,17 +45,26 @@ NEAR = 1e-3  # a radius at which the encoder is affine, for the pilot's directio
 
 
 class Plan(NamedTuple):
-    """What was fixed before any draw: draws, error probability per input, seed."""
+    """What was fixed before any draw: draws, error probability per input, seed; and until when.
+
+    No input's draws begin after ``deadline``, in seconds of the monotonic clock. Nothing else looks
+    at the clock: the radii and the level of an input whose draws are made are what they would be.
+    """
 
     samples: int
     alpha: float
     seed: int
+    deadline: float = math.inf
+
+    @property
+    def late(self) -> bool:
+        return time.monotonic() > self.deadline
 
 
 class AnchorMargins(NamedTuple):
     """Margins [B], the probability at x itself that the same draws show, and the draws; float64.
 
-    0 draws: the pilot promised no radius, and nothing more was drawn.
+    0 draws: the pilot promised no radius, and nothing more was drawn. −1: the time was over before.
     """
 
     margin: Tensor
@@ -136,6 +147,8 @@ class _Input:
         given = (*self.own, self.r, 1.0 / self.own.std)
         if not all(bool(t.isfinite().all()) for t in given[:-1]):
             return torch.nan, torch.nan, 0
+        if self.plan.late:
+            return 0.0, 0.0, LATE
         near = self._ellipsoid(NEAR, max(AXES))
         if not bool(given[-1].isfinite().all()) or near is None:
             return 0.0, 0.0, 0
@@ -146,6 +159,8 @@ class _Input:
         radius, axes = self._chosen(pilot, top)
         if radius == 0.0:
             return 0.0, 0.0, 0
+        if self.plan.late:
+            return 0.0, 0.0, LATE
         tried = (self._ellipsoid(radius * share, axes) for share in RADII)
         widest = next(ellipsoid for ellipsoid in tried if ellipsoid is not None)
         levels = Levels.of(len(RADII) * anchors(widest), self.plan.alpha)

@@ -76,6 +76,8 @@ def best(*margins: MarginResult) -> MarginResult:
         event=event,
         samples=_summed(margins),
         alpha=_total(margins),
+        form=", ".join(dict.fromkeys(m.form for m in margins if m.form)),
+        why_form="; ".join(dict.fromkeys(m.why_form for m in margins if m.why_form)),
         over=first.over,
         draws=first.draws if all(m.draws == first.draws for m in margins) else "",
     )

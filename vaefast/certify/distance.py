@@ -14,9 +14,9 @@ from vaefast.certify.guarantee import Guarantee
 from vaefast.certify.level import Over, inputs_of
 from vaefast.certify.local import bounds_repeat, moved, require_local
 from vaefast.certify.probability import check_draws, drawn_promise, lower_bound
-from vaefast.certify.request import FORMS
 from vaefast.certify.sampling import at_input, distances
 from vaefast.certify.tolerance import required_probability
+from vaefast.functional.displacement import FORMS
 from vaefast.functional.rows import finite
 from vaefast.models import VAE
 from vaefast.models.context import Context

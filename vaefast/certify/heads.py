@@ -13,13 +13,11 @@ from torch import Tensor
 
 from vaefast.functional.secants import curve
 from vaefast.models.compose import joined
+from vaefast.models.encoder_bounds import LOG_FACTORS
 from vaefast.models.maps import Maps
 from vaefast.types import Network
 
 __all__ = ["Head", "heads", "why_not"]
-
-# d log σ / da lies in [0, factor]
-LOG_FACTORS = {"exp_half": 0.5, "softplus": 1.0, "sigmoid": 1.0}
 
 
 class Head(NamedTuple):

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from vaefast.certify.heads import heads, why_not
 from vaefast.certify.tolerance import tolerates
+from vaefast.functional.displacement import why_affine
 from vaefast.geometry.norms import spectral
 from vaefast.geometry.points import mean_and_std
 from vaefast.models.prepare import Prepared
@@ -27,6 +28,7 @@ __all__ = [
     "Moved",
     "Posterior",
     "bounds_repeat",
+    "form_of",
     "local_margins",
     "moved",
     "quickly_bounded",
@@ -40,6 +42,8 @@ POWER = 3.0  # of the radius in the displacement, before two bounds say so
 REFINEMENTS = 4  # by the multiplier form, whose evaluations cost ten times as much
 IMAGE_START = {"affine": 0.03, "multiplier": 0.12}  # likewise, of convolutions
 IMAGE_STEPS = {"affine": 6, "multiplier": 4}
+JOINT_STEPS = 3  # by the joint form, which costs ten times as much again
+JOINT_GAIN = {False: 1.04, True: 1.5}  # of its margin over the others', of images and of others
 REACH = 1.5  # of the first-order margin; no bound of the displacement comes near it
 SHADE = 0.998  # of a proposed radius: one that holds is worth more than one that is exact
 BYTES = 8 * 4  # per entry of a matrix between two layers
@@ -67,16 +71,10 @@ class Posterior:
         """Whether an encoder has layers that are not linear."""
         return any(net.images for net in self._nets)
 
-    @property
-    def why_affine(self) -> str:
-        """Why "smaller" is the affine form alone, "" where it is not."""
-        return next((net.why_affine for net in self._nets if net.why_affine), "")
-
-    def used(self, form: str) -> str:
-        """What "smaller" comes to: of images one form is the smaller at all radii that matter."""
-        if form != "smaller" or not self.images:
-            return form
-        return "affine" if self.why_affine else "multiplier"
+    def check(self, form: str) -> None:
+        """Raise a ValueError where an encoder is too large for the form."""
+        for net in self._nets:
+            net.check(form)
 
     def moved(self, radius: Tensor, form: str) -> Moved:
         """For radii [b] float64."""
@@ -86,6 +84,20 @@ class Posterior:
             shift = bound.pop(0) if head.mean else shift
             scale = bound.pop(0) if head.factor else scale
         return Moved(shift, scale)
+
+
+def form_of(prepared: Prepared, form: str) -> tuple[str, str]:
+    """Which of :data:`FORMS` margins rest on, and why it is not the one that was asked for.
+
+    Of images "smaller" is one of the two forms: "multiplier", the smaller at all radii that matter.
+    """
+    nets = [head.net for head in heads(prepared.maps)]
+    if form != "smaller" or all(net.is_mlp for net in nets):
+        return form, ""
+    reason = next((why for why in map(why_affine, nets) if why), "")
+    if reason:
+        return "affine", reason
+    return "multiplier", "of convolutional encoders it is always the smaller one"
 
 
 def require_local(prepared: Prepared, method: str) -> None:
@@ -165,14 +177,23 @@ class _Search(NamedTuple):
     def run(self, part: Prepared) -> Tensor:
         p, q, reach = (t[part.gather] for t in (self.p_lower, self.q, self.reach))
         posterior = Posterior(part)
+        posterior.check(self.form)
         first_order = reach / REACH
+        form = "smaller" if self.form == "joint" else self.form
         if posterior.images:
-            form = posterior.used(self.form)
+            form, _ = form_of(part, form)
             how = form, IMAGE_START[form], IMAGE_STEPS[form]
-            return self._climbed(posterior, p, q, first_order, *how)
-        cheap = "affine" if self.form == "smaller" else self.form
-        safe = self._climbed(posterior, p, q, first_order, cheap, START)
-        return self._refined(posterior, p, q, safe, reach) if self.form == "smaller" else safe
+            safe = self._climbed(posterior, p, q, first_order, *how)
+        else:
+            cheap = "affine" if form == "smaller" else form
+            safe = self._climbed(posterior, p, q, first_order, cheap, START)
+            if form == "smaller":
+                start = (safe * torch.maximum(first_order, safe)).sqrt()
+                safe = self._refined(posterior, p, q, safe, reach, start, form, REFINEMENTS)
+        if self.form == "joint":
+            start = JOINT_GAIN[posterior.images] * safe
+            safe = self._refined(posterior, p, q, safe, reach, start, "joint", JOINT_STEPS)
+        return safe
 
     def _climbed(
         self,
@@ -212,17 +233,20 @@ class _Search(NamedTuple):
         q: Tensor,
         safe: Tensor,
         reach: Tensor,
+        start: Tensor,
+        form: str,
+        steps: int,
     ) -> Tensor:
-        """A few more radii above ``safe``, each proposed by the bounds at the last.
+        """A few more radii above ``safe``, each but the first proposed by the bounds at the last.
 
         log(Δ(R)/(R·slope)) is near 0 at small R and grows as a power of it: the next radius is
         where a power through the last point reaches the tolerance.
         """
         first_order = reach / REACH
         fail = torch.maximum(first_order, safe)
-        radius = torch.where(safe > 0, (safe * fail).sqrt(), 0.5 * fail)
-        for _ in range(REFINEMENTS):
-            bounds = posterior.moved(radius, "smaller")
+        radius = torch.where(safe > 0, torch.minimum(start, fail), 0.5 * fail)
+        for _ in range(steps):
+            bounds = posterior.moved(radius, form)
             held = tolerates(*bounds, p)
             safe = torch.where(held, radius, safe)
             fail = torch.where(held, fail, torch.minimum(fail, radius))

@@ -37,8 +37,9 @@ class Budget:
     Attributes:
         samples: draws.
         flop: of the decoder's passes; a decoder of 10 MFLOP gets 5,000 draws of the default.
-        seconds: for all inputs together, looked at between sizes; None for no limit. With one the
-            result depends on the machine's speed; its confidence does not.
+        seconds: for all inputs together, looked at between sizes, of anchors before an input's
+            draws begin; None for no limit. With one the result depends on the machine's speed; its
+            confidence does not, as no draw decides what the clock does.
     """
 
     samples: int = 50_000

@@ -92,10 +92,11 @@ def margin(
             reconstruction of x is drawn as well, independently, by the published Theorem 2 and
             tighter forms of it (T1 to T3). Its margins are none of the other methods' event.
         budget: the most that ``samples="auto"`` spends, a :class:`vaefast.certify.Budget`.
-        form: of "local" and "best", the bound of the encoder: ``"affine"``, ``"multiplier"`` or the
-            smaller of both (default), which costs three times as much as the first. Convolutional
-            encoders with a hidden layer beyond the first of more than 1024 features get the
-            affine form alone by default, those of up to 4096 the other one where it is asked for.
+        form: of "local" and "best", the bound of the encoder: ``"affine"``, ``"multiplier"``, the
+            smaller of both (default), which costs three times as much as the first, or ``"joint"``,
+            the tightest, at ten times the default's. Of convolutional encoders the default is
+            "multiplier", or "affine" where a hidden layer beyond the first has more than 4096
+            features; the result's ``form`` says which.
         over: whose alpha is: ``"input"``, each its own; ``"run"``, all rows' together: one
             statement about all of them, each evaluated at alpha/B (Bonferroni); or n, the number of
             inputs of the run that x is a batch of. The guarantee says which, and ``over`` of how

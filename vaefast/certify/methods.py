@@ -13,7 +13,7 @@ from vaefast.certify.best import best
 from vaefast.certify.first_order import first_order
 from vaefast.certify.guarantee import Guarantee
 from vaefast.certify.lipschitz import certified_margins
-from vaefast.certify.local import bounds_repeat, local_margins, require_local
+from vaefast.certify.local import bounds_repeat, form_of, local_margins, require_local
 from vaefast.certify.probability import drawn_promise
 from vaefast.certify.request import Drawn, Request
 from vaefast.certify.result import NOT_FINITE, MarginResult
@@ -27,6 +27,7 @@ TOO_WIDE = "the constants and σ(x) leave the event a probability of at most 1/2
 NOT_LIKELY = "p_lower is at most 1/2"
 NOT_BOUNDED = "no radius that was tried has a bound of the encoder below what p_lower tolerates"
 NO_RADIUS = "the pilot found no radius that as many draws as were asked for would show"
+TOO_LATE = "the seconds of the budget were over before its draws began"
 FIRST_ORDER_DRAWS = 1000
 
 
@@ -41,20 +42,25 @@ def _first_order(prepared: Prepared, request: Request) -> MarginResult:
 def _local(prepared: Prepared, request: Request) -> MarginResult:
     require_local(prepared, "local")
     drawn = request.drawn(prepared, "auto")
-    form = request.form or "smaller"
-    found = local_margins(prepared, drawn.p_lower, form)
-    return _certified(prepared, "local", found, drawn, bounds_repeat(prepared, form))
+    asked = request.form or "smaller"
+    found = local_margins(prepared, drawn.p_lower, asked)
+    form, why = form_of(prepared, asked)
+    own = _certified(prepared, "local", found, drawn, bounds_repeat(prepared, asked))
+    return replace(own, form=form, why_form=why)
 
 
 def _anchors(prepared: Prepared, request: Request) -> MarginResult:
     require_local(prepared, "anchors")
     require_anchors(prepared)
     r, samples = request.radius(prepared), request.looks(prepared, "auto")[-1].samples
-    found = anchor_margins(prepared, r, Plan(samples, request.level, request.seed or 0))
+    plan = Plan(samples, request.level, request.seed or 0, request.deadline)
+    found = anchor_margins(prepared, r, plan)
     used = found.samples.long()
+    late, used = used < 0, used.clamp(min=0)
     promise = drawn_promise(prepared)
     drawn = Drawn(found.p_lower, used, request.total, "ieee", promise, request.inputs)
-    return _certified(prepared, "anchors", found.margin, drawn, bounds_repeat(prepared, "smaller"))
+    own = bounds_repeat(prepared, "smaller")
+    return _certified(prepared, "anchors", found.margin, drawn, own, late)
 
 
 def _best(prepared: Prepared, request: Request) -> MarginResult:
@@ -67,10 +73,17 @@ def _best(prepared: Prepared, request: Request) -> MarginResult:
 
 
 def _certified(
-    prepared: Prepared, method: str, bound: Tensor, drawn: Drawn, own: str
+    prepared: Prepared,
+    method: str,
+    bound: Tensor,
+    drawn: Drawn,
+    own: str,
+    late: Tensor | None = None,
 ) -> MarginResult:
     p_lower, abstain = drawn.p_lower, ~(bound > 0)
-    causes = {NOT_FINITE: p_lower.isnan(), NO_RADIUS: drawn.samples == 0}
+    causes = {NOT_FINITE: p_lower.isnan()}
+    causes |= {} if late is None else {TOO_LATE: late}
+    causes |= {NO_RADIUS: drawn.samples == 0}
     causes |= {NOT_LIKELY: p_lower <= 0.5, NOT_BOUNDED: abstain}
     return MarginResult(
         bound.masked_fill(abstain, 0.0).masked_fill(p_lower.isnan(), torch.nan),

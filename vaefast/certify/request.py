@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+import time
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -19,11 +21,11 @@ from vaefast.certify.probability import (
     drawn_promise,
 )
 from vaefast.certify.provenance import require_draws, require_same
+from vaefast.functional.displacement import FORMS
 from vaefast.models.prepare import Prepared
 
 __all__ = ["Drawn", "Request"]
 
-FORMS = ("affine", "multiplier", "smaller")
 DRAWS = ("samples", "alpha", "seed", "over")
 UNSET = {"precision": "ieee", "over": "input"}
 TAKES = {  # which arguments a method has a use for
@@ -74,6 +76,7 @@ class Request:
     form: str | None = None
     over: Over = "input"
     inputs: int = 1  # that share alpha, of ``over`` and the rows
+    began: float = field(default_factory=time.monotonic)
 
     def check(self) -> None:
         """Refuse what the method has no use for.
@@ -98,8 +101,6 @@ class Request:
         if self.samples is not None and not isinstance(self.samples, str):
             checks.count(self.samples, "samples")
         check_alpha(self.level)
-        if self.method in ("anchors", "best") and self.budget and self.budget.seconds is not None:
-            raise ValueError("anchors draw once and look at no clock; leave out budget.seconds")
 
     @property
     def level(self) -> float:
@@ -110,6 +111,12 @@ class Request:
     def total(self) -> float:
         """α as given: of all inputs that share it."""
         return 1e-3 if self.alpha is None else self.alpha
+
+    @property
+    def deadline(self) -> float:
+        """Until when draws may begin, of the monotonic clock."""
+        seconds = self.budget.seconds if self.budget else None
+        return math.inf if seconds is None else self.began + seconds
 
     def radius(self, prepared: Prepared) -> Tensor:
         """r [B]."""

@@ -44,6 +44,9 @@ class MarginResult:
             each has its own.
         draws: a mark of the :class:`RobustProbability` that was brought, the same for results
             that share one; "" where the draws were the method's own.
+        form: of the methods "local" and "best", which bound of the encoder the margin rests on, as
+            of :func:`vaefast.certify.margin`'s argument; "" of others.
+        why_form: why that is not the one that was asked for, "" where it is.
     """
 
     margin: Tensor
@@ -60,3 +63,5 @@ class MarginResult:
     alpha: float | None = None
     over: int = 1
     draws: str = ""
+    form: str = ""
+    why_form: str = ""

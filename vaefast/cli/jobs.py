@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 
 from vaefast import jobs as runs
+from vaefast.certify.level import Over
 from vaefast.cli import engines as e
 from vaefast.cli import options as o
 from vaefast.cli import run_options as ro
@@ -47,6 +48,7 @@ def planned(
     method: str | None,
     samples: str | None,
     alpha: float,
+    over: Over,
     seed: int,
     inputs: int | None,
     box: Mapping[str, float | None],
@@ -68,6 +70,7 @@ def planned(
         TASKS.get(method, "margin"),
         ro.radii(r),
         alpha=alpha,
+        level=over,
         options=options,
         seed=seed,
         shard_size=shard_size or SHARD_SIZE,

@@ -69,10 +69,11 @@ def _reader(source: Any, why: str) -> Callable[[int], Tensor | str]:
 def _facts(run: Run, source: Any) -> RunFacts:
     manifest = run.manifest
     plan = manifest.plan
-    event = getattr(source, "event_shape", ()) or ()
+    event = plan.data["event_shape"]
     note = getattr(source, "note", "")
+    low, high = map(float, plan.data["box"])
     return RunFacts(
-        data=Path(str(plan.data)).name,
+        data=Path(_data(plan.data)).name,
         model=Path(str(plan.model)).name or "a model",
         task=plan.task,
         guarantee=manifest.guarantee,
@@ -82,12 +83,17 @@ def _facts(run: Run, source: Any) -> RunFacts:
         fingerprint=manifest.fingerprint,
         settings=_settings(run),
         classes=tuple(getattr(source, "classes", ()) or ()),
-        box=tuple(getattr(source, "box", (0.0, 1.0))),
+        box=(low, high),
         images=len(event) == 3,
         notes=(note,) if note else (),
         cost=_cost(run),
         command=_command(run),
     )
+
+
+def _data(description: Mapping[str, Any]) -> str:
+    """What the user named, from the description of a source."""
+    return str(next(description[key] for key in ("name", "path", "type") if key in description))
 
 
 def _settings(run: Run) -> dict[str, Any]:
@@ -117,9 +123,10 @@ def _command(run: Run) -> str:
     options = dict(plan.options)
     if plan.task in WORDS:
         options["method"] = WORDS[plan.task]
-    if plan.task not in CERTIFY or set(options) - set(SAID) or plan.level != "input":
+    said = not set(options) - set(SAID) and plan.level == "input" and plan.model
+    if plan.task not in CERTIFY or not said or not run.reopens or plan.data.get("split") == "train":
         return ""
-    words = ["vaefast", "certify", "--model", str(plan.model), "--data", str(plan.data)]
+    words = ["vaefast", "certify", "--model", str(plan.model), "--data", _data(plan.data)]
     words += ["--r", ",".join(f"{r:g}" for r in plan.r), "--alpha", f"{plan.alpha:g}"]
     for name, value in options.items():
         words += [SAID[name], str(value)]

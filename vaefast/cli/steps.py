@@ -152,8 +152,8 @@ def certify(
     """
     how = e.how(engine, address, cpus_per_worker, gpus_per_worker, wait_for_nodes)
     if any(word is not None for word in (shard_size, workers, method)) or engine != "local":
-        if over != str(DEFAULT.over) or empirical:
-            raise ValueError("--over and --empirical are of a table; leave them out of a run")
+        if empirical:
+            raise ValueError("--empirical is of a table; of a run it is --method empirical")
         given = {"likelihood": likelihood, "obs_std": obs_std}
         given |= {"decoder_output": decoder_output, "encoder_output": encoder_output}
         plan = planned(
@@ -163,6 +163,7 @@ def certify(
             method=method,
             samples=samples,
             alpha=alpha,
+            over=o.over(over),
             seed=seed,
             inputs=inputs,
             box=o.box(limits, low, high),

@@ -17,13 +17,27 @@ from vaefast.functional.rows import finite, nan_where_bad
 from vaefast.runtime import matrices, memory, threads
 from vaefast.types import Network
 
-__all__ = ["FORMS", "Displacement", "displacement_ellipsoid"]
+__all__ = ["FORMS", "Displacement", "displacement_ellipsoid", "why_affine"]
 
-FORMS = ("affine", "multiplier", "smaller")
+FORMS = ("affine", "multiplier", "smaller", "joint")
 AT_ONCE = 16  # rows whose matrices stay in the processor's caches
 GRAMS = 4096  # features of a convolutional network's layer whose Gram matrix is still made
 CACHED = 1 << 24  # bytes of images' pulled outputs that are worth several rows at once
 COLUMNS = 1024  # of the remainder's matrix at once
+
+
+def why_affine(net: Network) -> str:
+    """What a network of convolutions has that is too large for the multiplier form, "" if nothing.
+
+    Its matrices are between the units of a layer, of the first the input's entries.
+    """
+    widest = max([layer.out_features for layer in net.parsed()[1:-1]], default=0)
+    if widest <= GRAMS or net.is_mlp:
+        return ""
+    return (
+        f"the multiplier form takes convolutional networks of at most {GRAMS} features "
+        f"in each layer but the first and the last, this one has {widest}"
+    )
 
 
 class Displacement:
@@ -62,27 +76,29 @@ class Displacement:
         Raises:
             ValueError: the multiplier form of a network that has none.
         """
-        if form == "multiplier" and self.why_affine:
-            raise ValueError(f'{self.why_affine}; form="affine" takes all')
+        self.check(form)
         if form == "smaller" and self.why_affine:
             form = "affine"
         return self._chunked(self._bound, radius, form, rows)
 
     @cached_property
     def why_affine(self) -> str:
-        """What a network of convolutions has that is too large for the multiplier form, or ""."""
-        widest = max([at.layer.out_features for at in self.walk.maps[1:-1]], default=0)
-        if widest <= GRAMS or not self.images:
-            return ""
-        return (
-            f"the multiplier form takes convolutional networks of at most {GRAMS} features "
-            f"in each layer but the first and the last, this one has {widest}"
-        )
+        """See :func:`why_affine`."""
+        return why_affine(self.walk.net)
+
+    def check(self, form: str) -> None:
+        """Refuse a form that the network is too large for.
+
+        Raises:
+            ValueError: with the sizes.
+        """
+        if form in ("multiplier", "joint") and self.why_affine:
+            raise ValueError(f'{self.why_affine}; form="affine" takes all')
 
     @property
     def images(self) -> bool:
         """Whether a layer is not linear."""
-        return any(at.layer.kind != "linear" for at in self.walk.maps)
+        return not self.walk.net.is_mlp
 
     def ellipsoid(self, radius: Tensor, rows: Tensor | None = None) -> Tensor:
         """Q [n, groups, m/groups, m/groups] with y yᵀ ≼ Q for every scaled displacement y.
@@ -154,27 +170,31 @@ class Displacement:
         widths = [layer.out_features for layer in layers[:-1]] or [1]
         if form == "affine" and self.images:
             return 8 * (6 * layers[-1].out_features * sum(widths) + 3 * COLUMNS**2)
-        matrices = 6 if form == "affine" else 16
-        return 8 * (matrices * max(widths) ** 2 + sum(widths) ** 2)
+        matrices = {"affine": 6, "joint": 24}.get(form, 16)
+        more = 4 if form == "joint" else 1
+        return 8 * (matrices * max(widths) ** 2 + more * sum(widths) ** 2)
 
     def _bound(
         self, rows: slice | Tensor, radius: Tensor, form: str, known: Affine | None
     ) -> Tensor:
         if known is None:
             # of images, rows through relaxations cost half of it and change nothing that counts
-            plain = self.images and form == "multiplier"
+            plain = self.images and form in ("multiplier", "joint")
             found = intervals(self.walk, rows, radius, plain=plain)
             known = Affine(torch.empty(0), self._rounding(rows, radius, found), None)
-            if form != "multiplier":
+            if form in ("affine", "smaller"):
                 known = known._replace(bound=self._affine(rows, radius, found))
         else:
             found = intervals(self.walk, rows, radius, known.ends)
         if form == "affine":
             return known.rounded_up
-        Q = multipliers.form(self.walk, rows, radius, found, self._outputs(rows), self.groups)
-        bound = radius[:, None] * eigenvalue(Q).clamp(min=0.0).sqrt()
+        how = self.walk, rows, radius, found, self._outputs(rows), self.groups
+        parts = multipliers.parts(*how)
+        bound = radius[:, None] * eigenvalue(parts.total()).clamp(min=0.0).sqrt()
         if form == "smaller":
             bound = torch.minimum(known.bound, bound)
+        if form == "joint":
+            bound = torch.minimum(parts.joint(radius, self.groups), bound)
         return known._replace(bound=bound).rounded_up
 
     def _ellipsoid(
@@ -182,7 +202,8 @@ class Displacement:
     ) -> Tensor:
         found = intervals(self.walk, rows, radius, None if known is None else known.ends)
         rest = self._rounding(rows, radius, found) if known is None else known.rounding
-        Q = multipliers.form(self.walk, rows, radius, found, self._outputs(rows), self.groups)
+        how = self.walk, rows, radius, found, self._outputs(rows), self.groups
+        Q = multipliers.parts(*how).total()
         Q = INFLATION**2 * radius[:, None, None, None] ** 2 * Q
         size = eigenvalue(Q).clamp(min=0.0).sqrt()
         share = torch.where((rest > 0) & (size > 0), rest / (rest + size), 0.0)[..., None, None]

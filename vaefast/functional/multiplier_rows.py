@@ -33,6 +33,7 @@ class Level(NamedTuple):
             there is a ``factor``.
         factor: F with u uᵀ ≼ R² F Fᵀ, [b, n, k] or [n, k], of a first layer with n > k.
         own: κ² of T = 1/E.
+        rows: of the n units over those below that deviate, and at the input.
         images: whether units see parts of the layers below, so that most of ``parts`` is 0 and
             eigenvalues lie close together.
     """
@@ -44,6 +45,7 @@ class Level(NamedTuple):
     pad: Tensor
     parts: list[Tensor]
     own: Tensor
+    rows: Pulled
     factor: Tensor | None = None
     images: bool = False
 
@@ -76,7 +78,7 @@ def rows_of(
     seen = [
         (block, displacement_fields.pulled(walk.maps, index, block, slopes)) for block in blocks
     ]
-    return FieldRows(seen, walk.maps[index].layer.out_shape[0], levels)
+    return FieldRows(seen, walk.maps[index].layer.out_shape[0], walk.x.shape[1], levels)
 
 
 class WholeRows:
@@ -117,15 +119,16 @@ class FieldRows:
     Args:
         seen: the blocks of the layer's positions and their channels' rows.
         channels: of the layer.
+        inputs: entries of the network's input.
         levels: those below.
     """
 
     images = True
 
     def __init__(
-        self, seen: list[tuple[Block, Seen]], channels: int, levels: dict[int, Level]
+        self, seen: list[tuple[Block, Seen]], channels: int, inputs: int, levels: dict[int, Level]
     ) -> None:
-        self.seen, self.channels, self.levels = seen, channels, levels
+        self.seen, self.channels, self.inputs, self.levels = seen, channels, inputs, levels
         self.positions = sum(len(block.positions) for block, _ in seen)
 
     def bound(self, radius: Tensor) -> Tensor:
@@ -159,8 +162,7 @@ class FieldRows:
         assert units is not None
         sizes = {k: level.spread.shape[1] for k, level in self.levels.items()}
         seen = {k for _, rows in self.seen for k in rows.units}
-        inputs = 1 + max(int(block.features[-1].max()) for block, _ in self.seen)
-        root = units.new_zeros(*units.shape, inputs, dtype=torch.float64)
+        root = units.new_zeros(*units.shape, self.inputs, dtype=torch.float64)
         found = {k: root.new_zeros(*units.shape, sizes[k] + 1) for k in seen}
         for i, own in enumerate(units):
             self._fill(i, own, found, root)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
-from vaefast.functional import multiplier_rows, relaxations
+from vaefast.functional import joint, multiplier_rows, relaxations
 from vaefast.functional.definite import banded_gram, largest
 from vaefast.functional.displacement_intervals import Intervals, slack, times
-from vaefast.functional.displacement_walk import Walk
+from vaefast.functional.displacement_walk import Pulled, Walk
+from vaefast.functional.eigenvalues import eigenvalue
 from vaefast.functional.multiplier_rows import FLOOR, Level
 from vaefast.functional.sum_rule import least_sum, weighted
 from vaefast.runtime import numerics
 
-__all__ = ["diagonal_blocks", "form", "levels", "trace_bound"]
+__all__ = ["Parts", "diagonal_blocks", "levels", "parts", "trace_bound"]
 
 BALANCE = 1e-4  # of the balanced factors, whose mean is 1
 SQUARINGS = 2
@@ -22,25 +25,57 @@ POWERS = 4  # of power iterations, for weights only
 TINY = 1e-150  # in place of a size of 0
 
 
-def form(
+class Parts(NamedTuple):
+    """What adds up to the outputs' displacement.
+
+    Args:
+        levels: of the nonlinear layers.
+        outputs: the outputs' rows [b, m, ·], over the units that deviate.
+        sizes: layer ↦ Q [b, groups, n, n], y yᵀ ≼ R² Q of what its deviations add; −1 of the rest.
+    """
+
+    levels: dict[int, Level]
+    outputs: Pulled
+    sizes: dict[int, Tensor]
+
+    def total(self) -> Tensor:
+        """Q [b, groups, n, n], y yᵀ ≼ R² Q for y."""
+        return least_sum(list(self.sizes.values()))
+
+    def joint(self, radius: Tensor, groups: int) -> Tensor:
+        """‖y‖ of each group by multipliers of all layers together, [b, groups]."""
+        shares = {k: eigenvalue(Q).clamp(min=0.0).sqrt() for k, Q in self.sizes.items()}
+        found = []
+        for g in range(groups):
+            own = Pulled(
+                {k: N.unflatten(1, (groups, -1))[:, g] for k, N in self.outputs.units.items()},
+                self.outputs.root.unflatten(1, (groups, -1))[:, g],
+            )
+            part = {k: share[:, g] for k, share in shares.items()}
+            found.append(joint.bound(self.levels, own, part, radius))
+        return torch.stack(found, 1)
+
+
+def parts(
     walk: Walk,
     rows: slice | Tensor,
     radius: Tensor,
     found: Intervals,
     outputs: Tensor,
     groups: int,
-) -> Tensor:
-    """Q [b, groups, n, n], y yᵀ ≼ R² Q for the displacement y of the outputs' rows [b, m, ·]."""
+) -> Parts:
+    """Those of the displacement y of the outputs' rows [b, m, ·]."""
     known = levels(walk, rows, radius, found)
     slopes = [known[k].slope if k in known else None for k in range(len(walk.maps))]
     pulled = walk.of_output(outputs, slopes)
-    parts = [diagonal_blocks(pulled.root @ pulled.root.mT, groups).expand(len(radius), -1, -1, -1)]
-    for k, N in pulled.units.items():
-        N = known[k].columns(N).expand(len(radius), -1, -1)
+    root = pulled.root.expand(len(radius), -1, -1)
+    sizes = {-1: diagonal_blocks(root @ root.mT, groups)}
+    units = {k: known[k].columns(N).expand(len(radius), -1, -1) for k, N in pulled.units.items()}
+    for k, N in units.items():
         shared = _balanced(known[k], N) if known[k].images else None  # a κ less for each group
         own = N.unflatten(1, (groups, -1)).unbind(1)
-        parts.append(torch.stack([_deviation(known[k], one, shared) for one in own], 1))
-    return least_sum(parts)
+        sizes[k] = torch.stack([_deviation(known[k], one, shared) for one in own], 1)
+    return Parts(known, Pulled(units, root), sizes)
 
 
 def levels(walk: Walk, rows: slice | Tensor, radius: Tensor, found: Intervals) -> dict[int, Level]:
@@ -79,7 +114,7 @@ def _level(
     gram = banded_gram if own.images else _gram
     parts = [] if wide else [gram(pulled.root)]
     factor = pulled.root if wide else None
-    level = Level(slope, units, spread, most, pad, parts, radius, factor, own.images)
+    level = Level(slope, units, spread, most, pad, parts, radius, pulled, factor, own.images)
     root = level.spread * level.spread.clamp(min=FLOOR).rsqrt()  # T^½ E of T = 1/E
     for k, N in pulled.units.items():
         # the better one of H×H, measured; of images 2 % for half of the time

@@ -13,6 +13,7 @@ from vaefast.hmc.latent_groups import (
 from vaefast.hmc.log_marginal import Estimate, LogMarginal, log_marginal
 from vaefast.hmc.result import Defence, HMCResult
 from vaefast.hmc.sample import sample
+from vaefast.hmc.sample_potential import sample_posterior, sample_potential
 from vaefast.hmc.tune import tune
 from vaefast.hmc.tv_bound import TVBound, tv_bound
 
@@ -32,6 +33,8 @@ __all__ = [
     "log_marginal",
     "sample",
     "sample_groups",
+    "sample_posterior",
+    "sample_potential",
     "tune",
     "tv_bound",
 ]

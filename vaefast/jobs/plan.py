@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vaefast import checks
+from vaefast.certify.level import Over, inputs_of
 from vaefast.models import VAE
 from vaefast.runtime.tiles import TILES
 
@@ -24,7 +25,6 @@ TASKS = (
     "spectrum",
 )
 WITH_RADII = ("margin", "robust_probability", "empirical_margin")
-LEVELS = ("input", "run")
 OURS = ("r", "alpha", "seed", "index", "precision", "context", "probability", "certified")
 
 
@@ -42,8 +42,8 @@ class RunPlan:
         r: radii of the first three, ℓ2 over all entries, pixel scale. All m of them come from the
             same draws, each at level α/m, so that one statement holds for all.
         alpha: error probability.
-        level: whether ``alpha`` is that of each input, or that of the whole run: then each of its n
-            inputs gets alpha/n (Bonferroni).
+        level: "input", where ``alpha`` is that of each input; "run", where it is that of all n of
+            them, each of which gets alpha/n (Bonferroni); or the number of inputs that share it.
         options: further arguments of the task's function, plain values: ``method`` and ``samples``
             of margins, ``eps`` and ``steps`` of attacks.
         seed: of all random numbers.
@@ -67,7 +67,7 @@ class RunPlan:
     task: str = "margin"
     r: tuple[float, ...] = ()
     alpha: float = 1e-3
-    level: str = "input"
+    level: Over = "input"
     options: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
     precision: str = "ieee"
@@ -86,7 +86,7 @@ class RunPlan:
         radii = (self.r,) if isinstance(self.r, (int, float)) else self.r
         object.__setattr__(self, "r", tuple(float(r) for r in radii))
         checks.option(self.task, "task", TASKS)
-        checks.option(self.level, "level", LEVELS)
+        inputs_of(self.level, 1)  # a word or a number
         checks.option(self.tile, "tile", TILES)
         for name in ("shard_size", "attempts"):
             checks.count(getattr(self, name), name)
@@ -126,7 +126,7 @@ class RunPlan:
 
     def alpha_of_one(self, inputs: int) -> float:
         """The error probability of one statement, of one input at one radius."""
-        count = max(1, len(self.r)) * (inputs if self.level == "run" else 1)
+        count = max(1, len(self.r)) * inputs_of(self.level, inputs)
         return self.alpha / count
 
     def as_json(self) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from vaefast import checks
 from vaefast.functional.counts import COUNTS
 from vaefast.models.calls import images
 from vaefast.models.context import Context
+from vaefast.models.encoder_bounds import described_bounds
 from vaefast.models.likelihoods import described, squashed, within_unit_interval
 from vaefast.models.maps import Maps
 from vaefast.models.mixture import closed_form
@@ -57,6 +58,7 @@ class Explanation:
         latents: shape of one latent.
         likelihood: its name, with the Gaussian's standard deviation.
         decoder_output: how the decoder's output becomes natural parameters.
+        certificates: which bounds of the encoder ``certify.margin(method="local")`` can take.
         mode: "evaluation", or "training" with the layer that changes with every call; and what
             shows that encode or decode is random or depends on the other rows of a batch.
     """
@@ -71,6 +73,7 @@ class Explanation:
     latents: str
     likelihood: str
     decoder_output: str
+    certificates: str
     mode: str
 
     def __str__(self) -> str:
@@ -160,6 +163,7 @@ def _explained(vae: VAE, x: Tensor, context: Context, given: bool) -> dict:
         "latents": _shape(getattr(vae, "latent_shape", None) or (maps.latents,)),
         "likelihood": _likelihood(vae),
         "decoder_output": _decoder_output(vae, in_unit_interval),
+        "certificates": described_bounds(maps),
     }
 
 
@@ -172,6 +176,7 @@ def _unknown(vae: VAE) -> dict:
         "latents": UNKNOWN,
         "likelihood": _likelihood(vae),
         "decoder_output": _decoder_output(vae, False),
+        "certificates": UNKNOWN,
     }
 
 
