@@ -31,6 +31,7 @@ WORK = {
     "heavy": "",  # 10¹² FLOP a row, as attacks through the defence take
 }
 HEAVY = 1e12
+ONE, TOGETHER = "4096 rows", "16 at once, each"
 SEEDS = 3
 MOST_SHARDS = 10**6  # of a simulation; of more the formula tells enough
 LONG = ("slow", "life", "replace")  # matter in jobs of days
@@ -95,14 +96,14 @@ def costs_of(work: str, found: dict[str, float], **changed: float) -> Costs:
     """Of a worker with a GPU, with the base assumptions but for those that are named."""
     assumed = {name: one.base for name, one in ASSUMED.items()} | changed
     flop = found[WORK[work]] if WORK[work] else HEAVY
-    one = found["lease, taken and given back"] + found["durable write, 4096 rows"]
-    together = found["durable write, 16 at once, each"]
+    alone, together = (found[f"shard written, {what}"] for what in (ONE, TOGETHER))
+    lease = found["lease, taken and given back"]
     return Costs(
         row=flop / (assumed["peak"] * assumed["share"]),
         dispatch=found["Ray: processor of the driver, a call"],
-        lease=assumed["metadata"] * together,
+        lease=assumed["metadata"] * lease,
         write=assumed["metadata"] * together,
-        wait=assumed["metadata"] * max(0.0, one - 2 * together),
+        wait=assumed["metadata"] * max(0.0, alone - together),
         bytes_in=4 * 784,
         storage=assumed["storage"],
         start=assumed["start"],

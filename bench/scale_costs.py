@@ -1,15 +1,12 @@
 """What a job's parts cost on this machine: ``python -m vaefast.bench.scale_costs``.
 
-The figures that :mod:`vaefast.bench.scale` starts from. Shards here are tables of twelve columns,
-leases and checksums lines of JSON as a job writes them; the disk is that of ``--folder``.
+The figures that :mod:`vaefast.bench.scale` starts from. Shards, checksums and leases are those of
+:mod:`vaefast.jobs`, of margins by "best"; the disk is that of ``--folder``.
 """
 
 from __future__ import annotations
 
 import argparse
-import io
-import json
-import os
 import statistics
 import subprocess
 import sys
@@ -17,7 +14,8 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +25,17 @@ import torch
 import vaefast as vf
 from vaefast.bench.rows import append
 from vaefast.certify.looks import flop_per_draw
+from vaefast.jobs import Run, RunPlan, create
+from vaefast.jobs.leases import Leases
+from vaefast.jobs.shards import Shard, write_shard
+from vaefast.jobs.table import merge_shards
 from vaefast.models.prepare import prepare
-from vaefast.runtime.durable import write_whole
 
 __all__ = ["Cost", "main", "measured"]
 
 OUT = Path("bench/results/scale_costs.csv")
-DRAWS, SHARDS, COLUMNS = 1000, (256, 4096, 65536), 12
-THREADS, FILES, CALLS = 16, 2000, 2000
+DRAWS, SHARDS = 1000, (256, 4096, 65536)
+THREADS, FILES, CALLS = 16, 512, 2000
 START = "import vaefast as vf, torch; v = vf.models.MLPVAE((1, 28, 28), (512, 512), 32).eval(); \
 vf.certify.robust_probability(v, torch.rand(1, 1, 28, 28), 5.0, samples=1)"
 
@@ -82,62 +83,60 @@ def rows() -> Iterator[Cost]:
 
 
 def disk(folder: Path) -> Iterator[Cost]:
-    """Files of a job: shards, leases, checksums, and going through them at a resume."""
-    import pyarrow.parquet as pq
-
+    """Files of a run as it writes them: shards, leases, checksums, and going through them again."""
+    run = begun(folder)
     for size in SHARDS:
-        data = shard(size)
-        name = folder / f"shard{size}.parquet"
-        yield cost(f"durable write, {size} rows", lambda: write_whole(name, data), 15)  # noqa: B023
-        yield figure(f"bytes of a shard, {size} rows", len(data), "bytes")
-        yield cost(f"shard as Parquet, {size} rows", lambda: shard(size), 5)  # noqa: B023
-    data = shard(4096)
-    with ThreadPoolExecutor(THREADS) as pool:
-        call = lambda: list(pool.map(lambda n: write_whole(folder / f"{n}", data), range(THREADS)))  # noqa: E731
-        yield cost(f"durable write, {THREADS} at once, each", call, 15, each=THREADS)
-    lease = json.dumps({"shard": 12, "host": "host", "pid": 1, "started": 0.0, "expires": 0.0})
-    yield cost("lease, taken and given back", lambda: leased(folder / "lease", lease), 31)
-    line = json.dumps({"shard": 12, "file": "00000012.parquet", "xxh3": 16 * "0", "rows": 4096})
+        yield cost(f"shard written, {size} rows", partial(write, run, size, 0, "bench"), 15)
+        size_of_file = run.places.shard(0).stat().st_size
+        yield figure(f"bytes of a shard, {size} rows", size_of_file, "bytes")
+    line = (run.places.checksums / "bench.jsonl").read_bytes().splitlines()[-1]
     yield figure("bytes of a checksum's line", len(line) + 1, "bytes")
-    with (folder / "checksums.jsonl").open("a") as file:
-        yield cost("checksum's line, synced", lambda: synced(file, line), 31)
-    many = folder / "many"
-    many.mkdir()
-    small = shard(256)
-    for number in range(FILES):
-        (many / f"{number:08}.parquet").write_bytes(small)
-    yield cost("name of a file in a folder", lambda: list(os.scandir(many)), 15, each=FILES)
-    metadata = lambda: [pq.read_metadata(path) for path in sorted(many.iterdir())]  # noqa: E731
-    yield cost("metadata of a shard, read", metadata, 3, each=FILES)
+    with ThreadPoolExecutor(THREADS) as pool:
+        at_once = partial(many, pool, run, range(THREADS))
+        yield cost(f"shard written, {THREADS} at once, each", at_once, 7, each=THREADS)
+        many(pool, run, range(FILES))
+    leases = Leases(run.places.leases)
+    yield cost("lease, taken and given back", partial(leased, leases), 31)
+    leases.close()
+    yield cost("name of a shard, looked for", run.missing, 7, each=FILES)
+    yield cost("shard of 256 rows, checked at a resume", run.check, 3, each=FILES)
+    paths, size = [run.places.shard(n) for n in range(FILES)], FILES * SHARDS[0]
+    merged = partial(merge_shards, paths, folder / "all.parquet", {})
+    yield cost("row, merged", merged, 3, each=size)
 
 
-def shard(size: int) -> bytes:
-    """A table of numbers that do not compress, as margins are."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+def begun(folder: Path) -> Run:
+    """A run of margins by "best" whose shards may have any number."""
+    np.save(folder / "x.npy", np.zeros((4, 1, 8, 8), np.float32))
+    vae = vf.models.MLPVAE((1, 8, 8), (8,), 2).eval()
+    options = {"method": "best", "samples": 10}
+    plan = RunPlan(vae, str(folder / "x.npy"), r=(4.0,), options=options)
+    return create(plan, folder / "run")
 
-    numbers = np.random.default_rng(0)
-    columns = {"index": np.arange(size)} | {
-        f"column{c}": numbers.standard_normal(size) for c in range(COLUMNS - 1)
+
+def write(run: Run, size: int, number: int, owner: str) -> None:
+    """A shard of numbers that do not compress, as margins are."""
+    manifest = replace(
+        run.manifest, rows=size * (number + 1), plan=replace(run.manifest.plan, shard_size=size)
+    )
+    numbers = np.random.default_rng(number)
+    values = {
+        c.name: (1000 * numbers.standard_normal((size, *c.shape))).astype(c.dtype)
+        for c in manifest.columns
     }
-    out = io.BytesIO()
-    pq.write_table(pa.table(columns), out, compression="zstd")
-    return out.getvalue()
+    failed, reasons = np.zeros(size, dtype=bool), [""] * size
+    shard = Shard(number, values, failed, reasons, None, 32 * "0", 1, {"read": 0.1, "compute": 1.0})
+    write_shard(shard, manifest, run.places, owner)
 
 
-def leased(path: Path, text: str) -> None:
-    """Take a lease that nobody has, and give it back."""
-    handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
-    os.write(handle, text.encode())
-    os.fsync(handle)
-    os.close(handle)
-    path.unlink()
+def many(pool: ThreadPoolExecutor, run: Run, numbers: range) -> None:
+    """Small shards, written side by side as by workers of their own."""
+    list(pool.map(lambda n: write(run, SHARDS[0], n, f"bench{n % THREADS}"), numbers))
 
 
-def synced(file: Any, line: str) -> None:
-    file.write(line + "\n")
-    file.flush()
-    os.fsync(file.fileno())
+def leased(leases: Leases) -> None:
+    leases.claim("00000000")
+    leases.release("00000000")
 
 
 def start() -> Iterator[Cost]:

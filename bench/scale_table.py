@@ -74,14 +74,15 @@ def workers_table(found: list[Row]) -> list[str]:
 
 def files_table(costs: dict[str, float]) -> list[str]:
     """Of metadata alone: nothing here is simulated."""
-    head = ["inputs", "shard", "files", "checksums", "their names", "all footers", "table"]
-    line, name = costs["bytes of a checksum's line"], costs["name of a file in a folder"]
-    footer = costs["metadata of a shard, read"]
+    head = ["inputs", "shard", "files", "checksums", "names, looked for", "checked at a resume"]
+    head += ["table", "merged"]
+    line, name = costs["bytes of a checksum's line"], costs["name of a shard, looked for"]
+    check, merge = costs["shard of 256 rows, checked at a resume"], costs["row, merged"]
     a_row = costs["bytes of a shard, 65536 rows"] / 65536
     cells = [
         [
             _power(n), f"{size:,}", f"{(files := -(-n // size)):,}", _bytes(line * files),
-            _seconds(name * files), _seconds(footer * files), _bytes(a_row * n),
+            _seconds(name * files), _seconds(check * files), _bytes(a_row * n), _seconds(merge * n),
         ]
         for n in (10**7, 10**9)
         for size in SIZES

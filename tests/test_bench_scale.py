@@ -118,6 +118,6 @@ def test_costs_of_the_disk_are_measured(tmp_path, monkeypatch):
     monkeypatch.setattr(scale_costs, "SHARDS", (16,))
     monkeypatch.setattr(scale_costs, "FILES", 20)
     found = {cost.case: cost for cost in scale_costs.disk(tmp_path)}
-    assert found["durable write, 16 rows"].value > 0
+    assert found["shard written, 16 rows"].value > 0
     assert all(cost.low <= cost.value <= cost.high for cost in found.values())
-    assert len(list((tmp_path / "many").iterdir())) == 20
+    assert len(list((tmp_path / "run/shards").glob("*.parquet"))) == 20

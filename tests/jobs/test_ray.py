@@ -89,6 +89,7 @@ def kill_after(shards, who):
     return done
 
 
+@pytest.mark.proof
 def test_a_worker_killed_in_mid_run_changes_no_bit(ray, plan, undisturbed, tmp_path):
     """The default of two processors, two workers; the second attempt begins a third."""
     run, told = jobs.create(plan, tmp_path / "ray"), []
@@ -96,11 +97,11 @@ def test_a_worker_killed_in_mid_run_changes_no_bit(ray, plan, undisturbed, tmp_p
     run.work("ray", done=done, tell=told.append)
     assert table(run) == undisturbed
     assert sorted(done.seen) == list(range(12))
-    assert len(told) == 1
-    assert "was lost, its shards go to others" in told[0]
+    assert sum("was lost, its shards go to others" in line for line in told) == 1
     assert run.missing() == []
 
 
+@pytest.mark.proof
 def test_what_ray_has_no_room_for_is_said_at_once(ray, plan, tmp_path):
     run = jobs.create(plan, tmp_path / "ray")
     with pytest.raises(ValueError, match="each asks for 3 CPU and 0 GPU on one node, the largest"):

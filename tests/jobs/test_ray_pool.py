@@ -220,23 +220,8 @@ def test_a_full_cluster_is_waited_for_and_said_to_be_full():
     made.work([0, 1, 2])
     assert len(found.done) == 3
     (line,) = found.told
+    assert "3 begin (imports, the model, kernels) or wait for room" in line
     assert "each asks for 1 CPU and 0 GPU, Ray has 0 of 4 CPU and 0 of 0 GPU free" in line
-
-
-def test_workers_that_begin_slowly_are_no_lack_of_room():
-    ray = FakeRay(lambda number: "written", room=0)
-    ray.available_resources = lambda: {"CPU": 1.0}
-    made, found = pool(ray)
-    told = found.told.append
-
-    def tell(line):
-        told(line)
-        ray.room = 3
-
-    made.tell = tell
-    made.work([0, 1, 2])
-    (line,) = found.told
-    assert line.endswith(" s: 3 are beginning (imports, the model, kernels)")
 
 
 def test_a_node_that_never_comes_is_given_up():

@@ -280,12 +280,11 @@ class Pool:
             self.tell(f"no worker for {alone:.0f} s: {none_fits or self.free()}")
 
     def free(self) -> str:
-        """Whether workers begin slowly, or others have what they ask for."""
+        """What is not in use; workers that begin have their part already."""
         free, all_ = self.ray.available_resources(), self.ray.cluster_resources()
-        if self.share.fits(free):
-            return f"{len(self.actors)} are beginning (imports, the model, kernels)"
         cpus, gpus = (f"{free.get(n, 0):g} of {all_.get(n, 0):g} {n}" for n in ("CPU", "GPU"))
         return (
-            f"each asks for {self.share}, Ray has {cpus} and {gpus} free; end what uses them, or "
+            f"{len(self.actors)} begin (imports, the model, kernels) or wait for room; each asks "
+            f"for {self.share}, Ray has {cpus} and {gpus} free; if others use them, end those or "
             "pass smaller --cpus-per-worker and --gpus-per-worker"
         )
