@@ -228,8 +228,7 @@ def count(
 
 def drawn_promise(prepared: Prepared) -> str:
     """How far a row's hits depend on the batch that it stood in."""
-    ops = ("net_forward", "decode_distance")
-    return batching.reproducible(_generic(prepared), ops, prepared.x)
+    return batching.reproducible(_generic(prepared), ("net_forward", "decode_distance"), prepared.x)
 
 
 def _generic(prepared: Prepared) -> bool:
@@ -296,6 +295,6 @@ def check_draws(samples: int, alpha: float, seed: int) -> Draws:
 
 def check_alpha(alpha: float) -> float:
     """An error probability in (0, 1)."""
-    if not 0.0 < checks.number(alpha, "alpha") < 1.0:
-        raise ValueError(f"alpha must lie in (0, 1), got {alpha:g}")
-    return alpha
+    if 0.0 < checks.number(alpha, "alpha") < 1.0:
+        return alpha
+    raise ValueError(f"alpha must lie in (0, 1), got {alpha:g}")
