@@ -47,7 +47,12 @@ SOUNDNESS = (
     Stage("bounds of images", ("tests/soundness/test_bounds_of_images.py", "-rP"), SOUND),
     Stage("certified radii", ("tests/soundness/test_certified_radii.py", "-rP"), SOUND),
 )
-CHAOS = (Stage("kills of runs", ("tests/jobs/test_chaos.py", "-rP"), {"VAEFAST_CHAOS": "20"}),)
+KILLS = {"VAEFAST_CHAOS": "20"}
+ON_RAY = ("tests/jobs/test_ray.py", "-m", "proof", "-k", "chaos", "-rPs")
+CHAOS = (
+    Stage("kills of runs", ("tests/jobs/test_chaos.py", "-rP"), KILLS),
+    Stage("kills of runs on Ray, skipped without it", ON_RAY, KILLS),
+)
 STAGES = {"test": TEST, "proofs": PROOFS, "soundness": SOUNDNESS, "chaos": CHAOS}
 
 
