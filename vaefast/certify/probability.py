@@ -195,7 +195,6 @@ def estimate(
     good = finite(x, radius)
     p_lower = torch.where(good, lower_bound(k, samples, alpha / over), torch.nan)
     p = torch.where(good, k.double() / samples, torch.nan)
-    promise = drawn_promise(prepared)
     return RobustProbability(
         p=p,
         p_lower=p_lower,
@@ -205,7 +204,7 @@ def estimate(
         alpha=alpha,
         seed=seed,
         fingerprint=mark,
-        reproducible=promise,
+        reproducible=drawn_promise(prepared),
         precision=precision,
         over=over,
     )
