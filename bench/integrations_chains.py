@@ -30,9 +30,9 @@ def chain_cases(place: Place) -> list[Case]:
 
 
 def _regression() -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(DATA, LATENTS, generator=generator)
-    return x, torch.randint(0, 2, (DATA,), generator=generator).float()
+    generator = torch.Generator("cpu").manual_seed(0)
+    x = torch.randn(DATA, LATENTS, generator=generator, dtype=torch.float32, device="cpu")
+    return x, torch.randint(0, 2, (DATA,), generator=generator, device="cpu").float()
 
 
 X, Y = _regression()
@@ -46,7 +46,10 @@ def log_density(w: Tensor) -> Tensor:
 
 
 def _starts(chains: int) -> Tensor:
-    return 0.1 * torch.randn(chains, LATENTS, generator=torch.Generator().manual_seed(1))
+    generator = torch.Generator("cpu").manual_seed(1)
+    return 0.1 * torch.randn(
+        chains, LATENTS, generator=generator, dtype=torch.float32, device="cpu"
+    )
 
 
 def _benchmark(name: str, chains: int, ours: Any, theirs: dict[str, Any], draws: Any) -> Benchmark:
@@ -101,7 +104,8 @@ def _one_chain(w: Tensor) -> Tensor:
             moved = moved + STEP * p
             p = p + (0.5 if leapfrog == LEAPFROGS - 1 else 1.0) * STEP * gradient(moved)
         after = log_density(moved) - 0.5 * p @ p
-        w = moved if float(after - before) > float(torch.rand(1).log()) else w
+        level = torch.rand(1, dtype=torch.float32, device="cpu").log()
+        w = moved if float(after - before) > float(level) else w
         draws.append(w)
     return torch.stack(draws)
 

@@ -83,7 +83,7 @@ class Encoder:
 
     def reach(self, radius: float) -> Reach:
         """All x' of the ball of this radius."""
-        ball, scale, Q = torch.tensor([radius], dtype=torch.float64), 0.0, None
+        ball, scale, Q = torch.tensor([radius], dtype=torch.float64, device="cpu"), 0.0, None
         for head, net in zip(self.heads, self.nets, strict=True):
             bounds = net.bound(ball)[0].tolist()
             if head.mean:
@@ -94,7 +94,7 @@ class Encoder:
     def ranges(self, radius: float, tight: bool) -> tuple[Tensor, Tensor, Tensor]:
         """Ends of each mean, and the largest σ: by plain intervals, or by vaefast's bounds too."""
         low, high, top = self.mean, self.mean, self.std
-        ball = torch.tensor([radius], dtype=torch.float64)
+        ball = torch.tensor([radius], dtype=torch.float64, device="cpu")
         for head, single in zip(self.heads, self.single, strict=True):
             ends = self._plain(head.net, radius)
             at = single.walk.tape.post[-1][0]

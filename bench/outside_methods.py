@@ -158,7 +158,7 @@ class Smoother:
             method = smoothing.CenterSmoothing(self.draw, sigma, ALPHA)
             centre = (method.guess if guess else method.centre)(x, generator)
         if centre is None:
-            return torch.full((n,), torch.inf), None
+            return torch.full((n,), torch.inf, dtype=torch.float64, device="cpu"), None
         apart = smoothing.smoothed_distances(self.draw, x, centre, sigma, n, generator)
         return apart[:, 0], centre
 
@@ -183,7 +183,7 @@ class Smoother:
                 for i, (x, r) in enumerate(rows)
             ]
             for t in times:
-                radii = torch.tensor([self.radius(d, t * r, sigma) for d, r in apart])
+                radii = _numbers([self.radius(d, t * r, sigma) for d, r in apart])
                 best[t] = max(best[t], (float(radii.median()), -sigma))
         return {t: -sigma for t, (_, sigma) in best.items()}
 
@@ -210,15 +210,15 @@ def _at_sigma(
         moved.append(apart / float(subject.r[i]))
         errors.append(NAN if centre is None else float((centre - x.flatten(1)).norm()))
     seconds = (time.monotonic() - start) / len(drawn)
-    error = torch.tensor(errors)
+    error = _numbers(errors)
     if smoother.kind.event:
         error = subject.error(smoother.draw, sigma, n)
     passes = float(draws if smoother.kind.event else smoothing.CenterSmoothing.passes(draws))
     for t in times:
         limits = (t * subject.r[:n]).tolist()
         radii = [smoother.radius(d, r, sigma) for d, r in zip(drawn, limits, strict=True)]
-        rest = {"moved": torch.tensor(moved) / t, "encoder": passes, "decoder": passes}
-        yield Found(name, t, torch.tensor(radii), seconds, error, ALPHA, sigma, **rest)
+        rest = {"moved": _numbers(moved) / t, "encoder": passes, "decoder": passes}
+        yield Found(name, t, _numbers(radii), seconds, error, ALPHA, sigma, **rest)
 
 
 class Kept(NamedTuple):
@@ -261,12 +261,16 @@ def _sets(
     for x, r in zip(subject.x[:n].double().split(1), subject.r[:n].tolist(), strict=True):
         kept.append(find(support.Encoder(subject.wide, x), [t * r for t in times]))
     seconds = (time.monotonic() - start) / len(kept)
-    starts = torch.tensor([one.starts for one in kept]) / subject.r[:n]
-    bounds = float(torch.tensor([float(one.bounds) for one in kept]).median())
+    starts = _numbers([one.starts for one in kept]) / subject.r[:n]
+    bounds = float(_numbers([float(one.bounds) for one in kept]).median())
     for at, t in enumerate(times):
-        margin = torch.tensor([one.radii[at] for one in kept])
+        margin = _numbers([one.radii[at] for one in kept])
         yield Found(name, t, margin, seconds, subject.errors[:n], starts=starts, bounds=bounds)
 
 
 OURS = ("local", "anchors")
 METHODS = (*OURS, *SMOOTHED, *SETS)
+
+
+def _numbers(values: list[float]) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64, device="cpu")

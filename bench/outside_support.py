@@ -153,7 +153,7 @@ class Ellipsoids:
         """Whether some set has more mass at every x' than the change of scale may take off it."""
         reach = self.encoder.reach(radius)
         self.bounds += 1
-        cost = float(scale_cost(torch.tensor([reach.scale], dtype=torch.float64)))
+        cost = float(scale_cost(torch.tensor([reach.scale], dtype=torch.float64, device="cpu")))
         needed = max(HALF, float(special.ndtr(cost)) + 1e-9)
         for shape, c in pairs:
             caps = ((shape.axes.mT @ reach.ellipsoid) * shape.axes.mT).sum(1).clamp(min=0.0).sqrt()
@@ -176,7 +176,7 @@ class Ellipsoids:
 
     def _measured(self, axes: Tensor, steep: np.ndarray, most: float) -> Shape:
         net = self._composed(axes, torch.from_numpy(steep))
-        bounds = Displacement(torch.zeros(1, len(steep), dtype=torch.float64), net)
+        bounds = Displacement(torch.zeros(1, len(steep), dtype=torch.float64, device="cpu"), net)
         least, sizes, distances = _half(steep), [], []
         for size in SIZES:
             sizes.append(size * least)
@@ -196,7 +196,7 @@ class Ellipsoids:
 
 def _distance(bounds: Displacement, size: float) -> float:
     """The smallest of the affine form, the multiplier form, and intervals of each pixel."""
-    ball = torch.tensor([size], dtype=torch.float64)
+    ball = torch.tensor([size], dtype=torch.float64, device="cpu")
     whole = float(bounds.bound(ball)[0, 0])
     walk, last = bounds.walk, len(bounds.walk.maps) - 1
     bends = walk.maps[last].curve

@@ -54,7 +54,7 @@ class AutoAscent:
             return (self.size,)
         due = self.taken in self.checks
         window = self.rho * (self.taken - self.last)
-        flag = torch.full((), due, device=self.size.device)
+        flag = torch.full((), due, dtype=torch.bool, device=self.size.device)
         limit = torch.full((), window, dtype=torch.float64, device=self.size.device)
         return *self.kept, flag, limit
 

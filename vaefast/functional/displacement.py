@@ -181,7 +181,8 @@ class Displacement:
             # of images, rows through relaxations cost half of it and change nothing that counts
             plain = self.images and form in ("multiplier", "joint")
             found = intervals(self.walk, rows, radius, plain=plain)
-            known = Affine(torch.empty(0), self._rounding(rows, radius, found), None)
+            rest = self._rounding(rows, radius, found)
+            known = Affine(torch.full_like(rest, torch.inf), rest, None)
             if form in ("affine", "smaller"):
                 known = known._replace(bound=self._affine(rows, radius, found))
         else:

@@ -79,12 +79,13 @@ def _radii(attack: Any, x: Tensor) -> tuple[Tensor, str, Tensor, Tensor]:
 
 def _start(attack: Any, ball: Ball) -> Tensor:
     """A random direction of length eps from the library's own random numbers, in the box."""
-    x = ball.x
+    x, usual = ball.x, torch.get_default_dtype()
     if ball.norm == "linf":
-        noise = 2.0 * torch.rand(x.shape).to(attack.device) - 1.0
+        share = torch.rand(x.shape, dtype=usual, device="cpu")
+        noise = 2.0 * share.to(attack.device) - 1.0
         length = noise.flatten(1).abs().amax(1)
     else:
-        noise = torch.randn(x.shape).to(attack.device)
+        noise = torch.randn(x.shape, dtype=usual, device="cpu").to(attack.device)
         length = noise.flatten(1).square().sum(1).sqrt() + ADDED
     return (x + attack.eps * noise / ball.per_entry(length)).clamp(0.0, 1.0)
 

@@ -107,7 +107,7 @@ def sample(
         target_accept=desired_accept_rate,
         jitter=0.0,
         mass="unit" if mass is None else mass,
-        seed=int(torch.randint(2**62, (1,))) if seed is None else seed,
+        seed=int(torch.randint(2**62, (1,), device="cpu")) if seed is None else seed,
         progress=verbose,
     )
     drawn = result.z[0] if scale is None else result.z[0] @ scale.mT

@@ -154,7 +154,7 @@ class MCMC(api.AbstractMCMC):
             target_accept=adapter.target_accept_prob,
             jitter=self.kernel.jitter,
             mass="warmup" if adapter.adapt_mass_matrix and self.warmup_steps else "unit",
-            seed=int(torch.randint(2**62, (1,))),
+            seed=int(torch.randint(2**62, (1,), device="cpu")),
         )
         drawn = _named(self.result.z[0].flatten(0, 1), shapes)
         lead = self.num_chains, self.num_samples

@@ -214,7 +214,7 @@ def first_rows(source: Source, vae: VAE, rows: int, count: int = 64) -> Tensor:
     found = source.read(0, min(rows, count)).x
     good = found[found.flatten(1).isfinite().all(1)] if len(found) else found
     if not len(good):
-        good = torch.zeros(1, *source.event_shape)
+        good = torch.zeros(1, *source.event_shape, dtype=torch.float32, device="cpu")
     return to_model(vae, good[:2])
 
 
