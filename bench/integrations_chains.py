@@ -30,7 +30,7 @@ def chain_cases(place: Place) -> list[Case]:
 
 
 def _regression() -> tuple[Tensor, Tensor]:
-    generator = torch.Generator("cpu").manual_seed(0)
+    generator = torch.Generator(device="cpu").manual_seed(0)
     x = torch.randn(DATA, LATENTS, generator=generator, dtype=torch.float32, device="cpu")
     return x, torch.randint(0, 2, (DATA,), generator=generator, device="cpu").float()
 
@@ -46,7 +46,7 @@ def log_density(w: Tensor) -> Tensor:
 
 
 def _starts(chains: int) -> Tensor:
-    generator = torch.Generator("cpu").manual_seed(1)
+    generator = torch.Generator(device="cpu").manual_seed(1)
     return 0.1 * torch.randn(
         chains, LATENTS, generator=generator, dtype=torch.float32, device="cpu"
     )

@@ -123,5 +123,5 @@ class CenterSmoothing:
 
 def ball(sigma: float, hits: int, n: int, alpha: float, needed: float) -> float:
     """σ (Φ⁻¹(p) − Φ⁻¹(needed)), at least 0, with p from hits of n."""
-    p = float(lower_bound(torch.tensor([hits], device="cpu"), n, alpha))
+    p = float(lower_bound(torch.tensor([hits], dtype=torch.int64, device="cpu"), n, alpha))
     return sigma * float(special.ndtri(p) - special.ndtri(needed)) if p > needed else 0.0

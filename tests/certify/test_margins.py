@@ -162,7 +162,7 @@ def test_no_first_order_guarantee_is_sound(build):
         assert words in str(result.guarantee)
     assert Guarantee.FIRST_ORDER == "first order, not a certificate"
     sound = [member for member in Guarantee if member.sound]
-    assert sound == [Guarantee.LOCAL, Guarantee.LIPSCHITZ]
+    assert sound == [Guarantee.LOCAL, Guarantee.LOCAL_RUN, Guarantee.LIPSCHITZ]
 
 
 @pytest.mark.parametrize("method", ["jacobian", "exact"])
