@@ -68,7 +68,7 @@ class Encoder:
         part = prepare(vae, x)
         mean, std = (t[0].detach().double() for t in vae.posterior(x))
         self.x, self.mean, self.std = x.flatten(1).double(), mean, std
-        self.heads = heads(part.maps, exact=True)
+        self.heads = heads(part.maps)
         self.nets = [Displacement(self.x, h.net, h.scale(std[None]), h.groups) for h in self.heads]
         self.single = [
             Displacement(self.x, h.net, h.scale(std[None]), h.groups * len(std)) for h in self.heads

@@ -84,7 +84,11 @@ def test_it_runs_to_the_end(result):
     assert len(result.outcomes) == 2
     assert not result.values["failed"].any()
     for column in result.table():
-        assert np.isfinite(column.values.astype(float)).all(), column.name
+        values = column.values.astype(float)
+        if column.name == "margin_empirical":  # infinite where two steps break nothing
+            assert not np.isnan(values).any()
+            continue
+        assert np.isfinite(values).all(), column.name
 
 
 def test_its_numbers_are_those_of_attention_written_out(result):

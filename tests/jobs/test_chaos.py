@@ -22,7 +22,7 @@ KILLS = int(os.environ.get("VAEFAST_CHAOS", "2"))
 SHARDS = 3 * (KILLS + 1)
 ROWS = 4 * SHARDS - 1
 SAMPLES = 100_000  # enough for a shard to be under way when it is looked at
-MAIN = [sys.executable, "-c", "import sys; from vaefast.cli import main; sys.exit(main())"]
+MAIN = [sys.executable, "-I", "-c", "import sys; from vaefast.cli import main; sys.exit(main())"]
 
 
 def small_files():

@@ -201,7 +201,7 @@ def test_the_lease_of_a_dead_process_is_free_at_once(tmp_path):
         "import sys; from pathlib import Path; from vaefast.jobs.leases import Leases; "
         "Leases(Path(sys.argv[1])).claim('0')"
     )
-    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
+    subprocess.run([sys.executable, "-I", "-c", code, str(tmp_path)], check=True)
     ours = Leases(tmp_path)
     assert ours.holder("0") is not None
     assert ours.claim("0")
@@ -209,7 +209,7 @@ def test_the_lease_of_a_dead_process_is_free_at_once(tmp_path):
     assert not ours.names()
 
 
-MAIN = [sys.executable, "-c", "import sys; from vaefast.cli import main; sys.exit(main())"]
+MAIN = [sys.executable, "-I", "-c", "import sys; from vaefast.cli import main; sys.exit(main())"]
 
 
 @pytest.mark.parametrize("workers", [[], ["--workers", "1"]])

@@ -580,7 +580,7 @@ def test_memory_is_flat_in_the_number_of_rows(suffix, tmp_path):
         cells = pa.FixedSizeListArray.from_arrays(x.reshape(-1), 196)
         pq.write_table(pa.table({"x": cells}), path, row_group_size=60_000, use_dictionary=False)
     done = subprocess.run(
-        [sys.executable, "-c", MEMORY, str(path)], capture_output=True, text=True, check=True
+        [sys.executable, "-I", "-c", MEMORY, str(path)], capture_output=True, text=True, check=True
     )
     rows, before, peak = map(float, done.stdout.split())
     assert rows == 60_000

@@ -190,7 +190,10 @@ def test_memory_is_flat_in_the_number_of_rows(tmp_path):
         index = np.arange(number * 5_000, (number + 1) * 5_000)
         pq.write_table(pa.table({"index": index} | columns), folder / f"{number:08d}.parquet")
     done = subprocess.run(
-        [sys.executable, "-c", MEMORY, str(folder)], capture_output=True, text=True, check=True
+        [sys.executable, "-I", "-c", MEMORY, str(folder)],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     before, after, pool = map(float, re.findall(r"[\d.]+", done.stdout))
     assert pool < 12  # all of them are 27 MB

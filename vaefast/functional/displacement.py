@@ -13,6 +13,7 @@ from vaefast.functional.displacement_intervals import Intervals, intervals, slac
 from vaefast.functional.displacement_kernel import INFLATION, Affine, Kernel
 from vaefast.functional.displacement_walk import Walk
 from vaefast.functional.eigenvalues import eigenvalue
+from vaefast.functional.remainder import COLUMNS, remainder
 from vaefast.functional.rows import finite, nan_where_bad
 from vaefast.runtime import matrices, memory, threads
 from vaefast.types import Network
@@ -23,7 +24,6 @@ FORMS = ("affine", "multiplier", "smaller", "joint")
 AT_ONCE = 16  # rows whose matrices stay in the processor's caches
 GRAMS = 4096  # features of a convolutional network's layer whose Gram matrix is still made
 CACHED = 1 << 24  # bytes of images' pulled outputs that are worth several rows at once
-COLUMNS = 1024  # of the remainder's matrix at once
 
 
 def why_affine(net: Network) -> str:
@@ -61,7 +61,7 @@ class Displacement:
     ) -> None:
         passed = network.forward if kernel is None else kernel.passed
         self.walk, self.groups, self._kernel = Walk(x, net, passed), groups, kernel
-        self.scale = None if scale is None else scale.double()
+        self.scale = None if scale is None else scale.double().contiguous()
         self.good = finite(self.walk.x, self.scale)
 
     def bound(self, radius: Tensor, form: str = "smaller", rows: Tensor | None = None) -> Tensor:
@@ -79,6 +79,8 @@ class Displacement:
         self.check(form)
         if form == "smaller" and self.why_affine:
             form = "affine"
+        if self._still:
+            return self._nothing(radius, rows, self.groups)
         return self._chunked(self._bound, radius, form, rows)
 
     @cached_property
@@ -108,7 +110,23 @@ class Displacement:
         """
         if self.why_affine:
             raise ValueError(self.why_affine)
+        if self._still:
+            m = self.walk.maps[-1].layer.out_features // self.groups
+            return self._nothing(radius, rows, self.groups, m, m)
         return self._chunked(self._ellipsoid, radius, "multiplier", rows)
+
+    @cached_property
+    def _still(self) -> bool:
+        """Whether nothing can move: there are no rows, or no features somewhere on the way."""
+        layers = [layer_map.layer for layer_map in self.walk.maps]
+        widths = [layers[0].in_features, *(layer.out_features for layer in layers)]
+        passed_by = any(layer.residual is not None for layer in layers)
+        return not len(self.good) or 0 in (widths[:1] if passed_by else widths)
+
+    def _nothing(self, radius: Tensor, rows: Tensor | None, *shape: int) -> Tensor:
+        every = slice(0, len(radius)) if rows is None else rows
+        zero = radius.new_zeros(len(radius), *shape, dtype=torch.float64)
+        return self._guarded(zero, radius.double(), every)
 
     def _chunked(
         self,
@@ -232,7 +250,7 @@ class Displacement:
         if not errors:
             return total
         own = shift.unflatten(1, (self.groups, -1)).norm(dim=-1)
-        return total + own + _remainder(errors, self.groups)
+        return total + own + remainder(errors, self.groups)
 
     def _grouped(self, Q: Tensor) -> Tensor:
         return multipliers.diagonal_blocks(Q, self.groups)
@@ -244,31 +262,6 @@ class Displacement:
         if self.scale is not None:
             rest = rest * self.scale[rows].abs()
         return rest.unflatten(1, (self.groups, -1)).norm(dim=-1)
-
-
-def _remainder(errors: list[Tensor], groups: int) -> Tensor:
-    """√(Σ |MᵀM|) of each group of M's rows, [b, groups], which is at most ‖Σ_j |M_ij|‖₂.
-
-    ``errors``: M [b, m, units] in parts; columns without an error are left out.
-    """
-    columns = [_without_zeros(M).unflatten(1, (groups, -1)) for M in errors]
-    parts = [part for M in columns for part in M.split(COLUMNS, dim=-1)]
-    total = parts[0].new_zeros(parts[0].shape[:2])
-    for i, M in enumerate(parts):
-        for N in parts[i:]:
-            size = torch.linalg.vector_norm(M.mT @ N, 1, dim=(-2, -1))
-            total = total + (size if N is M else 2.0 * size)
-    return total.sqrt()
-
-
-def _without_zeros(M: Tensor) -> Tensor:
-    """The columns of M [b, m, units] that are not 0, as many as the row with most has."""
-    sizes = M.abs().sum(1)
-    most = int((sizes > 0).sum(1).max()) if len(M) else 0
-    if 8 * most > 7 * M.shape[2]:
-        return M
-    chosen = sizes.topk(max(most, 1), dim=1).indices
-    return M.gather(2, chosen.unsqueeze(1).expand(-1, M.shape[1], -1))
 
 
 def displacement_ellipsoid(

@@ -49,11 +49,11 @@ class Walk:
         net: Network,
         passed: Callable[[Tensor, Network], Tape] = network.forward,
     ) -> None:
-        wide = [w.double() for w in net.weights]
-        biases = [None if b is None else b.double() for b in net.biases]
+        wide = [w.double().contiguous() for w in net.weights]  # same bits for any layout
+        biases = [None if b is None else b.double().contiguous() for b in net.biases]
         self.net = Network(wide, biases, net.layers)
         self.maps = [LayerMap(*pair) for pair in zip(self.net.parsed(), wide)]
-        self.x = x.double()
+        self.x = x.double().contiguous()
         self.tape = passed(self.x, self.net)
         self.factor = self._factor()
         self._blocks: dict[int, list[Block] | None] = {}
