@@ -19,6 +19,7 @@ from vaefast.certify import (
     margin,
     order_statistics,
     required_at,
+    robust_probabilities,
     robust_probability,
     simultaneous_bounds,
 )
@@ -256,3 +257,31 @@ def test_what_is_refused(small):
         required_at(vae, x, math.inf)
     with pytest.raises(ValueError, match="alpha must lie in"):
         certified_at(vae, x, 0.1, 1.0, alpha=1.0)
+
+
+def test_several_radii_count_what_one_counts(vae, x):
+    """Of every kind of decoder, and with a row that is not finite."""
+    x[2, 0, 0, 0] = math.nan
+    radii, how = (0.3, 0.6, 1.2), {"samples": 60, "seed": 3}
+    found = robust_probabilities(vae, x, radii, alpha=0.03, **how)
+    for r, own in zip(radii, found, strict=True):
+        lone = robust_probability(vae, x, r, alpha=0.03 / 3, **how)
+        for name in ("hits", "p", "p_lower", "r"):
+            theirs, ours = getattr(lone, name), getattr(own, name)
+            torch.testing.assert_close(ours, theirs, rtol=0, atol=0, equal_nan=True)
+        assert (own.alpha, own.fingerprint) == (lone.alpha, lone.fingerprint)
+    with pytest.raises(ValueError, match="at least one radius"):
+        robust_probabilities(vae, x, ())
+
+
+def test_a_module_decodes_each_draw_once_for_all_radii(build):
+    vae, x = build("unlowered"), torch.rand(3, 1, 8, 8).double()
+    calls = []
+    vae.decoder.register_forward_hook(lambda module, inputs, out: calls.append(len(out)))
+    robust_probability(vae, x, 0.3, samples=40)  # looks at the modules as well
+    calls.clear()
+    robust_probability(vae, x, 0.3, samples=40)
+    once = sum(calls)
+    calls.clear()
+    robust_probabilities(vae, x, (0.3, 0.4, 0.5, 0.6), samples=40)
+    assert sum(calls) == once

@@ -88,6 +88,9 @@ CALLS = {
     "certify.required_at": lambda: vf.certify.required_at(LIPSCHITZ, X, 0.01),
     "certify.simultaneous_bounds": lambda: vf.certify.simultaneous_bounds(LABELS[None], 3, 0.1),
     "certify.best": lambda: vf.certify.best(CERTIFIED(), CERTIFIED()),
+    "certify.robust_probabilities": lambda: vf.certify.robust_probabilities(
+        VAE, X, (0.5, 1.0), samples=50
+    ),
     "certify.robust_probability": lambda: vf.certify.robust_probability(VAE, X, 1.0, samples=50),
     "geometry.frobenius_norm": lambda: vf.geometry.frobenius_norm(VAE, X, of="reconstruction"),
     "geometry.jacobian": lambda: vf.geometry.jacobian(VAE, X, of="reconstruction"),

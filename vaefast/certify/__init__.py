@@ -25,6 +25,7 @@ from vaefast.certify.looks import Budget
 from vaefast.certify.margins import margin
 from vaefast.certify.probability import RobustProbability, clopper_pearson, robust_probability
 from vaefast.certify.result import MarginResult
+from vaefast.certify.several import robust_probabilities
 
 __all__ = [
     "Budget",
@@ -50,6 +51,7 @@ __all__ = [
     "margin",
     "order_statistics",
     "required_at",
+    "robust_probabilities",
     "robust_probability",
     "simultaneous_bounds",
 ]
