@@ -14,6 +14,7 @@ from torch import Tensor
 from vaefast import attacks, certify, geometry, hmc
 from vaefast.certify.several import each_at
 from vaefast.jobs.plan import RunPlan
+from vaefast.jobs.spread import COLUMN, spread
 from vaefast.models import VAE
 from vaefast.runtime import batching
 from vaefast.runtime.reasons import Reasons, reasons
@@ -124,7 +125,10 @@ def _probability(vae: VAE, x: Tensor, index: Tensor, plan: RunPlan, alpha: float
         why = reasons(len(x), {"x is not finite": found.p.isnan()})
         return Computed(values, found.p.isnan(), why, reproducible=found.reproducible)
 
-    return _at_all_radii(one, plan)
+    found = _at_all_radii(one, plan)
+    if plan.band:
+        found.values[COLUMN] = spread(vae, x, index, plan)
+    return found
 
 
 def _empirical(vae: VAE, x: Tensor, index: Tensor, plan: RunPlan, alpha: float) -> Computed:
