@@ -70,7 +70,6 @@ def planned(
         data,
         TASKS.get(method, "margin"),
         ro.radii(r),
-        band,
         alpha=alpha,
         level=over,
         options=options,
@@ -80,6 +79,7 @@ def planned(
         box=None if low is None or high is None else (low, high),
         model_options={name: value for name, value in model_options.items() if value is not None},
         device=device,
+        band=band,
     )
 
 
@@ -87,7 +87,12 @@ def certify_in_shards(plan: RunPlan, out: Path, *, workers: int | None, **how: A
     """Begin a run, or go on with the same one, and do its work; ``how`` of :meth:`Run.work`."""
     if out.suffix:
         raise ValueError(f"--out {out}: a run is a folder; name {out.with_suffix('')}")
-    _work(runs.create(plan, out), workers=workers, **how)
+    run = runs.create(plan, out)
+    own = run.manifest.plan
+    if own.r_from:
+        line = f"r = {own.r[0]:g}, {own.r_from}"
+        Console(highlight=False).print(line, soft_wrap=True, markup=False)
+    _work(run, workers=workers, **how)
 
 
 @jobs.command(epilog="Example: vaefast jobs status run/ --watch")

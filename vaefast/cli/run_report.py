@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from vaefast.jobs import Run
+from vaefast.jobs import Run, RunPlan
 from vaefast.jobs.lists import certified_list, free_choice
 from vaefast.jobs.shards import checksums
 from vaefast.jobs.status import snapshot
@@ -101,11 +101,16 @@ def _facts(run: Run, source: Any, said: Sequence[str]) -> RunFacts:
         classes=tuple(getattr(source, "classes", ()) or ()),
         box=(low, high),
         images=len(event) == 3,
-        notes=(note,) if note else (),
+        notes=tuple(line for line in (note, _of_radius(plan)) if line),
         statements=tuple(said),
         cost=_cost(run),
         command=_command(run),
     )
+
+
+def _of_radius(plan: RunPlan) -> str:
+    """Where r comes from, "" where it was given."""
+    return f"r = {plan.r[0]:g} is {plan.r_from}." if plan.r_from else ""
 
 
 def _data(description: Mapping[str, Any]) -> str:

@@ -40,9 +40,8 @@ class RunPlan:
         task: "margin", "robust_probability", "empirical_margin", "latent" or "max_damage"
             (attacks), "defend" (chains on the true posterior) or "spectrum".
         r: radii of the first three, ℓ2 over all entries, pixel scale. All m of them come from the
-            same draws, each at level α/m, so that one statement holds for all.
-        band: of "robust_probability": keep the upper half of each row's distances, so that r can
-            still be chosen when all is computed; a statement more that shares α.
+            same draws, each at level α/m, so that one statement holds for all. Empty: one, the
+            90 % quantile of the model's own spread, found when the run is created.
         alpha: error probability.
         level: "input", where ``alpha`` is that of each input; "run", where it is that of all n of
             them, each of which gets alpha/n (Bonferroni); or the number of inputs that share it.
@@ -62,13 +61,15 @@ class RunPlan:
         device: "cpu" or "cuda".
         tile: rows of a GPU program, pinned.
         attempts: how often a failed row, or a shard whose worker died, is tried.
+        band: of "robust_probability": keep the upper half of each row's distances, so that r can
+            still be chosen when all is computed; a statement more that shares α.
+        r_from: of the plan of a run, what its r is where none was given; not to be set.
     """
 
     model: VAE | str | Path
     data: Any
     task: str = "margin"
     r: tuple[float, ...] = ()
-    band: bool = False
     alpha: float = 1e-3
     level: Over = "input"
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -84,6 +85,8 @@ class RunPlan:
     device: str = "cpu"
     tile: int = 64
     attempts: int = 3
+    band: bool = False
+    r_from: str = ""
 
     def __post_init__(self) -> None:
         radii = (self.r,) if isinstance(self.r, (int, float)) else self.r
@@ -102,9 +105,8 @@ class RunPlan:
         self._check_options()
 
     def _check_radii(self) -> None:
-        if bool(self.r) != (self.task in WITH_RADII):
-            need = "needs r" if not self.r else "takes no r"
-            raise ValueError(f"task {self.task!r} {need}, got r={list(self.r)}")
+        if self.r and self.task not in WITH_RADII:
+            raise ValueError(f"task {self.task!r} takes no r, got r={list(self.r)}")
         if not all(math.isfinite(r) and r >= 0 for r in self.r):
             raise ValueError(f"r must be finite and at least 0, got {list(self.r)}")
         if len({f"{r:g}" for r in self.r}) < len(self.r):
