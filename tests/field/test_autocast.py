@@ -43,6 +43,7 @@ LIPSCHITZ = vf.models.LipschitzVAE((1, 8, 8), hidden=(8,), latent=3).eval()
 NET = vf.lower(nn.Sequential(nn.Linear(8, 12), nn.Tanh(), nn.Linear(12, 64)), Z)
 SQUARE = (Z.mT @ Z)[None].double()
 LINEAR = nn.Linear(8, 3)
+SPREAD = Z.abs()
 CLASSIFIER = vf.metrics.LatentClassifier(torch.randn(3, 8), torch.zeros(3), LABELS, 1.0)
 TV_BOUND = {"at": (0, 1), "temperatures": 2, "chains": 2, "leapfrog": 2, "steps": 4, "warmup": 2}
 SAMPLING = {"steps": 3, "warmup": 3, "leapfrog": 2}
@@ -77,7 +78,19 @@ CALLS = {
     ),
     "certify.margin": lambda: vf.certify.margin(VAE, X, 3.0, samples=50),
     "certify.distance": lambda: vf.certify.distance(LIPSCHITZ, X, 0.01, samples=50),
+    "certify.band": lambda: vf.certify.band(SPREAD, 0.5, 0.1),
+    "certify.band_width": lambda: vf.certify.band_width(50, 0.1),
+    "certify.binomial_p_values": lambda: vf.certify.binomial_p_values(LABELS, 3, Z[:, 0].sigmoid()),
+    "certify.certified_at": lambda: vf.certify.certified_at(LIPSCHITZ, X, 0.01, 3.0, samples=50),
+    "certify.drawn_distances": lambda: vf.certify.drawn_distances(VAE, X, samples=50),
+    "certify.holm": lambda: vf.certify.holm(SPREAD[0], 0.1),
+    "certify.order_statistics": lambda: vf.certify.order_statistics(SPREAD, 2, 0.1),
+    "certify.required_at": lambda: vf.certify.required_at(LIPSCHITZ, X, 0.01),
+    "certify.simultaneous_bounds": lambda: vf.certify.simultaneous_bounds(LABELS[None], 3, 0.1),
     "certify.best": lambda: vf.certify.best(CERTIFIED(), CERTIFIED()),
+    "certify.robust_probabilities": lambda: vf.certify.robust_probabilities(
+        VAE, X, (0.5, 1.0), samples=50
+    ),
     "certify.robust_probability": lambda: vf.certify.robust_probability(VAE, X, 1.0, samples=50),
     "geometry.frobenius_norm": lambda: vf.geometry.frobenius_norm(VAE, X, of="reconstruction"),
     "geometry.jacobian": lambda: vf.geometry.jacobian(VAE, X, of="reconstruction"),

@@ -38,3 +38,23 @@ def test_for_any_shard_size(plan_of, folder, name):
     tables = {table(run, folder / f"{k}.parquet") for k, run in enumerate(runs)}
     assert len(tables) == 1
     assert runs[0].manifest.reproducible in ("bits", "blocks")
+
+
+@pytest.mark.parametrize("task", ["robust_probability", "margin"])
+def test_radii_of_one_set_of_draws_have_the_bits_of_lone_ones(plan_of, folder, task):
+    """alpha of the plan is that of all radii; of the lone ones a half."""
+    pq = pytest.importorskip("pyarrow.parquet")
+    options = {"samples": 100} | ({"method": "local"} if task == "margin" else {})
+    rows = 2 if task == "margin" else 20
+    plan = plan_of(task, r=(0.4, 0.8), options=options, inputs=rows, alpha=0.02)
+    run = jobs.create(plan, folder / "both")
+    table(run, folder / "both.parquet")
+    both = pq.read_table(folder / "both.parquet")
+    for r in (0.4, 0.8):
+        plan = plan_of(task, r=r, options=options, inputs=rows, alpha=0.01)
+        lone = jobs.create(plan, folder / f"{r}")
+        table(lone, folder / "lone.parquet")
+        own = pq.read_table(folder / "lone.parquet")
+        for name in set(own.column_names) - {"index", "label", "failed", "reason"}:
+            theirs, ours = own[name].to_numpy(), both[f"{name}_r{r:g}"].to_numpy()
+            assert theirs.tobytes() == ours.tobytes(), name

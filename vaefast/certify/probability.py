@@ -187,11 +187,12 @@ def estimate(
     precision: str,
     mark: str = "",
     over: int = 1,
+    k: Tensor | None = None,
 ) -> RobustProbability:
-    """As :func:`robust_probability`, for what was prepared; ``mark`` is the fingerprint of that."""
+    """For what was prepared; ``mark`` is the fingerprint of that, ``k`` hits that are there."""
     x, radius = prepared.x, check_radius(r, prepared.x)
     samples, alpha, seed = draws
-    k = count(prepared, radius, seed, range(samples), precision)
+    k = count(prepared, radius, seed, range(samples), precision) if k is None else k
     good = finite(x, radius)
     p_lower = torch.where(good, lower_bound(k, samples, alpha / over), torch.nan)
     p = torch.where(good, k.double() / samples, torch.nan)
@@ -213,7 +214,7 @@ def estimate(
 def count(
     prepared: Prepared, r: Tensor, seed: int, numbers: range, precision: str = "ieee"
 ) -> Tensor:
-    """Hits [B] int64 among the draws of these numbers, for r [B]."""
+    """Hits int64 among the draws of these numbers, for r [B] or [B, m] and like it."""
 
     def run(part: Prepared) -> tuple[Tensor, ...]:
         how = r[part.gather], part.index, numbers, precision

@@ -71,7 +71,13 @@ def hits(
     *,
     seed: int,
 ) -> Tensor:
-    """#{s in numbers : ‖g(μ + σ⊙η_s) − g(μ)‖₂ ≤ r}, [b] int64; the same η on every path."""
+    """#{s in numbers : ‖g(μ + σ⊙η_s) − g(μ)‖₂ ≤ r}, int64 like r [b] or [b, m]; the same η on
+    every path. A fused decoder keeps no distances and passes once for each of m radii, so that
+    their hits are to the bit those of one; any other decodes a draw once for all of them.
+    """
+    if isinstance(maps.pixels, NetworkMap) and r.ndim == 2:
+        each = [hits(maps, own, c, index, numbers, precision, seed=seed) for c in r.mT.contiguous()]
+        return torch.stack(each, 1) if each else r.new_zeros(r.shape, dtype=torch.int64)
     if isinstance(maps.pixels, NetworkMap):
         return ops.decode_distance(
             *own,
@@ -119,13 +125,14 @@ def count_hits(
     ``other``: the posterior whose draws take the centre's place, with noise of their own, the steps
     that follow those of ``own``.
     """
-    counted = torch.zeros(len(r), dtype=torch.int64, device=r.device)
-    limit = r.double().unsqueeze(1)
+    limit = (r if r.ndim == 2 else r.unsqueeze(1)).double()  # [b, m]
+    counted = torch.zeros_like(limit, dtype=torch.int64)
     for part in _parts(maps, own, range(first, first + samples)):
         draw = partial(_draws, maps, index, part, seed=seed, use=use)
         centre = own.centre.unsqueeze(1) if other is None else draw(other, after=samples)
-        counted += (_length(draw(own) - centre) <= limit).sum(1)
-    return counted
+        length = _length(draw(own) - centre)
+        counted += torch.stack([(length <= c[:, None]).sum(1) for c in limit.mT], 1)
+    return counted.view(r.shape)
 
 
 def within(maps: Maps, z: Tensor, centre: Tensor, r: Tensor) -> Tensor:

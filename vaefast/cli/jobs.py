@@ -17,7 +17,7 @@ from vaefast.certify.level import Over
 from vaefast.cli import engines as e
 from vaefast.cli import options as o
 from vaefast.cli import run_options as ro
-from vaefast.cli.run_report import report_run
+from vaefast.cli.run_report import report_run, statements
 from vaefast.cli.sources import find_device
 from vaefast.jobs import Run, RunPlan
 from vaefast.jobs.manifest import Manifest, Places
@@ -45,6 +45,7 @@ def planned(
     model: str,
     *,
     r: str | None,
+    band: bool,
     method: str | None,
     samples: str | None,
     alpha: float,
@@ -78,6 +79,7 @@ def planned(
         box=None if low is None or high is None else (low, high),
         model_options={name: value for name, value in model_options.items() if value is not None},
         device=device,
+        band=band,
     )
 
 
@@ -85,7 +87,12 @@ def certify_in_shards(plan: RunPlan, out: Path, *, workers: int | None, **how: A
     """Begin a run, or go on with the same one, and do its work; ``how`` of :meth:`Run.work`."""
     if out.suffix:
         raise ValueError(f"--out {out}: a run is a folder; name {out.with_suffix('')}")
-    _work(runs.create(plan, out), workers=workers, **how)
+    run = runs.create(plan, out)
+    own = run.manifest.plan
+    if own.r_from:
+        line = f"r = {own.r[0]:g}, {own.r_from}"
+        Console(highlight=False).print(line, soft_wrap=True, markup=False)
+    _work(run, workers=workers, **how)
 
 
 @jobs.command(epilog="Example: vaefast jobs status run/ --watch")
@@ -187,10 +194,16 @@ def report(
         Optional[Path],
         typer.Option("--out", metavar="FILE", help="The page; default RUN/report.html."),
     ] = None,
+    certified_at: ro.CertifiedAt = None,
+    r: ro.ChosenRadii = None,
 ) -> None:
     """Write one page on all of a run: who is certified how far, classes, worst inputs, cost."""
-    page = report_run(runs.open(folder), out or folder / "report.html")
-    Console(highlight=False).print(f"The report is at {page}", soft_wrap=True)
+    run, console = runs.open(folder), Console(highlight=False)
+    said = statements(run, certified_at, ro.radii(r))
+    page = report_run(run, out or folder / "report.html", said)
+    for line in said:
+        console.print(line, soft_wrap=True, markup=False)
+    console.print(f"The report is at {page}", soft_wrap=True)
 
 
 def _opened(folder: Path, threads: int | None) -> Run:

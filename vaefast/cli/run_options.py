@@ -44,6 +44,34 @@ Radii = Annotated[
         "each at level alpha over their number.",
     ),
 ]
+Band = Annotated[
+    bool,
+    typer.Option(
+        "--band",
+        help="Of a run with --method probability: keep the upper half of each input's distances, "
+        "so that vaefast jobs report --r can choose r afterwards; it shares alpha with each --r "
+        "and takes a second pass of the decoder.",
+    ),
+]
+CertifiedAt = Annotated[
+    Optional[float],
+    typer.Option(
+        "--certified-at",
+        parser=o.number,
+        metavar="RADIUS",
+        help="Of a run with --method probability: list the inputs that are certified at this "
+        "radius (ℓ2, pixel scale), all at once at alpha (Holm), in RUN/certified_at.parquet.",
+    ),
+]
+ChosenRadii = Annotated[
+    Optional[str],
+    typer.Option(
+        "--r",
+        metavar="R[,R2,...]",
+        help="Of a run with --band: bounds of the probability at any r, chosen now, in "
+        "RUN/at_r.parquet.",
+    ),
+]
 AutoSamples = Annotated[
     Optional[str],
     typer.Option(

@@ -3,28 +3,44 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from vaefast.jobs import Run
+from vaefast.jobs import Run, RunPlan
+from vaefast.jobs.lists import certified_list, free_choice
 from vaefast.jobs.shards import checksums
 from vaefast.jobs.status import snapshot
 from vaefast.jobs.worker import open_data
 from vaefast.report.run_page import write_run_report
 from vaefast.report.run_words import Cost, RunFacts
 
-__all__ = ["report_run"]
+__all__ = ["report_run", "statements"]
 
 WORDS = {"robust_probability": "probability", "empirical_margin": "empirical"}
 CERTIFY = ("margin", *WORDS)
 SAID = {"method": "--method", "samples": "--samples"}
 
 
-def report_run(run: Run, out: Path) -> Path:
-    """Write the page of a complete run.
+def statements(run: Run, radius: float | None, radii: Sequence[float]) -> list[str]:
+    """Tables beside a run's own, in its folder, and the sentences that they are worth.
+
+    Raises:
+        ValueError: the run has not what they need, and what does.
+        OSError: they cannot be written.
+    """
+    found: list[str] = []
+    if radius is not None:
+        found += certified_list(run, radius, run.folder / "certified_at.parquet").sentences
+    if radii:
+        found += free_choice(run, radii, run.folder / "at_r.parquet").sentences
+    return found
+
+
+def report_run(run: Run, out: Path, said: Sequence[str] = ()) -> Path:
+    """Write the page of a complete run; ``said`` stands among its findings.
 
     Raises:
         ValueError: shards are missing or damaged.
@@ -34,7 +50,7 @@ def report_run(run: Run, out: Path) -> Path:
     try:
         run.merge(table)
         source, why = _source(run)
-        write_run_report(table, out, _facts(run, source), read=_reader(source, why))
+        write_run_report(table, out, _facts(run, source, said), read=_reader(source, why))
     finally:
         table.unlink(missing_ok=True)
     return out
@@ -66,7 +82,7 @@ def _reader(source: Any, why: str) -> Callable[[int], Tensor | str]:
     return read
 
 
-def _facts(run: Run, source: Any) -> RunFacts:
+def _facts(run: Run, source: Any, said: Sequence[str]) -> RunFacts:
     manifest = run.manifest
     plan = manifest.plan
     event = plan.data["event_shape"]
@@ -85,10 +101,16 @@ def _facts(run: Run, source: Any) -> RunFacts:
         classes=tuple(getattr(source, "classes", ()) or ()),
         box=(low, high),
         images=len(event) == 3,
-        notes=(note,) if note else (),
+        notes=tuple(line for line in (note, _of_radius(plan)) if line),
+        statements=tuple(said),
         cost=_cost(run),
         command=_command(run),
     )
+
+
+def _of_radius(plan: RunPlan) -> str:
+    """Where r comes from, "" where it was given."""
+    return f"r = {plan.r[0]:g} is {plan.r_from}." if plan.r_from else ""
 
 
 def _data(description: Mapping[str, Any]) -> str:
@@ -128,6 +150,7 @@ def _command(run: Run) -> str:
         return ""
     words = ["vaefast", "certify", "--model", str(plan.model), "--data", _data(plan.data)]
     words += ["--r", ",".join(f"{r:g}" for r in plan.r), "--alpha", f"{plan.alpha:g}"]
+    words += ["--band"] if plan.band else []
     for name, value in options.items():
         words += [SAID[name], str(value)]
     if plan.box is not None:

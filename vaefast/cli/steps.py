@@ -117,6 +117,7 @@ def certify(
     model: o.Model,
     out: o.Out,
     r: ro.Radii = None,
+    band: ro.Band = False,
     samples: ro.AutoSamples = None,
     alpha: o.Alpha = DEFAULT.alpha,
     over: o.Over = str(DEFAULT.over),
@@ -160,6 +161,7 @@ def certify(
             data,
             model,
             r=r,
+            band=band,
             method=method,
             samples=samples,
             alpha=alpha,
@@ -173,6 +175,8 @@ def certify(
         )
         find_device(device, threads)
         return certify_in_shards(plan, out, workers=workers, **how)
+    if band:
+        raise ValueError("--band is of a run; add --method probability --shard-size N")
     radii = ro.radii(r)
     if len(radii) > 1:
         raise ValueError("several --r make a run; add --shard-size N, or give one")

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from vaefast import checks, models
+from vaefast.audit import AuditSettings
+from vaefast.audit.stages import unchanged_radius
 from vaefast.jobs.durable import explained, replace_whole
 from vaefast.jobs.fingerprint import (
     ONE_THREAD,
@@ -21,10 +23,10 @@ from vaefast.jobs.fingerprint import (
     is_generic,
 )
 from vaefast.jobs.manifest import Column, Manifest, Places
-from vaefast.jobs.plan import RunPlan
+from vaefast.jobs.plan import WITH_RADII, RunPlan
 from vaefast.jobs.sources import Source
 from vaefast.jobs.tasks import Computed, compute
-from vaefast.jobs.worker import first_rows, open_data, open_model
+from vaefast.jobs.worker import first_rows, open_data, open_model, to_model
 from vaefast.models import VAE
 from vaefast.runtime import batching, openmp
 from vaefast.runtime.durable import sync_folder
@@ -53,9 +55,12 @@ def begin(plan: RunPlan, folder: Path) -> Source:
     plan = replace(plan, data=_absolute(plan.data))
     source = open_data(plan)
     plan = replace(plan, model=model, data=source.description, box=source.box)
+    theirs = Manifest.read(places) if there else None
+    if not plan.r and plan.task in WITH_RADII:
+        plan = _with_radius(plan, vae, source, theirs)
     manifest = _manifest(plan, vae, source)
-    if there:
-        _require_same(Manifest.read(places), manifest, places)
+    if theirs is not None:
+        _require_same(theirs, manifest, places)
         return source
     try:
         for path in (places.shards, places.leases, places.checksums):
@@ -122,6 +127,27 @@ def _manifest(plan: RunPlan, vae: VAE, source: Source) -> Manifest:
     )
     labels = source.read(0, min(rows, FIRST)).y is not None
     return Manifest(plan, rows, entries, columns, labels, pilot.guarantee, promise)
+
+
+def _with_radius(plan: RunPlan, vae: VAE, source: Source, theirs: Manifest | None) -> RunPlan:
+    """The plan with the r of the run that is there, or one that the model's own spread suggests.
+
+    It does not depend on the run's draws, which come from other streams of random numbers: any
+    guarantee is that of an r fixed beforehand.
+
+    Raises:
+        ValueError: no reconstruction is finite, or none of the first inputs can be read.
+    """
+    if theirs is not None and theirs.plan.task in WITH_RADII:
+        return replace(plan, r=theirs.plan.r, r_from=theirs.plan.r_from)
+    most = min(len(source), plan.inputs or len(source), AuditSettings().inputs)
+    x = to_model(vae, source.read(0, most).x)
+    if not len(x):
+        raise ValueError(f"none of the first {most} inputs can be read to find r by; pass r")
+    with openmp.at_most(ONE_THREAD):
+        r = unchanged_radius(vae, x, plan.seed)
+    what = f"the 90 % quantile of the model's own spread on the first {len(x)} inputs, to two "
+    return replace(plan, r=(r,), r_from=what + "digits, by draws that the run does not use")
 
 
 def _pilot(plan: RunPlan, vae: VAE, x: Tensor, rows: int) -> Computed:

@@ -47,6 +47,7 @@ def entries_of_plan(plan: RunPlan, rows: int, source: Source) -> dict[str, Any]:
         "task": plan.task,
         "options": json.loads(json.dumps(plan.options)),
         "r": list(plan.r),
+        "band": plan.band,
         "alpha": plan.alpha,
         "level": plan.level,
         "seed": plan.seed,

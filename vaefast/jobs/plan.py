@@ -40,7 +40,8 @@ class RunPlan:
         task: "margin", "robust_probability", "empirical_margin", "latent" or "max_damage"
             (attacks), "defend" (chains on the true posterior) or "spectrum".
         r: radii of the first three, ℓ2 over all entries, pixel scale. All m of them come from the
-            same draws, each at level α/m, so that one statement holds for all.
+            same draws, each at level α/m, so that one statement holds for all. Empty: one, the
+            90 % quantile of the model's own spread, found when the run is created.
         alpha: error probability.
         level: "input", where ``alpha`` is that of each input; "run", where it is that of all n of
             them, each of which gets alpha/n (Bonferroni); or the number of inputs that share it.
@@ -60,6 +61,9 @@ class RunPlan:
         device: "cpu" or "cuda".
         tile: rows of a GPU program, pinned.
         attempts: how often a failed row, or a shard whose worker died, is tried.
+        band: of "robust_probability": keep the upper half of each row's distances, so that r can
+            still be chosen when all is computed; a statement more that shares α.
+        r_from: of the plan of a run, what its r is where none was given; not to be set.
     """
 
     model: VAE | str | Path
@@ -81,6 +85,8 @@ class RunPlan:
     device: str = "cpu"
     tile: int = 64
     attempts: int = 3
+    band: bool = False
+    r_from: str = ""
 
     def __post_init__(self) -> None:
         radii = (self.r,) if isinstance(self.r, (int, float)) else self.r
@@ -95,16 +101,26 @@ class RunPlan:
         if not 0 < checks.number(self.alpha, "alpha") < 1:
             raise ValueError(f"alpha must lie in (0, 1), got {self.alpha:g}")
         self._check_radii()
+        self._check_band()
         self._check_options()
 
     def _check_radii(self) -> None:
-        if bool(self.r) != (self.task in WITH_RADII):
-            need = "needs r" if not self.r else "takes no r"
-            raise ValueError(f"task {self.task!r} {need}, got r={list(self.r)}")
+        if self.r and self.task not in WITH_RADII:
+            raise ValueError(f"task {self.task!r} takes no r, got r={list(self.r)}")
         if not all(math.isfinite(r) and r >= 0 for r in self.r):
             raise ValueError(f"r must be finite and at least 0, got {list(self.r)}")
         if len({f"{r:g}" for r in self.r}) < len(self.r):
             raise ValueError(f"r must differ in six digits, as they name columns, got {self.r}")
+
+    def _check_band(self) -> None:
+        if not self.band:
+            return
+        if self.task != "robust_probability":
+            raise ValueError(f"band is of task 'robust_probability', got task={self.task!r}")
+        if self.precision != "ieee":
+            raise ValueError(f'band needs precision "ieee", got "{self.precision}"')
+        if self.alpha > 0.5:
+            raise ValueError(f"alpha of a band must be at most 1/2, got {self.alpha:g}")
 
     def _check_options(self) -> None:
         own = sorted(set(self.options) & {*OURS})
@@ -126,7 +142,7 @@ class RunPlan:
 
     def alpha_of_one(self, inputs: int) -> float:
         """The error probability of one statement, of one input at one radius."""
-        count = max(1, len(self.r)) * inputs_of(self.level, inputs)
+        count = max(1, len(self.r) + self.band) * inputs_of(self.level, inputs)
         return self.alpha / count
 
     def as_json(self) -> dict[str, Any]:

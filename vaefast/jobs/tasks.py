@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 from vaefast import attacks, certify, geometry, hmc
+from vaefast.certify.several import each_at
 from vaefast.jobs.plan import RunPlan
+from vaefast.jobs.spread import COLUMN, spread
 from vaefast.models import VAE
 from vaefast.runtime import batching
 from vaefast.runtime.reasons import Reasons, reasons
@@ -78,11 +80,14 @@ def _at_all_radii(one: Callable[[float], Computed], plan: RunPlan) -> Computed:
 
 def _margin(vae: VAE, x: Tensor, index: Tensor, plan: RunPlan, alpha: float) -> Computed:
     drawn = plan.options.get("method") != "lipschitz"
-    without = () if drawn else ("seed", "precision")
-    options = _arguments(plan, index, *without) | ({"alpha": alpha} if drawn else {})
+    shared = _shared_draws(vae, x, index, plan, alpha)
+    without = ("seed", "samples") if shared else () if drawn else ("seed", "precision")
+    options = _arguments(plan, index, *without)
+    options |= {"alpha": alpha} if drawn and not shared else {}
 
     def one(r: float) -> Computed:
-        found = certify.margin(vae, x, r, **options)
+        brought: dict[str, Any] = {"probability": shared[r]} if shared else {}
+        found = certify.margin(vae, x, r, **options, **brought)
         values = {"margin": found.margin, "p_lower": found.p_lower, "abstain": found.abstain}
         if found.samples is not None:
             values["samples"] = found.samples
@@ -92,14 +97,38 @@ def _margin(vae: VAE, x: Tensor, index: Tensor, plan: RunPlan, alpha: float) -> 
     return _at_all_radii(one, plan)
 
 
+def _shared_draws(
+    vae: VAE, x: Tensor, index: Tensor, plan: RunPlan, alpha: float
+) -> dict[float, certify.RobustProbability]:
+    """Of several radii of "local" with a fixed number of draws; empty where each has its own.
+
+    With ``samples="auto"`` each radius decides on its own how many draws pay.
+    """
+    options = plan.options
+    fixed = isinstance(options.get("samples"), int) and not {"budget", "over"} & set(options)
+    if options.get("method") != "local" or not fixed or len(plan.r) < 2:
+        return {}
+    how = {"samples": options["samples"], "seed": plan.seed, "index": index, "alpha": alpha}
+    return dict(zip(plan.r, each_at(vae, x, plan.r, **how), strict=True))
+
+
 def _probability(vae: VAE, x: Tensor, index: Tensor, plan: RunPlan, alpha: float) -> Computed:
+    options = _arguments(plan, index) | {"alpha": alpha}
+    if len(plan.r) > 1:
+        shared = dict(zip(plan.r, each_at(vae, x, plan.r, **options), strict=True))
+    else:
+        shared = {r: certify.robust_probability(vae, x, r, **options) for r in plan.r}
+
     def one(r: float) -> Computed:
-        found = certify.robust_probability(vae, x, r, alpha=alpha, **_arguments(plan, index))
+        found = shared[r]
         values = {"p": found.p, "p_lower": found.p_lower, "hits": found.hits}
         why = reasons(len(x), {"x is not finite": found.p.isnan()})
         return Computed(values, found.p.isnan(), why, reproducible=found.reproducible)
 
-    return _at_all_radii(one, plan)
+    found = _at_all_radii(one, plan)
+    if plan.band:
+        found.values[COLUMN] = spread(vae, x, index, plan)
+    return found
 
 
 def _empirical(vae: VAE, x: Tensor, index: Tensor, plan: RunPlan, alpha: float) -> Computed:

@@ -53,6 +53,7 @@ class RunFacts:
         box: smallest and largest valid entry.
         images: whether inputs are.
         notes: what must be said of the data.
+        statements: further ones that were asked for, with what they promise.
         cost: what it took.
         command: what makes the numbers again.
     """
@@ -70,6 +71,7 @@ class RunFacts:
     box: tuple[float, float] = (0.0, 1.0)
     images: bool = True
     notes: tuple[str, ...] = ()
+    statements: tuple[str, ...] = ()
     cost: Cost | None = None
     command: str = ""
 
@@ -158,7 +160,7 @@ def tiles(numbers: RunNumbers, facts: RunFacts) -> list[Tile]:
 
 def findings(numbers: RunNumbers, facts: RunFacts) -> list[str]:
     """Sentences below the tiles; the first is what the numbers promise."""
-    found = [promise(facts, numbers.rows)]
+    found = [promise(facts, numbers.rows), *facts.statements]
     good = numbers.rows - numbers.failed
     if numbers.failed == numbers.rows:
         found.append(f"All {numbers.rows} inputs failed; the reasons stand below.")
