@@ -179,6 +179,11 @@ class Maps:
         net = self._encoder.std if net is None else followed_by(net, "exp_half")
         return self._map(name, net, reason, module)
 
+    @property
+    def variance(self) -> Network | None:
+        """x ↦ σ² where the module takes its logarithm; then ``scale`` is evaluated as a module."""
+        return None if self.vae.fixed_std else self._encoder.variance
+
     @cached_property
     def decoder(self) -> Map:
         """z ↦ natural parameters."""
