@@ -29,8 +29,8 @@ def log_scale(maps: Maps) -> LogScale | str:
     """Of an encoder whose σ depends on x, or why there is none."""
     scale = maps.scale
     assert scale is not None
-    if maps.variance is not None:
-        found = _of_positive(maps.variance)
+    if (variance := maps.encoder.variance) is not None:
+        found = _of_positive(variance)
         return found if isinstance(found, str) else found._replace(factor=0.5 * found.factor)
     if scale.lowered is None:
         return scale.why_not
