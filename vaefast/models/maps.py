@@ -208,8 +208,7 @@ class Maps:
         if len(nets) < 2:
             return module
         whole = self._network("reconstruction", chained(*nets))
-        half = self.generic("mean", "pixels")
-        return HalfMap(**vars(module), products=whole) if half else whole
+        return HalfMap(**vars(module), products=whole) if self.generic("mean", "pixels") else whole
 
     def _pixels_by_module(self, z: Tensor) -> Tensor:
         require_reconstructions(self.vae)
