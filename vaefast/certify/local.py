@@ -31,8 +31,8 @@ __all__ = [
     "form_of",
     "local_margins",
     "moved",
-    "quickly_bounded",
     "require_local",
+    "takes_seconds",
 ]
 
 OP = "net_displacement_bound"
@@ -115,12 +115,9 @@ def require_local(prepared: Prepared, method: str) -> None:
         )
 
 
-def quickly_bounded(prepared: Prepared) -> str:
-    """Why :func:`local_margins` would refuse the encoder or take minutes, "" where neither."""
-    reason = why_not(prepared.maps)
-    if not reason and any(not h.net.is_mlp for h in heads(prepared.maps)):
-        return 'the encoder is convolutional; certify.margin(method="local") bounds it in minutes'
-    return reason
+def takes_seconds(prepared: Prepared) -> bool:
+    """Whether a margin takes some seconds: of an encoder that has a bound and is no MLP."""
+    return not why_not(prepared.maps) and any(not h.net.is_mlp for h in heads(prepared.maps))
 
 
 def bounds_repeat(prepared: Prepared, form: str) -> str:
