@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import numpy as np
 import typer
@@ -179,8 +179,8 @@ def certify(
         raise ValueError("several --r make a run; add --shard-size N, or give one")
     radius = radii[0] if radii else None
     number = ro.whole(samples, DEFAULT.samples)
-    given = {"over": o.over(over), "certified": certified, "empirical": empirical}
-    settings = AuditSettings(seed=seed, samples=number, alpha=alpha, r=radius, **given)
+    sizes: dict[str, Any] = {"over": o.over(over), "certified": certified, "empirical": empirical}
+    settings = AuditSettings(seed=seed, samples=number, alpha=alpha, r=radius, **sizes)
     box = o.box(limits, low, high)
     check_suffix(out, ".parquet")
     console = Console(highlight=False)
@@ -210,9 +210,13 @@ def certify(
         images = x.ndim == 4
         notes += ordering.violations(arrays)
         sound = margins.certificate
-        bound = {"form": margins.form, "why_form": margins.why_form}
-        options = {"guarantee": margins.guarantee, "images": images, "certificate": sound}
-        table = columns(arrays, {}, **options, **bound)
+        options: dict[str, Any] = {
+            "guarantee": margins.guarantee,
+            "images": images,
+            "certificate": sound,
+        }
+        options |= {"form": margins.form, "why_form": margins.why_form}
+        table = columns(arrays, {}, **options)
         write_parquet(file, table)
     show(console, values, out)
     unit = "pixel scale" if images else "data scale"

@@ -141,16 +141,16 @@ def _decoding(vae: VAE, z: Tensor) -> tuple[Root, Tensor, tuple[Any, ...]]:
 
 def _heads(vae: VAE, nets: list[Network | LogOf | str]) -> Encoder:
     mean, scale = nets
+    variance = std = None
     if vae.fixed_std:
         scale = ""
+    elif isinstance(scale, LogOf):
+        std, variance = (scale.of, None) if scale.factor == 2.0 else (None, scale.of)
+        scale = "" if variance is None else scale.reason
     if isinstance(mean, LogOf):
         mean = mean.reason or NO_LOGARITHM
-    variance = None
-    if isinstance(scale, LogOf) and scale.factor == 1.0:
-        scale, variance = scale.reason, scale.of
     reasons = [net for net in (mean, scale) if isinstance(net, str)]
     found = [net if isinstance(net, Network) else None for net in (mean, scale)]
-    std = scale.of if isinstance(scale, LogOf) else None
     return Encoder(found[0], found[1], next(filter(None, reasons), ""), std, variance)
 
 

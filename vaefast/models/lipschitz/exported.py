@@ -75,7 +75,9 @@ class ExportedLipschitzVAE(VAE):
 
 def _linear(widths: Sequence[int]) -> list[nn.Module]:
     """Linear layers between the widths, MaxMin between these."""
-    layers = [m for before, after in pairwise(widths) for m in (nn.Linear(before, after), MaxMin())]
+    layers: list[nn.Module] = []
+    for before, after in pairwise(widths):
+        layers += [nn.Linear(before, after), MaxMin()]
     return layers[:-1]
 
 
@@ -91,7 +93,7 @@ def _down(event: Sequence[int], hidden: Sequence[int], latent: int) -> list[nn.M
 def _up_images(event: Sequence[int], hidden: Sequence[int], latent: int) -> list[nn.Module]:
     first, second = hidden
     flat = second * event[1] // 4 * (event[2] // 4)
-    closing = {"kernel_size": 3, "stride": 2, "padding": 1}
+    closing: dict[str, Any] = {"kernel_size": 3, "stride": 2, "padding": 1}
     before = [nn.Conv2d(event[0], first, **closing), MaxMin()]
     return [
         *before,
@@ -105,7 +107,7 @@ def _up_images(event: Sequence[int], hidden: Sequence[int], latent: int) -> list
 def _down_images(event: Sequence[int], hidden: Sequence[int], latent: int) -> list[nn.Module]:
     first, second = hidden
     shape = second, event[1] // 4, event[2] // 4
-    opening = {"kernel_size": 4, "stride": 2, "padding": 1}
+    opening: dict[str, Any] = {"kernel_size": 4, "stride": 2, "padding": 1}
     layers = [nn.Linear(latent, math.prod(shape)), MaxMin(), nn.Unflatten(1, shape)]
     layers += [nn.ConvTranspose2d(second, first, **opening), MaxMin()]
     return [*layers, nn.ConvTranspose2d(first, event[0], **opening)]
