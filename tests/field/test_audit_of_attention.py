@@ -84,7 +84,9 @@ def test_it_runs_to_the_end(result):
     assert len(result.outcomes) == 2
     assert not result.values["failed"].any()
     for column in result.table():
-        assert np.isfinite(column.values.astype(float)).all(), column.name
+        values = column.values.astype(float)
+        finite = ~np.isnan(values) if column.name == "margin_empirical" else np.isfinite(values)
+        assert finite.all(), column.name  # no break need be found: infinite
 
 
 def test_its_numbers_are_those_of_attention_written_out(result):
