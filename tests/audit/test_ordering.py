@@ -15,7 +15,8 @@ def values(certified, empirical):
 
 def test_the_ratio_is_of_the_inputs_that_broke():
     found = compared(values([0.1, 0.2, 0.3, 9.0], [0.2, 0.8, np.inf, np.nan]))
-    assert found == {"inputs": 3, "broken": 2, "median": 0.8, "violated": [], "ratio": 0.1875 * 2}
+    counts = {"inputs": 3, "broken": 2, "certified": 3}
+    assert found == {**counts, "median": 0.8, "violated": [], "ratio": 0.1875 * 2}
     assert violations(values([0.1], [0.1])) == []
 
 
@@ -37,3 +38,10 @@ def test_nothing_is_said_where_nothing_was_searched():
     del without["margin_certified"]
     assert compared(without) == {"inputs": 1, "broken": 1, "median": 0.4}
     assert violations(without) == []
+
+
+def test_inputs_without_a_certificate_have_no_ratio_and_contradict_nothing():
+    found = compared(values([0.1, np.nan, np.nan], [0.2, 0.8, np.inf]))
+    assert found["certified"] == 1
+    assert found["ratio"] == 0.5
+    assert found["violated"] == []

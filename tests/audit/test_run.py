@@ -202,3 +202,32 @@ def test_unchanged_radius_holds_nine_tenths(vae, images):
     r = unchanged_radius(vae, x, 0, draws=50)
     p = certify.robust_probability(vae, x, r, samples=2000).p.mean().item()
     assert p == pytest.approx(0.9, abs=0.05)
+
+
+def test_a_convolutional_encoder_gets_certificates_of_the_first_inputs(images):
+    """What they are, how many, and by which form; the others' rows are not failed."""
+    vae = models.ConvVAE((1, 8, 8), channels=3, latent=3, seed=3).eval()
+    settings = replace(BRIEF, inputs=4, certified=2, samples=200, r=3.0)
+    found = run(vae, images, settings)
+    certified = found.values["margin_certified"]
+    assert np.isnan(certified).tolist() == [False, False, True, True]
+    assert not found.values["failed"].any()
+    own = certify.margin(vae, found.x[:2], 3.0, method="local", samples=200)
+    assert certified[:2] == pytest.approx(own.margin.numpy())
+    assert (certified[:2] > 0).any()
+    assert found.form == own.form == "multiplier"
+    assert any("of the first 2 of 4 inputs" in note for note in found.notes)
+    (column,) = [c for c in found.table() if c.name == "margin_certified"]
+    assert column.more == {"form": "multiplier", "why_form": own.why_form}
+    none = run(vae, images, replace(settings, certified=0))
+    assert "margin_certified" not in none.values
+    assert none.certificate is None
+    assert any("of the first 0 of 4 inputs" in note for note in none.notes)
+
+
+def test_blocks_share_out_the_certificates(images, monkeypatch):
+    monkeypatch.setattr(blocks_module, "BLOCK", 2)
+    vae = models.ConvVAE((1, 8, 8), channels=3, latent=3, seed=3).eval()
+    found = run(vae, images, replace(BRIEF, inputs=5, certified=3, samples=50, r=3.0))
+    assert np.isnan(found.values["margin_certified"]).tolist() == [False] * 3 + [True] * 2
+    assert found.certificate is certify.Guarantee.LOCAL

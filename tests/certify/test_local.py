@@ -319,3 +319,25 @@ def test_the_best_of_both_keeps_to_its_seconds(affine, points):
     by_local = margin(affine, points, 2.5, method="local", samples=2000, alpha=5e-4)
     assert torch.equal(own.margin, by_local.margin)  # which draws at once, at one size
     assert own.alpha == 1e-3
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_margin_may_be_longer_than_the_diagonal_of_a_cube(linear, points, method):
+    """An encoder of slope 1/1000: every radius up to the whitened margin's thousands holds."""
+    vae = linear(1e-3 * torch.eye(3, 6), [1.0, 1.0, 1.0], torch.eye(6, 3))
+    own = margin(vae, points, 3.5, method=method, samples=2000).margin
+    first = margin(vae, points, 3.5, method="whitened", samples=1000).margin
+    assert bool((own > 100 * math.sqrt(6)).all())
+    assert bool((own > 0.9 * first).all())
+
+
+@pytest.mark.parametrize("method", ["local", "anchors"])
+def test_a_unit_that_is_nearly_dead_at_x_does_not_lead_the_search_astray(method, linear):
+    """μ = leaky(30x₁ − 30) with a slope of 3e-8 at 0: first order says millions."""
+    vae = linear(torch.tensor([[30.0, 0.0]]), [1.0], torch.ones(2, 1))
+    mean = nn.Sequential(nn.Linear(2, 1), nn.LeakyReLU(1e-9)).double()
+    mean[0].weight.data = torch.tensor([[30.0, 0.0]]).double()
+    mean[0].bias.data.fill_(-30.0)
+    vae.encoder.mean = mean
+    own = margin(vae, torch.zeros(1, 2).double(), 2.0, method=method, samples=2000).margin
+    assert 0.5 < float(own) < 1.05

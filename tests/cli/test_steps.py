@@ -31,7 +31,9 @@ def test_the_steps_singly(run, refused):
     }
     assert np.linalg.norm((attacked["x_adv"] - attacked["x"]).reshape(4, -1), axis=1).max() <= 0.501
     assert defended["reconstruction"].shape == (4, 1, 8, 8)
-    assert "margin_whitened" in pq.read_table("c.parquet").column_names
+    table = pq.read_table("c.parquet")
+    assert "margin_whitened" in table.column_names
+    assert table.schema.field("margin_certified").metadata[b"form"] == b"smaller"
 
 
 def test_defend_takes_what_attack_wrote(run, model):

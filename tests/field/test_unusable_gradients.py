@@ -147,7 +147,7 @@ def test_a_bad_input_and_a_bad_objective_have_their_own_reasons():
 
 def test_the_empirical_margin_finds_what_is_there():
     x, r = images(3), 0.2
-    options = {"grid": 4, "steps": 10, "restarts": 2, "samples": 60, "low": 0.0, "high": 1.0}
+    options = {"grid": 4, "steps": 20, "restarts": 2, "samples": 60, "low": 0.0, "high": 1.0}
     gamma, with_floor = model(Gamma(), logvar=-8.0), model(Gamma(1e-6), logvar=-8.0)
     with pytest.warns(AttackWarning, match="^empirical_margin: in 3 of 3 rows"):
         found = vf.certify.empirical_margin(gamma, x, r, **options)

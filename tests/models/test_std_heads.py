@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import vaefast as vf
+from vaefast.elbo import evaluate_elbo
 from vaefast.models import lowering
 
 HEADS = {
@@ -58,7 +59,7 @@ CALLS = {
     "spectrum": lambda vae, x: vf.geometry.pullback_spectrum(vae, x, std=True).eigenvalues,
     "margin": lambda vae, x: vf.certify.margin(vae, x, 1.0, samples=50).margin,
     "latent": lambda vae, x: vf.attacks.latent(vae, x, eps=0.1, steps=3).objective,
-    "elbo": lambda vae, x: vf.elbo.evaluate_elbo(vae, x, samples=4).elbo,
+    "elbo": lambda vae, x: evaluate_elbo(vae, x, samples=4).elbo,
 }
 
 

@@ -88,6 +88,22 @@ def test_certified_whitened_and_empirical_stand_in_one_picture_with_their_ratio(
     assert "contradicted" not in page.text.lower()
 
 
+def test_certificates_of_the_first_inputs_say_of_how_many(write):
+    def change(audit):
+        audit.values["margin_certified"][4:] = np.nan
+        known.extend(audit.values["margin_certified"])
+
+    known = []
+    _, page, summary = write(change, certified=True)
+    assert summary["numbers"]["certified"] == 4
+    assert summary["numbers"]["clean"]["margin_certified"]["median"] == pytest.approx(
+        np.median(known[:4])
+    )
+    assert "half of the 4 inputs that got a certified margin" in page.text
+    assert "Certified margins are of 4 of them." in page.text
+    assert f"It is of 4 of the {len(known)} inputs." in page.text
+
+
 def test_a_certificate_that_an_attack_contradicts_is_said_loudly(write):
     def change(audit):
         audit.values["margin_certified"][5] = audit.values["margin_empirical"][5] + 0.1

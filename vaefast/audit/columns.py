@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,12 +30,13 @@ class Description(NamedTuple):
 
 @dataclass(frozen=True)
 class Column:
-    """A named column of B values."""
+    """A named column of B values; ``more`` is what else its metadata say, by name."""
 
     name: str
     unit: str
     meaning: str
     values: np.ndarray
+    more: Mapping[str, str] = field(default_factory=dict)
 
 
 FIRST_ORDER = Guarantee.FIRST_ORDER.value
@@ -65,7 +66,7 @@ INPUT_COLUMNS = {
     "margin_certified": Description(
         "pixel scale, ℓ2",
         "R such that P(‖g(μ(x')+σ(x')⊙η) − g(μ)‖₂ ≤ r) > ½ for all ‖x'−x‖₂ ≤ R; "
-        f"{Guarantee.LOCAL.value}; 0 where nothing is certified",
+        f"{Guarantee.LOCAL.value}; 0 where nothing is certified, NaN where none was computed",
     ),
     "margin_empirical": Description(
         "pixel scale, ℓ2",
@@ -159,6 +160,8 @@ def columns(
     guarantee: Guarantee = Guarantee.FIRST_ORDER,
     images: bool = True,
     certificate: Guarantee | None = None,
+    form: str = "",
+    why_form: str = "",
 ) -> list[Column]:
     """The columns in the order of their descriptions; those that were not measured are absent.
 
@@ -168,12 +171,17 @@ def columns(
         objective_units: for every attack's name, the unit of its objective.
         guarantee: what the margins of first order promise.
         certificate: what the certified ones do.
+        form, why_form: of the encoder's bound behind these, as of a :class:`MarginResult`.
         images: whether the inputs are; else their scale is called so.
     """
     units = objective_units or {}
     options: dict[str, Any] = {"images": images, "certificate": certificate}
+    bound = {name: text for name, text in (("form", form), ("why_form", why_form)) if text}
+    more = {"margin_certified": bound}
     result = [
-        Column(name, *describe_input(name, guarantee, **options), per_input[name])
+        Column(
+            name, *describe_input(name, guarantee, **options), per_input[name], more.get(name, {})
+        )
         for name in INPUT_COLUMNS
         if name in per_input
     ]
@@ -198,7 +206,7 @@ def write_parquet(path: Path, table: Sequence[Column]) -> None:
 
     arrays = [pa.array(column.values) for column in table]
     schema = [
-        pa.field(column.name, array.type, metadata={"unit": column.unit, "meaning": column.meaning})
-        for column, array in zip(table, arrays, strict=True)
+        pa.field(c.name, array.type, metadata={"unit": c.unit, "meaning": c.meaning, **c.more})
+        for c, array in zip(table, arrays, strict=True)
     ]
     pq.write_table(pa.Table.from_arrays(arrays, schema=pa.schema(schema)), path)

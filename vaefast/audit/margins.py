@@ -13,8 +13,9 @@ from torch import Tensor
 from vaefast import attacks, certify
 from vaefast.audit.blocks import by_blocks
 from vaefast.audit.job import Job
+from vaefast.certify.heads import why_not
 from vaefast.certify.level import inputs_of
-from vaefast.certify.local import quickly_bounded
+from vaefast.certify.local import takes_seconds
 from vaefast.models.prepare import prepare
 from vaefast.runtime.reasons import Reasons, counted
 
@@ -35,8 +36,10 @@ class Margins:
     margin_abstain: Tensor
     guarantee: certify.Guarantee
     reasons: Reasons  # why each row abstains, "" where it does not
-    margin_certified: Tensor | None  # where the encoder can be bounded at once
+    margin_certified: Tensor | None  # NaN of inputs that got none
     certificate: certify.Guarantee | None  # of the certified margins
+    form: str = ""  # of the encoder's bound behind them
+    why_form: str = ""  # why that is not the one that is taken by default
 
     @property
     def values(self) -> dict[str, Tensor]:
@@ -54,39 +57,64 @@ class Margins:
 def margins(job: Job, r: float, notes: list[str]) -> Margins:
     """The probability that a reconstruction stays within r, and the margins that follow.
 
-    All rest on the same draws. A certified one is among them where the encoder can be bounded at
-    once, else ``notes`` gets the reason.
+    All rest on the same draws. A certified one is among them where the encoder can be bounded, of
+    the first inputs where that takes seconds each; ``notes`` says where some have none, and why.
     """
-    settings = job.settings
-    reason = quickly_bounded(prepare(job.vae, job.x[:1], half="refuse"))
-    if reason:
-        notes.append(f"No certified margins: {reason}.")
+    settings, count = job.settings, _certifiable(job, notes)
     options: dict[str, Any] = {"samples": settings.samples, "alpha": settings.alpha}
     shared = inputs_of(settings.over, len(job.x))
     options |= {"seed": settings.seed, "over": shared if shared > 1 else "input"}
 
     def rows(rows: slice, index: Tensor) -> Margins:
         vae, x = job.vae, job.x[rows]
-        found = certify.robust_probability(vae, x, r, index=index, **options)
-        methods = ("first_order", "whitened", *(() if reason else ("local",)))
-        first_order, whitened, *sound = (
+        found = drawn = certify.robust_probability(vae, x, r, index=index, **options)
+        first_order, whitened = (
             certify.margin(vae, x, r, method=method, probability=found, index=index)
-            for method in methods
+            for method in ("first_order", "whitened")
         )
+        certified = torch.full_like(whitened.margin, torch.nan)
+        sound, own = None, max(0, min(count - rows.start, len(x)))
+        if own:
+            part, place = x[:own], index[:own]
+            if own < len(x):  # the same draws again, of these rows alone
+                found = certify.robust_probability(vae, part, r, index=place, **options)
+            given: dict[str, Any] = {"probability": found, "index": place}
+            sound = certify.margin(vae, part, r, method="local", **given)
+            certified[:own] = sound.margin
         return Margins(
-            robust_probability=found.p,
-            robust_probability_lower=found.p_lower,
+            robust_probability=drawn.p,
+            robust_probability_lower=drawn.p_lower,
             margin_first_order=first_order.margin,
             margin_whitened=whitened.margin,
             margin_abstain=whitened.abstain,
             guarantee=whitened.guarantee,
             reasons=whitened.reasons,
-            margin_certified=sound[0].margin if sound else None,
-            certificate=sound[0].guarantee if sound else None,
+            margin_certified=certified if count else None,
+            certificate=None if sound is None else sound.guarantee,
+            form="" if sound is None else sound.form,
+            why_form="" if sound is None else sound.why_form,
         )
 
     with job.stages.stage("measure  margins", len(job.x), "samples", settings.samples) as advance:
         return by_blocks(rows, job.x, advance)
+
+
+def _certifiable(job: Job, notes: list[str]) -> int:
+    """How many inputs, the first ones, get a certified margin."""
+    inputs = len(job.x)
+    prepared = prepare(job.vae, job.x[:1], half="refuse")
+    if reason := why_not(prepared.maps):
+        notes.append(f"No certified margins: {reason}.")
+        return 0
+    if not takes_seconds(prepared):
+        return inputs
+    count = min(job.settings.certified, inputs)
+    if count < inputs:
+        notes.append(
+            f"Certified margins are of the first {count} of {inputs} inputs: the encoder is no "
+            "MLP, and each takes some seconds; --certified N asks for N."
+        )
+    return count
 
 
 def empirical(job: Job, r: float, found: Margins) -> Tensor:

@@ -20,9 +20,9 @@ def compared(values: Values) -> dict[str, Any] | None:
 
     Returns:
         ``inputs``, ``broken``, ``median`` (of the empirical margin), and where there are
-        certified margins ``ratio`` (median of certified over empirical, of inputs that broke) and
-        ``violated`` (numbers of the inputs whose certified margin is the larger). None where none
-        was searched.
+        certified margins ``certified`` (how many have one), ``ratio`` (median of certified over
+        empirical, of those that broke) and ``violated`` (numbers of the inputs whose certified
+        margin is the larger). None where none was searched.
     """
     empirical = values.get("margin_empirical")
     if empirical is None:
@@ -36,7 +36,10 @@ def compared(values: Values) -> dict[str, Any] | None:
     if "margin_certified" in values:
         certified = values["margin_certified"]
         found["violated"] = values["index"][searched & (certified > empirical)].tolist()
-        share = certified[broken & (empirical > 0)] / empirical[broken & (empirical > 0)]
+        known = ~np.isnan(certified)
+        found["certified"] = int((searched & known).sum())
+        rows = broken & known & (empirical > 0)
+        share = certified[rows] / empirical[rows]
         found["ratio"] = float(np.median(share)) if len(share) else None
     return found
 

@@ -64,6 +64,8 @@ class Audit:
     high: float = 1.0
     classes: tuple[str, ...] = ()  # names of the classes, empty where they are numbers
     certificate: Guarantee | None = None  # of the certified margins, where there are any
+    form: str = ""  # of the encoder's bound behind these
+    why_form: str = ""  # why it is not the default's
 
     @property
     def images(self) -> bool:
@@ -92,7 +94,8 @@ class Audit:
         units = {o.plan.name: self.objective_unit(o.plan) for o in self.outcomes}
         per_attack = {o.plan.name: o.values for o in self.outcomes}
         options: dict[str, Any] = {"guarantee": self.guarantee, "images": self.images}
-        options["certificate"] = self.certificate
+        options |= {"certificate": self.certificate, "form": self.form}
+        options["why_form"] = self.why_form
         return columns(self.values, per_attack, units, **options)
 
 
@@ -129,7 +132,8 @@ def run(vae: VAE, data: Dataset, settings: AuditSettings, stages: Stages) -> Aud
     values = _clean_values(job, clean, reference, classifier) | _arrays(measured)
     if classifier is not None and data.y_test is not None:
         values["label"] = data.y_test[: len(job.x)].cpu().numpy()
-    values["failed"] = _any_nan(values) | clean.failed.cpu().numpy()
+    known = {name: v for name, v in values.items() if name != "margin_certified"}
+    values["failed"] = _any_nan(known) | clean.failed.cpu().numpy()
     if settings.empirical:
         values |= _arrays({"margin_empirical": margin_stage.empirical(job, r, margins)})
     notes += ordering.violations(values)
@@ -142,6 +146,8 @@ def run(vae: VAE, data: Dataset, settings: AuditSettings, stages: Stages) -> Aud
         r=r,
         guarantee=margins.guarantee,
         certificate=margins.certificate,
+        form=margins.form,
+        why_form=margins.why_form,
         msssim=_msssim_sizes(job.x) if job.measure == "msssim" else "",
         outcomes=outcomes,
         values=values,

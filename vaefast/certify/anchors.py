@@ -41,6 +41,7 @@ RADII = tuple(1.08 * 0.995**k for k in range(64))  # of the pilot's, bisected
 AXES = (3, 2, 4)  # that the pilot chooses among, tried in this order
 START = 2.5  # the quantile up to which the pilot's draws spread
 MOST = 4.0  # the quantile above which no radius is tried
+HELD = 0.9  # of √D: from there on further radii are tried
 NEAR = 1e-3  # a radius at which the encoder is affine, for the pilot's directions
 
 
@@ -155,8 +156,7 @@ class _Input:
         longest = max(float(near.lengths[0]), 1e-12)
         start = near._replace(lengths=near.lengths * (START / longest))
         pilot = self._draw(_spread(start), min(PILOT, self.plan.samples), Use.PILOT)
-        top = min(NEAR * MOST / longest, math.sqrt(self.part.pixels))
-        radius, axes = self._chosen(pilot, top)
+        radius, axes = self._proposed(pilot, NEAR * MOST / longest)
         if radius == 0.0:
             return 0.0, 0.0, 0
         if self.plan.late:
@@ -179,6 +179,17 @@ class _Input:
                 found, high = radius * RADII[middle], middle
             else:
                 low = middle + 1
+        return found
+
+    def _proposed(self, pilot: Pool, top: float) -> tuple[float, int]:
+        """As :meth:`_chosen`, up to √D first, of D entries of x, and further where that holds.
+
+        A unit that is dead at x lets ``top`` be any radius, far beyond the unit's kink.
+        """
+        near = math.sqrt(self.part.pixels)
+        found = self._chosen(pilot, min(top, near))
+        if top > near and found[0] > HELD * near:
+            found = max(found, self._chosen(pilot, top))
         return found
 
     def _chosen(self, pilot: Pool, top: float) -> tuple[float, int]:

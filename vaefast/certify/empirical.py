@@ -124,6 +124,7 @@ def empirical_margin(
         certified: margins of the same inputs, r and event, for ``ratio``.
         attack: further arguments of :func:`vaefast.attacks.max_damage`; with two restarts or more
             ``init`` is "geometric" by default, which finds smaller breaks than random starts alone.
+            So does the default ``optimizer``, "apgd", whose steps adapt, where no preset is named.
 
     Returns:
         :class:`EmpiricalMargin`; one warning for what its ``reasons`` and counts say.
@@ -157,6 +158,8 @@ def empirical_margin(
     )
     start = "geometric" if restarts > 1 else "random"
     options = {"steps": steps, "restarts": restarts, "fresh_samples": 1, "init": start, **attack}
+    if not attack.keys() & {"optimizer", "preset", "compat"}:
+        options["optimizer"] = "apgd"
     draws = check_draws(samples, alpha, seed)
     radii = checks.count(grid, "grid")
     if bounds.r_max.isinf().any():

@@ -1,7 +1,7 @@
 """The encoder as networks whose outputs' movement bounds that of the posterior.
 
 μ moves by the mean's network, log σ by a network up to a factor: log-variances by ½, and σ itself
-where its last activation has a logarithm that is 1-Lipschitz in what it is applied to.
+where it is a positive function whose logarithm has a known slope, with a floor or not.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vaefast.functional.secants import curve
 from vaefast.models.compose import joined
-from vaefast.models.encoder_bounds import LOG_FACTORS
+from vaefast.models.encoder_bounds import log_scale
 from vaefast.models.maps import Maps
 from vaefast.types import Network
 
@@ -70,17 +70,14 @@ def _found(maps: Maps) -> list[Head] | str:
         return mean.why_not
     if scale is None:
         return _known([Head(mean.lowered, True)])
-    if scale.lowered is None:
-        return scale.why_not
-    log_scale = _log_scale(scale.lowered, given_as_std=scale is maps.std)
-    if log_scale is None:
-        return (
-            "σ is no exp, softplus or sigmoid of a layer, of which the logarithm has a known slope"
-        )
-    plain = mean.lowered.activations[-1] == "identity" == log_scale.net.activations[-1]
-    if plain and (both := joined(mean.lowered, log_scale.net)) is not None:
-        return _known([log_scale._replace(net=both, mean=True)])
-    return _known([Head(mean.lowered, True), log_scale])
+    found = log_scale(maps)
+    if isinstance(found, str):
+        return found
+    own = Head(found.net, False, found.factor)
+    plain = mean.lowered.activations[-1] == "identity" == own.net.activations[-1]
+    if plain and (both := joined(mean.lowered, own.net)) is not None:
+        return _known([own._replace(net=both, mean=True)])
+    return _known([Head(mean.lowered, True), own])
 
 
 def _known(found: list[Head]) -> list[Head] | str:
@@ -92,15 +89,3 @@ def _known(found: list[Head]) -> list[Head] | str:
     except ValueError as error:
         return str(error)
     return found
-
-
-def _log_scale(net: Network, *, given_as_std: bool) -> Head | None:
-    """x ↦ a with |Δ log σ_i| ≤ factor·|Δa_i|; None where there is none."""
-    last, factor = net.activations[-1].split(":")[0], 0.5
-    if given_as_std:
-        if last not in LOG_FACTORS:
-            return None
-        factor = LOG_FACTORS[last]
-    elif last != "clamp":
-        return Head(net, False, factor)
-    return Head(net.with_epilogue("identity"), False, factor)

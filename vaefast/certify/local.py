@@ -31,8 +31,8 @@ __all__ = [
     "form_of",
     "local_margins",
     "moved",
-    "quickly_bounded",
     "require_local",
+    "takes_seconds",
 ]
 
 OP = "net_displacement_bound"
@@ -44,6 +44,7 @@ IMAGE_START = {"affine": 0.03, "multiplier": 0.12}  # likewise, of convolutions
 IMAGE_STEPS = {"affine": 6, "multiplier": 4}
 JOINT_STEPS = 3  # by the joint form, which costs ten times as much again
 JOINT_GAIN = {False: 1.04, True: 1.5}  # of its margin over the others', of images and of others
+HELD = 0.5  # of the radii that are tried first: from there on further ones are
 REACH = 1.5  # of the first-order margin; no bound of the displacement comes near it
 SHADE = 0.998  # of a proposed radius: one that holds is worth more than one that is exact
 BYTES = 8 * 4  # per entry of a matrix between two layers
@@ -114,12 +115,9 @@ def require_local(prepared: Prepared, method: str) -> None:
         )
 
 
-def quickly_bounded(prepared: Prepared) -> str:
-    """Why :func:`local_margins` would refuse the encoder or take minutes, "" where neither."""
-    reason = why_not(prepared.maps)
-    if not reason and any(not h.net.is_mlp for h in heads(prepared.maps)):
-        return 'the encoder is convolutional; certify.margin(method="local") bounds it in minutes'
-    return reason
+def takes_seconds(prepared: Prepared) -> bool:
+    """Whether a margin takes some seconds: of an encoder that has a bound and is no MLP."""
+    return not why_not(prepared.maps) and any(not h.net.is_mlp for h in heads(prepared.maps))
 
 
 def bounds_repeat(prepared: Prepared, form: str) -> str:
@@ -135,6 +133,10 @@ def bounds_repeat(prepared: Prepared, form: str) -> str:
 def local_margins(prepared: Prepared, p_lower: Tensor, form: str) -> Tensor:
     """[B] float64; 0 where nothing is certified.
 
+    Radii up to ⅔√D are tried first, of D entries of x, since near a dead unit first order promises
+    any radius; further ones where most of this holds, up to what first order promises. Where the
+    Jacobian is 0 that is nothing, and ⅔√D is the most that is certified.
+
     Args:
         prepared: the rows, of an encoder that :func:`require_local` lets pass.
         p_lower: [B] float64.
@@ -147,16 +149,27 @@ def local_margins(prepared: Prepared, p_lower: Tensor, form: str) -> Tensor:
     prepared, p_lower = prepared.at(rows), p_lower[rows]
     q = torch.special.ndtri(p_lower)
     slope = spectral(prepared, whiten=True, bound="estimate")
-    most = math.sqrt(prepared.pixels)  # no margin is looked for above the cube's diagonal
+    near = math.sqrt(prepared.pixels)
     # where the slope is 0 (dead units) first order says nothing; a later kink ends the search
-    reach = (REACH * q / slope).nan_to_num(most, most).clamp(0.0, most)
+    reach = (REACH * q / slope).nan_to_num(near, near).clamp(min=0.0)
+    found = _searched(prepared, form, p_lower, q, reach.clamp(max=near))
+    far = (REACH * found > HELD * near) & (reach > near)
+    if far.any():
+        own = (t[far] for t in (p_lower, q, reach))
+        wider = _searched(prepared.at(far.nonzero()[:, 0]), form, *own)
+        found[far] = torch.maximum(found[far], wider)
+    margin[rows] = found
+    return margin
+
+
+def _searched(prepared: Prepared, form: str, p_lower: Tensor, q: Tensor, reach: Tensor) -> Tensor:
+    """The largest radius below reach/REACH that was tried and held, [B]."""
     search = _Search(form, p_lower, q, reach)
 
     def run(part: Prepared) -> tuple[Tensor, ...]:
         return (search.run(part),)
 
-    (margin[rows],) = prepared.rows(run, _bytes(prepared), ALONE, generic=True)
-    return margin
+    return prepared.rows(run, _bytes(prepared), ALONE, generic=True)[0]
 
 
 def moved(prepared: Prepared, radius: Tensor, form: str) -> Moved:

@@ -14,6 +14,7 @@ from vaefast import models
 from vaefast import report as reporting
 from vaefast.audit import AuditSettings, Stages, run
 from vaefast.cli import options as o
+from vaefast.cli import run_options as ro
 from vaefast.cli.sources import (
     box_for,
     check_fit,
@@ -76,6 +77,7 @@ def audit(
     samples: o.Samples = DEFAULT.samples,
     alpha: o.Alpha = DEFAULT.alpha,
     over: o.Over = str(DEFAULT.over),
+    certified: ro.Certified = DEFAULT.certified,
     empirical: o.Empirical = DEFAULT.empirical,
     architecture: o.Architecture = "mlp",
     latent: o.Latent = 16,
@@ -109,6 +111,7 @@ def audit(
         samples=samples,
         alpha=alpha,
         over=o.over(over),
+        certified=certified,
         empirical=empirical,
     )
     if model is not None:

@@ -113,3 +113,13 @@ Lines = Annotated[
     Optional[Path],
     typer.Option("--progress-lines", metavar="FILE", help="Add a line of JSON for every shard."),
 ]
+Certified = Annotated[
+    int,
+    typer.Option(
+        "--certified",
+        min=0,
+        metavar="N",
+        help="First N inputs that get a certified margin where the encoder is no MLP, some seconds "
+        "each; of an MLP all do.",
+    ),
+]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import numpy as np
 import typer
@@ -121,6 +121,7 @@ def certify(
     samples: ro.AutoSamples = None,
     alpha: o.Alpha = DEFAULT.alpha,
     over: o.Over = str(DEFAULT.over),
+    certified: ro.Certified = DEFAULT.certified,
     empirical: o.Empirical = 0,
     method: ro.Method = None,
     shard_size: ro.ShardSize = None,
@@ -146,10 +147,10 @@ def certify(
 ) -> None:
     """Estimate how likely reconstructions stay within r, and the margins that follow.
 
-    Writes a .parquet with one row per input. Of an MLP margin_certified is sound; the other margins
-    are first order, not a certificate. With --shard-size it writes the folder of a run instead: one
-    --method, on as many inputs as there are, which can be stopped at any moment and goes on with
-    vaefast jobs resume.
+    Writes a .parquet with one row per input. margin_certified is sound, of the first --certified
+    inputs where the encoder is no MLP; the other margins are first order, not a certificate. With
+    --shard-size it writes the folder of a run instead: one --method, on as many inputs as there
+    are, which can be stopped at any moment and goes on with vaefast jobs resume.
     """
     how = e.how(engine, address, cpus_per_worker, gpus_per_worker, wait_for_nodes)
     if any(word is not None for word in (shard_size, workers, method)) or engine != "local":
@@ -182,9 +183,8 @@ def certify(
         raise ValueError("several --r make a run; add --shard-size N, or give one")
     radius = radii[0] if radii else None
     number = ro.whole(samples, DEFAULT.samples)
-    settings = AuditSettings(
-        seed=seed, samples=number, alpha=alpha, r=radius, over=o.over(over), empirical=empirical
-    )
+    sizes: dict[str, Any] = {"over": o.over(over), "certified": certified, "empirical": empirical}
+    settings = AuditSettings(seed=seed, samples=number, alpha=alpha, r=radius, **sizes)
     box = o.box(limits, low, high)
     check_suffix(out, ".parquet")
     console = Console(highlight=False)
@@ -214,13 +214,20 @@ def certify(
         images = x.ndim == 4
         notes += ordering.violations(arrays)
         sound = margins.certificate
-        table = columns(arrays, {}, guarantee=margins.guarantee, images=images, certificate=sound)
+        options: dict[str, Any] = {
+            "guarantee": margins.guarantee,
+            "images": images,
+            "certificate": sound,
+        }
+        options |= {"form": margins.form, "why_form": margins.why_form}
+        table = columns(arrays, {}, **options)
         write_parquet(file, table)
     show(console, values, out)
     unit = "pixel scale" if images else "data scale"
     console.print(f"r = {radius:g}, {unit}; margins: {margins.guarantee}", soft_wrap=True)
     if margins.certificate is not None:
-        console.print(f"margin_certified: {margins.certificate}", soft_wrap=True)
+        text = f"margin_certified: {margins.certificate}; by the {margins.form} form"
+        console.print(text, soft_wrap=True)
     for note in notes:
         console.print(note, soft_wrap=True, markup=False)
     if margins.abstaining:

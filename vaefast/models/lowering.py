@@ -12,7 +12,7 @@ from vaefast import checks
 from vaefast.functional.counts import COUNTS
 from vaefast.models.module_stack import Root
 from vaefast.models.packs import is_frozen
-from vaefast.models.plans import CannotLower, LogSquare
+from vaefast.models.plans import CannotLower, LogOf
 from vaefast.models.traces import networks, remembered
 from vaefast.models.vae import VAE
 from vaefast.types import Network
@@ -37,13 +37,16 @@ CHANGING = frozenset(("latent_dim", "training"))
 class Encoder(NamedTuple):
     """The encoder's two networks on flat x, and why there is none where there is none.
 
-    The scale is either log σ², or σ itself where the module takes the logarithm of it.
+    The scale is either log σ², or σ itself where the module takes the logarithm of it. ``variance``
+    is σ² where it takes that of σ²: no layer makes σ of it, so that the encoder is a module, but
+    bounds of it there are.
     """
 
     mean: Network | None
     logvar: Network | None
     why_not: str
     std: Network | None = None
+    variance: Network | None = None
 
 
 def lower(module_or_function: Callable[[Tensor], Any], example: Tensor) -> Network:
@@ -86,7 +89,7 @@ def lower(module_or_function: Callable[[Tensor], Any], example: Tensor) -> Netwo
     return _given(nets[0])
 
 
-def _several(label: str, nets: list[Network | LogSquare | str]) -> str:
+def _several(label: str, nets: list[Network | LogOf | str]) -> str:
     """Why a function does not lower that returns not one tensor, and what would."""
     name = "model" + label[label.rfind(".") :] if "." in label and "<" not in label else "model"
     refused = "".join(f"; [{i}]: {net}" for i, net in enumerate(nets) if isinstance(net, str))
@@ -113,7 +116,10 @@ def encoder(vae: VAE, x: Tensor, moments: tuple[Tensor, ...] = ()) -> Encoder:
 def known_encoder(vae: VAE, x: Tensor, *, frozen: bool = False) -> Encoder | None:
     """As :func:`encoder` where no module need run for it; ``frozen``: so the caller promises."""
     nets = remembered(*_encoding(vae, x), frozen=frozen)
-    return _heads(vae, nets) if nets and not any(isinstance(n, str) for n in nets) else None
+    if not nets or any(isinstance(net, str) for net in nets):
+        return None
+    found = _heads(vae, nets)
+    return None if found.variance is not None else found
 
 
 def known_decoder(vae: VAE, z: Tensor) -> Network | None:
@@ -133,16 +139,19 @@ def _decoding(vae: VAE, z: Tensor) -> tuple[Root, Tensor, tuple[Any, ...]]:
     return _root(vae, vae.decode, "decoder", vae.decoder), z, _options(vae, vae.decoder)
 
 
-def _heads(vae: VAE, nets: list[Network | LogSquare | str]) -> Encoder:
+def _heads(vae: VAE, nets: list[Network | LogOf | str]) -> Encoder:
     mean, scale = nets
+    variance = std = None
     if vae.fixed_std:
         scale = ""
-    if isinstance(mean, LogSquare):
-        mean = NO_LOGARITHM
+    elif isinstance(scale, LogOf):
+        std, variance = (scale.of, None) if scale.factor == 2.0 else (None, scale.of)
+        scale = "" if variance is None else scale.reason
+    if isinstance(mean, LogOf):
+        mean = mean.reason or NO_LOGARITHM
     reasons = [net for net in (mean, scale) if isinstance(net, str)]
     found = [net if isinstance(net, Network) else None for net in (mean, scale)]
-    std = scale.of if isinstance(scale, LogSquare) else None
-    return Encoder(found[0], found[1], next(filter(None, reasons), ""), std)
+    return Encoder(found[0], found[1], next(filter(None, reasons), ""), std, variance)
 
 
 def decoder(
@@ -224,15 +233,15 @@ def _networks(
     *,
     seen: tuple[Tensor, ...] = (),
     frozen: bool = False,
-) -> list[Network | LogSquare | str]:
+) -> list[Network | LogOf | str]:
     if not example.is_floating_point():
         raise CannotLower(f"the example must be floating, got {checks.short(example.dtype)}")
     return networks(root, example, key, values, seen=seen, frozen=frozen)
 
 
-def _given(net: Network | LogSquare | str) -> Network:
+def _given(net: Network | LogOf | str) -> Network:
     if not isinstance(net, Network):
-        raise CannotLower(net if isinstance(net, str) else NO_LOGARITHM)
+        raise CannotLower(net if isinstance(net, str) else net.reason or NO_LOGARITHM)
     return net
 
 

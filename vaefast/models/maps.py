@@ -85,7 +85,7 @@ class Maps:
         if self.vae.fixed_std:
             return values[0], self._fixed_logvar(x).expand_as(values[0])
         mean, scale = values[0].chunk(2, dim=1) if len(values) == 1 else values
-        return mean, scale if self._encoder.std is None else 2.0 * torch.log(scale)
+        return mean, scale if self.encoder.std is None else 2.0 * torch.log(scale)
 
     def encode_by_module(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """``vae.encode``, whatever lowers."""
@@ -158,15 +158,15 @@ class Maps:
     def mean(self) -> Map:
         """x ↦ μ(x)."""
         module = self._encoding(lambda x: self.encode_by_module(x)[0])
-        return self._map("mean", self._encoder.mean, self._encoder.why_not, module)
+        return self._map("mean", self.encoder.mean, self.encoder.why_not, module)
 
     @cached_property
     def scale(self) -> Map | None:
         """x ↦ log σ²(x), or σ(x) where the encoder gives that; None where σ depends on no x."""
-        if self.vae.fixed_std or self._encoder.std is not None:
+        if self.vae.fixed_std or self.encoder.std is not None:
             return self.std
         module = self._encoding(lambda x: self.encode_by_module(x)[1])
-        return self._map("logvar", self._encoder.logvar, self._encoder.why_not, module)
+        return self._map("logvar", self.encoder.logvar, self.encoder.why_not, module)
 
     @cached_property
     def std(self) -> Map | None:
@@ -174,9 +174,9 @@ class Maps:
         if self.vae.fixed_std:
             return None
         module = self._encoding(lambda x: self.posterior_by_module(x)[1])
-        net, reason = self._encoder.logvar, self._encoder.why_not
+        net, reason = self.encoder.logvar, self.encoder.why_not
         name = "logvar" if net is None or net.activations[-1] == "identity" else "std"
-        net = self._encoder.std if net is None else followed_by(net, "exp_half")
+        net = self.encoder.std if net is None else followed_by(net, "exp_half")
         return self._map(name, net, reason, module)
 
     @cached_property
@@ -208,8 +208,7 @@ class Maps:
         if len(nets) < 2:
             return module
         whole = self._network("reconstruction", chained(*nets))
-        half = self.generic("mean", "pixels")
-        return HalfMap(**vars(module), products=whole) if half else whole
+        return HalfMap(**vars(module), products=whole) if self.generic("mean", "pixels") else whole
 
     def _pixels_by_module(self, z: Tensor) -> Tensor:
         require_reconstructions(self.vae)
@@ -235,7 +234,8 @@ class Maps:
         return (mean, scale) if both is None else (self._network("encoder", both),)
 
     @cached_property
-    def _encoder(self) -> lowering.Encoder:
+    def encoder(self) -> lowering.Encoder:
+        """What the encoder lowers to."""
         if self.context is not None:
             return lowering.Encoder(None, None, CONTEXT)
         example = self._call.example

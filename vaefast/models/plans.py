@@ -19,7 +19,7 @@ from vaefast.types import Layer, Network
 __all__ = [
     "CannotLower",
     "Constant",
-    "LogSquare",
+    "LogOf",
     "Parameters",
     "Plan",
     "Step",
@@ -149,10 +149,18 @@ class Step:
         return self.variants[activation]
 
 
-class LogSquare(NamedTuple):
-    """x ↦ 2·log(of(x)), as a module that returns σ is read: no layer takes logarithms."""
+class LogOf(NamedTuple):
+    """x ↦ factor·log(of(x)): no layer takes logarithms.
+
+    Args:
+        of: σ of a module that returns σ, or σ².
+        factor: 2 of σ, 1 of σ².
+        reason: names where the logarithm was taken.
+    """
 
     of: Network
+    factor: float
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -161,7 +169,8 @@ class Plan:
 
     parameters: tuple[Parameters, ...]
     texts: tuple[str | Callable[[Values], str], ...]
-    log_square: bool = False  # whether the function is that of this network
+    log_factor: float = 0.0  # the function is so many times the logarithm of this network
+    log_reason: str = ""  # where it was taken
 
     def bind(self, values: Values) -> Network:
         """The network with the values that the module's tensors have now."""

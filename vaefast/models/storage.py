@@ -16,6 +16,7 @@ from torch import Tensor
 from vaefast import checks
 from vaefast.models.hierarchical import HierarchicalVAE
 from vaefast.models.lipschitz import LipschitzVAE
+from vaefast.models.lipschitz.exported import ExportedLipschitzVAE
 from vaefast.models.networks import MLPVAE, ConvVAE
 from vaefast.models.vae import VAE
 
@@ -30,12 +31,13 @@ MAKE = (
     "return vae.eval()"
 )
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-Model = MLPVAE | ConvVAE | HierarchicalVAE | LipschitzVAE
+Model = MLPVAE | ConvVAE | HierarchicalVAE | LipschitzVAE | ExportedLipschitzVAE
 CLASSES: dict[str, type[Model]] = {
     "MLPVAE": MLPVAE,
     "ConvVAE": ConvVAE,
     "HierarchicalVAE": HierarchicalVAE,
     "LipschitzVAE": LipschitzVAE,
+    "ExportedLipschitzVAE": ExportedLipschitzVAE,
 }
 
 
@@ -45,8 +47,8 @@ def save(vae: VAE | HierarchicalVAE, path: str | os.PathLike[str]) -> None:
     The file is written beside ``path`` and renamed, so that ``path`` never holds half a model.
 
     Args:
-        vae: an :class:`MLPVAE`, :class:`ConvVAE`, :class:`LipschitzVAE` or
-            :class:`HierarchicalVAE`.
+        vae: an :class:`MLPVAE`, :class:`ConvVAE`, :class:`HierarchicalVAE`, :class:`LipschitzVAE`
+            or the ``export()`` of one.
         path: of the file; its folder must exist.
 
     Raises:

@@ -24,7 +24,7 @@ from torch.utils._pytree import tree_flatten
 from vaefast.models.comparison import agree, difference, drawn
 from vaefast.models.finite_model import check_outputs
 from vaefast.models.module_stack import Root
-from vaefast.models.plans import CannotLower, LogSquare, Plan, Values
+from vaefast.models.plans import CannotLower, LogOf, Plan, Values
 from vaefast.models.state import State, watched
 from vaefast.models.tracing import trace
 from vaefast.models.values import ROWS
@@ -47,7 +47,7 @@ def networks(
     *,
     seen: tuple[Tensor, ...] = (),
     frozen: bool = False,
-) -> list[Network | LogSquare | str]:
+) -> list[Network | LogOf | str]:
     """A network, or the reason why there is none, for each tensor that the function returns.
 
     Args:
@@ -81,7 +81,7 @@ def networks(
 @without_grad
 def remembered(
     root: Root, example: Tensor, key: tuple = (), *, frozen: bool = False
-) -> list[Network | LogSquare | str] | None:
+) -> list[Network | LogOf | str] | None:
     """As :func:`networks` where that runs no module: the trace fits and needs no comparison."""
     assert root.module is not None
     entry = _traces.get(root.module, {}).get(_key(root, example, key))
@@ -146,21 +146,23 @@ class _Entry:
             return True
         return self._versions is not None and self._versions == self._versions_now()
 
-    def networks(self, example: Tensor) -> list[Network | LogSquare | str]:
+    def networks(self, example: Tensor) -> list[Network | LogOf | str]:
         if self.refusal:
             raise CannotLower(self.refusal)
-        values, nets = self._values(example), list[Network | LogSquare | str]()
+        values, nets = self._values(example), list[Network | LogOf | str]()
         for index, plan in enumerate(self.plans):
             if isinstance(plan, str) or index in self.failures:
                 nets.append(plan if isinstance(plan, str) else self.failures[index])
             else:
                 net = plan.bind(values)
-                nets.append(LogSquare(net) if plan.log_square else net)
+                nets.append(
+                    LogOf(net, plan.log_factor, plan.log_reason) if plan.log_factor else net
+                )
         return nets
 
     def agreed(
         self, root: Root, example: Tensor, seen: tuple[Tensor, ...]
-    ) -> list[Network | LogSquare | str] | None:
+    ) -> list[Network | LogOf | str] | None:
         """The networks, where each gives what the module does on the example's rows; else None.
 
         In their own precision, so a difference may be one of rounding: :meth:`compare_again` tells.
@@ -175,7 +177,9 @@ class _Entry:
         if len(outputs) != len(nets):
             return None
         pairs = [
-            (net.of, _std(outputs[i])) if isinstance(net, LogSquare) else (net, outputs[i])
+            (net.of, _inside(outputs[i], net.factor))
+            if isinstance(net, LogOf)
+            else (net, outputs[i])
             for i, net in made.items()
         ]
         return nets if agree(pairs, example) else None
@@ -216,8 +220,8 @@ class _Entry:
             for index, plan in plans.items():
                 net = plan.bind(values)
                 pairs = [(x, out[index]) for x, out in runs if len(out) == len(self.plans)]
-                if plan.log_square:
-                    pairs = [(x, _std(out)) for x, out in pairs]
+                if plan.log_factor:
+                    pairs = [(x, _inside(out, plan.log_factor)) for x, out in pairs]
                 reasons = [difference(net, *pair) for pair in pairs]
                 reasons += [f"now returns {len(outputs)} tensors"] * (len(pairs) < len(runs))
                 if reason := next(filter(None, reasons), ""):
@@ -234,9 +238,9 @@ class _Entry:
         return Values(dtype, example.device)
 
 
-def _std(logvar: Tensor) -> Tensor:
-    """σ of a log-variance, rounded once."""
-    return torch.exp(0.5 * logvar.double()).to(logvar)
+def _inside(logarithm: Tensor, factor: float) -> Tensor:
+    """What the logarithm was taken of, rounded once."""
+    return torch.exp(logarithm.double() / factor).to(logarithm)
 
 
 def _tensors(result: Any) -> list[Tensor]:

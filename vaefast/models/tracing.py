@@ -68,13 +68,18 @@ def _planned(symbol: Any, output: Tensor, label: str) -> Plan | str:
     if isinstance(symbol, _Refused):
         return symbol.reason
     is_log = isinstance(symbol, Logarithm)
-    if is_log and symbol.factor != 2.0:
+    if is_log and symbol.factor not in (1.0, 2.0):
         return symbol.reason
     value = symbol.value if is_log else symbol
     if not isinstance(value, Value):
         return f"what {label} returns does not depend on the input"
     try:
-        return replace(assemble(ready(value), unit), log_square=is_log)
+        plan = assemble(ready(value), unit)
+        return (
+            plan
+            if not is_log
+            else replace(plan, log_factor=symbol.factor, log_reason=symbol.reason)
+        )
     except CannotLower as error:
         return f"the result of {label} {error.reason}"
 

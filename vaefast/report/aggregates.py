@@ -34,6 +34,8 @@ def aggregate(audit: Audit) -> Numbers:
         "measure": audit.measure,
         "r": audit.r,
         "guarantee": str(audit.guarantee),
+        "certified": _certified(audit, good),
+        "form": audit.form,
         "certificate": None if audit.certificate is None else str(audit.certificate),
         "empirical": compared({name: v[good] for name, v in audit.values.items()}),
         "variance_explained": variance_explained(
@@ -50,6 +52,12 @@ def aggregate(audit: Audit) -> Numbers:
         numbers["clean"] |= _accuracies(audit, audit.values, "clean_predicted_defended", good)
         numbers["clean"].pop("accuracy")  # 1 by its definition
     return numbers
+
+
+def _certified(audit: Audit, good: np.ndarray) -> int:
+    """Of how many inputs there is a certified margin, 0 among them."""
+    certified = audit.values.get("margin_certified")
+    return 0 if certified is None else int((good & ~np.isnan(certified)).sum())
 
 
 def _attack(audit: Audit, outcome: Outcome, good: np.ndarray) -> Numbers:
@@ -87,9 +95,12 @@ def _accuracies(
 
 
 def _summaries(values: dict[str, np.ndarray], good: np.ndarray) -> Numbers:
-    return {
+    found = {
         name: summary(column[good]) for name, column in values.items() if name not in NOT_AGGREGATED
     }
+    if (certified := values.get("margin_certified")) is not None:
+        found["margin_certified"] = summary(certified[good & ~np.isnan(certified)])
+    return found
 
 
 def summary(values: np.ndarray) -> Numbers | None:

@@ -215,12 +215,15 @@ def _margins(audit: Audit, unit: str) -> Chart | None:
     good = ~audit.values["failed"]
     if not good.any():
         return None
-    share = np.arange(good.sum(), 0, -1) / good.sum()
     lines = []
     for label, name in MARGINS.items():
         if name not in audit.values:
             continue
-        margin = np.sort(audit.values[name][good])
+        margin = audit.values[name][good]
+        margin = np.sort(margin[~np.isnan(margin)])
+        if not len(margin):
+            continue
+        share = np.arange(len(margin), 0, -1) / len(margin)
         x, y = np.append(0.0, margin), np.append(1.0, share)
         lines.append(Line(label, x.tolist(), y.tolist(), y.tolist(), y.tolist()))
     svg = band_plot(
@@ -236,6 +239,8 @@ def _margins(audit: Audit, unit: str) -> Chart | None:
     )
     if "certified" in (line.label for line in lines):
         caption += f" The certified one is {audit.certificate or Guarantee.LOCAL}."
+        if (count := int((~np.isnan(audit.values["margin_certified"][good])).sum())) < good.sum():
+            caption += f" It is of {count} of the {good.sum()} inputs."
     return Chart("How many inputs have which margin", svg, caption, _legend(lines))
 
 

@@ -181,7 +181,9 @@ def _certified(numbers: Numbers) -> str:
     margin = numbers["clean"].get("margin_certified")
     if margin is None:
         return ""
-    text = f" Certified, it is at least {number(margin['median'], 2)} for half of them."
+    some, inputs = numbers["certified"], numbers["inputs"] - numbers["failed"]
+    whom = "them" if some == inputs else f"the {some} inputs that got a certified margin"
+    text = f" Certified, it is at least {number(margin['median'], 2)} for half of {whom}."
     found = numbers["empirical"]
     if found and found["violated"]:
         rows = ", ".join(map(str, found["violated"]))

@@ -36,12 +36,13 @@ def ordering_chart(audit: Audit, found: dict[str, Any] | None, unit: str) -> Cha
     if found is None or not found["broken"]:
         return None
     searched = ~(audit.values["failed"] | np.isnan(audit.values["margin_empirical"]))
-    share = np.arange(searched.sum(), 0, -1) / searched.sum()
     lines = []
     for label, name in CURVES.items():
         if name not in audit.values:
             continue
-        margin = np.sort(audit.values[name][searched])
+        margin = audit.values[name][searched]
+        margin = np.sort(margin[~np.isnan(margin)])
+        share = np.arange(len(margin), 0, -1) / max(len(margin), 1)
         shown = np.isfinite(margin)  # an input that no attack broke has no point on the axis
         x, y = np.append(0.0, margin[shown]), np.append(1.0, share[shown])
         lines.append(Line(label, x.tolist(), y.tolist(), y.tolist(), y.tolist()))
@@ -60,6 +61,8 @@ def _caption(found: dict[str, Any]) -> str:
     )
     if "violated" not in found:
         return text
+    if found["certified"] < found["inputs"]:
+        text += f" Certified margins are of {found['certified']} of them."
     if found["violated"]:
         rows = ", ".join(map(str, found["violated"]))
         return f"{text} THIS IS CONTRADICTED on inputs {rows}: certified is above empirical."

@@ -69,7 +69,9 @@ def summarise(
             "notes": audit.notes,
             "numbers": aggregate(audit),
             "classes": list(audit.classes),
-            "columns": {c.name: {"unit": c.unit, "meaning": c.meaning} for c in audit.table()},
+            "columns": {
+                c.name: {"unit": c.unit, "meaning": c.meaning, **c.more} for c in audit.table()
+            },
             "timing": [asdict(timing) for timing in audit.timings],
         }
     )
@@ -99,11 +101,14 @@ def versions() -> dict[str, str]:
 
 
 def _configuration(audit: Audit) -> dict[str, Any]:
+    settings = asdict(audit.settings)
+    if audit.certificate is None:  # of what there is none, nothing is called certified
+        settings.pop("certified")
     return {
         "data": audit.data_name,
         "event_shape": list(audit.x.shape[1:]),
         "range": [audit.low, audit.high] if audit.bounded else "none",
-        **asdict(audit.settings),
+        **settings,
         "r": audit.r,
         "r_chosen": "given" if audit.settings.r else "90 % quantile of the unattacked distance",
         **({"msssim": audit.msssim} if audit.msssim else {}),

@@ -46,7 +46,7 @@ class LipschitzConvVAE(LipschitzVAE):
     deel-torchlip's, whose own constant is an estimate; the certificate computes its bounds, padding
     included, and :meth:`export` shrinks what exceeds them.
 
-    It cannot be saved by ``models.save``; keep its ``state_dict()``.
+    It cannot be saved by ``models.save``, its :meth:`export` can; keep its ``state_dict()``.
 
     Args:
         event_shape: [channels, height, width], height and width multiples of 4, at least 8.
@@ -63,6 +63,8 @@ class LipschitzConvVAE(LipschitzVAE):
     Source: Serrurier et al., "Achieving robustness in classification using optimal transport with
     hinge regularization", CVPR 2021 (the layers).
     """
+
+    convolutional = True
 
     def __init__(
         self,

@@ -13,6 +13,7 @@ from vaefast import checks
 from vaefast.models.calls import check_event_shape, check_sizes
 from vaefast.models.lipschitz.constants import Constants
 from vaefast.models.lipschitz.export import as_torch_layers, enforce_constant
+from vaefast.models.lipschitz.exported import ExportedLipschitzVAE
 from vaefast.models.lipschitz.layers import (
     BallOfStd,
     BjorckLinear,
@@ -70,6 +71,8 @@ class LipschitzVAE(VAE):
     Source: Barrett, Camuto, Willetts, Rainforth, "Certifiably robust variational autoencoders",
     AISTATS 2022; mathematics.md 4.5.
     """
+
+    convolutional = False
 
     def __init__(
         self,
@@ -191,29 +194,38 @@ class LipschitzVAE(VAE):
 
     @without_autocast
     @torch.no_grad()
-    def export(self) -> VAE:
+    def export(self) -> ExportedLipschitzVAE:
         """The same maps made of torch's layers, detached, in eval mode, within the constants.
 
         Weights are orthonormalised by ``export_iterations`` in float64, scaled, rounded to the
         model's dtype, and made smaller where a computed bound of their spectral norm exceeds the
-        layer's constant. σ keeps its projection.
+        layer's constant. σ keeps its projection. ``models.save`` takes the result.
 
         Raises:
             ValueError: weights that are not finite.
         """
         scale, often = self.encoder.logvar, self.export_iterations
-        vae = VAE(
+        parts = VAE(
             encoder_mean=as_torch_layers(cast(nn.Module, self.encoder.mean), often),
-            encoder_logvar=scale.clone()
-            if isinstance(scale, Tensor)
-            else as_torch_layers(scale, often),
+            encoder_logvar=scale if isinstance(scale, Tensor) else as_torch_layers(scale, often),
             decoder=as_torch_layers(self.decoder, often),
             likelihood=self.likelihood,
             obs_std=self.obs_std,
             decoder_output=self.decoder_output,
-            event_shape=self.event_shape,
         )
-        vae.latent_dim = self.latent_dim
+        kept = {name: value.clone() for name, value in parts.state_dict().items()}
+        with torch.device("meta"):
+            vae = ExportedLipschitzVAE(
+                self.event_shape or (),
+                self.hidden,
+                cast(int, self.latent_dim),
+                ball=not self.fixed_std and math.isfinite(self.constants.std_norm),
+                fixed_std=self.fixed_std,
+                convolutional=self.convolutional,
+                likelihood=self.likelihood,
+                obs_std=self.obs_std,
+            )
+        vae.load_state_dict(kept, assign=True)
         return vae.eval()
 
     def config(self) -> dict[str, Any]:
