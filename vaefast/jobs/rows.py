@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from vaefast.jobs.manifest import Column
 from vaefast.jobs.shards import Shard
 from vaefast.jobs.sources import Rows, RowSource, rows_digest
 from vaefast.jobs.tasks import Computed
+from vaefast.runtime.batching import BLOCK
 
 __all__ = ["Work", "compute_rows", "shard_of"]
 
@@ -62,8 +64,7 @@ def compute_rows(work: Work, x: Tensor, places: np.ndarray, start: int, filled: 
     Raises:
         MemoryError, OSError: what is no row's fault.
     """
-    size = max(1, BATCH_BYTES // max(1, x[:1].numel() * x.element_size()))
-    todo = [slice(k, min(k + size, len(x))) for k in reversed(range(0, len(x), size))]
+    todo = _batches(start + places, x[:1].numel() * x.element_size())[::-1]
     while todo:
         rows = todo.pop()
         index = torch.from_numpy(start + places[rows]).to(x.device)
@@ -79,6 +80,17 @@ def compute_rows(work: Work, x: Tensor, places: np.ndarray, start: int, filled: 
                 filled.fail(int(places[rows.start]), one_line(error))
             continue
         filled.put(places[rows], found)
+
+
+def _batches(index: np.ndarray, bytes_per_row: int) -> list[slice]:
+    """Rows of these ascending global numbers [n], cut between the blocks that modules take whole.
+
+    A cut inside a block would make two of it, and both cost as much as one.
+    """
+    blocks = max(1, BATCH_BYTES // max(1, bytes_per_row * BLOCK))
+    group = index // (BLOCK * blocks)
+    cuts = [0, *(np.flatnonzero(np.diff(group)) + 1).tolist(), len(index)]
+    return [slice(a, b) for a, b in pairwise(cuts)]
 
 
 def one_line(error: BaseException) -> str:
