@@ -87,11 +87,28 @@ def test_a_fingerprint_of_an_object_is_its_own_or_of_sampled_rows():
     assert plain == open_source(Ranges("x")).fingerprint
 
 
-def test_a_function_of_a_file_makes_the_object(tmp_path):
-    text = "import numpy as np\n\ndef make_rows():\n    return np.full((5, 3), 0.25)\n"
-    (tmp_path / "mine.py").write_text(text)
-    source = open_source(f"{tmp_path}/mine.py:make_rows")
-    assert open_source(source.description).read(1, 2).x.tolist() == [[0.25] * 3]
+MADE = """
+import numpy as np
+
+def make_rows():
+    return np.full((5, 3), 0.25)
+
+class Ranges:
+    def __len__(self):
+        return 5
+
+    def read(self, start, stop):
+        return make_rows()[start:stop]
+"""
+
+
+@pytest.mark.parametrize("name", ["make_rows", "Ranges"])
+def test_a_function_of_a_file_makes_the_object(name, tmp_path):
+    (tmp_path / "mine.py").write_text(MADE)
+    source = open_source(f"{tmp_path}/mine.py:{name}")
+    again = open_source(source.description)
+    assert again.read(1, 2).x.tolist() == [[0.25] * 3]
+    assert again.fingerprint == source.fingerprint
     with pytest.raises(ValueError, match="other failed with AttributeError"):
         open_source(f"{tmp_path}/mine.py:other")
     with pytest.raises(FileNotFoundError, match="there is no such file"):
