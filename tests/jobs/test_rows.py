@@ -7,6 +7,7 @@ import torch
 from vaefast.jobs import rows
 from vaefast.jobs.durable import checksum, file_checksum
 from vaefast.jobs.manifest import Column
+from vaefast.jobs.sources import open_source
 from vaefast.jobs.tasks import Computed
 from vaefast.runtime.batching import BLOCK
 
@@ -42,3 +43,41 @@ def test_the_checksum_of_a_file_is_that_of_its_bytes(tmp_path):
     data = np.random.default_rng(0).bytes((1 << 20) + 17)
     (tmp_path / "x").write_bytes(data)
     assert file_checksum(tmp_path / "x") == checksum(data)
+
+
+@pytest.mark.parametrize("rows_at_once", [1, 10, 64, 1000])
+def test_a_shard_that_is_read_in_parts_is_the_same(rows_at_once):
+    """But for the checksum of its inputs, which tells the parts apart; shards begin anywhere."""
+    x = np.random.default_rng(0).random((90, 3), dtype=np.float32)
+    x[33, 1] = np.nan
+    source = open_source(x)
+    source.y = np.arange(90) % 7
+
+    def work(x, index):
+        failed = torch.zeros(len(x), dtype=torch.bool)
+        return Computed({"v": x.sum(1) + index}, failed, tuple(f"{k}" for k in index.tolist()))
+
+    def shard(rows_at_once, before=None):
+        columns, asked = (Column("v", "float32"),), []
+        read = source.read
+        source.read = lambda a, b: asked.append((a, b)) or read(a, b)
+        found = rows.shard_of(
+            1, (13, 83), source, work, columns=columns, labels=True, to_model=lambda x: x,
+            rows_at_once=rows_at_once, before=before,
+        )  # fmt: skip
+        source.read = read
+        return found, asked
+
+    whole, (asked,) = shard(1 << 62)
+    parts, several = shard(rows_at_once)
+    assert asked == (13, 83)
+    assert [k for a, b in several for k in range(a, b)] == list(range(13, 83))
+    assert max(b - a for a, b in several) <= rows_at_once
+    assert all(a % rows_at_once == 0 for a, _ in several[1:])
+    assert parts.content == whole.content
+    assert parts.labels.tolist() == whole.labels.tolist()
+    assert parts.failed.nonzero()[0].tolist() == [20]
+    again, _ = shard(rows_at_once, parts)
+    assert (again.content, again.inputs) == (parts.content, parts.inputs)
+    source._x[80] = 0.0
+    assert shard(rows_at_once)[0].inputs != parts.inputs
