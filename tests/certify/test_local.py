@@ -298,6 +298,10 @@ def test_the_affine_form_s_margins_repeat_to_the_bit(activation):
         assert torch.equal(part.margin, whole.margin[rows])
     other = margin(vae, x[:2], r[:2], method="local", samples=600)
     assert other.reproducible == "round-off"
+    with vf.same_bits():
+        whole, part = (margin(vae, x[:n], r[:n], method="local", samples=600) for n in (2, 1))
+    assert whole.reproducible == "blocks"
+    assert torch.equal(whole.margin[:1], part.margin)
 
 
 def test_after_its_seconds_anchors_begin_no_input_and_change_none(affine, points, monkeypatch):

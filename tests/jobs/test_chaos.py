@@ -16,13 +16,39 @@ import pyarrow.parquet as pq
 
 from vaefast import jobs, models
 from vaefast.jobs import RunPlan
-from vaefast.jobs.leases import Leases
+from vaefast.jobs.durable import replace_whole
+from vaefast.jobs.leases import Leases, process_start
 
 KILLS = int(os.environ.get("VAEFAST_CHAOS", "2"))
 SHARDS = 3 * (KILLS + 1)
-ROWS = 4 * SHARDS - 1
-SAMPLES = 100_000  # enough for a shard to be under way when it is looked at
+SIZE = 4
+ROWS = SIZE * SHARDS - 1
+AHEAD = 4  # shards that may be finished before the next kill
+SAMPLES = 50_000  # so that kills hit computing, reading and writing
 MAIN = [sys.executable, "-I", "-c", "import sys; from vaefast.cli import main; sys.exit(main())"]
+GATED = f'''
+import time
+from pathlib import Path
+import numpy as np
+
+HERE = Path(__file__).parent
+
+class Gated:
+    """Rows of x.npy; shards from the number in the file gate on wait until it is larger."""
+
+    fingerprint = "gated"
+
+    def __init__(self):
+        self.x = np.load(HERE / "x.npy", mmap_mode="r")
+
+    def __len__(self):
+        return len(self.x)
+
+    def read(self, start, stop):
+        while start // {SIZE} >= int((HERE / "gate").read_text()):
+            time.sleep(0.01)
+        return np.array(self.x[start:stop])
+'''
 
 
 def small_files():
@@ -39,44 +65,52 @@ def finished(run):
     return run.manifest.shards - len(run.missing())
 
 
-def workers(run):
-    """Processes that have a shard now."""
+def open_gate(folder, shards):
+    replace_whole(folder / "gate", str(shards).encode())
+
+
+def workers(run, driver):
+    """Processes beside the driver that live and have a shard now."""
     leases = Leases(run.places.leases)
     holders = [leases.holder(name) for name in leases.names() if name != "driver"]
-    return [holder.pid for holder in holders if holder is not None]
-
-
-def kill_one(driver, run, choice):
-    """The driver, or one of its workers; what was killed."""
-    if choice.random() < 0.5 and (pids := [p for p in workers(run) if p != driver.pid]):
-        victim = choice.choice(pids)
-        try:
-            os.kill(victim, signal.SIGKILL)
-        except ProcessLookupError:  # it ended meanwhile
-            return None
-        return "worker"
-    driver.kill()
-    driver.wait()
-    return "driver"
+    alive = [h for h in holders if h is not None and process_start(h.pid) == h.started]
+    return [holder.pid for holder in alive if holder.pid != driver.pid]
 
 
 def disturbed(run, choice):
-    """Work on a run with kills at random numbers of finished shards; what was killed."""
-    killed, driver = [], None
+    """Work on a run with kills at random numbers of finished shards; what was killed.
+
+    The gate keeps the run from its end, and then holds workers in the middle of their shards: there
+    is something to kill however late we look.
+    """
+    driver = None
     moments = sorted(choice.sample(range(1, run.manifest.shards - 2), KILLS))
-    for moment in moments:
-        while finished(run) < moment or not workers(run):
-            if driver is None or driver.poll() is not None:
-                assert finished(run) < run.manifest.shards or not killed
-                driver = resumed(run, "--workers", "2")
+    victims = ["worker", "driver", *choice.choices(("worker", "driver"), k=KILLS - 2)]
+    for moment, victim in zip(moments, victims, strict=True):
+        open_gate(run.folder.parent, min(moment + AHEAD, run.manifest.shards - 1))
+        if driver is None or driver.poll() is not None:
+            driver = resumed(run, "--workers", "2")
+        while finished(run) < moment or not workers(run, driver):
+            assert driver.poll() is None
             time.sleep(0.01)
         time.sleep(choice.random() * 0.1)
-        if driver is not None:
-            killed.append(kill_one(driver, run, choice))
-    if driver is not None:
-        driver.kill()
-        driver.wait()
-    return killed
+        if victim == "driver":
+            driver.kill()
+            driver.wait()
+        else:
+            kill_worker(run, driver, choice)
+    driver.kill()
+    driver.wait()
+    open_gate(run.folder.parent, run.manifest.shards)
+    return victims
+
+
+def kill_worker(run, driver, choice):
+    """One that has a shard at this moment."""
+    while not (pids := workers(run, driver)):
+        assert driver.poll() is None
+        time.sleep(0.001)
+    os.kill(choice.choice(pids), signal.SIGKILL)
 
 
 def filled(run):
@@ -94,13 +128,15 @@ def test_kills_and_a_full_disk_change_no_bit(tmp_path):
     models.save(models.MLPVAE((1, 4, 4), (8, 8), 2).eval(), tmp_path / "m.safetensors")
     x = np.random.default_rng(0).random((ROWS, 1, 4, 4), dtype=np.float32)
     np.save(tmp_path / "x.npy", x)
+    (tmp_path / "rows.py").write_text(GATED)
+    open_gate(tmp_path, SHARDS)
     plan = RunPlan(
         str(tmp_path / "m.safetensors"),
-        str(tmp_path / "x.npy"),
+        f"{tmp_path / 'rows.py'}:Gated",
         "robust_probability",
         0.8,
         options={"samples": SAMPLES},
-        shard_size=4,
+        shard_size=SIZE,
         attempts=KILLS + 3,
     )
     calm = jobs.create(plan, tmp_path / "calm")

@@ -13,9 +13,18 @@ from typing import Any
 
 from vaefast.runtime.durable import sync_folder
 
-__all__ = ["PART", "append_line", "checksum", "explained", "read_lines", "replace_whole"]
+__all__ = [
+    "PART",
+    "append_line",
+    "checksum",
+    "explained",
+    "file_checksum",
+    "read_lines",
+    "replace_whole",
+]
 
 PART = ".part"  # ends the name of a file that is not whole yet
+BLOCK = 1 << 20  # bytes of a file that are in memory at once
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 
@@ -96,6 +105,17 @@ def checksum(*parts: bytes | memoryview) -> str:
     value = xxhash.xxh3_128()
     for part in parts:
         value.update(part)
+    return value.hexdigest()
+
+
+def file_checksum(path: Path) -> str:
+    """:func:`checksum` of a file's bytes, of which few are in memory at once."""
+    import xxhash
+
+    value = xxhash.xxh3_128()
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            value.update(block)
     return value.hexdigest()
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 import vaefast
-from vaefast.jobs.durable import checksum
+from vaefast.jobs.durable import checksum, file_checksum
 from vaefast.jobs.plan import RunPlan
 from vaefast.jobs.sources import Source
 from vaefast.models import VAE, explain
@@ -141,7 +141,7 @@ def _kernels() -> str:
     if backends.availability("cpp", "cpu"):
         return "none"
     module = importlib.import_module("vaefast._C")
-    return checksum(Path(str(module.__file__)).read_bytes())[:16]
+    return file_checksum(Path(str(module.__file__)))[:16]
 
 
 def digest(entries: Mapping[str, Any]) -> str:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from vaefast.jobs.durable import checksum
 from vaefast.jobs.manifest import Column
 from vaefast.jobs.shards import Shard
 from vaefast.jobs.sources import Rows, RowSource, rows_digest
+from vaefast.jobs.sources.rows import ANY, NO_LABEL
 from vaefast.jobs.tasks import Computed
+from vaefast.runtime.batching import BLOCK
 
 __all__ = ["Work", "compute_rows", "shard_of"]
 
@@ -62,8 +66,7 @@ def compute_rows(work: Work, x: Tensor, places: np.ndarray, start: int, filled: 
     Raises:
         MemoryError, OSError: what is no row's fault.
     """
-    size = max(1, BATCH_BYTES // max(1, x[:1].numel() * x.element_size()))
-    todo = [slice(k, min(k + size, len(x))) for k in reversed(range(0, len(x), size))]
+    todo = _batches(start + places, x[:1].numel() * x.element_size())[::-1]
     while todo:
         rows = todo.pop()
         index = torch.from_numpy(start + places[rows]).to(x.device)
@@ -81,6 +84,17 @@ def compute_rows(work: Work, x: Tensor, places: np.ndarray, start: int, filled: 
         filled.put(places[rows], found)
 
 
+def _batches(index: np.ndarray, bytes_per_row: int) -> list[slice]:
+    """Rows of these ascending global numbers [n], cut between the blocks that modules take whole.
+
+    A cut inside a block would make two of it, and both cost as much as one.
+    """
+    blocks = max(1, BATCH_BYTES // max(1, bytes_per_row * BLOCK))
+    group = index // (BLOCK * blocks)
+    cuts = [0, *(np.flatnonzero(np.diff(group)) + 1).tolist(), len(index)]
+    return [slice(a, b) for a, b in pairwise(cuts)]
+
+
 def one_line(error: BaseException) -> str:
     """What was raised, for a table."""
     return " ".join(str(error).split())[:300] or type(error).__name__
@@ -95,6 +109,7 @@ def shard_of(
     columns: tuple[Column, ...],
     labels: bool,
     to_model: Callable[[Tensor], Tensor],
+    rows_at_once: int = ANY,
     before: Shard | None = None,
 ) -> Shard:
     """Read and compute one shard, or the rows of it that failed before.
@@ -107,35 +122,55 @@ def shard_of(
         columns: of its values.
         labels: whether rows have one.
         to_model: puts inputs on the model's device, in its dtype.
+        rows_at_once: how many are read and computed together, at most.
         before: the shard as it is there, of which only failed rows are computed.
     """
     start, stop = bounds
-    began = time.perf_counter()
-    found = source.read(start, stop)
     filled = Filled(columns, stop - start, before)
-    places = found.index.numpy() - start
-    chosen = np.ones(len(places), bool) if before is None else before.failed[places]
-    read = time.perf_counter()
-    if chosen.any():
-        x = found.x if chosen.all() else found.x[torch.from_numpy(chosen)]
-        compute_rows(work, to_model(x), places[chosen], start, filled)
-    for index, reason in found.failed.items():
-        filled.fail(index - start, reason)
-    done = time.perf_counter()
+    known = np.full(stop - start, NO_LABEL, dtype=np.int64) if labels else None
+    digests, seconds = [], {"read": 0.0, "compute": 0.0}
+    for first, last in _parts(start, stop, rows_at_once):
+        began = time.perf_counter()
+        found = source.read(first, last)
+        read = time.perf_counter()
+        _fill(filled, found, start, work, to_model, before)
+        seconds["read"] += read - began
+        seconds["compute"] += time.perf_counter() - read
+        digests.append(rows_digest(found))
+        if known is not None and found.y is not None:
+            known[found.index.numpy() - start] = found.y.numpy()
+        del found  # before the next part is read
     return Shard(
         number,
         filled.values,
         filled.failed,
         filled.reasons,
-        _labels(found, places, stop - start) if labels else None,
-        rows_digest(found),
+        known,
+        digests[0] if len(digests) == 1 else checksum("".join(digests).encode()),
         1 if before is None else before.attempts + 1,
-        seconds={"read": read - began, "compute": done - read},
+        seconds=seconds,
     )
 
 
-def _labels(found: Rows, places: np.ndarray, rows: int) -> np.ndarray:
-    labels = np.full(rows, -1, dtype=np.int64)
-    if found.y is not None:
-        labels[places] = found.y.numpy()
-    return labels
+def _parts(start: int, stop: int, rows: int) -> Iterator[tuple[int, int]]:
+    """Ranges of a shard that are read one after the other, each within ``rows`` global numbers."""
+    cuts = range(start - start % rows + rows, stop, rows)
+    return pairwise((start, *cuts, stop))
+
+
+def _fill(
+    filled: Filled,
+    found: Rows,
+    start: int,
+    work: Work,
+    to_model: Callable[[Tensor], Tensor],
+    before: Shard | None,
+) -> None:
+    """Compute the rows that were read, or those of them that failed before."""
+    places = found.index.numpy() - start
+    chosen = np.ones(len(places), bool) if before is None else before.failed[places]
+    if chosen.any():
+        x = found.x if chosen.all() else found.x[torch.from_numpy(chosen)]
+        compute_rows(work, to_model(x), places[chosen], start, filled)
+    for index, reason in found.failed.items():
+        filled.fail(index - start, reason)

@@ -12,7 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from vaefast.jobs.durable import append_line, checksum, read_lines, replace_whole
+from vaefast.jobs.durable import (
+    append_line,
+    checksum,
+    file_checksum,
+    read_lines,
+    replace_whole,
+)
 from vaefast.jobs.manifest import Column, Manifest, Places
 
 __all__ = ["Shard", "checksums", "damage", "read_shard", "write_shard"]
@@ -180,6 +186,6 @@ def damage(path: Path, entries: list[dict[str, Any]], *, deep: bool = True) -> s
     fitting = [entry for entry in entries if entry["bytes"] == size]
     if not fitting:
         return f"it has {size} bytes, {entries[-1]['bytes']} were written"
-    if deep and checksum(path.read_bytes()) not in {entry["file"] for entry in fitting}:
+    if deep and file_checksum(path) not in {entry["file"] for entry in fitting}:
         return "its checksum is not the one that was written"
     return ""

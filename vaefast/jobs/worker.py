@@ -29,6 +29,7 @@ from vaefast.jobs.plan import RunPlan
 from vaefast.jobs.rows import shard_of
 from vaefast.jobs.shards import Shard, read_shard, write_shard
 from vaefast.jobs.sources import RowSource, Source, open_source
+from vaefast.jobs.sources.rows import ANY
 from vaefast.jobs.tasks import Computed, compute
 from vaefast.models import VAE
 from vaefast.models.packs import frozen
@@ -184,6 +185,7 @@ class Worker:
             columns=manifest.columns,
             labels=manifest.labels,
             to_model=lambda x: to_model(self.vae, x),
+            rows_at_once=self.source.rows_at_once if manifest.plan.device == "cpu" else ANY,
             before=before,
         )
 

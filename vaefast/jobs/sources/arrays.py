@@ -16,10 +16,12 @@ from vaefast.data.values import UNIT, Box, check_inputs
 from vaefast.jobs.sources.content import File, files_digest, xxhash
 from vaefast.jobs.sources.labels import Labels
 from vaefast.jobs.sources.rows import Raw, Source
+from vaefast.runtime import batching
 
 __all__ = ["ArraySource", "NpySource", "finite_for_bytes", "known"]
 
 BLOCK = 16 << 20  # bytes that a digest takes at once
+PART = 1 << 20  # bytes of float32 rows that a shard holds at once; at least one block of modules
 
 
 class ArraySource(Source):
@@ -38,6 +40,8 @@ class ArraySource(Source):
         self.box = box or UNIT
         finite_for_bytes(x.dtype, self.box, label)
         self.event_shape = (1, *x.shape[1:]) if x.ndim == 3 else x.shape[1:]
+        block_bytes = 4 * int(np.prod(self.event_shape)) * batching.BLOCK
+        self.rows_at_once = max(1, PART // max(1, block_bytes)) * batching.BLOCK
         self.y, self.classes = labels
         self.description = {"kind": "object", "type": type(x).__name__}
 

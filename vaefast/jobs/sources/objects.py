@@ -40,7 +40,7 @@ class ObjectSource(Source):
 
     def __init__(self, value: Any, box: Box | None, event: tuple[int, ...] | None) -> None:
         self._value, self.length, self.box = value, len(value), box or UNIT
-        name = f"{type(value).__module__}.{type(value).__qualname__}"
+        self._name = name = f"{type(value).__module__}.{type(value).__qualname__}"
         if not self.length:
             raise ValueError(f"{name} has no rows")
         self.event_shape = event or first_shape(name, self.length, self._probe)
@@ -51,7 +51,7 @@ class ObjectSource(Source):
     @property
     def fingerprint(self) -> str:  # type: ignore[override]
         own = getattr(self._value, "fingerprint", None)
-        digest = xxhash().xxh3_128(repr((self.description["type"], len(self), self.box)).encode())
+        digest = xxhash().xxh3_128(repr((self._name, len(self), self.box)).encode())
         if own is not None:
             digest.update(str(own).encode())
         else:

@@ -13,9 +13,21 @@ from vaefast.data.dataset import Array
 from vaefast.data.values import ROUNDING, Box, as_tensor
 from vaefast.jobs.sources.content import xxhash
 
-__all__ = ["Raw", "RowSource", "Rows", "Source", "into_rows", "listed", "rows_digest", "span"]
+__all__ = [
+    "ANY",
+    "NO_LABEL",
+    "Raw",
+    "RowSource",
+    "Rows",
+    "Source",
+    "into_rows",
+    "listed",
+    "rows_digest",
+    "span",
+]
 
 NO_LABEL = -1
+ANY = 1 << 62  # rows
 
 
 class Rows(NamedTuple):
@@ -66,6 +78,7 @@ class Source:
         y: [len] classes, None without labels.
         classes: names of the classes, empty where they are numbers.
         note: what a report must say of the data, "" if nothing.
+        rows_at_once: that a shard need hold, where parts of it are read as fast as the whole.
     """
 
     description: dict[str, Any]
@@ -75,6 +88,7 @@ class Source:
     y: Array | None = None
     classes: tuple[str, ...] = ()
     note: str = ""
+    rows_at_once: int = ANY
     length: int
 
     def __len__(self) -> int:
