@@ -12,13 +12,10 @@ import vaefast as vf
 from vaefast import ops
 from vaefast.bench.cases import network
 from vaefast.functional import network as passes
-from vaefast.functional.displacement import (
-    FORMS,
-    Displacement,
-    _remainder,
-)
+from vaefast.functional.displacement import FORMS, Displacement
 from vaefast.functional.displacement_layers import LayerMap
 from vaefast.functional.multipliers import trace_bound
+from vaefast.functional.remainder import remainder
 from vaefast.types import Network, parse_layer
 
 FORM = pytest.mark.parametrize("form", FORMS)
@@ -173,7 +170,7 @@ def test_the_remainder_is_the_sum_of_all_magnitudes():
     parts[2][1] = 0.0
     whole = torch.cat(parts, 2).unflatten(1, (2, 3))
     expected = (whole.mT @ whole).abs().sum((2, 3)).sqrt()
-    torch.testing.assert_close(_remainder(parts, 2), expected)
+    torch.testing.assert_close(remainder(parts, 2), expected)
 
 
 @FORM

@@ -105,7 +105,7 @@ def order_statistics(distances: Tensor, rank: int | Sequence[int], alpha: float)
     ranks = [checks.count(k, "rank") for k in ([rank] if isinstance(rank, int) else rank)]
     if not ranks or max(ranks) > samples:
         raise ValueError(f"rank must be 1 to the {samples} draws, got {ranks}")
-    at = torch.tensor(ranks, device=ordered.device)
+    at = torch.tensor(ranks, dtype=torch.int64, device=ordered.device)
     level = check_alpha(alpha) / len(ranks)
     return OrderStatistics(ordered[:, at - 1], lower_bound(at, samples, level))
 

@@ -108,8 +108,8 @@ def free_choice(run: Run, radii: Sequence[float], out: str | Path) -> Statement:
     at, parts = torch.tensor(list(radii), dtype=torch.float64, device="cpu"), []
     for path in run.paths():
         shard = read_shard(path, manifest)
-        bound = certify.band(torch.tensor(shard.values[COLUMN]), at, manifest.alpha, **how)
-        parts.append(bound.masked_fill(torch.tensor(shard.failed)[:, None], torch.nan))
+        bound = certify.band(_tensor(shard.values[COLUMN]), at, manifest.alpha, **how)
+        parts.append(bound.masked_fill(_tensor(shard.failed)[:, None], torch.nan))
     bounds = torch.cat(parts)
     columns = {"index": np.arange(manifest.rows)}
     columns |= {f"p_lower_r{r:g}": bounds[:, k].numpy() for k, r in enumerate(radii)}
@@ -140,9 +140,9 @@ def _needed(run: Run, radius: float) -> tuple[torch.Tensor, list[torch.Tensor]]:
     with Worker(run.folder, source=run.source) as worker:
         for start, stop, shard in _shards(run):
             for into, name in zip(hits, names, strict=True):
-                into[start:stop] = torch.tensor(shard.values[name])
+                into[start:stop] = _tensor(shard.values[name])
             found = worker.source.read(start, stop)
-            good = torch.tensor(~shard.failed)[found.index - start]
+            good = _tensor(~shard.failed)[found.index - start]
             index = found.index[good]
             if len(index):
                 x = to_model(worker.vae, found.x[good])
@@ -194,3 +194,7 @@ def _write(
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
     write_whole(out, sink.getvalue().to_pybytes())
+
+
+def _tensor(column: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.array(column))

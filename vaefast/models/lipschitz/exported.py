@@ -45,7 +45,7 @@ class ExportedLipschitzVAE(VAE):
     ) -> None:
         event, hidden = tuple(event_shape), tuple(hidden)
         up, down = (_up_images, _down_images) if convolutional else (_up, _down)
-        scale: Any = torch.zeros(latent, device="cpu")
+        scale: Any = torch.zeros(latent, dtype=torch.float32, device="cpu")
         if not fixed_std:
             projected = [BallOfStd(1.0)] if ball else []
             scale = [*up(event, hidden, latent), nn.Sigmoid(), *projected, LogVariance()]
