@@ -82,6 +82,7 @@ class CppKernel:
         assert factor is not None
         factor, radius, norms = factor.contiguous(), radius.contiguous(), walk.first_norms
         unit_norms = first.unit_rows(factor).norm(dim=1)
+        triangular = first.weight.shape[1] > first.weight.shape[0]  # else it is W₁ itself
         pre, first_rounding, scale = plain_rows(self._pre[rows], self._rounding[rows], scale)
         layers, _alive = layers_of(*self._net)
         if n:
@@ -92,7 +93,7 @@ class CppKernel:
                 radius.data_ptr(),
                 rows_at(scale),
                 (n, groups),
-                (rows_at(factor), factor.shape[1], factor.shape[1] == len(factor)),
+                (rows_at(factor), factor.shape[1], triangular),
                 (norms.data_ptr(), unit_norms.data_ptr()),
                 slack(walk),
                 [_facts(one) for one in curves],
