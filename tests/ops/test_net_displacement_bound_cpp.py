@@ -20,7 +20,7 @@ WIDE = {  # more units than pass a layer together, more rows than a block, odd w
     "narrow in": ((9, 61, 53, 50, 10), "tanh,elu:0.5,gelu,identity"),
     "deep sums": ((40, 290, 33, 4), "softplus,relu,sigmoid"),
     "one layer": ((33, 60), "mish"),
-    "as wide as the input": ((40, 40, 24, 5), "tanh,relu,identity"),  # W₁ is no triangle
+    "as wide as the input": ((40, 40, 24, 6), "tanh,relu,identity"),  # W₁ is no triangle
     "nothing moves up": ((20, 17, 2), "identity,identity"),
 }
 
