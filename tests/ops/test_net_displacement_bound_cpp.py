@@ -13,7 +13,7 @@ from vaefast.runtime import backends
 from vaefast.types import Network
 
 OP = "net_displacement_bound"
-TAKEN = [name for name in NETS if "residual" not in name]
+TAKEN = [name for name in NETS if "residual" not in name and "pairs" not in name]
 RADII = (1e-6, 0.05, 0.4, 3.0)
 WIDE = {  # more units than pass a layer together, more rows than a block, odd widths
     "wide in": ((300, 70, 130, 6), "relu,silu,identity"),

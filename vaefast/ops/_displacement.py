@@ -26,7 +26,11 @@ ROOM = 8.0  # for elementary functions that err by a few units in the last place
 
 def refused(backend: str, layers: Sequence[str]) -> str:
     """Why the backend takes no network of these layers, "" where it does."""
-    other = [layer for layer in layers if not layer.startswith("linear ") or " +" in layer]
+    other = [
+        layer
+        for layer in layers
+        if not layer.startswith("linear ") or " +" in layer or "maxmin" in layer
+    ]
     if backend == "reference" or not other:
         return ""
     return (
