@@ -92,7 +92,7 @@ def violations(net: Network, seed: int) -> dict[str, int]:
         above = most > engine.bound(radius, form)[:, 0]
         above |= (halves > two.bound(radius, form)).any(1)
         found[form] = int(above.sum())
-    if net.is_mlp and supports("net_displacement_bound", "cpp"):
+    if supports("net_displacement_bound", "cpp", layers=net.layers):
         own = displacement(x, net, scale, 2, backend="cpp").bound(radius, "affine")
         found["affine, C++"] = int((halves > own).any(1).sum())
     Q = engine.ellipsoid(radius)[:, 0]
