@@ -34,10 +34,10 @@ def interval(net: Network, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _increasing(activation: str, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-    bends = curve(activation)
-    if bends is None:
+    phi = curve(activation)
+    if phi is None:
         return low, high
-    if bends.pairs or bends.least < 0:
+    if phi.pairs or phi.least < 0:
         raise ValueError(f"intervals here take increasing activations, got {activation!r}")
     (known,) = parse([activation])
     return known.value(low), known.value(high)

@@ -199,11 +199,11 @@ def _distance(bounds: Displacement, size: float) -> float:
     ball = torch.tensor([size], dtype=torch.float64, device="cpu")
     whole = float(bounds.bound(ball)[0, 0])
     walk, last = bounds.walk, len(bounds.walk.maps) - 1
-    bends = walk.maps[last].curve
-    if bends is None or bends.pairs:
+    phi = walk.maps[last].curve
+    if phi is None or phi.pairs:
         return whole
     low, high, relaxed = intervals(walk, slice(0, 1), ball).units(last)
-    ends = relaxations.moves(bends, relaxed, walk.anchors(last, slice(0, 1)), low, high)
+    ends = relaxations.moves(phi, relaxed, walk.anchors(last, slice(0, 1)), low, high)
     return min(whole, INFLATION * float(torch.maximum(-ends[0], ends[1]).norm()))
 
 
