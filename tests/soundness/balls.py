@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -117,3 +118,14 @@ def _outside(engine: Displacement, net: Network, radius: Tensor, where: Tensor) 
         beyond = (u > high[:, None] + room) | (u < low[:, None] - room)
         outside |= beyond.any(2).any(1)
     return outside
+
+
+def checked(networks: Iterable[tuple[Network, int]]) -> int:
+    """How many balls around networks, each with its seed, were looked at; no bound is exceeded."""
+    total: dict[str, int] = {}
+    for net, seed in networks:
+        for name, count in violations(net, seed).items():
+            total[name] = total.get(name, 0) + count
+    balls = total.pop("balls")
+    assert not any(total.values()), f"of {balls} balls: {total}"
+    return balls
