@@ -15,7 +15,7 @@ from vaefast.data.known import IDX, read_bytes
 from vaefast.data.values import UNIT, Box, check_inputs
 from vaefast.jobs.sources.content import File, files_digest, xxhash
 from vaefast.jobs.sources.labels import Labels
-from vaefast.jobs.sources.rows import Raw, Source
+from vaefast.jobs.sources.rows import Raw, RawSource
 from vaefast.runtime import batching
 
 __all__ = ["ArraySource", "NpySource", "finite_for_bytes", "known"]
@@ -24,7 +24,7 @@ BLOCK = 16 << 20  # bytes that a digest takes at once
 PART = 1 << 20  # bytes of float32 rows that a shard holds at once; at least one block of modules
 
 
-class ArraySource(Source):
+class ArraySource(RawSource):
     """An array [n, *event], wherever its bytes lie.
 
     Args:

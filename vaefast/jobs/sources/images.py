@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import warnings
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from vaefast.data.values import UNIT, Box
 from vaefast.jobs.sources.arrays import finite_for_bytes
 from vaefast.jobs.sources.content import File, files_digest, needed
 from vaefast.jobs.sources.labels import NONE, Labels, compact
-from vaefast.jobs.sources.rows import Raw, Source, listed
+from vaefast.jobs.sources.rows import Raw, RawSource, listed
 
 __all__ = ["FolderSource", "ImageSource", "decode", "stacked"]
 
@@ -85,7 +86,7 @@ def stacked(rows: Sequence[tuple[int, Array | str]], event: Shape) -> Raw:
     return Raw(x, np.array([index for index, _ in good], np.int64), failed)
 
 
-class ImageSource(Source):
+class ImageSource(RawSource):
     """Rows that are images; a kind of container says where each one's bytes lie."""
 
     def __init__(self, name: str, length: int, box: Box | None, event: Shape | None) -> None:
@@ -98,13 +99,13 @@ class ImageSource(Source):
                 f"{listed(self.event_shape)}; give the model such inputs"
             )
 
+    @abstractmethod
     def image(self, index: int) -> bytes | Path:
         """Where one image is: its bytes or its path.
 
         Raises:
             ValueError: it is not there; with the reason.
         """
-        raise NotImplementedError
 
     def raw(self, start: int, stop: int) -> Raw:
         return stacked([(k, self._decoded(k)) for k in range(start, stop)], self.event_shape)

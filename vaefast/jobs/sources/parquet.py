@@ -16,7 +16,7 @@ from vaefast.jobs.sources.cells import cells_of
 from vaefast.jobs.sources.content import File, files_digest, needed
 from vaefast.jobs.sources.images import first_shape
 from vaefast.jobs.sources.labels import Labels, compact, open_labels
-from vaefast.jobs.sources.rows import Raw, Source
+from vaefast.jobs.sources.rows import Raw, RawSource
 
 __all__ = ["ParquetSource"]
 
@@ -32,7 +32,7 @@ class Group(NamedTuple):
     rows: int
 
 
-class ParquetSource(Source):
+class ParquetSource(RawSource):
     """Rows of Parquet files of one schema, in the order of the files.
 
     A shard decodes its own rows. Those before it in its row group are passed over, once where

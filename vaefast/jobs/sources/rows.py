@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -17,6 +18,7 @@ __all__ = [
     "ANY",
     "NO_LABEL",
     "Raw",
+    "RawSource",
     "RowSource",
     "Rows",
     "Source",
@@ -67,8 +69,8 @@ class Raw(NamedTuple):
     failed: dict[int, str]
 
 
-class Source:
-    """A source of one length, event and box; kinds of files say how raw values are read.
+class Source(ABC):
+    """A source of one length, event and box.
 
     Attributes:
         description: plain values that :func:`open_source` opens the same rows from, elsewhere.
@@ -94,6 +96,7 @@ class Source:
     def __len__(self) -> int:
         return self.length
 
+    @abstractmethod
     def read(self, start: int, stop: int) -> Rows:
         """The rows start, ..., stop − 1.
 
@@ -101,13 +104,19 @@ class Source:
             IndexError: no such range.
             OSError: a file is gone or has changed since it was opened; a bad row is no error.
         """
+
+
+class RawSource(Source):
+    """A source whose kind says how raw values are read."""
+
+    def read(self, start: int, stop: int) -> Rows:
         start, stop = span(start, stop, len(self))
         raw = self.raw(start, stop)
         return into_rows(raw, self.labels(raw.index), self.box)
 
+    @abstractmethod
     def raw(self, start: int, stop: int) -> Raw:
         """Values of those rows that can be read, all of ``event_shape``."""
-        raise NotImplementedError
 
     def labels(self, index: Array) -> Array | None:
         """Classes of these rows."""
