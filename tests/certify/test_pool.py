@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from scipy import special, stats
@@ -93,3 +95,11 @@ def test_no_misses_still_have_a_bound():
     empty = Pool(spread, torch.zeros(0, 5).double(), 10_000)
     bound = empty.miss_bounds(targets(), Levels(5.0, 10.0))
     assert 0.0 < float(bound.min()) < float(bound.max()) < 0.1
+
+
+@pytest.mark.parametrize("anchors", [1, 40, 5000])
+def test_the_origin_and_all_anchors_share_alpha(anchors):
+    """Each bound is wrong with probability 3·e^−L at most; the union of all has α in total."""
+    at_origin, elsewhere = Levels.of(anchors, 1e-3)
+    wrong = 3.0 * (math.exp(-at_origin) + anchors * math.exp(-elsewhere))
+    assert 0.5e-3 < wrong <= 1e-3
