@@ -36,7 +36,7 @@ from vaefast import jobs
 from vaefast.bench.rows import append
 from vaefast.data.known import read_bytes
 from vaefast.jobs import RunPlan, leases, rows, shards, worker
-from vaefast.jobs.sources.rows import Source
+from vaefast.jobs.sources.rows import RawSource
 from vaefast.models import VAE
 
 __all__ = ["Clocks", "Costs", "main", "measured", "serve", "table"]
@@ -53,7 +53,7 @@ STAGES = (
     (worker.Worker, "__exit__", "freeze"),
     (worker, "compute", "compute"),
     (worker, "write_shard", "write"),
-    (Source, "read", "read"),
+    (RawSource, "read", "read"),
     (leases.Leases, "claim", "lease"),
     (leases.Leases, "release", "lease"),
     (rows, "rows_digest", "checksum"),
